@@ -1,0 +1,1 @@
+"""Operators over packed, ragged sequences: one folder an operator."""

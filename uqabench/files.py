@@ -1,0 +1,111 @@
+"""Writing aside and renaming, hashing, and reading JSON with errors a user can act on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from uqabench.errors import InputError, RunError
+
+
+def _failed(path: Path, error: OSError) -> RunError | InputError:
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return RunError(f"The disk is full while writing {path}: free some space and run the same command again.")
+    return InputError(f"Cannot write {path} ({error.strerror or error}): choose a folder that you may write to.")
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that takes its place on success and vanishes on failure.
+
+    A folder cannot be exchanged in one step, so an old `path` is first renamed to `path.old-*`; a process killed
+    between the two renames leaves the finished new folder and the old one beside each other, never a mixture.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    except OSError as error:
+        raise _failed(path, error) from error
+    try:
+        yield partial
+        replace_folder(partial, path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise _failed(path, error) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Rename folder `new` to `path`, removing what stood there."""
+    new.chmod(0o755)  # mkdtemp makes it private
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
+        os.rename(path, old / path.name)
+        os.rename(new, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(new, path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary folders and files that killed runs left in `folder`."""
+    for leftover in folder.glob(".*"):
+        if ".partial-" in leftover.name or ".old-" in leftover.name:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file aside and rename it."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _failed(path, error) from error
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON with a stable key order of its own, atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; InputError names the file when it is missing or broken."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist: run the stage that writes it first.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not readable JSON ({error}): delete it and run its stage again.") from error
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    state = hashlib.sha256()
+    while block := file.read(1 << 20):
+        state.update(block)
+    return state.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON value with sorted keys: equal configs have equal hashes."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

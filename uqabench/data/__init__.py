@@ -1,1 +1,24 @@
+"""Interaction logs as numpy and Arrow: sources, preprocessing, the store, and the packer. No torch."""
 
+from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.config import PrepareConfig, read_ids
+from uqabench.data.packer import PackedBatch, pack, plan_batches, windows
+from uqabench.data.prepare import describe, prepare
+from uqabench.data.sources import SOURCES, open_source
+from uqabench.data.store import InteractionStore
+
+__all__ = [
+    "ATTRIBUTES",
+    "SOURCES",
+    "Catalogue",
+    "InteractionStore",
+    "PackedBatch",
+    "PrepareConfig",
+    "describe",
+    "open_source",
+    "pack",
+    "plan_batches",
+    "prepare",
+    "read_ids",
+    "windows",
+]

@@ -1,1 +1,46 @@
+"""Sequence encoders over packed batches, the item tower before them, and a registry that anyone can add to."""
 
+from uqabench.encoders.config import (
+    PRESET_NAMES,
+    PRESETS,
+    EncoderConfig,
+    GRU4RecConfig,
+    HSTUConfig,
+    Mamba2Config,
+    Mamba4RecConfig,
+    SASRecConfig,
+    TrmPPConfig,
+)
+from uqabench.encoders.gru4rec import GRU4Rec
+from uqabench.encoders.hstu import HSTU
+from uqabench.encoders.item_tower import INPUTS, ItemTower
+from uqabench.encoders.mamba4rec import Mamba2, Mamba4Rec
+from uqabench.encoders.registry import build_encoder, encoder_names, register
+from uqabench.encoders.sasrec import SASRec
+from uqabench.encoders.trmpp import TrmPP
+from uqabench.encoders.user_encoder import UserEncoder, UserEncoderConfig
+
+__all__ = [
+    "HSTU",
+    "INPUTS",
+    "PRESETS",
+    "PRESET_NAMES",
+    "EncoderConfig",
+    "GRU4Rec",
+    "GRU4RecConfig",
+    "HSTUConfig",
+    "ItemTower",
+    "Mamba2",
+    "Mamba2Config",
+    "Mamba4Rec",
+    "Mamba4RecConfig",
+    "SASRec",
+    "SASRecConfig",
+    "TrmPP",
+    "TrmPPConfig",
+    "UserEncoder",
+    "UserEncoderConfig",
+    "build_encoder",
+    "encoder_names",
+    "register",
+]

@@ -1,0 +1,42 @@
+"""Causal softmax attention over packed sequences (Vaswani et al. 2017, section 3.2.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..backend import Operator
+from ..checks import check_finite, check_offsets, check_same, check_tensor
+from . import eager, reference
+
+__all__ = ["causal_attention"]
+
+_BACKENDS = Operator(
+    "causal_attention", backends={"reference": reference.causal_attention, "eager": eager.causal_attention}
+)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float | None = None) -> Tensor:
+    """`out_i = sum_{j <= i} softmax_j(scale * q_i . k_j) v_j`, j over the tokens of i's own sequence.
+
+    Args:
+        q, k: (T, H, D), floating, one dtype; rows may be strided, the last dimension not.
+        v: (T, H, Dv), same dtype.
+        offsets: int64 (B+1,), from 0 to T; sequence b is tokens offsets[b]:offsets[b+1] and may be empty.
+        scale: factor of q . k; None: 1 / sqrt(D).
+
+    Returns:
+        (T, H, Dv), the dtype of v.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
+        RuntimeError: the requested backend cannot run.
+    """
+    check_tensor(q, "q", (None, None, None))
+    tokens, heads, width = q.shape
+    check_tensor(k, "k", (tokens, heads, width))
+    check_tensor(v, "v", (tokens, heads, None))
+    check_same(q, "q", k=k, v=v)
+    check_offsets(offsets, q)
+    scale = width**-0.5 if scale is None else scale
+    check_finite(scale, "scale")
+    return _BACKENDS(q.device.type, q.dtype)(q, k, v, offsets, scale=float(scale))

@@ -1,0 +1,122 @@
+"""Argument checks at an operator's door: each raises a TypeError or ValueError that names the argument.
+
+Values (offsets, indices) are read once a tensor and remembered on it, so a model of many layers pays for one read
+(on CUDA: one synchronisation) a batch. While torch.compile traces, shapes and dtypes are checked and values are not.
+NaN and infinity are not looked for: they propagate within their own sequence, never into another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+
+
+def check_tensor(x: Any, name: str, shape: Sequence[int | None], dtypes: Sequence[torch.dtype] = FLOATING) -> None:
+    """`x` is a tensor of `shape` (None: any size) and one of `dtypes`, its last dimension contiguous."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
+    if x.ndim != len(shape) or any(want is not None and got != want for got, want in zip(x.shape, shape, strict=True)):
+        wanted = ", ".join("*" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), not {tuple(x.shape)}.")
+    if x.dtype not in dtypes:
+        raise TypeError(f"{name} must be {_names(dtypes)}, not {_names([x.dtype])}.")
+    if x.ndim and x.shape[-1] > 1 and x.stride(-1) != 1:
+        raise ValueError(f"{name} must be contiguous in its last dimension: pass {name}.contiguous().")
+
+
+def check_rows(x: Any, name: str) -> None:
+    """`x` is a floating tensor (..., d) with d >= 1, its last dimension contiguous."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
+    if x.ndim < 1 or x.shape[-1] < 1:
+        raise ValueError(f"{name} must have shape (..., d) with d >= 1, not {tuple(x.shape)}.")
+    check_tensor(x, name, x.shape)
+
+
+def check_same(first: Tensor, first_name: str, *, dtype: bool = True, **others: Tensor | None) -> None:
+    """Every tensor in `others` (None: absent) lies on `first`'s device and, if `dtype`, has its dtype."""
+    for name, x in others.items():
+        if x is None:
+            continue
+        if x.device != first.device:
+            raise ValueError(f"{name} is on {x.device}, but {first_name} is on {first.device}.")
+        if dtype and x.dtype != first.dtype:
+            raise TypeError(f"{name} is {_names([x.dtype])}, but {first_name} is {_names([first.dtype])}.")
+
+
+def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
+    """`offsets` (B+1,) int64 on the device of `tokens` rises from 0 to `tokens.shape[0]` without falling."""
+    check_tensor(offsets, name, (None,), (torch.int64,))
+    check_same(tokens, "the input", dtype=False, **{name: offsets})
+    if offsets.shape[0] < 1:
+        raise ValueError(f"{name} must have at least one entry: B sequences have B + 1 offsets.")
+    if torch.compiler.is_compiling():
+        return
+    values = host_offsets(offsets)
+    if values[0] != 0:
+        raise ValueError(f"{name} must begin with 0, not {values[0]}.")
+    for i in range(len(values) - 1):
+        if values[i + 1] < values[i]:
+            raise ValueError(f"{name} must not fall: {name}[{i + 1}] = {values[i + 1]} after {values[i]}.")
+    if values[-1] != tokens.shape[0]:
+        raise ValueError(f"{name} must end at the number of tokens, {tokens.shape[0]}, not at {values[-1]}.")
+
+
+def remember(x: Tensor, key: str, build: Callable[[], Value]) -> Value:
+    """`build()`, kept on the tensor under `key` until `x` is changed in place (kept not at all in inference mode)."""
+    if x.is_inference():
+        return build()
+    kept = x.__dict__.setdefault("_uqabench", {})
+    version, value = kept.get(key, (None, None))
+    if version != x._version:
+        value = build()
+        kept[key] = (x._version, value)
+    return value
+
+
+def host_offsets(offsets: Tensor) -> list[int]:
+    """The offsets as Python integers, read once a tensor."""
+    return remember(offsets, "offsets", offsets.tolist)
+
+
+def host_lengths(offsets: Tensor) -> list[int]:
+    """The sequences' lengths as Python integers (see `host_offsets`)."""
+    values = host_offsets(offsets)
+    return [end - start for start, end in zip(values, values[1:], strict=False)]
+
+
+def check_indices(ids: Tensor, size: int, name: str) -> None:
+    """Every value of the integer tensor `ids` lies in [0, size). Reads the values (on CUDA: synchronises)."""
+    if torch.compiler.is_compiling() or ids.numel() == 0:
+        return
+    low, high = torch.stack(torch.aminmax(ids)).tolist()
+    if low < 0 or high >= size:
+        raise ValueError(f"{name} must lie in [0, {size}), but holds {low if low < 0 else high}.")
+
+
+def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
+    """`value` is a finite number above 0, an int if `integer`."""
+    if integer and not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}.")
+    check_finite(value, name)
+    if value <= 0:
+        raise ValueError(f"{name} must be above 0, not {value}.")
+
+
+def check_finite(value: Any, name: str) -> None:
+    """`value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value}.")

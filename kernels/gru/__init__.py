@@ -1,0 +1,74 @@
+"""Gated recurrent units over packed sequences (Cho et al. 2014, in cuDNN's and torch's variant)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..backend import Operator
+from ..checks import check_offsets, check_same, check_tensor
+from . import eager, reference
+
+__all__ = ["gru"]
+
+_BACKENDS = Operator("gru", backends={"reference": reference.gru, "eager": eager.gru})
+
+
+def gru(
+    x: Tensor,
+    weights: Sequence[tuple[Tensor, Tensor, Tensor | None, Tensor | None]],
+    offsets: Tensor,
+    *,
+    h0: Tensor | None = None,
+    return_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Layers of GRUs, each sequence on its own; definition and weights are those of `torch.nn.GRU`.
+
+    `r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)`, `z` alike, `n = tanh(W_in x + b_in + r * (W_hn h + b_hn))`,
+    `h' = (1 - z) * n + z * h`. All inputs but `offsets` are differentiable, once.
+
+    Args:
+        x: (T, I), floating.
+        weights: one `(w_ih, w_hh, b_ih, b_hh)` a layer, of x's dtype: (3H, I) for the first layer and (3H, H) for the
+            others, (3H, H), and (3H,) or None twice. Rows are in the order r, z, n; all layers have one H.
+        offsets: int64 (B+1,), from 0 to T; sequence b is tokens offsets[b]:offsets[b+1] and may be empty.
+        h0: (layers, B, H), x's dtype; zeros if None.
+        return_state: also return each layer's state after each sequence's last token (an empty one's h0).
+
+    Returns:
+        The last layer's states (T, H); with `return_state` also the final states (layers, B, H). Both in x's dtype.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
+        RuntimeError: the requested backend cannot run.
+    """
+    check_tensor(x, "x", (None, None))
+    check_offsets(offsets, x)
+    if isinstance(weights, Tensor) or not isinstance(weights, Sequence) or not weights:
+        raise TypeError("weights must be a sequence of one (w_ih, w_hh, b_ih, b_hh) a layer, at least one.")
+    width, hidden = x.shape[1], None
+    for i, layer in enumerate(weights):
+        hidden = _check_layer(x, layer, f"weights[{i}]", width, hidden)
+        width = hidden
+    if h0 is not None:
+        check_tensor(h0, "h0", (len(weights), len(offsets) - 1, hidden))
+        check_same(x, "x", h0=h0)
+    return _BACKENDS(x.device.type, x.dtype)(x, weights, offsets, h0=h0, return_state=return_state)
+
+
+def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | None) -> int:
+    """Checks one layer's tensors against its input's width and H (None: as w_hh has it); returns H."""
+    if not isinstance(layer, Sequence) or len(layer) != 4:
+        raise TypeError(f"{name} must hold w_ih, w_hh, b_ih and b_hh.")
+    w_ih, w_hh, b_ih, b_hh = layer
+    check_tensor(w_hh, f"{name}'s w_hh", (None, hidden))
+    hidden = w_hh.shape[1]
+    check_tensor(w_hh, f"{name}'s w_hh", (3 * hidden, hidden))
+    check_tensor(w_ih, f"{name}'s w_ih", (3 * hidden, width))
+    for part, bias in (("b_ih", b_ih), ("b_hh", b_hh)):
+        if bias is not None:
+            check_tensor(bias, f"{name}'s {part}", (3 * hidden,))
+    parts = zip(("w_ih", "w_hh", "b_ih", "b_hh"), layer, strict=True)
+    check_same(x, "x", **{f"{name}'s {part}": w for part, w in parts})
+    return hidden

@@ -1,0 +1,73 @@
+"""The torch.library operators behind `hstu_attention`: opaque to torch.compile, differentiable, recomputing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import eager, native
+from .eager import Settings
+
+
+@torch.library.custom_op("uqabench::hstu_attention", mutates_args=())
+def hstu_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    position_bias: Tensor | None,
+    time_bias: Tensor | None,
+    timestamps: Tensor | None,
+    max_len: int,
+    scale: float,
+    is_native: bool,
+) -> Tensor:
+    """Forward pass (T, H, Dv), by the native kernel or in plain torch; arguments are checked by the caller."""
+    settings = Settings(offsets, max_len, scale, position_bias, time_bias, timestamps)
+    return (native if is_native else eager).forward(q, k, v, settings)
+
+
+@hstu_attention.register_fake
+def _(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, is_native) -> Tensor:
+    return torch.empty_like(v, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("uqabench::hstu_attention_backward", mutates_args=())
+def hstu_attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    position_bias: Tensor | None,
+    time_bias: Tensor | None,
+    timestamps: Tensor | None,
+    max_len: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and the two tables (empty where a table is absent)."""
+    settings = Settings(offsets, max_len, scale, position_bias, time_bias, timestamps)
+    return eager.backward(grad, q, k, v, settings)
+
+
+@hstu_attention_backward.register_fake
+def _(grad, q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale):
+    tables = (q.new_empty(0 if table is None else table.shape[0]) for table in (position_bias, time_bias))
+    return (*(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)), *tables)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, ctx.max_len, ctx.scale, _ = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad):
+    q, k, v, offsets, position_bias, time_bias, timestamps = ctx.saved_tensors
+    dq, dk, dv, position, time = torch.ops.uqabench.hstu_attention_backward(
+        grad.contiguous(), q, k, v, offsets, position_bias, time_bias, timestamps, ctx.max_len, ctx.scale
+    )
+    tables = (None if position_bias is None else position, None if time_bias is None else time)
+    return dq, dk, dv, None, *tables, None, None, None, None
+
+
+hstu_attention.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,33 @@
+"""The operators in plain torch: traceable, fp32 inside for bf16 and fp16."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+    total = x if residual is None else x + residual
+    y = functional.rms_norm(total, total.shape[-1:], weight, eps)
+    return y if residual is None else (y, total)
+
+
+def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    half = q.shape[-1] // 2
+    wide = torch.promote_types(q.dtype, torch.float32)
+    token = torch.arange(q.shape[0], device=q.device)
+    position = token - offsets[torch.searchsorted(offsets, token, right=True) - 1]
+    frequencies = base ** (-torch.arange(half, dtype=wide, device=q.device) / half)
+    angles = (position[:, None] * frequencies)[:, None, :]
+    cos, sin = angles.cos(), angles.sin()
+
+    def rotate(x: Tensor) -> Tensor:
+        first, second = x.to(wide).split(half, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+    return rotate(q), rotate(k)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return functional.silu(gate) * up

@@ -1,0 +1,167 @@
+"""Intervals and tests against closed formulas, brute force, and simulation with clustered users."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, kstest
+
+from uqabench.errors import InputError
+from uqabench.questions.statistics import accuracy, mcnemar, paired_difference, wilson
+
+
+def clustered(rng: np.random.Generator, users: int = 60, questions: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Answers of users who differ strongly in how well they are known; the true accuracy is 40 %."""
+    skill = rng.beta(0.8, 1.2, users)
+    user = np.repeat(np.arange(users), questions)
+    return rng.random(users * questions) < skill[user], user
+
+
+def test_bootstrap_covers_the_truth_where_questions_of_a_user_depend_on_each_other():
+    rng = np.random.default_rng(1)
+    by_user = by_question = 0
+    runs = 300
+    for seed in range(runs):
+        correct, user = clustered(rng)
+        low, high = accuracy(correct, user, n_boot=1000, seed=seed).ci95
+        by_user += low <= 40 <= high
+        low, high = wilson(correct).ci95
+        by_question += low <= 40 <= high
+    assert 0.90 <= by_user / runs <= 0.985
+    assert by_question / runs < 0.85  # what resampling users is for
+
+
+def test_bootstrap_agrees_with_drawing_users_one_by_one():
+    rng = np.random.default_rng(2)
+    user = rng.integers(0, 25, 400)
+    correct = rng.random(400) < 0.2 + 0.5 * (user % 2)
+    found = accuracy(correct, user, n_boot=20_000, seed=0)
+    of_user = [correct[user == u] for u in np.unique(user)]
+    drawn = [
+        100 * np.concatenate([of_user[u] for u in rng.integers(0, len(of_user), len(of_user))]).mean()
+        for _ in range(5000)
+    ]
+    assert found.accuracy == pytest.approx(100 * correct.mean())
+    assert found.ci95 == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.7)
+
+
+def test_results_depend_on_the_seed_only_not_on_order_or_names_of_users():
+    rng = np.random.default_rng(3)
+    correct, user = clustered(rng)
+    other = rng.random(len(correct)) < 0.5
+    order = rng.permutation(len(correct))
+    renamed = np.array([f"{(u * 7919) % 1009:x}" for u in user])
+    expected = accuracy(correct, user, seed=5)
+    assert accuracy(correct[order], renamed[order], seed=5) == expected
+    assert accuracy(correct, user, seed=6).ci95 != expected.ci95
+    pair = paired_difference(correct, other, user, seed=5)
+    assert paired_difference(correct[order], other[order], renamed[order], seed=5) == pair
+
+
+def test_accuracy_with_one_question_a_user_is_as_wide_as_the_normal_interval():
+    correct = np.arange(1000) < 300
+    low, high = accuracy(correct, np.arange(1000), n_boot=10_000, seed=0).ci95
+    half = 1.96 * 100 * np.sqrt(0.3 * 0.7 / 1000)
+    assert (low, high) == pytest.approx((30 - half, 30 + half), abs=0.3)
+
+
+@pytest.mark.parametrize("share, expected", [(1.0, (69.15, 100)), (0.0, (0, 30.85))])
+def test_without_any_error_the_exact_bound_over_users_replaces_the_bootstrap(share, expected):
+    found = accuracy(np.full(30, bool(share)), np.repeat(np.arange(10), 3), seed=0)
+    assert (found.accuracy, found.n) == (100 * share, 30)
+    assert found.ci95 == pytest.approx(expected, abs=0.01)
+    exact = binomtest(int(10 * share), 10).proportion_ci(method="exact")
+    assert found.ci95 == pytest.approx((100 * exact.low, 100 * exact.high))
+
+
+def test_one_user_says_nothing_about_others_and_no_question_gives_no_number():
+    assert accuracy(np.array([True, False, True]), np.zeros(3, int), seed=0).ci95 == (0, 100)
+    one = paired_difference(np.array([True, True]), np.array([False, False]), np.zeros(2, int), seed=0)
+    assert one.difference == 100 and one.ci95 == (-100, 100) and one.p_value == 1
+    none = np.zeros(0, bool)
+    for empty in (accuracy(none, none, seed=0), wilson(none)):
+        assert empty.n == 0 and np.isnan([empty.accuracy, *empty.ci95]).all()
+    for empty in (paired_difference(none, none, none, seed=0), mcnemar(none, none)):
+        assert empty.n == 0 and np.isnan([empty.difference, *empty.ci95, empty.p_value]).all()
+
+
+@pytest.mark.parametrize("right, n, low, high", [(8, 10, 49.02, 94.33), (0, 10, 0, 27.75), (10, 10, 72.25, 100)])
+def test_wilson_gives_the_known_numbers_and_names_its_unit(right, n, low, high):
+    found = wilson(np.arange(n) < right)
+    assert found.ci95 == pytest.approx((low, high), abs=0.005)
+    exact = binomtest(right, n).proportion_ci(method="wilson")
+    assert found.ci95 == pytest.approx((100 * exact.low, 100 * exact.high))
+    assert found.unit == "question" and accuracy(np.arange(n) < right, np.arange(n), seed=0).unit == "user"
+
+
+def test_permutation_p_is_that_of_all_sign_flips():
+    rng = np.random.default_rng(4)
+    user = np.repeat(np.arange(10), 6)
+    a, b = rng.random(60) < 0.6, rng.random(60) < 0.4
+    net = np.array([(a & ~b)[user == u].sum() - (b & ~a)[user == u].sum() for u in range(10)])
+    flips = np.array(list(itertools.product((-1, 1), repeat=10))) @ net
+    exact = (np.abs(flips) >= abs(net.sum())).mean()
+    found = paired_difference(a, b, user, n_perm=40_000, seed=0)
+    assert found.p_value == pytest.approx(exact, abs=0.01)
+    assert found.difference == pytest.approx(100 * (a.mean() - b.mean()))
+    assert paired_difference(b, a, user, n_perm=40_000, seed=0).p_value == found.p_value
+
+
+def test_permutation_p_is_uniform_when_nothing_differs_although_users_cluster():
+    rng = np.random.default_rng(5)
+    by_user, by_question = [], []
+    for seed in range(400):
+        user = np.repeat(np.arange(40), 10)
+        lean = rng.normal(0, 0.25, 40)[user]  # a user's questions all lean to one of two equal methods
+        a, b = rng.random(400) < 0.5 + lean, rng.random(400) < 0.5 - lean
+        by_user.append(paired_difference(a, b, user, n_boot=10, n_perm=999, seed=seed).p_value)
+        by_question.append(mcnemar(a, b).p_value)
+    assert kstest(by_user, "uniform").pvalue > 1e-3
+    assert 0.02 <= np.mean(np.array(by_user) <= 0.05) <= 0.09
+    assert np.mean(np.array(by_question) <= 0.05) > 0.15
+
+
+def test_paired_interval_covers_and_the_smallest_p_is_one_draw():
+    user = np.repeat(np.arange(50), 4)
+    a, b = np.ones(200, bool), user % 5 == 0
+    found = paired_difference(a, b, user, n_perm=999, seed=0)
+    assert found.p_value == 1 / 1000 and found.difference == 80 and found.n == 200
+    assert 60 < found.ci95[0] < 80 < found.ci95[1] < 95
+    same = paired_difference(b, b, user, seed=0)
+    assert (same.difference, same.ci95, same.p_value) == (0, (0, 0), 1)
+
+
+@pytest.mark.parametrize("only_a, only_b, both", [(5, 15, 30), (0, 0, 10), (700, 600, 5000), (0, 9, 0)])
+def test_mcnemar_is_the_exact_binomial_test(only_a, only_b, both):
+    a = np.repeat([True, False, True], [only_a, only_b, both])
+    b = np.repeat([False, True, True], [only_a, only_b, both])
+    found = mcnemar(a, b)
+    expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1
+    assert found.p_value == pytest.approx(expected, rel=1e-9)
+    assert found.unit == "question"
+    assert found.ci95[0] <= found.difference <= found.ci95[1]
+
+
+def test_mcnemar_interval_covers():
+    rng = np.random.default_rng(6)
+    covered = 0
+    for _ in range(500):
+        a, b = rng.random(150) < 0.6, rng.random(150) < 0.5
+        low, high = mcnemar(a, b).ci95
+        covered += low <= 10 <= high
+    assert 0.92 <= covered / 500 <= 0.98
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: accuracy(np.array([0.5, 1.0]), np.arange(2), seed=0),
+        lambda: accuracy(np.ones((2, 2), bool), np.arange(2), seed=0),
+        lambda: accuracy(np.ones(2, bool), np.arange(3), seed=0),
+        lambda: paired_difference(np.ones(2, bool), np.ones(3, bool), np.arange(2), seed=0),
+        lambda: mcnemar(np.ones(2, bool), np.ones(3, bool)),
+    ],
+)
+def test_arrays_of_wrong_type_or_length_are_refused(call):
+    with pytest.raises(InputError, match="correct"):
+        call()

@@ -1,0 +1,63 @@
+"""The results of a run as JSON gives them: fourteen methods, two variants and a user's own encoder."""
+
+import json
+
+import numpy as np
+import pytest
+
+COUNTS = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
+TASKS = {
+    "sequence_understanding": ("df", "mf"),
+    "action_prediction": ("ip", "ap"),
+    "interest_perception": ("li", "si", "it"),
+}
+NAMES = (
+    *("oracle", "trm++@q-former", "hstu", "my_pkg.net:Tower", "gru4rec", "sasrec", "mamba4rec", "trm++", "text50"),
+    *("text20", "text20@zero-shot", "uniform", "majority", "popularity", "seen-option", "no-history", "shuffled"),
+)
+
+
+def _cell(accuracy: float, n: int) -> dict:
+    low, high = max(0.0, accuracy - 1.3), min(100.0, accuracy + 1.1)
+    return {"accuracy": round(accuracy, 4), "ci95": [round(low, 4), round(high, 4)], "n": n}
+
+
+@pytest.fixture
+def results() -> dict:
+    rng = np.random.default_rng(0)
+    methods = {}
+    for name in NAMES:
+        scores = {subtask: 100.0 if name == "oracle" else rng.uniform(20, 80) for subtask in COUNTS}
+
+        def over(subtasks, scores=scores):
+            n = sum(COUNTS[s] for s in subtasks)
+            return _cell(sum(scores[s] * COUNTS[s] for s in subtasks) / n, n)
+
+        methods[name] = {
+            "overall": over(COUNTS),
+            "tasks": {task: over(subtasks) for task, subtasks in TASKS.items()},
+            "subtasks": {subtask: over((subtask,)) for subtask in COUNTS},
+            "avg_tokens": 1171.23 if name.startswith("text") else 133,
+            "seconds": {"pretrain": 12.5, "align": 3.0, "evaluate": 1.25},
+        }
+    ks = (1, 5, 10, 20, 50, 100)
+    pretrain = {
+        name: {
+            **{f"recall@{k}": round(scale * k**0.6, 4) for k in ks},
+            **{f"ndcg@{k}": round(0.8 * scale * k**0.4, 4) for k in ks},
+            "perplexity": 1500 / scale,
+            "users": 247,
+        }
+        for name, scale in (("popularity", 3.0), ("hstu", 2.5), ("gru4rec", 2.0))
+    }
+    comparisons = [
+        {"a": a, "b": b, "scope": scope, "difference": d, "ci95": [d - 2, d + 3], "p_value": p, "n": 7192}
+        for a, b, scope, d, p in (
+            ("trm++", "shuffled", "overall", 12.345, 0.0001),
+            ("trm++", "shuffled", "interest_perception", 20.5, 0.0001),
+            ("text50", "text20", "df", -1.5, 0.31),
+        )
+    ]
+    value = {"schema": 1, "dataset": "synthetic", "llm": "demo", "seed": 0, "split_seed": 1, "versions": {"torch": "2"}}
+    value |= {"methods": methods, "pretrain": pretrain, "comparisons": comparisons, "mix": COUNTS}
+    return json.loads(json.dumps(value))

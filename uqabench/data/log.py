@@ -1,0 +1,104 @@
+"""What a source hands to preprocessing: a raw log, and the account of what was dropped on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from uqabench.data.rejections import Rejections
+
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One rule's toll: how many users, items and interactions went with it."""
+
+    rule: str
+    users: int
+    items: int
+    interactions: int
+
+
+@dataclass
+class RawLog:
+    """R interactions over distinct raw users and items; row order is (sorted path, row) and breaks ties in time.
+
+    users int32 (R,) index user_ids; items int32 (R,) index item_ids and every array of attributes (null: lacking).
+    times int64 (R,) microseconds since 1970 in UTC, finer than what is stored so that order survives; None without.
+    actions int8 (R,) index action_names; None without. read: users, items, interactions in the input files, rejected
+    rows included (those without ids count as interactions only). removals: what the source left out, in order.
+    truth: one row a user with its raw id in column "user", for logs whose law is known.
+    """
+
+    user_ids: pa.Array
+    users: np.ndarray
+    item_ids: pa.Array
+    items: np.ndarray
+    attributes: dict[str, pa.Array]
+    read: tuple[int, int, int]
+    times: np.ndarray | None = None
+    actions: np.ndarray | None = None
+    action_names: list[str] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    truth: pa.Table | None = None
+
+    def select(self, rows: np.ndarray) -> None:
+        """Keep these rows, by mask or by index, in the order given."""
+        self.users, self.items = self.users[rows], self.items[rows]
+        self.times = None if self.times is None else self.times[rows]
+        self.actions = None if self.actions is None else self.actions[rows]
+
+    def drop(self, mask: np.ndarray, rule: str) -> None:
+        """Leave out the rows where `mask` (bool (R,)) is True and account for them under `rule`."""
+        before = counts(self.users, self.items)
+        self.select(~mask)
+        after = counts(self.users, self.items)
+        self.removals.append(Removal(rule, *(b - a for b, a in zip(before, after, strict=True))))
+
+
+class Source(Protocol):
+    """Where a log comes from. `name` is what the user typed; `notes` are caveats to print
+    wherever it is named."""
+
+    name: str
+    accepts: tuple[str, ...]
+    notes: list[str]
+
+    def __init__(self, path: Path | str | None = None, **options: Any) -> None:
+        """`path` is where the files are; `options` are those named in `accepts`."""
+
+    def options(self) -> dict[str, Any]:
+        """The settings that shape the log, as JSON."""
+
+    def inputs(self) -> dict[str, str]:
+        """SHA-256 of each input file by name."""
+
+    def read(self, rejections: Rejections) -> RawLog:
+        """The whole log; bad rows go to `rejections`."""
+
+
+def counts(users: np.ndarray, items: np.ndarray) -> tuple[int, int, int]:
+    """(distinct users, distinct items, interactions)."""
+    seen = (int(np.count_nonzero(np.bincount(codes))) if len(codes) else 0 for codes in (users, items))
+    return (*seen, len(users))
+
+
+def encode(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """(distinct values as strings, int32 codes) of a column; -1 where it is null."""
+    encoded = one_chunk(pc.dictionary_encode(column))
+    return encoded.dictionary.cast(pa.string()), encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column as one array."""
+    if isinstance(column, pa.Array):
+        return column
+    if pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries()
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

@@ -1,0 +1,237 @@
+"""From a source to a store: read, exclude, filter, split, anonymise, write."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+import uqabench
+from uqabench.data.anonymise import anonymise, fingerprint, read_salt
+from uqabench.data.arrow import write_arrow
+from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.config import PrepareConfig
+from uqabench.data.log import MICROSECONDS, RawLog, Removal, Source, counts, one_chunk
+from uqabench.data.preprocess import exclude, filter_log
+from uqabench.data.rejections import Rejections
+from uqabench.data.split import TRAIN, split_hash, split_users
+from uqabench.data.store import STORE_FILES, InteractionStore
+from uqabench.data.tokens import build_tokens
+from uqabench.errors import InputError
+from uqabench.files import atomic_folder, hash_json, read_json
+
+_STEPS = ("read", "filter", "split", "write")
+_COUNTED = ("users", "items", "interactions")
+
+
+def prepare(
+    source: Source, out: Path | str, config: PrepareConfig | None = None, progress: bool = True
+) -> InteractionStore:
+    """Write the store of `source` into folder `out` and open it.
+
+    The folder appears whole or not at all. A folder that the same source, input files and settings made is opened
+    as it is; one that holds anything but a store's files is never replaced (InputError). `progress` shows a bar on
+    stderr. What was read, removed and rejected is in the store's manifest; `describe` makes a table of it.
+    """
+    out, config = Path(out), config or PrepareConfig()
+    _refuse_foreign(out)
+    salt = read_salt(config.salt_file)
+    if config.salt_file is not None and Path(config.salt_file).resolve().is_relative_to(out.resolve()):
+        raise InputError(f"The salt file {config.salt_file} lies inside {out}: keep it apart from the data.")
+    recipe = {
+        "config": config.record(),
+        "source": {"name": source.name, "options": source.options(), "inputs": source.inputs()},
+        "salt": fingerprint(salt) if config.salt_file is not None else None,
+        "version": uqabench.__version__,
+    }
+    if finished := _made_by(out, hash_json(recipe)):
+        return finished
+    _sweep(out)
+    with tqdm(total=len(_STEPS), desc="prepare", disable=not progress, leave=False) as bar:
+        rejections = Rejections(config.strict)
+        log = source.read(rejections)
+        if not len(log.users):
+            raise InputError(_nothing_read(source, rejections))
+        _count_rejected(log)
+        bar.update()
+        exclude(log, config)
+        filter_log(log, config)
+        bar.update()
+        store, truth = _compact(log, config, salt)
+        store = replace(store, manifest=_manifest(store, log, source, recipe, rejections))
+        bar.update()
+        with atomic_folder(out) as folder:
+            rejections.save(folder / "rejected.jsonl")
+            if truth is not None:
+                write_arrow(folder / "truth.arrow", truth)
+            store.save(folder)
+        bar.update()
+    return InteractionStore.open(out)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """A typing error in the folder's name must not cost anyone a folder of their own."""
+    if out.is_file():
+        raise InputError(f"{out} is a file: name a folder to write.")
+    foreign = sorted(set(path.name for path in out.iterdir()) - STORE_FILES) if out.is_dir() else []
+    if foreign:
+        raise InputError(f"{out} holds '{foreign[0]}', which is no part of prepared data: name another folder.")
+
+
+def _made_by(out: Path, recipe_hash: str) -> InteractionStore | None:
+    """The store in `out` when the same recipe made it and it is whole."""
+    try:
+        if read_json(out / "manifest.json").get("recipe_hash") != recipe_hash:
+            return None
+        return InteractionStore.open(out)
+    except (InputError, AttributeError):
+        return None
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed preparations of this folder left beside it."""
+    for kind in ("partial", "old"):
+        for leftover in out.parent.glob(f".{out.name}.{kind}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _nothing_read(source: Source, rejections: Rejections) -> str:
+    reasons = ", ".join(f"{count} by '{reason}'" for reason, count in rejections.summary().items())
+    return (
+        f"The source '{source.name}' holds no usable interaction (rows rejected: {reasons or 'none'}): check its files."
+    )
+
+
+def _count_rejected(log: RawLog) -> None:
+    """Enter the rejected rows as the first removal: what was read, less what is here and what the source dropped."""
+    gone = [(r.users, r.items, r.interactions) for r in log.removals]
+    lost = np.array(log.read) - np.array([counts(log.users, log.items), *gone]).sum(0)
+    log.removals.insert(0, Removal("rejected rows", *lost.tolist()))
+
+
+def _ranks(ids: pa.Array, used: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The used ids in ascending order of their bytes, and the new index of each old code (-1: unused)."""
+    order = pc.array_sort_indices(ids).to_numpy()
+    order = order[used[order]]
+    index = np.full(len(ids), -1, np.int32)
+    index[order] = np.arange(len(order), dtype=np.int32)
+    return ids.take(pa.array(order)).to_pylist(), index
+
+
+def _used(codes: np.ndarray, size: int) -> np.ndarray:
+    return np.bincount(codes, minlength=size) > 0
+
+
+def _compact(log: RawLog, config: PrepareConfig, salt: bytes) -> tuple[InteractionStore, dict[str, pa.Array] | None]:
+    """Renumber users and items by raw id, split and anonymise the users, build the catalogue."""
+    raw_users, user_index = _ranks(log.user_ids, _used(log.users, len(log.user_ids)))
+    item_ids, item_index = _ranks(log.item_ids, _used(log.items, len(log.item_ids)))
+    users, items = user_index[log.users], item_index[log.items]
+    order = np.argsort(users, kind="stable")
+    items = items[order]
+    offsets = np.zeros(len(raw_users) + 1, np.int64)
+    np.cumsum(np.bincount(users, minlength=len(raw_users)), out=offsets[1:])
+    split = split_users(raw_users, config.evaluation_fraction, config.split_seed)
+    hashed = anonymise(raw_users, salt)
+    in_training = np.repeat(split == TRAIN, np.diff(offsets))
+    popularity = np.bincount(items[in_training], minlength=len(item_ids)).astype(np.int64)
+    store = InteractionStore(
+        offsets=offsets,
+        items=items,
+        timestamps=None if log.times is None else log.times[order] // MICROSECONDS,
+        actions=None if log.actions is None else log.actions[order],
+        user_ids=hashed,
+        split=split,
+        catalogue=_catalogue(log, item_ids, item_index, popularity, config.max_tokens),
+        split_hash=split_hash(raw_users, split),
+    )
+    return store, _truth(log.truth, raw_users, hashed)
+
+
+def _catalogue(
+    log: RawLog, item_ids: list[str], item_index: np.ndarray, popularity: np.ndarray, max_tokens: int
+) -> Catalogue:
+    old = np.empty(len(item_ids), np.int64)
+    kept = np.flatnonzero(item_index >= 0)
+    old[item_index[kept]] = kept
+    values: dict[str, list[str]] = {name: [] for name in ATTRIBUTES}
+    codes = {name: np.full(len(item_ids), -1, np.int32) for name in ATTRIBUTES}
+    for name, column in log.attributes.items():
+        encoded = pc.dictionary_encode(column.take(pa.array(old)))
+        values[name], rank = _ranks(encoded.dictionary, np.ones(len(encoded.dictionary), bool))
+        found = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        codes[name] = np.where(found >= 0, np.r_[rank, -1].astype(np.int32)[found], -1).astype(np.int32)
+    tokens, vocabulary = build_tokens(values, max_tokens)
+    return Catalogue(np.array(item_ids, object), values, codes, popularity, tokens, len(vocabulary), vocabulary)
+
+
+def _truth(truth: pa.Table | None, raw_users: list[str], hashed: list[str]) -> dict[str, pa.Array] | None:
+    """The planted truth of the users that stayed, in the store's order and under their hashed ids."""
+    if truth is None:
+        return None
+    rows = truth.take(pc.index_in(pa.array(raw_users), value_set=one_chunk(truth["user"])))
+    columns: dict[str, pa.Array] = {"user_id": pa.array(hashed, pa.string())}
+    for name in truth.column_names:
+        if name != "user":
+            columns[name] = one_chunk(rows[name])
+    return columns
+
+
+def _manifest(
+    store: InteractionStore,
+    log: RawLog,
+    source: Source,
+    recipe: dict[str, Any],
+    rejections: Rejections,
+) -> dict[str, Any]:
+    return {
+        **recipe,
+        "recipe_hash": hash_json(recipe),
+        "notes": source.notes,
+        "versions": {"uqabench": uqabench.__version__, "python": platform.python_version()}
+        | {"numpy": np.__version__, "pyarrow": pa.__version__},
+        "attributes": list(store.catalogue.attributes()),
+        "actions": log.action_names,
+        "counts": {"read": dict(zip(_COUNTED, log.read, strict=True))}
+        | {name: _sizes(store, name) for name in ("all", "train", "evaluation")},
+        "removals": [asdict(removal) for removal in log.removals],
+        "rejected": rejections.summary(),
+    }
+
+
+def _sizes(store: InteractionStore, split: str) -> dict[str, Any]:
+    """Users, items, interactions and sequence lengths of a side of the split."""
+    users = store.users(None if split == "all" else split)
+    lengths = store.lengths[users]
+    inside = np.repeat(np.isin(np.arange(len(store)), users), store.lengths)
+    return {
+        "users": len(users),
+        "items": int(np.count_nonzero(np.bincount(store.items[inside], minlength=1))),
+        "interactions": int(lengths.sum()),
+        "mean_length": round(float(lengths.mean()), 2),
+        "median_length": float(np.median(lengths)),
+        "max_length": int(lengths.max()),
+    }
+
+
+def describe(store: InteractionStore) -> list[dict[str, Any]]:
+    """Rows of the before/after table: the log as read, what each rule removed, the store and the two sides.
+
+    Every row has "step", "users", "items", "interactions"; rows of sizes also mean, median and maximum length.
+    Rules that removed nothing are left out.
+    """
+    manifest = store.manifest
+    rows = [{"step": "as read", **manifest["counts"]["read"]}]
+    for removal in manifest["removals"]:
+        toll = {name: -removal[name] for name in _COUNTED}
+        if any(toll.values()):
+            rows.append({"step": removal["rule"], **toll})
+    names = {"all": "kept", "train": "training users", "evaluation": "evaluation users"}
+    return rows + [{"step": names[name], **manifest["counts"][name]} for name in names]

@@ -1,0 +1,188 @@
+"""A user's own log: one table (or several) of interactions and one of items, CSV, TSV or Parquet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from uqabench.data.catalogue import ATTRIBUTES
+from uqabench.data.log import RawLog, encode, one_chunk
+from uqabench.data.rejections import REASONS, Rejections
+from uqabench.data.sources.readers import Rows, as_ids, list_files, read_rows
+from uqabench.data.sources.times import parse_times
+from uqabench.errors import InputError
+from uqabench.files import sha256_file
+
+INTERACTION_COLUMNS = ("user", "item", "time", "action")
+ITEM_COLUMNS = ("item", *ATTRIBUTES)
+MAX_ACTIONS = 127  # an action is stored as int8
+
+_MISSING, _TIME = REASONS.index("missing id"), REASONS.index("unparsable time")
+_UNKNOWN, _DUPLICATE = REASONS.index("unknown item"), REASONS.index("duplicate item")
+
+Paths = Path | str | Iterable[Path | str]
+
+
+class Tables:
+    """Reads interactions and items.
+
+    interactions, items: a file, a folder, or several; without them, interactions.* and items.* in folder `path`.
+    columns: {"user" | "item" | "time" | "action": column of the interactions}; item_columns: {"item" | "title" |
+    "category" | "brand" | "shop" | "seller": column of the items}. A name that is not mapped means the column of
+    that name; user and item are required, others may be absent. Without time, rows are in time order as they stand.
+    time_unit: "s", "ms", "us", "ns" or "iso" (see `times.parse_times`). encoding: of CSV files.
+    """
+
+    name = "tables"
+    accepts = ("interactions", "items", "columns", "item_columns", "time_unit", "encoding")
+
+    def __init__(
+        self,
+        path: Path | str | None = None,
+        *,
+        interactions: Paths | None = None,
+        items: Paths | None = None,
+        columns: Mapping[str, str] | None = None,
+        item_columns: Mapping[str, str] | None = None,
+        time_unit: str | None = None,
+        encoding: str = "utf8",
+    ) -> None:
+        self.notes: list[str] = []
+        self.interaction_files = list_files(_given(interactions, path, "interactions"), "interactions")
+        self.item_files = list_files(_given(items, path, "items"), "items")
+        self.columns = _mapping(columns, INTERACTION_COLUMNS, "columns")
+        self.item_columns = _mapping(item_columns, ITEM_COLUMNS, "item_columns")
+        self.optional = frozenset(("time", "action")) - set(columns or ())
+        self.optional_item = frozenset(ATTRIBUTES) - set(item_columns or ())
+        self.time_unit, self.encoding = time_unit, encoding
+        self.labels = _labels([*self.item_files, *self.interaction_files])
+
+    def options(self) -> dict[str, Any]:
+        mapped = {"columns": self.columns, "item_columns": self.item_columns}
+        return {**mapped, "time_unit": self.time_unit, "encoding": self.encoding}
+
+    def inputs(self) -> dict[str, str]:
+        return {label: sha256_file(path) for path, label in self.labels.items()}
+
+    def read(self, rejections: Rejections) -> RawLog:
+        item_ids, attributes = self._read_items(rejections)
+        parts = [self._read_interactions(path, item_ids, rejections) for path in self.interaction_files]
+        with_time = [times for _, _, times, _, _ in parts if times is not None]
+        if with_time and len(with_time) < len(parts):
+            raise InputError("Some interaction files have a time column and some have none: add it or leave it out.")
+        with_action = [actions for _, _, _, actions, _ in parts if actions is not None]
+        if with_action and len(with_action) < len(parts):
+            raise InputError("Some interaction files have an action column and some have none: add it or leave it out.")
+        rows = [part[4] for part in parts]
+        user_ids, users = encode(pa.concat_arrays([part[0] for part in parts]))
+        bought, codes = encode(pa.concat_arrays([part[1] for part in parts]))
+        place = pc.index_in(bought, value_set=item_ids).fill_null(-1).to_numpy(zero_copy_only=False)
+        names, actions = _actions(with_action)
+        log = RawLog(
+            user_ids=user_ids,
+            users=users,
+            item_ids=item_ids,
+            items=np.r_[place, -1].astype(np.int32)[codes],
+            attributes=attributes,
+            read=(len(user_ids), len(bought), sum(len(part.numbers) + len(part.malformed) for part in rows)),
+            times=np.concatenate(with_time) if with_time else None,
+            actions=actions,
+            action_names=names,
+        )
+        log.select(np.concatenate([part.reasons for part in rows]) < 0)
+        return log
+
+    def _read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
+        """Distinct item ids, and an array aligned with them for every attribute that a file has."""
+        parts = []
+        seen: pa.Array = pa.array([], pa.string())
+        for path in self.item_files:
+            rows = read_rows(path, self.item_columns, self.optional_item, self.encoding)
+            ids = as_ids(rows.columns["item"]).cast(pa.string())
+            rows.reject(_is_null(ids), _MISSING)
+            rows.reject(_repeats(ids, rows.reasons < 0) | _known(ids, seen), _DUPLICATE)
+            rejections.add(self.labels[path], *rows.rejected())
+            good = pa.array(rows.reasons < 0)
+            names = [name for name in ATTRIBUTES if name in rows.columns]
+            columns = {name: as_ids(rows.columns[name]).cast(pa.string()).filter(good) for name in names}
+            parts.append(pa.table({"item": ids.filter(good), **columns}))
+            seen = pa.concat_arrays([seen, ids.filter(good)])
+        table = pa.concat_tables(parts, promote_options="default")
+        return one_chunk(table["item"]), {name: one_chunk(table[name]) for name in table.column_names[1:]}
+
+    def _read_interactions(
+        self, path: Path, item_ids: pa.Array, rejections: Rejections
+    ) -> tuple[pa.Array, pa.Array, np.ndarray | None, pa.Array | None, Rows]:
+        """User ids, item ids, times, actions and the rows' state, for all rows of one file."""
+        rows = read_rows(path, self.columns, self.optional, self.encoding)
+        users, items = (as_ids(rows.columns[name]) for name in ("user", "item"))
+        rows.reject(_is_null(users) | _is_null(items), _MISSING)
+        times = None
+        if "time" in rows.columns:
+            where = f"{path}: column '{self.columns['time']}'"
+            times, bad = parse_times(rows.columns["time"], self.time_unit, where)
+            rows.reject(bad, _TIME)
+        rows.reject(~_known(items.cast(pa.large_string()), item_ids), _UNKNOWN)
+        rejections.add(self.labels[path], *rows.rejected())
+        actions = as_ids(rows.columns["action"]) if "action" in rows.columns else None
+        return users, items, times, actions, rows
+
+
+def _given(paths: Paths | None, folder: Path | str | None, what: str) -> Paths:
+    if paths is not None:
+        return paths
+    if folder is None:
+        raise InputError(f"The source 'tables' needs {what}: name a CSV or Parquet file with --{what}.")
+    found = sorted(Path(folder).glob(f"{what}.*"))
+    if not found:
+        raise InputError(f"{folder} holds no {what}.csv or {what}.parquet: name the file with --{what}.")
+    return found
+
+
+def _mapping(given: Mapping[str, str] | None, names: tuple[str, ...], option: str) -> dict[str, str]:
+    for name in given or {}:
+        if name not in names:
+            raise InputError(f"{option} maps '{name}', which is no field: it can map {', '.join(names)}.")
+    return {name: name for name in names} | dict(given or {})
+
+
+def _labels(paths: list[Path]) -> dict[Path, str]:
+    """The files' names, with as much of the folders as tells them apart."""
+    if len({path.name for path in paths}) == len(set(paths)):
+        return {path: path.name for path in paths}
+    root = os.path.commonpath([path.resolve().parent for path in paths])
+    return {path: path.resolve().relative_to(root).as_posix() for path in paths}
+
+
+def _is_null(column: pa.Array) -> np.ndarray:
+    return column.is_null().to_numpy(zero_copy_only=False)
+
+
+def _known(column: pa.Array, values: pa.Array) -> np.ndarray:
+    return pc.is_in(column, value_set=values.cast(column.type)).to_numpy(zero_copy_only=False)
+
+
+def _repeats(ids: pa.Array, good: np.ndarray) -> np.ndarray:
+    """bool: rows whose id a good row before them has."""
+    codes = encode(ids)[1]
+    rows = np.flatnonzero(good & (codes >= 0))
+    first = np.full(len(ids), len(ids), np.int64)
+    np.minimum.at(first, codes[rows], rows)
+    return (codes >= 0) & (first[codes] < np.arange(len(ids)))
+
+
+def _actions(columns: list[pa.Array]) -> tuple[list[str], np.ndarray | None]:
+    """Names in sorted order and int8 codes; a row without action gets the name ''."""
+    if not columns:
+        return [], None
+    names, codes = encode(pa.concat_arrays(columns).fill_null(""))
+    if len(names) > MAX_ACTIONS:
+        raise InputError(f"The action column has {len(names)} distinct values and may have {MAX_ACTIONS}: map another.")
+    order = pc.array_sort_indices(names).to_numpy()
+    return names.take(pa.array(order)).to_pylist(), np.argsort(order).astype(np.int8)[codes]

@@ -1,0 +1,77 @@
+"""HSTU: hierarchical sequential transduction units (arXiv:2402.17152, section 3, equations 1-3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uqabench.encoders.config import HSTUConfig
+from uqabench.encoders.layers import cast, check_longest, init_gaussian
+from uqabench.encoders.registry import register
+from uqabench.kernels import hstu_attention, layer_norm, norm_gate
+
+EPS = 1e-6
+
+
+class HSTUBlock(nn.Module):
+    """x + Linear(dropout(U * LayerNorm(SiLU-attention(Q, K, V)))) with U, V, Q, K = split(SiLU(LayerNorm(x) W)).
+
+    Both layer norms carry no weights. Scores are SiLU(q . k + bias) / N, whatever the sequence's length.
+    """
+
+    def __init__(self, config: HSTUConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.qk_width, self.v_width = config.heads * config.qk_dim, config.heads * config.v_dim
+        self.uvqk = nn.Linear(config.width, 2 * (self.v_width + self.qk_width), bias=False)
+        self.out = nn.Linear(self.v_width, config.width)
+        if config.bias == "auto":
+            self.position_bias = nn.Parameter(torch.empty(2 * config.max_len - 1))
+            self.time_bias = nn.Parameter(torch.empty(config.time_buckets + 1))
+
+    def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
+        config, tokens = self.config, x.shape[0]
+        mixed = F.silu(self.uvqk(layer_norm(x, eps=EPS)))
+        u, v, q, k = mixed.split([self.v_width, self.v_width, self.qk_width, self.qk_width], dim=-1)
+        q, k = (part.unflatten(-1, (config.heads, config.qk_dim)) for part in (q, k))
+        biases = {}
+        if timestamps is not None and config.bias == "auto":
+            biases = dict(
+                position_bias=cast(self.position_bias, q), time_bias=cast(self.time_bias, q), timestamps=timestamps
+            )
+        v = v.unflatten(-1, (config.heads, config.v_dim))
+        attended = hstu_attention(q, k, v, offsets, max_len=config.max_len, **biases)
+        gated = norm_gate(attended.reshape(tokens, self.v_width), u, EPS)
+        return x + self.out(F.dropout(gated, config.dropout, self.training))
+
+
+@register("hstu")
+class HSTU(nn.Module):
+    """A stack of HSTU blocks over packed sequences.
+
+    With `bias="auto"` the article's relative position bias (2N - 1 values a block) and log-bucketed time bias are
+    added to the scores whenever `timestamps` are given; the published UQABench runs have no timestamps and no bias.
+    """
+
+    causal = True
+
+    def __init__(self, config: HSTUConfig) -> None:
+        super().__init__()
+        self.config, self.width = config, config.width
+        self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.layers))
+        init_gaussian(self, config.init_std)
+        if config.bias == "auto":
+            for block in self.blocks:
+                nn.init.normal_(block.position_bias, std=config.init_std)
+                nn.init.normal_(block.time_bias, std=config.init_std)
+
+    def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None) -> Tensor:
+        """Map (T, width), offsets int64 (B+1,), timestamps int64 (T,) in seconds or None, to states (T, width).
+
+        Raises InputError when a sequence is longer than `max_len`.
+        """
+        check_longest(offsets, self.config.max_len, "HSTU")
+        for block in self.blocks:
+            x = block(x, offsets, timestamps)
+        return x

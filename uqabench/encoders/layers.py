@@ -1,0 +1,75 @@
+"""Parts that several encoders share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from uqabench.errors import InputError
+from uqabench.kernels import layer_norm, rms_norm
+from uqabench.kernels.checks import host_lengths
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation of (T, width) by the kernel; parameters as in `torch.nn.LayerNorm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, cast(self.weight, x), cast(self.bias, x), eps=self.eps)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension of (T, width)."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, cast(self.weight, x), self.eps)
+
+    def add(self, update: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(the normalised sum, the sum) of a block's update and its residual stream, in one pass over memory."""
+        return rms_norm(cast(update, residual), cast(self.weight, residual), self.eps, residual)
+
+
+def cast(x: Tensor, like: Tensor) -> Tensor:
+    """`x` in the dtype of `like`: under autocast, some activations are bfloat16 and parameters are not."""
+    return x.to(like.dtype)
+
+
+def as_product_input(x: Tensor) -> Tensor:
+    """`x` in the dtype that torch's autocast gives to the inputs of matrix products; `x` itself without autocast."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """`x` in float32, or in float64 if it is that already."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def positions(offsets: Tensor, tokens: int) -> Tensor:
+    """Index of each of `tokens` packed tokens in its own sequence: int64 (T,), from 0."""
+    starts = torch.repeat_interleave(offsets[:-1], offsets.diff(), output_size=tokens)
+    return torch.arange(tokens, device=offsets.device) - starts
+
+
+def check_longest(offsets: Tensor, max_len: int, encoder: str) -> None:
+    """InputError when a sequence is longer than the encoder was built for."""
+    longest = max(host_lengths(offsets), default=0)
+    if longest > max_len:
+        raise InputError(
+            f"A sequence has {longest} items, but {encoder} was built with max_len = {max_len}: "
+            f"cut the sequences to the last {max_len} or build it with max_len = {longest}."
+        )
+
+
+@torch.no_grad()
+def init_gaussian(module: nn.Module, std: float) -> None:
+    """The paper's Gaussian initialisation (section 4.1.4): matrices N(0, std^2), biases 0; norms stay at 1 and 0."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=std)
+            if getattr(part, "bias", None) is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,65 @@
+"""SASRec: self-attentive sequential recommendation (arXiv:1808.09781, section III), in its post-norm form."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uqabench.encoders.config import SASRecConfig
+from uqabench.encoders.layers import LayerNorm, check_longest, init_gaussian, positions
+from uqabench.encoders.registry import register
+from uqabench.kernels import causal_attention
+
+
+class SASRecLayer(nn.Module):
+    """x = LN(x + attention(x)); x = LN(x + W2 ReLU(W1 x)): the arithmetic of `torch.nn.TransformerEncoderLayer`.
+
+    Dropout falls on both residual branches and on the ReLU, not on attention probabilities: those never exist as a
+    matrix.
+    """
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.up = nn.Linear(config.width, config.inner)
+        self.down = nn.Linear(config.inner, config.width)
+        self.norm1 = LayerNorm(config.width)
+        self.norm2 = LayerNorm(config.width)
+
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x).chunk(3, dim=-1))
+        attended = self.out(causal_attention(q, k, v, offsets).reshape(x.shape))
+        x = self.norm1(x + self._drop(attended))
+        return self.norm2(x + self._drop(self.down(self._drop(F.relu(self.up(x))))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+@register("sasrec")
+class SASRec(nn.Module):
+    """Learned positions (counted from the start of each sequence), post-norm layers, a final layer norm."""
+
+    causal = True
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.config, self.width = config, config.width
+        self.position_embedding = nn.Embedding(config.max_len, config.width)
+        self.layers = nn.ModuleList(SASRecLayer(config) for _ in range(config.layers))
+        self.norm = LayerNorm(config.width)
+        init_gaussian(self, config.init_std)
+
+    def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None) -> Tensor:
+        """Map (T, width) and offsets int64 (B+1,) to states (T, width); `timestamps` are not used.
+
+        Raises InputError when a sequence is longer than `max_len`.
+        """
+        check_longest(offsets, self.config.max_len, "SASRec")
+        x = x + self.position_embedding(positions(offsets, x.shape[0]))
+        x = F.dropout(x, self.config.dropout, self.training)
+        for layer in self.layers:
+            x = layer(x, offsets)
+        return self.norm(x)

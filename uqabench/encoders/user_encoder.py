@@ -1,0 +1,121 @@
+"""The user encoder: item tower, sequence encoder and the head that scores items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from uqabench.encoders.config import PRESET_NAMES, TOWER_DIMS
+from uqabench.encoders.item_tower import ItemTower
+from uqabench.encoders.registry import build_encoder
+from uqabench.errors import InputError
+
+if TYPE_CHECKING:
+    from uqabench.data import Catalogue
+
+
+@dataclass(frozen=True)
+class UserEncoderConfig:
+    """Everything that, with a catalogue, determines a user encoder's shapes."""
+
+    encoder: str = field(default="hstu", metadata={"help": "a registered name or package.module:Class"})
+    preset: str = field(default="demo", metadata={"help": "tiny, demo, small, published or paper"})
+    overrides: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"help": "encoder settings that replace those of the preset"}
+    )
+    inputs: str = field(default="full", metadata={"help": "full, without-text or without-side"})
+    item_dim: int | None = field(default=None, metadata={"help": "size of item embeddings; None: the preset's"})
+    side_dim: int | None = field(default=None, metadata={"help": "size of side embeddings; None: the preset's"})
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESET_NAMES:
+            raise InputError(f"The preset '{self.preset}' is unknown: choose one of {', '.join(PRESET_NAMES)}.")
+        for name, default in zip(("item_dim", "side_dim"), TOWER_DIMS[self.preset], strict=True):
+            size = getattr(self, name)
+            if size is None:
+                object.__setattr__(self, name, default)
+            elif type(size) is not int or size < 1:
+                raise InputError(f"UserEncoderConfig.{name} is {size!r}: it must be an integer above 0.")
+        object.__setattr__(self, "overrides", dict(self.overrides))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON and YAML store them; `from_dict` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> UserEncoderConfig:
+        """Inverse of `to_dict`. InputError names a field that does not exist."""
+        known = [item.name for item in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise InputError(f"The encoder's configuration has no field '{key}': {', '.join(known)}.")
+        return cls(**values)
+
+
+class UserEncoder(nn.Module):
+    """Packed item sequences -> one state an item; queries that score the catalogue with the tied item table."""
+
+    def __init__(self, tower: ItemTower, encoder: nn.Module, *, name: str = "", init_std: float = 0.02) -> None:
+        super().__init__()
+        self.tower, self.encoder = tower, encoder
+        self.name = name or type(encoder).__name__
+        self.score_head = nn.Linear(tower.width, tower.item_table.embedding_dim)
+        nn.init.normal_(self.score_head.weight, std=init_std)
+        nn.init.zeros_(self.score_head.bias)
+
+    @classmethod
+    def build(cls, config: UserEncoderConfig, catalogue: Catalogue) -> UserEncoder:
+        """Fresh weights from torch's global generator. Raises InputError for whatever is wrong in `config`."""
+        encoder = build_encoder(config.encoder, config.preset, **config.overrides)
+        tower = ItemTower(
+            catalogue, encoder.width, inputs=config.inputs, item_dim=config.item_dim, side_dim=config.side_dim
+        )
+        return cls(tower, encoder, name=config.encoder)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a state depends on its own and earlier items only."""
+        return getattr(self.encoder, "causal", False)
+
+    @property
+    def width(self) -> int:
+        return self.tower.width
+
+    @property
+    def item_weight(self) -> Tensor:
+        """The item-id table (V, item_dim), by which `queries` are scored: logits = queries @ item_weight.T."""
+        return self.tower.item_table.weight
+
+    def states(self, items: Tensor, offsets: Tensor, timestamps: Tensor | None = None) -> Tensor:
+        """States (T, width) of items int64 (T,) packed by offsets int64 (B+1,); timestamps int64 (T,) in seconds.
+
+        Raises InputError for an item outside the catalogue, or an encoder whose output has another shape.
+        """
+        self._check_items(items)
+        states = self.encoder(self.tower(items), offsets, timestamps)
+        wanted = (items.shape[0], self.width)
+        if not isinstance(states, Tensor) or tuple(states.shape) != wanted:
+            got = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
+            raise InputError(f"The encoder {self.name} returned {got}: forward must return a tensor {wanted}.")
+        return states
+
+    forward = states
+
+    def queries(self, states: Tensor) -> Tensor:
+        """Project states (T, width) to the item table's space: (T, item_dim)."""
+        return self.score_head(states)
+
+    def _check_items(self, items: Tensor) -> None:
+        size = self.item_weight.shape[0]
+        if items.numel() == 0:
+            return
+        low, high = torch.stack(torch.aminmax(items)).tolist()
+        if low < 0 or high >= size:
+            raise InputError(
+                f"Item index {low if low < 0 else high} is outside the item table of {size} items: "
+                f"prepare the data again, or use the encoder that was trained on this catalogue."
+            )

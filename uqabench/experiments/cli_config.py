@@ -1,0 +1,92 @@
+"""From command-line arguments to settings."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from uqabench.config import from_dict, merge
+from uqabench.data import PrepareConfig, open_source, read_ids
+from uqabench.data.log import Source
+from uqabench.errors import InputError
+from uqabench.experiments.config import RunConfig, run_mapping
+
+
+def _pairs(text: str | None, flag: str) -> dict[str, str]:
+    pairs = {}
+    for part in text.split(",") if text else []:
+        name, equals, value = part.partition("=")
+        if not equals or not value:
+            raise InputError(f"{flag} {text}: '{part}' is not name=value, for example user=uid,item=sku.")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _source(args: argparse.Namespace, name: str | None) -> tuple[str, str | None, dict[str, Any]] | None:
+    """(source, path, options) that the arguments name, or None when they name none."""
+    options = {key: yaml.safe_load(value) for text in args.option for key, value in _pairs(text, "--option").items()}
+    if args.interactions is None:
+        if args.items or args.columns:
+            raise InputError("--items and --columns describe a log of your own: give --interactions FILE too.")
+        return (name, args.path, options) if name else None
+    if name not in (None, "tables"):
+        raise InputError(f"--interactions replaces the source '{name}': give one of the two.")
+    if args.items is None:
+        raise InputError("--interactions needs --items FILE, the catalogue: an item column, and title, category, …")
+    options |= {"items": str(args.items), "columns": _pairs(args.columns, "--columns")}
+    return "tables", str(args.interactions), options
+
+
+def source_of(args: argparse.Namespace) -> Source:
+    """The source that `prepare` was asked for."""
+    found = _source(args, args.source)
+    if found is None:
+        raise InputError("Name a source (completejourney, movielens-100k, synthetic) or give --interactions FILE.")
+    name, path, options = found
+    return open_source(name, path, **options)
+
+
+def _preparation(args: argparse.Namespace) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in (
+        "salt_file", "split_seed", "min_item_interactions", "min_user_length", "max_user_length", "max_sequence"
+    ):  # fmt: skip
+        if getattr(args, name, None) is not None:
+            values[name] = getattr(args, name)
+    if args.strict:
+        values["strict"] = True
+    if args.exclude_items is not None:
+        values["exclude_items"] = read_ids(args.exclude_items)
+    if args.exclude_category:
+        values["exclude_categories"] = list(args.exclude_category)
+    return values
+
+
+def prepare_settings(args: argparse.Namespace) -> PrepareConfig:
+    """The settings that `prepare` was given."""
+    return from_dict(PrepareConfig, _preparation(args), "prepare")
+
+
+def settings_of(args: argparse.Namespace) -> RunConfig:
+    """The settings of a run: preset, file, overrides, then the options that have a flag of their own."""
+    mapping = run_mapping(args.preset, args.config, tuple(args.overrides))
+    found = _source(args, args.source)
+    if found is not None:
+        name, path, options = found
+        if name != mapping.get("data", {}).get("source"):
+            mapping["data"] = {**mapping.get("data", {}), "options": {}}
+        mapping = merge(mapping, {"data": {"source": name, "path": path, "options": options}})
+    mapping = merge(mapping, {"data": {"prepare": _preparation(args)}})
+    for name in ("device", "seed"):
+        if getattr(args, name) is not None:
+            mapping[name] = getattr(args, name)
+    if args.llm is not None:
+        mapping = merge(mapping, {"llm": {"name": args.llm}})
+    if args.generate:
+        mapping = merge(mapping, {"evaluate": {"generate": True}})
+    config = from_dict(RunConfig, mapping)
+    methods = tuple(args.methods.split(",")) if args.methods else config.methods
+    return replace(config, methods=(*methods, *args.encoder))

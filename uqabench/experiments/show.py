@@ -1,0 +1,47 @@
+"""One question of a run: its history, its options, what each method answered, and the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from uqabench.config import from_dict
+from uqabench.data import InteractionStore
+from uqabench.errors import InputError
+from uqabench.experiments.config import RunConfig
+from uqabench.files import read_json
+from uqabench.llm.language_model import LETTERS
+from uqabench.llm.prompts import PromptText
+from uqabench.questions.kinds import SUBTASKS
+from uqabench.questions.questions import QuestionSet
+from uqabench.questions.render import render
+from uqabench.questions.scoring import read_predictions
+from uqabench.questions.templates import Templates
+
+
+def question_card(run: Path, number: int, language: str | None = None) -> str:
+    """Text for evaluation question `number` of the finished run in folder `run`."""
+    config = from_dict(RunConfig, read_json(run / "config.json"), "config.json")
+    store = InteractionStore.open(config.data.path if config.data.source == "store" else run / "data")
+    questions = QuestionSet.open(run / "questions" / "evaluation.arrow")
+    if not 0 <= number < len(questions):
+        raise InputError(f"There is no question {number}: the run has questions 0 to {len(questions) - 1}.")
+    templates = Templates.load(config.questions.templates)
+    language = language or config.prompt.language
+    user, cut = int(questions.user[number]), int(questions.cut[number])
+    text = PromptText(store, templates, config.prompt).history_text(user, cut, questions.n_history)
+    rendered = render(questions, number, store.catalogue, language, templates)
+    lines = [
+        f"question {number} ({SUBTASKS[int(questions.subtask[number])]}) about user {store.user_ids[user][:12]}, "
+        f"cut {cut}, the last {min(cut, questions.n_history)} items:",
+        text,
+        "",
+        f"{rendered.question} {rendered.instruction}".strip(),
+        *(f"{letter}. {option}" for letter, option in zip(LETTERS, rendered.options, strict=True)),
+        f"truth: {LETTERS[int(questions.answer[number])]}",
+        "",
+    ]
+    for file in sorted((run / "evaluate").glob("*/predictions.jsonl")):
+        row = read_predictions(file)[number]
+        mark = "right" if row["prediction"] == row["answer"] else "wrong"
+        lines.append(f"{file.parent.name:>16}: {row['prediction'] or '-'}  {mark}")
+    return "\n".join(lines)

@@ -1,0 +1,195 @@
+"""Batches of questions that share a prefix.
+
+Several questions are asked about one user at one cut. Their prompts begin alike (soft prompt, system message,
+history), so a row of a batch holds that prefix once, followed by the rest of each prompt; the attention mask lets
+each rest see the prefix and itself only, and positions restart after the prefix. The result equals one row a
+question, at a fraction of the tokens (a 50-item text history with six questions: 3.9 times fewer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.prompts import SOFT
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3."""
+
+    key: int
+    prefix: np.ndarray
+    rests: list[np.ndarray]
+    questions: list[int]
+    answers: list[int]
+
+    def n_tokens(self) -> int:
+        return len(self.prefix) + sum(len(rest) for rest in self.rests)
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """R rows padded to L tokens, with the places where Q answers are read.
+
+    ids, position_ids (R, L); mask (R, 1, L, L) additive; prompt_end (Q,) flat index of each prompt's last token;
+    questions, answers (Q,); target_at, targets (M,) flat index and token id of every assistant token;
+    soft_at (S,) flat index of soft slots, soft_from (S,) row of the flattened (keys × n_soft) soft prompts.
+    """
+
+    ids: Tensor
+    position_ids: Tensor
+    mask: Tensor
+    prompt_end: Tensor
+    questions: Tensor
+    answers: Tensor
+    target_at: Tensor
+    targets: Tensor
+    soft_at: Tensor
+    soft_from: Tensor
+
+
+def common_prefix(prompts: list[np.ndarray]) -> int:
+    """Length of the longest common prefix that leaves at least one token to every prompt."""
+    length = min(len(prompt) for prompt in prompts) - 1
+    stack = np.stack([prompt[:length] for prompt in prompts])
+    differs = np.flatnonzero((stack != stack[0]).any(axis=0))
+    return int(differs[0]) if len(differs) else length
+
+
+def group_prompts(
+    prompts: list[np.ndarray], keys: np.ndarray, answers: np.ndarray, rows: np.ndarray, *, max_questions: int = 16
+) -> list[PromptGroup]:
+    """Group prompts by key, in order of first appearance; `rows` are the questions' numbers. Groups are split
+    beyond `max_questions`, for the attention of a row costs its length squared."""
+    members: dict[int, list[int]] = {}
+    for index, key in enumerate(keys):
+        members.setdefault(int(key), []).append(index)
+    groups = []
+    for key, indices in members.items():
+        for start in range(0, len(indices), max_questions):
+            part = indices[start : start + max_questions]
+            shared = common_prefix([prompts[i] for i in part])
+            rests = [prompts[i][shared:] for i in part]
+            numbers, letters = [int(rows[i]) for i in part], [int(answers[i]) for i in part]
+            groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters))
+    return groups
+
+
+def plan_group_batches(
+    groups: list[PromptGroup], token_budget: int, *, rng: np.random.Generator | None = None, max_questions: int | None = None
+) -> list[list[PromptGroup]]:
+    """Batches of groups of similar length within `token_budget` padded tokens, shuffled when `rng` is given."""
+    lengths = np.array([group.n_tokens() for group in groups])
+    # Noise of about a fifth of the length keeps padding low and still mixes the batches from epoch to epoch.
+    order = np.argsort(lengths * rng.uniform(0.8, 1.25, len(groups)) if rng is not None else lengths, kind="stable")
+    batches: list[list[PromptGroup]] = []
+    longest = asked = 0
+    for index in order:
+        group = groups[index]
+        longest_with = max(longest, int(lengths[index]))
+        full = batches and (len(batches[-1]) + 1) * longest_with > token_budget
+        crowded = max_questions is not None and batches and asked + len(group.rests) > max_questions
+        if not batches or full or crowded:
+            batches.append([])
+            longest_with, asked = int(lengths[index]), 0
+        batches[-1].append(group)
+        longest = longest_with
+        asked += len(group.rests)
+    if rng is not None:
+        return [batches[i] for i in rng.permutation(len(batches))]
+    return batches
+
+
+def _row_spans(group: PromptGroup, answer_ids: list[list[int]] | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Each rest with its answer appended (all but the last token, which predicts nothing), and its answer's length."""
+    for rest, answer in zip(group.rests, group.answers, strict=True):
+        tail = answer_ids[answer] if answer_ids is not None else []
+        yield np.concatenate([rest, np.array(tail[:-1], dtype=np.int64)]), len(tail)
+
+
+def collate(groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_answers: bool) -> GroupBatch:
+    """Lay groups out as rows. `with_answers` appends the right answers' tokens for training."""
+    answer_ids = lm.answer_ids if with_answers else None
+    rows = [[(group.prefix, 0), *_row_spans(group, answer_ids)] for group in groups]
+    width = max(sum(len(ids) for ids, _ in row) for row in rows)
+    ids = np.zeros((len(rows), width), dtype=np.int64)
+    position = np.zeros((len(rows), width), dtype=np.int64)
+    span = np.full((len(rows), width), -1, dtype=np.int32)
+    prompt_end, target_at, targets = [], [], []
+    for r, row in enumerate(rows):
+        column, shared = 0, len(row[0][0])
+        for s, (tokens, answer_length) in enumerate(row):
+            end = column + len(tokens)
+            ids[r, column:end], span[r, column:end] = tokens, s
+            position[r, column:end] = np.arange(len(tokens)) + (shared if s else 0)
+            if s:
+                group, q = groups[r], s - 1
+                last = r * width + column + len(group.rests[q]) - 1
+                prompt_end.append(last)
+                if answer_ids is not None:
+                    target_at.extend(range(last, last + answer_length))
+                    targets.extend(answer_ids[group.answers[q]])
+            column = end
+    soft_at = np.flatnonzero(ids.ravel() == SOFT)
+    soft_from = np.array([g.key for g in groups], dtype=np.int64)[soft_at // width] * max(n_soft, 1)
+    if n_soft:
+        soft_from = soft_from + np.tile(np.arange(n_soft), len(soft_at) // n_soft)
+    tensor = torch.from_numpy
+    return GroupBatch(
+        ids=tensor(np.maximum(ids, 0)),
+        position_ids=tensor(position),
+        mask=_mask(tensor(span)),
+        prompt_end=torch.tensor(prompt_end),
+        questions=torch.tensor([q for group in groups for q in group.questions]),
+        answers=torch.tensor([a for group in groups for a in group.answers]),
+        target_at=torch.tensor(target_at, dtype=torch.int64),
+        targets=torch.tensor(targets, dtype=torch.int64),
+        soft_at=tensor(soft_at),
+        soft_from=tensor(soft_from),
+    )
+
+
+def _mask(span: Tensor) -> Tensor:
+    """Additive mask (R, 1, L, L): causal, own span or the prefix (span 0); padding (-1) sees itself only."""
+    seen, sees = span[:, None, :], span[:, :, None]
+    allowed = ((seen == 0) | (seen == sees)) & (seen >= 0)
+    allowed = torch.tril(allowed) & (sees >= 0) | torch.eye(span.shape[1], dtype=torch.bool)
+    mask = torch.zeros(allowed.shape)
+    return mask.masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
+
+
+def batch_hidden(lm: LanguageModel, batch: GroupBatch, soft: Tensor | None) -> Tensor:
+    """Hidden states (R·L, width); `soft` (keys · n_soft, width) goes to the soft slots."""
+    device = lm.device
+    embeds = lm.embed(batch.ids.to(device))
+    rows, length, width = embeds.shape
+    embeds = embeds.reshape(rows * length, width)
+    if len(batch.soft_at):
+        if soft is None:
+            raise ValueError("soft: the batch has soft-prompt slots but no soft prompts were given")
+        vectors = soft.index_select(0, batch.soft_from.to(device)).to(embeds.dtype)
+        embeds = embeds.index_copy(0, batch.soft_at.to(device), vectors)
+    hidden = lm.hidden(
+        embeds.reshape(rows, length, width), batch.mask.to(device, embeds.dtype), batch.position_ids.to(device)
+    )
+    return hidden.reshape(rows * length, -1)
+
+
+def answer_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
+    """Cross entropy of the assistant's tokens, summed over a question's tokens, averaged over questions."""
+    at = batch.target_at.to(hidden.device)
+    logits = lm.logits(hidden.index_select(0, at)).float()
+    loss = torch.nn.functional.cross_entropy(logits, batch.targets.to(hidden.device), reduction="sum")
+    return loss / len(batch.questions)
+
+
+def letter_logits(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
+    """Logits (Q, 4) of the four letters at the end of each prompt."""
+    logits = lm.logits(hidden.index_select(0, batch.prompt_end.to(hidden.device)))
+    return logits.index_select(1, lm.letter_ids.to(hidden.device)).float()

@@ -1,0 +1,41 @@
+"""The mean token embedding of a history's text: what a one-token soft prompt can at best stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.prompts import PromptBuilder
+
+
+class HistoryTokens:
+    """Token ids of each item's line of text, looked up once an item."""
+
+    def __init__(self, lm: LanguageModel, builder: PromptBuilder) -> None:
+        self._lm, self._builder = lm, builder
+        self._ids: dict[int, np.ndarray] = {}
+
+    def of(self, items: np.ndarray) -> np.ndarray:
+        """Concatenated token ids (n,) of the items' lines."""
+        missing = [item for item in dict.fromkeys(items.tolist()) if item not in self._ids]
+        if missing:
+            encoded = self._lm.encode([self._builder.item_line(item) + "\n" for item in missing])
+            self._ids.update({item: np.array(ids, dtype=np.int64) for item, ids in zip(missing, encoded, strict=True)})
+        return np.concatenate([self._ids[item] for item in items.tolist()])
+
+    def bags(self, histories: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """ids (n,) and bag starts (len(histories),) for `embedding_bag`."""
+        parts = [self.of(items) for items in histories]
+        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])[:-1]])
+        return torch.from_numpy(np.concatenate(parts)), torch.from_numpy(starts.astype(np.int64))
+
+
+def mean_history_embeddings(lm: LanguageModel, builder: PromptBuilder, histories: list[np.ndarray]) -> Tensor:
+    """Mean input embedding (len(histories), width) over all tokens of each history's text, without gradient."""
+    ids, starts = HistoryTokens(lm, builder).bags(histories)
+    with torch.no_grad():
+        weight = lm.model.get_input_embeddings().weight
+        return embedding_bag(ids.to(weight.device), weight, starts.to(weight.device), mode="mean").float()

@@ -1,0 +1,90 @@
+"""From questions to token ids: text histories, soft-prompt slots, and the chat around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uqabench.errors import InputError
+from uqabench.llm.language_model import LanguageModel
+from uqabench.questions.render import format_question, history_items, render, render_item
+
+if TYPE_CHECKING:
+    from uqabench.data.store import InteractionStore
+    from uqabench.questions.questions import QuestionSet
+    from uqabench.questions.templates import Templates
+
+SOFT = -1  # stands in a prompt's ids where a soft-prompt vector goes
+PLACES = ("before-chat", "before-question")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """How a question is put to the language model.
+
+    language: "en" or "zh". attributes: what a text history says of each item (None: all the data set has).
+    soft_prompt_place: "before-chat" (as published: in front of the whole chat) or "before-question" (in the user's
+    message). history_header: one line before a text history.
+    """
+
+    language: str = "en"
+    attributes: tuple[str, ...] | None = None
+    soft_prompt_place: str = "before-chat"
+    history_header: str = "History:"
+
+    def __post_init__(self) -> None:
+        if self.soft_prompt_place not in PLACES:
+            raise InputError(f"soft_prompt_place is '{self.soft_prompt_place}': choose one of {', '.join(PLACES)}.")
+
+
+class PromptText:
+    """The user's messages as text: histories, questions and options."""
+
+    def __init__(self, store: InteractionStore, templates: Templates, config: PromptConfig) -> None:
+        self.store, self.templates, self.config = store, templates, config
+        self.attributes = config.attributes or tuple(a for a in store.catalogue.attributes() if a != "seller")
+        self._lines: dict[int, str] = {}
+
+    def item_line(self, item: int) -> str:
+        """One item as one line of text."""
+        line = self._lines.get(item)
+        if line is None:
+            line = render_item(self.store.catalogue, item, self.attributes, self.config.language)
+            self._lines[item] = line
+        return line
+
+    def history_text(self, user: int, cut: int, n_text: int) -> str:
+        """The last `n_text` items before `cut`, oldest first, one a line."""
+        items = history_items(self.store, user, cut, n_text)
+        return "\n".join([self.config.history_header, *(self.item_line(int(item)) for item in items)])
+
+    def content(self, questions: QuestionSet, row: int, n_text: int) -> str:
+        """The user's message: the text history if any, the question, its options."""
+        rendered = render(questions, row, self.store.catalogue, self.config.language, self.templates)
+        question = format_question(rendered)
+        if n_text == 0:
+            return question
+        # The benchmark's history has at most N items: a longer text would see more than the encoder does.
+        n = min(n_text, questions.n_history)
+        return self.history_text(int(questions.user[row]), int(questions.cut[row]), n) + "\n" + question
+
+
+class PromptBuilder(PromptText):
+    """Prompts as token ids for one language model."""
+
+    def __init__(self, lm: LanguageModel, store: InteractionStore, templates: Templates, config: PromptConfig) -> None:
+        super().__init__(store, templates, config)
+        self.lm = lm
+
+    def encode(self, questions: QuestionSet, rows: np.ndarray, *, n_text: int = 0, n_soft: int = 0) -> list[np.ndarray]:
+        """Prompt ids (int64, SOFT at soft-prompt slots) of the given rows, up to where the answer begins."""
+        contents = [self.content(questions, int(row), n_text) for row in rows]
+        soft = [SOFT] * n_soft
+        if n_soft and self.config.soft_prompt_place == "before-question":
+            heads = self.lm.encode([self.lm.chat_before]) * len(rows) if self.lm.chat_before else [[]] * len(rows)
+            tails = self.lm.encode([content + self.lm.chat_after for content in contents])
+            return [np.array(head + soft + tail, dtype=np.int64) for head, tail in zip(heads, tails, strict=True)]
+        ids = self.lm.encode([self.lm.prompt_text(content) for content in contents])
+        return [np.array(soft + row, dtype=np.int64) for row in ids]

@@ -1,0 +1,85 @@
+"""What the compiled code reads (Context) and writes (Records)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from uqabench.questions.kinds import LONGEST_ANSWER, OPTIONS
+
+ACCEPTED, MISSING, FEW, TIE, SAME, NOT_ENOUGH, SATURATED, NO_CHANGE = range(8)
+REASONS = (
+    "accepted",
+    "missing attribute",  # an item that the question needs lacks the attribute
+    "too few values",  # the history has fewer values than the question needs
+    "tie",  # several values are equally frequent where one is asked for
+    "same answer twice",  # two of the four options would be the same
+    "not enough wrong options",  # too few values match the right answer
+    "history is cut off",  # the length of a history cut at N is N for everybody
+    "no change too often",  # thinned: an unchanged interest may be the answer to one question in ten
+)
+"""Names of the outcomes of a candidate, by code."""
+
+
+class Context(NamedTuple):
+    """Read-only inputs. Attributes are numbered as in `kinds.ASKED`; `flat` arrays hold value v of attribute a at
+    base[a] + v; T = base[4] values in all, P answers in the pool."""
+
+    items: np.ndarray  # int32 (R,)
+    starts: np.ndarray  # bool (R,): a basket begins
+    offsets: np.ndarray  # int64 (U + 1,)
+    codes: np.ndarray  # int32 (4, V), -1: lacks it; codes with equal text are equal
+    asked: np.ndarray  # int64: attributes present
+    side: np.ndarray  # int64: those of category, brand, shop present
+    base: np.ndarray  # int64 (5,)
+    popularity: np.ndarray  # int64 flat: interactions by training users
+    mass_bin: np.ndarray  # int8 flat: quartile of all interactions, from popular (0) to rare (3)
+    order: np.ndarray  # int32 flat: an attribute's values by group, how often they come next, popularity
+    place: np.ndarray  # int64 flat: where a value stands in `order`
+    group_lo: np.ndarray  # int64 flat: a value's group is order[group_lo:group_hi]
+    group_hi: np.ndarray
+    pool_values: np.ndarray  # int32 (P, 3): right answers of training users, sorted within a pool, padded with -1
+    pool_lengths: np.ndarray  # int8 (P,)
+    pool_bounds: np.ndarray  # int64 (3, 4, 2): rows of (li | si | it, attribute)
+    class_index: np.ndarray  # int64 (C,): rows of a pool, by class; see `pools`
+    class_keys: np.ndarray  # int32 (C,)
+    class_bounds: np.ndarray  # int64 (3, 4, 4, 3): start, start of the large classes, end for each way to classify
+    no_change_keep: np.ndarray  # float64 (4,): how many of the unchanged interests are kept
+    n_history: int
+    window: int
+    min_history: int
+    seed: np.uint64
+
+
+class Records(NamedTuple):
+    """M candidates. `values` holds each option's codes (or one number), padded with -1; `answer` is the right
+    option; `level` the right answer's place (0..3) when options are ordered by what a guesser would go by (how
+    frequent, how large); within a `group`, all places are to be equally frequent."""
+
+    status: np.ndarray  # int8 (M,)
+    kind: np.ndarray  # int8
+    attribute: np.ndarray  # int8, -1: none
+    params: np.ndarray  # int32 (M, 4)
+    values: np.ndarray  # int32 (M, 4, 3)
+    lengths: np.ndarray  # int8 (M, 4)
+    answer: np.ndarray  # int8
+    level: np.ndarray  # int8
+    group: np.ndarray  # int16
+    template: np.ndarray  # int16
+
+
+def empty_records(size: int) -> Records:
+    """Records of `size` candidates, filled with -1 (parameters with 0)."""
+    return Records(
+        status=np.full(size, -1, np.int8),
+        kind=np.full(size, -1, np.int8),
+        attribute=np.full(size, -1, np.int8),
+        params=np.zeros((size, 4), np.int32),
+        values=np.full((size, OPTIONS, LONGEST_ANSWER), -1, np.int32),
+        lengths=np.ones((size, OPTIONS), np.int8),
+        answer=np.full(size, -1, np.int8),
+        level=np.full(size, -1, np.int8),
+        group=np.zeros(size, np.int16),
+        template=np.zeros(size, np.int16),
+    )

@@ -1,0 +1,68 @@
+"""The four options of a candidate: are they distinct, where does the right one stand, which letter does it get."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from uqabench.questions.core.rng import below
+from uqabench.questions.kinds import LONGEST_ANSWER, OPTIONS, PHRASING_CYCLE
+
+
+@njit(cache=True, nogil=True)
+def repeated(values):
+    """Whether two rows of (4, 3) padded lists are equal."""
+    for i in range(OPTIONS):
+        for j in range(i):
+            equal = True
+            for c in range(LONGEST_ANSWER):
+                if values[i, c] != values[j, c]:
+                    equal = False
+            if equal:
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def summed(flat, base, values):
+    """int64 (4,): the sum of a flat per-value quantity over each option's codes."""
+    out = np.zeros(OPTIONS, np.int64)
+    for i in range(OPTIONS):
+        for c in range(LONGEST_ANSWER):
+            if values[i, c] >= 0:
+                out[i] += flat[base + values[i, c]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def standing(state, first, second):
+    """Place 0..3 of option 0 by (first, second) keys int64 (4,); equals are ordered at random."""
+    less, equal = 0, 0
+    for i in range(1, OPTIONS):
+        if first[i] < first[0] or (first[i] == first[0] and second[i] < second[0]):
+            less += 1
+        elif first[i] == first[0] and second[i] == second[0]:
+            equal += 1
+    return less + below(state, equal + 1)
+
+
+@njit(cache=True, nogil=True)
+def finish(state, records, row, kind, attribute, group, level):
+    """Fill in what is common to all candidates, and give the options, right one first so far, their letters."""
+    records.kind[row] = kind
+    records.attribute[row] = attribute
+    records.group[row] = group
+    records.level[row] = level
+    records.template[row] = below(state, PHRASING_CYCLE)
+    values, lengths = records.values[row], records.lengths[row]
+    answer = 0
+    for i in range(OPTIONS - 1, 0, -1):
+        j = below(state, i + 1)
+        if answer == i:
+            answer = j
+        elif answer == j:
+            answer = i
+        for c in range(LONGEST_ANSWER):
+            values[i, c], values[j, c] = values[j, c], values[i, c]
+        lengths[i], lengths[j] = lengths[j], lengths[i]
+    records.answer[row] = answer

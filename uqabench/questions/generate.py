@@ -1,0 +1,150 @@
+"""Questions from interaction sequences: the seven sub-tasks, without leaks, ties or short cuts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+from uqabench.data.store import InteractionStore
+from uqabench.errors import InputError
+from uqabench.questions.config import QuestionConfig, QuestionReport
+from uqabench.questions.core.context import Context
+from uqabench.questions.core.histories import choose_cuts
+from uqabench.questions.kinds import ASKED, KINDS, SUBTASKS
+from uqabench.questions.pools import build_pools, empty_pools
+from uqabench.questions.questions import QuestionSet
+from uqabench.questions.selection import Selection
+from uqabench.questions.tables import basket_starts, build_values, equal_texts
+
+_CUT_SALT, _ORDER_SALT = 11, 12
+
+
+def history_items(store: InteractionStore, user: int, cut: int, n: int) -> np.ndarray:
+    """int32: the items that a question at `cut` is about, h = s[max(0, cut - n):cut]."""
+    return store.sequence(user)[max(0, cut - n) : cut]
+
+
+def generate(
+    store: InteractionStore, split: str, config: QuestionConfig, *, threads: int | None = None
+) -> tuple[QuestionSet, QuestionReport]:
+    """Ask questions about the users of `split` ("train" or "evaluation").
+
+    Whatever wrong options are matched with or drawn from (popularity, what comes next, right answers of others) is
+    taken from training users. The result depends on store, split and config only; `threads` (default: numba's
+    setting) changes the time alone. Questions are sorted by user and cut.
+
+    Raises InputError when a setting makes no sense, or a sub-task cannot reach its count (naming what is possible).
+    """
+    config.check()
+    context = build_context(store, config)
+    possible = tuple(name for name in SUBTASKS if _askable(name, context))
+    counts = config.counts(possible)
+    users = store.users(split)
+    cuts = choose_cuts(
+        context.starts, context.offsets, users, config.min_history, config.cuts_per_user, context.seed, _CUT_SALT
+    )
+    users, cuts = users[cuts[:, 0] >= 0], cuts[cuts[:, 0] >= 0]
+    order = np.random.Generator(np.random.Philox(key=[config.seed, _ORDER_SALT])).permutation(len(users))
+    wanted = [name for name in SUBTASKS if config.mix.get(name, 0) > 0]
+    report = QuestionReport(left_out=[name for name in wanted if name not in possible])
+    chosen: list[Selection] = []
+    with ThreadPoolExecutor(threads or numba.get_num_threads()) as pool:
+        for name, count in counts.items():
+            selection = Selection(context, SUBTASKS.index(name), users[order], cuts[order], config, pool)
+            # Whoever missed the last sub-task's final turn is first in the next one's.
+            order = np.roll(order, -selection.run(count)) if len(users) else order
+            if len(selection.taken) < count:
+                raise InputError(_too_few(name, count, selection, len(users), split))
+            _enter(report, name, selection)
+            chosen.append(selection)
+    questions = _collect(chosen, store, split, config)
+    report.users = len(np.unique(questions.user))
+    report.histories = len(np.unique(np.stack([questions.user, questions.cut]), axis=1).T)
+    return questions, report
+
+
+def build_context(store: InteractionStore, config: QuestionConfig) -> Context:
+    """All that the compiled code reads; learned from training users only."""
+    codes = equal_texts(store.catalogue)
+    starts = basket_starts(store)
+    present = [row for row in range(len(ASKED)) if (codes[row] >= 0).any()]
+    context = Context(
+        items=store.items,
+        starts=starts,
+        offsets=store.offsets,
+        codes=codes,
+        asked=np.array(present, np.int64),
+        side=np.array([row for row in present if row > 0], np.int64),
+        **build_values(store, codes, starts, config.min_history)._asdict(),
+        **empty_pools()._asdict(),
+        n_history=config.history,
+        window=config.recent_window,
+        min_history=config.min_history,
+        seed=np.uint64(config.seed),
+    )
+    pools = build_pools(_frozen(context), store.users("train"), config.cuts_per_user)
+    return _frozen(context._replace(**pools._asdict()))
+
+
+def _frozen(context: Context) -> Context:
+    """Read-only contiguous arrays: memory-mapped columns are, and one array type means one compilation."""
+
+    def freeze(array: np.ndarray) -> np.ndarray:
+        array = np.ascontiguousarray(array).view()
+        array.flags.writeable = False
+        return array
+
+    return Context(*(freeze(value) if isinstance(value, np.ndarray) else value for value in context))
+
+
+def _askable(subtask: str, context: Context) -> bool:
+    present = {ASKED[row] for row in context.asked}
+    kinds = [kind for kind in KINDS if kind.subtask == subtask]
+    return any(not kind.attributes or present & set(kind.attributes) for kind in kinds)
+
+
+def _too_few(name: str, count: int, selection: Selection, users: int, split: str) -> str:
+    reasons = ", ".join(f"{reason} {n}" for reason, n in selection.discarded().items()) or "no candidates"
+    return (
+        f"Sub-task {name}: {count} questions wanted, {len(selection.taken)} possible from {users} {split} users with a "
+        f"history long enough (candidates discarded: {reasons}): lower its count in mix, or raise cuts_per_user."
+    )
+
+
+def _enter(report: QuestionReport, name: str, selection: Selection) -> None:
+    report.counts[name] = len(selection.taken)
+    report.candidates[name] = selection.candidates
+    report.discarded[name] = selection.discarded()
+    report.unbalanced[name] = selection.loose
+    places = [int(candidate.records.attribute[candidate.row]) for _, candidate in selection.taken]
+    names = [ASKED[place] if place >= 0 else "none" for place in places]
+    report.attributes[name] = {value: names.count(value) for value in (*ASKED, "none") if value in names}
+
+
+def _collect(chosen: list[Selection], store: InteractionStore, split: str, config: QuestionConfig) -> QuestionSet:
+    """The candidates taken, as columns sorted by (user, cut, sub-task, kind, attribute, parameters)."""
+    rows = [(selection, user, candidate) for selection in chosen for user, candidate in selection.taken]
+
+    def column(name: str, kind: type) -> np.ndarray:
+        return np.array([getattr(candidate.records, name)[candidate.row] for _, _, candidate in rows], kind)
+
+    questions = QuestionSet(
+        user=np.array([selection.users[user] for selection, user, _ in rows], np.int32),
+        cut=np.array([candidate.cut for _, _, candidate in rows], np.int32),
+        subtask=np.array([selection.subtask for selection, _, _ in rows], np.int8),
+        kind=column("kind", np.int16),
+        template=column("template", np.int16),
+        attribute=column("attribute", np.int8),
+        params=column("params", np.int32),
+        option_values=column("values", np.int32),
+        option_lengths=column("lengths", np.int8),
+        answer=column("answer", np.int8),
+        n_history=config.history,
+        split=split,
+        split_hash=store.split_hash,
+    )
+    q = questions
+    order = np.lexsort((*q.params.T[::-1], q.attribute, q.kind, q.subtask, q.cut, q.user))
+    return questions.select(order)

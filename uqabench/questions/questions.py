@@ -1,0 +1,179 @@
+"""A set of questions as columns, kept in one Arrow file."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from uqabench.errors import InputError
+from uqabench.files import write_bytes
+from uqabench.questions.kinds import KINDS, LONGEST_ANSWER, OPTIONS, SUBTASKS
+
+SCHEMA_VERSION = "1"
+_COLUMNS = {
+    "user": np.int32,
+    "cut": np.int32,
+    "subtask": np.int8,
+    "kind": np.int16,
+    "template": np.int16,
+    "attribute": np.int8,
+    "answer": np.int8,
+}
+
+
+@dataclass
+class QuestionSet:
+    """Q questions. History of question i: h = s[max(0, cut - n_history):cut] of `user`.
+
+    user, cut int32 (Q,) · subtask int8, place in SUBTASKS · kind int16, place in KINDS · template int16, phrasing
+    (modulo the phrasings that the kind has) · attribute int8, place in ATTRIBUTES, -1 none · params int32 (Q, 4),
+    named by the kind · option_values int32 (Q, 4, 3), codes of the attribute or one count, padded with -1 ·
+    option_lengths int8 (Q, 4) · answer int8, 0..3.
+    split: whose questions these are. split_hash: of the store they were made from.
+    """
+
+    user: np.ndarray
+    cut: np.ndarray
+    subtask: np.ndarray
+    kind: np.ndarray
+    template: np.ndarray
+    attribute: np.ndarray
+    params: np.ndarray
+    option_values: np.ndarray
+    option_lengths: np.ndarray
+    answer: np.ndarray
+    n_history: int
+    split: str = ""
+    split_hash: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def option(self, index: int, place: int) -> tuple[int, ...]:
+        """Codes (or the count) that option `place` of question `index` lists, in order."""
+        return tuple(int(v) for v in self.option_values[index, place, : self.option_lengths[index, place]])
+
+    def options(self, index: int) -> list[tuple[int, ...]]:
+        """The four options of a question."""
+        return [self.option(index, place) for place in range(OPTIONS)]
+
+    def subtask_names(self) -> np.ndarray:
+        """str (Q,): entries of SUBTASKS."""
+        return np.array(SUBTASKS)[self.subtask]
+
+    def select(self, mask: np.ndarray) -> QuestionSet:
+        """The questions under a boolean mask or at the given indices."""
+        columns = {name: getattr(self, name)[mask] for name in (*_COLUMNS, "params", "option_values", "option_lengths")}
+        return QuestionSet(
+            **columns, n_history=self.n_history, split=self.split, split_hash=self.split_hash, extra=dict(self.extra)
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write one Arrow IPC file, aside and renamed; equal sets give equal bytes."""
+        listed = np.arange(LONGEST_ANSWER) < self.option_lengths[:, :, None]
+        offsets = np.concatenate([[0], np.cumsum(self.option_lengths, dtype=np.int64)]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(
+            pa.array(offsets), pa.array(np.ascontiguousarray(self.option_values, np.int32)[listed])
+        )
+        columns = {name: pa.array(np.ascontiguousarray(getattr(self, name), kind)) for name, kind in _COLUMNS.items()}
+        params = pa.array(np.ascontiguousarray(self.params, np.int32).reshape(-1))
+        columns["params"] = pa.FixedSizeListArray.from_arrays(params, 4)
+        columns["options"] = pa.FixedSizeListArray.from_arrays(lists, OPTIONS)
+        batch = pa.record_batch(list(columns.values()), names=list(columns))
+        metadata = {
+            **{f"extra.{key}": value for key, value in sorted(self.extra.items())},
+            "artefact": "uqabench-questions",
+            "version": SCHEMA_VERSION,
+            "kinds": " ".join(kind.name for kind in KINDS),
+            "n_history": str(self.n_history),
+            "split": self.split,
+            "split_hash": self.split_hash,
+        }
+        batch = batch.replace_schema_metadata(metadata)
+        sink = io.BytesIO()
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        write_bytes(path, sink.getvalue())
+
+    @classmethod
+    def open(cls, path: Path | str) -> QuestionSet:
+        """Memory-map a saved set (columns are read-only views, options are unpacked).
+
+        Raises InputError naming the file when it is missing, truncated, altered, or of another version.
+        """
+        batch, metadata = _read(Path(path))
+        if metadata.get("artefact") != "uqabench-questions":
+            raise InputError(f"{path} is an Arrow file but holds no questions: name the file that generation wrote.")
+        if metadata.get("version") != SCHEMA_VERSION or metadata.get("kinds") != " ".join(k.name for k in KINDS):
+            raise InputError(f"{path} was written by another version of uqabench: generate the questions again.")
+        try:
+            columns = {name: batch.column(name).to_numpy(zero_copy_only=True) for name in _COLUMNS}
+            options = batch.column("options").flatten()
+            offsets = options.offsets.to_numpy()
+            flat = options.values.to_numpy()
+            params = batch.column("params").flatten().to_numpy().reshape(-1, 4)
+            lengths = np.diff(offsets).reshape(-1, OPTIONS)
+            _check(columns, lengths)
+            n_history = int(metadata["n_history"])
+        except (KeyError, ValueError, pa.ArrowInvalid, AttributeError) as error:
+            raise InputError(
+                f"{path} does not hold the columns of a question set ({error}): generate the questions again."
+            ) from error
+        values = np.full((len(batch), OPTIONS, LONGEST_ANSWER), -1, np.int32)
+        values[np.arange(LONGEST_ANSWER) < lengths[:, :, None]] = flat[offsets[0] : offsets[-1]]
+        extra = {key[6:]: value for key, value in metadata.items() if key.startswith("extra.")}
+        return cls(
+            **columns,
+            params=params,
+            option_values=values,
+            option_lengths=lengths.astype(np.int8),
+            n_history=n_history,
+            split=metadata.get("split", ""),
+            split_hash=metadata.get("split_hash", ""),
+            extra=extra,
+        )
+
+
+def _read(path: Path) -> tuple[pa.RecordBatch, dict[str, str]]:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        if reader.num_record_batches != 1:
+            raise InputError(f"{path} is no question set: it holds {reader.num_record_batches} record batches.")
+        batch = reader.get_batch(0)
+        batch.validate(full=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist: generate the questions first.") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{path} is truncated or corrupted ({reason}): delete it and generate the questions again."
+        ) from error
+    metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
+    return batch, metadata
+
+
+def _check(columns: dict[str, Any], lengths: np.ndarray) -> None:
+    """ValueError naming the column and row that no writer would write."""
+    limits = {
+        "user": (0, None),
+        "cut": (1, None),
+        "subtask": (0, len(SUBTASKS)),
+        "kind": (0, len(KINDS)),
+        "template": (0, None),
+        "attribute": (-1, 5),
+        "answer": (0, OPTIONS),
+    }
+    for name, (low, high) in limits.items():
+        wrong = columns[name] < low
+        if high is not None:
+            wrong |= columns[name] >= high
+        if columns[name].dtype != _COLUMNS[name] or wrong.any():
+            raise ValueError(f"column '{name}', row {int(np.argmax(wrong))}")
+    if ((lengths < 1) | (lengths > LONGEST_ANSWER)).any():
+        raise ValueError("column 'options'")

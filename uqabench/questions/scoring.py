@@ -1,0 +1,281 @@
+"""Predictions as JSON lines, and their score: a run is re-scored from its files, without a model.
+
+A line is one question, in one of two forms:
+
+- ours: `{"id", "user", "cut", "subtask", "prediction", "answer"}` with letters A-D, and optionally `"logits"` (four
+  numbers, one a letter), `"tokens"` (prompt length), `"method"`, and `"text"` (what the model generated);
+- published: `{"question", "prediction", "answer"}`, where the sub-task is told by a marker in the Chinese question and
+  the first entry counts if `answer` is a list.
+
+Rule "letter" compares `prediction` with `answer`. Rule "starts-with", the published one, holds that a prediction is
+right when its text starts with the gold answer; it always applies to the published form.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uqabench.errors import InputError
+from uqabench.files import write_bytes
+from uqabench.questions.kinds import SUBTASKS, TASKS
+from uqabench.questions.statistics import Accuracy, accuracy, paired_difference, wilson
+
+LETTERS = "ABCD"
+RULES = ("letter", "starts-with")
+
+# Tried in this order: a question may hold the marker of a later sub-task too.
+MARKERS: dict[str, tuple[str, ...]] = {
+    "df": ("次浏览的商品的", "次（从1开始计数）浏览的"),
+    "mf": ("长度是多少？", "的商品有多少个"),
+    "ip": ("下一个可能点击的商品的标题是什么",),
+    "ap": ("用户下一个可能点击的商品的",),
+    "li": ("用户最感兴趣的3个",),
+    "si": ("用户近期最感兴趣的",),
+    "it": ("偏好的转移路径是什么",),
+}
+
+Row = Mapping[str, Any]
+
+
+def detect_subtask(question: str) -> str:
+    """Sub-task key of a published question, by the first marker that its text holds."""
+    for subtask, markers in MARKERS.items():
+        if any(marker in question for marker in markers):
+            return subtask
+    raise InputError(f"No sub-task's marker occurs in the question {question[:60]!r}: it is not in the published form.")
+
+
+def write_predictions(path: Path | str, rows: Iterable[Row]) -> None:
+    """Write one JSON line a question, aside and renamed; NumPy scalars and arrays are written as plain numbers."""
+    lines = []
+    for number, row in enumerate(rows, start=1):
+        _check_row(row, f"prediction {number} for {path}")
+        lines.append(json.dumps(dict(row), ensure_ascii=False, allow_nan=False, default=_plain))
+    write_bytes(path, "".join(line + "\n" for line in lines).encode())
+
+
+def read_predictions(path: Path | str) -> list[dict[str, Any]]:
+    """Rows of a predictions file; InputError names file and line of what is broken, cut short or asked twice."""
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"Cannot read the predictions file {path}: {error.strerror or error}.") from error
+    rows: list[dict[str, Any]] = []
+    first_seen: dict[tuple[Any, Any], int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        row = _parse(line, where, last=number == len(lines))
+        _check_row(row, where)
+        if "id" in row:
+            first = first_seen.setdefault((row.get("method"), row["id"]), number)
+            if first != number:
+                raise InputError(
+                    f"{where}: question {row['id']} stands on line {first} already; remove one of the two."
+                )
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path} holds no predictions: run `uqabench evaluate` again.")
+    return rows
+
+
+def score(rows: Sequence[Row], *, rule: str = "letter", seed: int) -> dict[str, Any]:
+    """Score one method: its entry in results.json, accuracies in percent, micro-averaged over questions.
+
+    Returns `{"overall": {"accuracy", "ci95": [lo, hi], "n"}, "tasks": {...}, "subtasks": {...}, "unit", "rule"}`, with
+    "avg_tokens" where the rows have "tokens". Only tasks and sub-tasks that have questions appear. Intervals resample
+    users ("unit": "user"), or are Wilson's per question ("unit": "question") where rows name no user.
+    """
+    if not rows:
+        raise InputError("There are no predictions to score.")
+    correct = is_correct(rows, rule)
+    subtasks = np.array([_subtask(row) for row in rows])
+    users = np.array([str(row["user"]) for row in rows]) if all("user" in row for row in rows) else None
+
+    def cell(mask: np.ndarray) -> dict[str, Any]:
+        if users is None:
+            return _cell(wilson(correct[mask]))
+        return _cell(accuracy(correct[mask], users[mask], seed=seed))
+
+    masks = {scope: scope_mask(subtasks, scope) for scope in ("overall", *TASKS, *SUBTASKS)}
+    entry: dict[str, Any] = {
+        "overall": cell(masks["overall"]),
+        "tasks": {task: cell(masks[task]) for task in TASKS if masks[task].any()},
+        "subtasks": {subtask: cell(masks[subtask]) for subtask in SUBTASKS if masks[subtask].any()},
+        "unit": "question" if users is None else "user",
+        "rule": "starts-with" if all(map(_is_published, rows)) else rule,
+    }
+    if all("tokens" in row for row in rows):
+        entry["avg_tokens"] = round(sum(row["tokens"] for row in rows) / len(rows), 2)
+    return entry
+
+
+def score_files(paths: Iterable[Path | str], *, rule: str = "letter", seed: int) -> dict[str, dict[str, Any]]:
+    """Score predictions files: `{method: entry}`, a method being the rows' "method" or else the file's stem."""
+    by_method: dict[str, list[dict[str, Any]]] = {}
+    origin: dict[str, Path | str] = {}
+    for path in paths:
+        for row in read_predictions(path):
+            name = str(row.get("method", Path(path).stem))
+            if origin.setdefault(name, path) != path:
+                raise InputError(f"{path} and {origin[name]} both hold the method '{name}': score them one at a time.")
+            by_method.setdefault(name, []).append(row)
+    return {name: score(rows, rule=rule, seed=seed) for name, rows in by_method.items()}
+
+
+def compare(
+    rows_a: Sequence[Row], rows_b: Sequence[Row], *, scope: str = "overall", rule: str = "letter", seed: int
+) -> dict[str, Any]:
+    """Paired comparison of two methods on the same questions, matched by "id".
+
+    scope: "overall", a task or a sub-task. Returns `{"scope", "difference", "ci95": [lo, hi], "p_value", "n"}` in
+    percentage points (a minus b), from `statistics.paired_difference`.
+    """
+    for row in (*rows_a, *rows_b):
+        if "id" not in row or "user" not in row:
+            raise InputError("A paired comparison needs predictions with 'id' and 'user' in every row.")
+    a, b = ({row["id"]: row for row in rows} for rows in (rows_a, rows_b))
+    for i in a.keys() ^ b.keys():
+        raise InputError(f"Question {i} was answered by one of the two methods only: compare equal sets of questions.")
+    for i, row in a.items():
+        for field in ("subtask", "user", "answer"):
+            if row[field] != b[i][field]:
+                raise InputError(f"Question {i} has another '{field}' in the two files: they answer different sets.")
+    asked = [i for i, row in a.items() if scope_mask(np.array([row["subtask"]]), scope)[0]]
+    if not asked:
+        raise InputError(f"No question belongs to '{scope}'.")
+    result = paired_difference(
+        is_correct([a[i] for i in asked], rule),
+        is_correct([b[i] for i in asked], rule),
+        np.array([str(a[i]["user"]) for i in asked]),
+        seed=seed,
+    )
+    return {
+        "scope": scope,
+        "difference": round(result.difference, 4),
+        "ci95": [round(bound, 4) for bound in result.ci95],
+        "p_value": result.p_value,
+        "n": result.n,
+    }
+
+
+def is_correct(rows: Sequence[Row], rule: str = "letter") -> np.ndarray:
+    """(Q,) bool: which predictions are right under `rule` (see the module's text)."""
+    if rule not in RULES:
+        raise InputError(f"The scoring rule '{rule}' is unknown: choose {' or '.join(RULES)}.")
+    return np.array([_is_right(row, rule) for row in rows], dtype=bool)
+
+
+def scope_mask(subtasks: np.ndarray, scope: str) -> np.ndarray:
+    """(Q,) bool: which questions, given their sub-task keys (Q,), belong to "overall", a task or a sub-task."""
+    if scope == "overall":
+        return np.ones(len(subtasks), dtype=bool)
+    if scope not in TASKS and scope not in SUBTASKS:
+        raise InputError(f"'{scope}' is no task or sub-task: choose overall, {', '.join((*TASKS, *SUBTASKS))}.")
+    return np.isin(subtasks, TASKS.get(scope, (scope,)))
+
+
+def _is_right(row: Row, rule: str) -> bool:
+    if _is_published(row):
+        return row["prediction"].startswith(_gold(row))
+    if rule == "letter":
+        return row["prediction"] == row["answer"]
+    return row.get("text", row["prediction"]).startswith(row["answer"])
+
+
+def _is_published(row: Row) -> bool:
+    return "subtask" not in row and "question" in row
+
+
+def _gold(row: Row) -> str:
+    answer = row["answer"]
+    return answer if isinstance(answer, str) else answer[0]
+
+
+def _subtask(row: Row) -> str:
+    return row["subtask"] if "subtask" in row else detect_subtask(row["question"])
+
+
+def _cell(result: Accuracy) -> dict[str, Any]:
+    return {
+        "accuracy": round(result.accuracy, 4),
+        "ci95": [round(bound, 4) for bound in result.ci95],
+        "n": result.n,
+    }
+
+
+def _parse(line: bytes, where: str, *, last: bool) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode(), parse_constant=_reject_constant)
+    except ValueError as error:
+        if last:  # a finished file ends with a newline, so nothing follows it
+            raise InputError(f"{where} is cut short: run `uqabench evaluate` again to write it whole.") from error
+        raise InputError(f"{where} is not valid JSON ({error}): correct or remove the line.") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where} holds {type(row).__name__}, not an object with 'prediction' and 'answer'.")
+    return row
+
+
+def _check_row(row: Row, where: str) -> None:
+    """Raise InputError naming the field that the form of `row` lacks or that has a wrong value."""
+    published = _is_published(row)
+    needed = ("question", "prediction", "answer") if published else ("id", "user", "subtask", "prediction", "answer")
+    for field in needed:
+        if field not in row:
+            raise InputError(f"{where} has no field '{field}': a prediction needs {', '.join(needed)}.")
+
+    def wrong(field: str, expected: str) -> InputError:
+        return InputError(f"{where}: '{field}' must be {expected}, not {row[field]!r}.")
+
+    if not isinstance(row["prediction"], str):
+        raise wrong("prediction", "text")
+    if published:
+        if not isinstance(row["question"], str):
+            raise wrong("question", "text")
+        answer = row["answer"][0] if isinstance(row["answer"], list) and row["answer"] else row["answer"]
+        if not isinstance(answer, str) or not answer:  # every text starts with an empty one
+            raise wrong("answer", "a text that is not empty, or a list of such")
+        try:
+            detect_subtask(row["question"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        return
+    if row["subtask"] not in SUBTASKS:
+        raise wrong("subtask", f"one of {', '.join(SUBTASKS)}")
+    if not isinstance(row["answer"], str) or row["answer"] not in tuple(LETTERS):
+        raise wrong("answer", "one of A, B, C, D")
+    if not isinstance(row["user"], (int, str, np.integer)):
+        raise wrong("user", "a number or a text")
+    if not isinstance(row["id"], (int, np.integer)):
+        raise wrong("id", "a whole number")
+    if not isinstance(row.get("text", ""), str):
+        raise wrong("text", "text")
+    if "logits" in row and not _is_scores(row["logits"]):
+        raise wrong("logits", "four finite numbers")
+    if "tokens" in row and not (_is_number(row["tokens"]) and row["tokens"] >= 0):
+        raise wrong("tokens", "a number of tokens")
+
+
+def _is_scores(value: Any) -> bool:
+    return isinstance(value, (list, tuple, np.ndarray)) and len(value) == len(LETTERS) and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON.")
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")

@@ -1,0 +1,179 @@
+"""Accuracy with its uncertainty, and paired comparison of two methods, from right/wrong answers.
+
+Questions about one user are not independent, so the unit of resampling is the user: the bootstrap draws users, the
+permutation test flips the sign of a user's whole difference. Wilson intervals and McNemar's test treat questions as
+independent; their results say so in `unit`.
+
+What a user contributes is a few small counts, and users with equal counts are exchangeable. Resampling therefore draws
+how often each *distinct* contribution occurs (multinomial, binomial), which has exactly the distribution of drawing
+users one by one, takes milliseconds, and depends neither on the order of the questions nor on how users are named.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from uqabench.errors import InputError
+
+LEVEL = 0.95
+_Z = 1.959963984540054  # standard normal quantile at (1 + LEVEL) / 2
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy in percent, its 95 % interval in percent, and the number of questions.
+
+    `unit` is what the interval treats as independent: "user" or "question". With n = 0 all figures are NaN.
+    """
+
+    accuracy: float
+    ci95: tuple[float, float]
+    n: int
+    unit: str = "user"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of a minus accuracy of b in percentage points on the same questions, 95 % interval, two-sided p.
+
+    `unit` is what interval and test treat as independent: "user" or "question".
+    """
+
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+    n: int
+    unit: str = "user"
+
+
+def accuracy(correct: np.ndarray, user: np.ndarray, *, n_boot: int = 2000, seed: int) -> Accuracy:
+    """Micro-averaged accuracy with the percentile bootstrap over users (Efron 1979; cluster bootstrap).
+
+    correct: (Q,) bool. user: (Q,) integers or strings, the user that each question is about.
+
+    The bootstrap says nothing where nothing varies. If every answer is right (or wrong) its interval would have no
+    width; the exact binomial bound with one trial a user (Clopper and Pearson 1934) takes its place. A single user
+    says nothing about other users: the interval is [0, 100].
+    """
+    correct, user = _check(correct, user)
+    if len(correct) == 0:
+        return Accuracy(math.nan, (math.nan, math.nan), 0)
+    right, asked = _sums(user, correct), _sums(user, np.ones_like(correct))
+    share = float(correct.mean())
+    users = len(asked)
+    if users == 1:
+        return Accuracy(100 * share, (0.0, 100.0), len(correct))
+    if share in (0.0, 1.0):
+        bound = 100 * ((1 - LEVEL) / 2) ** (1 / users)
+        return Accuracy(100 * share, (bound, 100.0) if share else (0.0, 100 - bound), len(correct))
+    return Accuracy(100 * share, _bootstrap(right, asked, n_boot, seed), len(correct))
+
+
+def wilson(correct: np.ndarray) -> Accuracy:
+    """Accuracy with Wilson's score interval (Wilson 1927), which takes questions as independent; correct: (Q,) bool."""
+    correct, _ = _check(correct, np.arange(np.size(correct)))
+    n = len(correct)
+    if n == 0:
+        return Accuracy(math.nan, (math.nan, math.nan), 0, "question")
+    share = float(correct.mean())
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n * n))
+    # Rounding must not leave the bound beside the exact 0 or 1 that the formula gives at the ends.
+    low = 0.0 if share == 0 else centre - half
+    high = 1.0 if share == 1 else centre + half
+    return Accuracy(100 * share, (100 * low, 100 * high), n, "question")
+
+
+def paired_difference(
+    correct_a: np.ndarray,
+    correct_b: np.ndarray,
+    user: np.ndarray,
+    *,
+    n_boot: int = 2000,
+    n_perm: int = 10_000,
+    seed: int,
+) -> PairedDifference:
+    """Compare a and b on the same questions: sign-flip permutation test and percentile bootstrap, both over users.
+
+    correct_a, correct_b: (Q,) bool, in the same order. user: (Q,) the user that each question is about.
+
+    Under the null hypothesis a user's net difference (questions that only a got right minus those that only b did) is
+    as likely to have either sign. p = (1 + flips at least as extreme) / (1 + n_perm), two-sided (Phipson and Smyth
+    2010), so it is never below 1 / (1 + n_perm). With one user the interval is [-100, 100].
+    """
+    correct_a, user = _check(correct_a, user)
+    correct_b, _ = _check(correct_b, user)
+    n = len(correct_a)
+    if n == 0:
+        return PairedDifference(math.nan, (math.nan, math.nan), math.nan, 0)
+    net = _sums(user, correct_a) - _sums(user, correct_b)
+    asked = _sums(user, np.ones_like(correct_a))
+    interval = (-100.0, 100.0) if len(asked) == 1 else _bootstrap(net, asked, n_boot, seed)
+    return PairedDifference(100 * float(net.sum()) / n, interval, _sign_flip(net, n_perm, seed), n)
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedDifference:
+    """McNemar's exact test, questions taken as independent, with Agresti and Min's (2005) adjusted interval.
+
+    correct_a, correct_b: (Q,) bool, in the same order.
+    """
+    correct_a, index = _check(correct_a, np.arange(np.size(correct_a)))
+    correct_b, _ = _check(correct_b, index)
+    n = len(correct_a)
+    if n == 0:
+        return PairedDifference(math.nan, (math.nan, math.nan), math.nan, 0, "question")
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((correct_b & ~correct_a).sum())
+    b, c, total = only_a + 0.5, only_b + 0.5, n + 2.0
+    centre = (b - c) / total
+    half = _Z * math.sqrt(b + c - (b - c) ** 2 / total) / total
+    interval = (100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
+    return PairedDifference(100 * (only_a - only_b) / n, interval, _exact_binomial(only_a, only_b), n, "question")
+
+
+def _check(correct: np.ndarray, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    correct, user = np.asarray(correct), np.asarray(user)
+    if correct.ndim != 1 or (correct.dtype != bool and correct.size):
+        raise InputError(
+            f"'correct' must be a one-dimensional array of bool, not {correct.dtype} of shape {correct.shape}."
+        )
+    if user.shape != correct.shape:
+        raise InputError(f"'user' has shape {user.shape} and 'correct' {correct.shape}: give one user a question.")
+    return correct.astype(bool), user
+
+
+def _sums(user: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(U,) int64 sum of bool `values` for each distinct user."""
+    _, index = np.unique(user, return_inverse=True)
+    return np.bincount(index.ravel(), weights=values).astype(np.int64)
+
+
+def _bootstrap(numerator: np.ndarray, asked: np.ndarray, n_boot: int, seed: int) -> tuple[float, float]:
+    """Percentile interval, in percent, of sum(numerator) / sum(asked) over users drawn with replacement."""
+    kinds, counts = np.unique(np.stack([numerator, asked], axis=1), axis=0, return_counts=True)
+    draws = _generator(seed).multinomial(counts.sum(), counts / counts.sum(), size=n_boot)  # (n_boot, kinds)
+    numerators, totals = (draws @ kinds).T
+    low, high = np.quantile(numerators / totals, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return 100 * float(low), 100 * float(high)
+
+
+def _sign_flip(net: np.ndarray, n_perm: int, seed: int) -> float:
+    """Two-sided p of |sum(net)| when each entry's sign is flipped with probability one half."""
+    sizes, counts = np.unique(np.abs(net[net != 0]), return_counts=True)
+    positive = _generator(seed).binomial(counts, 0.5, size=(n_perm, len(counts)))
+    flipped = (2 * positive - counts) @ sizes
+    return float(1 + (np.abs(flipped) >= abs(net.sum())).sum()) / (1 + n_perm)
+
+
+def _exact_binomial(wins: int, losses: int) -> float:
+    """Two-sided p of a split of wins + losses fair coin tosses."""
+    n, k = wins + losses, min(wins, losses)
+    tail = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)])
+    return min(1.0, 2 * float(np.exp(tail - n * math.log(2)).sum()))
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(seed))

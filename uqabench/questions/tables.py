@@ -1,0 +1,101 @@
+"""What generation knows about attribute values before any question: equal texts, popularity, neighbours."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from uqabench.data.catalogue import Catalogue
+from uqabench.data.store import InteractionStore
+from uqabench.questions.core.histories import count_next_items
+from uqabench.questions.kinds import ASKED
+
+
+class Values(NamedTuple):
+    """Per value, flat over the asked attributes: value v of attribute a stands at base[a] + v (see `Context`)."""
+
+    base: np.ndarray
+    popularity: np.ndarray
+    mass_bin: np.ndarray
+    order: np.ndarray
+    place: np.ndarray
+    group_lo: np.ndarray
+    group_hi: np.ndarray
+
+
+def equal_texts(catalogue: Catalogue) -> np.ndarray:
+    """int32 (4, V): codes of ASKED by item in which values with the same text share one code, -1 where none is known.
+
+    Two texts are the same if they differ in case or spacing only: a reader could not tell such options apart. A blank
+    text counts as none.
+    """
+    codes = np.full((len(ASKED), len(catalogue)), -1, np.int32)
+    for row, attribute in enumerate(ASKED):
+        texts = catalogue.values.get(attribute, [])
+        if not texts:
+            continue
+        first: dict[str, int] = {"": -1}
+        same = np.array([first.setdefault(" ".join(t.split()).casefold(), i) for i, t in enumerate(texts)], np.int32)
+        own = catalogue.codes[attribute]
+        codes[row] = np.where(own >= 0, same[own], -1)
+    return codes
+
+
+def basket_starts(store: InteractionStore) -> np.ndarray:
+    """bool (R,): where a user's basket (a new timestamp) begins; everywhere without timestamps."""
+    starts = np.ones(len(store.items), bool)
+    if store.timestamps is not None:
+        starts[1:] = store.timestamps[1:] != store.timestamps[:-1]
+        first_rows = store.offsets[:-1]
+        starts[first_rows[first_rows < len(starts)]] = True
+    return starts
+
+
+def build_values(store: InteractionStore, codes: np.ndarray, starts: np.ndarray, min_history: int) -> Values:
+    """Popularity and order of all values, from training users alone."""
+    catalogue = store.catalogue
+    following = count_next_items(
+        store.items, starts, store.offsets, store.users("train"), min_history, len(catalogue)
+    ).astype(np.float64)
+    sizes = [len(catalogue.values.get(attribute, [])) for attribute in ASKED]
+    base = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    values = Values(
+        base,
+        *(np.zeros(base[-1], kind) for kind in (np.int64, np.int8, np.int32, np.int64, np.int64, np.int64)),
+    )
+    for row, size in enumerate(sizes):
+        known = codes[row] >= 0
+        own, span = codes[row][known], slice(base[row], base[row + 1])
+        popularity = np.bincount(own, weights=catalogue.popularity[known], minlength=size).astype(np.int64)
+        comes_next = np.bincount(own, weights=following[known], minlength=size).astype(np.int64)
+        group = _title_groups(codes, catalogue.popularity, size) if row == 0 else np.zeros(size, np.int64)
+        occurs = np.bincount(own, minlength=size) > 0
+        group[~occurs] = -2  # spellings of other values, and values without items: nobody's neighbours
+        order = np.lexsort((np.arange(size), popularity, comes_next, group))
+        values.popularity[span] = popularity
+        values.order[span] = order
+        values.place[base[row] + order] = base[row] + np.arange(size)
+        values.group_lo[span] = base[row] + np.searchsorted(group[order], group, side="left")
+        values.group_hi[span] = base[row] + np.searchsorted(group[order], group, side="right")
+        values.mass_bin[span] = _mass_quartile(popularity)
+    return values
+
+
+def _title_groups(codes: np.ndarray, popularity: np.ndarray, size: int) -> np.ndarray:
+    """int64 (size,): a title's category, that of its most popular item; -1 where none is known."""
+    group = np.full(size, -1, np.int64)
+    ascending = np.argsort(popularity, kind="stable")
+    titles, categories = codes[0][ascending], codes[1][ascending]
+    known = titles >= 0
+    group[titles[known]] = categories[known]  # the last one written, so the most popular, stays
+    return group
+
+
+def _mass_quartile(popularity: np.ndarray) -> np.ndarray:
+    """int8: 0 for the popular values that take the first quarter of all interactions, … 3 for the rarest."""
+    descending = np.argsort(-popularity, kind="stable")
+    before = np.cumsum(popularity[descending]) - popularity[descending]
+    quartile = np.empty(len(popularity), np.int8)
+    quartile[descending] = np.minimum(3, 4 * before // max(1, int(popularity.sum())))
+    return quartile

@@ -1,0 +1,59 @@
+"""What a table is, whatever format it is rendered in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `heading` stands below `span`, which neighbours share; `alone` is the heading where none can span.
+
+    `decimals` is for numbers; `fixed` keeps them where a narrow terminal makes other columns drop one.
+    """
+
+    heading: str
+    alone: str = ""
+    span: str = ""
+    decimals: int = 2
+    fixed: bool = False
+    signed: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.alone or self.heading
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number, a text or nothing; an interval around a number; whether it is its column's best."""
+
+    value: float | str | None
+    interval: tuple[float, float] | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows under one heading (no heading if the title is empty)."""
+
+    title: str
+    rows: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in a form that every format renders; `records` are its unrounded values for CSV."""
+
+    name: str
+    columns: list[Column]
+    sections: list[Section]
+    records: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """The table as a terminal shows it."""
+        from uqabench.report.render import terminal  # render is built upon this module
+
+        return terminal(self)

@@ -1,0 +1,270 @@
+"""Stage 2: align a frozen encoder's output to the language model, or fine-tune it on text prompts (paper §3.3).
+
+The same code trains every prompted method: soft prompts (adapter alone, or adapter and LLM), text histories and no
+history at all, with the same questions, the same number of steps and the loss on the assistant's tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from uqabench.config import to_dict
+from uqabench.data.store import InteractionStore
+from uqabench.errors import InputError
+from uqabench.files import write_json
+from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter
+from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
+from uqabench.llm.closed_form import init_adapter_closed_form
+from uqabench.llm.history import mean_history_embeddings
+from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.prompts import PromptBuilder, PromptConfig
+from uqabench.questions.questions import QuestionSet
+from uqabench.questions.render import history_items
+from uqabench.questions.templates import Templates
+from uqabench.stages.artifact import Artifact, build
+from uqabench.stages.states import FrozenStates
+from uqabench.stages.training import OptimConfig, Trainer, seed_everything
+
+INTEGRATIONS = ("mean-pooling", "q-former")
+STRATEGIES = ("adapter", "full")
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Alignment of one method.
+
+    integration: "mean-pooling" (one soft token) or "q-former" (`n_queries`). strategy: "adapter" (LLM frozen) or
+    "full" (LLM and adapter; text methods always train the LLM). closed_form: start a mean-pooling adapter from
+    ridge regression onto the mean token embedding of the history's text. batch_questions: questions a step.
+    token_budget: padded tokens of one forward pass; a step that needs more accumulates. adapter_lr: factor on
+    optim.lr for the adapter. train: False evaluates the method zero-shot.
+    """
+
+    integration: str = "mean-pooling"
+    strategy: str = "adapter"
+    n_queries: int = 16
+    closed_form: bool = False
+    batch_questions: int = 256
+    token_budget: int = 16_384
+    adapter_lr: float = 1.0
+    train: bool = True
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=3))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.integration not in INTEGRATIONS:
+            raise InputError(f"align.integration is '{self.integration}': choose one of {', '.join(INTEGRATIONS)}.")
+        if self.strategy not in STRATEGIES:
+            raise InputError(f"align.strategy is '{self.strategy}': choose one of {', '.join(STRATEGIES)}.")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every prompted method shares: data, questions, templates, prompt format, and where the LLM comes from."""
+
+    store: InteractionStore
+    train: QuestionSet
+    evaluation: QuestionSet
+    templates: Templates
+    prompt: PromptConfig
+    llm: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    system: str | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def load_lm(self, folder: Path | None = None) -> LanguageModel:
+        """The language model, from `folder` where a method fine-tuned it."""
+        lm = LanguageModel.load(
+            folder or self.llm, device=self.device, dtype=getattr(torch, self.dtype), system=self.system
+        )
+        lm.check_split(self.store.split_hash)
+        return lm
+
+    def builder(self, lm: LanguageModel) -> PromptBuilder:
+        return PromptBuilder(lm, self.store, self.templates, self.prompt)
+
+
+@dataclass(frozen=True)
+class PromptedMethod:
+    """How one method shows the history: `n_text` items as text (0: none), or the frozen `states` of an encoder."""
+
+    name: str
+    n_text: int = 0
+    states: FrozenStates | None = None
+    states_content: str | None = None
+
+
+class SoftPrompts(nn.Module):
+    """Adapter over frozen states: pair indices (G,) → soft prompt vectors (G · n_tokens, LLM width)."""
+
+    def __init__(self, states: FrozenStates, config: AlignConfig, llm_width: int) -> None:
+        super().__init__()
+        self.frozen = states
+        if config.integration == "q-former":
+            self.adapter: nn.Module = QFormerAdapter(states.width, llm_width, n_queries=config.n_queries)
+        else:
+            self.adapter = MeanPoolAdapter(states.width, llm_width)
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.adapter.n_tokens)
+
+    def forward(self, pairs: np.ndarray) -> Tensor:
+        device = next(self.adapter.parameters()).device
+        if self.frozen.states is None:
+            pooled = torch.from_numpy(np.asarray(self.frozen.pooled[pairs])).to(device)
+            return self.adapter(pooled).flatten(0, 1)
+        spans = self.frozen.spans[pairs]
+        states = np.concatenate([self.frozen.states[begin:end] for begin, end in spans])
+        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])]))
+        return self.adapter(torch.from_numpy(states).to(device), offsets.to(device)).flatten(0, 1)
+
+
+def prompt_groups(
+    context: Context, lm: LanguageModel, questions: QuestionSet, method: PromptedMethod, n_soft: int
+) -> list[PromptGroup]:
+    """All questions as groups that share a prefix; keys index the pairs of the method's frozen states."""
+    rows = np.arange(len(questions))
+    prompts = context.builder(lm).encode(questions, rows, n_text=method.n_text, n_soft=n_soft)
+    if method.states is not None:
+        keys = method.states.pairs.keys(questions)
+    else:
+        keys = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
+    return group_prompts(prompts, keys, questions.answer, rows)
+
+
+def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tensor | None, list[PromptGroup]]:
+    """Soft prompts of a batch's groups, and the groups renumbered to index them."""
+    if soft is None:
+        return None, groups
+    keys, local = np.unique([group.key for group in groups], return_inverse=True)
+    renumbered = [
+        PromptGroup(int(key), group.prefix, group.rests, group.questions, group.answers)
+        for key, group in zip(local, groups, strict=True)
+    ]
+    return soft(keys), renumbered
+
+
+def align(
+    context: Context, method: PromptedMethod, out: Path, config: AlignConfig, *, progress: bool = True
+) -> tuple[Artifact, bool]:
+    """Train one prompted method into the artefact folder `out` (adapter.safetensors, llm/); reuse when unchanged."""
+    inputs = dict(context.inputs)
+    if method.states_content:
+        inputs["states"] = method.states_content
+    settings = {**to_dict(config), "n_text": method.n_text, "prompt": to_dict(context.prompt), "device": context.device}
+    settings["dtype"] = context.dtype
+
+    def make(folder: Path, work: Path) -> float:
+        return _train(context, method, folder, work, config, progress)
+
+    return build(out, "align", settings, inputs, make)
+
+
+def _train(
+    context: Context, method: PromptedMethod, out: Path, work: Path, config: AlignConfig, progress: bool
+) -> float:
+    seed_everything(config.seed, torch.device(context.device))
+    lm = context.load_lm()
+    soft = SoftPrompts(method.states, config, lm.width).to(lm.device) if method.states is not None else None
+    full = config.train and (soft is None or config.strategy == "full")
+    lm.model.requires_grad_(full)
+    if soft is not None and config.closed_form and isinstance(soft.adapter, MeanPoolAdapter):
+        fit = closed_form_start(context, lm, soft)
+    else:
+        fit = {}
+    metrics: dict[str, Any] = {"steps": 0, **fit}
+    seconds = 0.0
+    if config.train:
+        trainer = _fit(context, method, lm, soft, full, config, out, work, progress)
+        metrics["steps"], seconds = trainer.step, trainer.seconds
+        trainer.write_log()
+    if soft is not None:
+        save_file({k: v.detach().cpu().contiguous() for k, v in soft.adapter.state_dict().items()}, out / "adapter.safetensors")
+    if full:
+        lm.model.save_pretrained(out / "llm", safe_serialization=True)
+        lm.tokenizer.save_pretrained(out / "llm")
+        if lm.card:
+            write_json(out / "llm" / "card.json", lm.card)
+    write_json(out / "metrics.json", metrics)
+    return seconds
+
+
+def _fit(
+    context: Context,
+    method: PromptedMethod,
+    lm: LanguageModel,
+    soft: SoftPrompts | None,
+    full: bool,
+    config: AlignConfig,
+    out: Path,
+    work: Path,
+    progress: bool,
+) -> Trainer:
+    n_soft = soft.n_tokens if soft is not None else 0
+    groups = prompt_groups(context, lm, context.train, method, n_soft)
+
+    def batches_of(epoch: int) -> list[list[PromptGroup]]:
+        rng = np.random.Generator(np.random.Philox(key=[config.seed, epoch]))
+        return plan_group_batches(groups, config.token_budget, rng=rng, max_questions=config.batch_questions)
+
+    def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
+        vectors, renumbered = soft_for(soft, part)
+        batch = collate(renumbered, lm, n_soft, with_answers=True)
+        return answer_loss(lm, batch, batch_hidden(lm, batch, vectors)), int(batch.ids.numel())
+
+    modules: dict[str, nn.Module] = {}
+    if full:
+        modules["llm"] = lm.model
+    if soft is not None:
+        modules["adapter"] = soft.adapter
+    trainer = Trainer(
+        modules,
+        loss_fn,
+        config.optim,
+        total_steps=len(batches_of(0)) * config.optim.epochs,
+        work=work,
+        log=out / "log.jsonl",
+        label=f"align {method.name}",
+        progress=progress,
+        lr_scale={"adapter": config.adapter_lr},
+    )
+    trainer.run(batches_of)
+    return trainer
+
+
+def closed_form_start(context: Context, lm: LanguageModel, soft: SoftPrompts) -> dict[str, float]:
+    """Start the adapter at the ridge solution from pooled states to the mean embedding of the history's text.
+
+    Only pairs of training questions are used.
+    """
+    pairs = np.unique(soft.frozen.pairs.keys(context.train))
+    frozen = soft.frozen.pairs
+    histories = [
+        history_items(context.store, int(frozen.users[p]), int(frozen.cuts[p]), context.train.n_history) for p in pairs
+    ]
+    targets = mean_history_embeddings(lm, context.builder(lm), histories)
+    pooled = torch.from_numpy(np.asarray(soft.frozen.pooled[pairs]))
+    return init_adapter_closed_form(soft.adapter, pooled, targets.cpu())
+
+
+def load_aligned(
+    context: Context, method: PromptedMethod, artifact: Artifact, config: AlignConfig
+) -> tuple[LanguageModel, SoftPrompts | None]:
+    """The language model and soft prompts that `align` left in `artifact`, frozen, in evaluation mode."""
+    folder = artifact.path / "llm"
+    lm = context.load_lm(folder if folder.exists() else None)
+    lm.model.eval().requires_grad_(False)
+    if method.states is None:
+        return lm, None
+    soft = SoftPrompts(method.states, config, lm.width)
+    soft.adapter.load_state_dict(load_file(artifact.path / "adapter.safetensors"))
+    return lm, soft.to(lm.device).eval().requires_grad_(False)

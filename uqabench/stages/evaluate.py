@@ -1,0 +1,189 @@
+"""Stage 3: answer the evaluation questions and keep every answer (paper §3.4)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from uqabench.config import to_dict
+from uqabench.data.store import InteractionStore
+from uqabench.errors import RunError
+from uqabench.files import write_json
+from uqabench.llm.batches import PromptGroup, batch_hidden, collate, letter_logits, plan_group_batches
+from uqabench.llm.generate import greedy_texts
+from uqabench.llm.language_model import LETTERS, LanguageModel
+from uqabench.questions import baselines
+from uqabench.questions.kinds import SUBTASKS
+from uqabench.questions.questions import QuestionSet
+from uqabench.questions.scoring import score, write_predictions
+from uqabench.stages.align import (
+    AlignConfig,
+    Context,
+    PromptedMethod,
+    SoftPrompts,
+    load_aligned,
+    prompt_groups,
+    soft_for,
+)
+from uqabench.stages.artifact import Artifact, build
+
+BASELINES = ("uniform", "majority", "popularity", "seen-option", "oracle")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """token_budget: padded tokens of one forward pass. generate: decode greedily (`max_new_tokens`) and count an answer
+    that starts with the right letter, as published, instead of comparing the letters' logits."""
+
+    token_budget: int = 16_384
+    generate: bool = False
+    max_new_tokens: int = 1
+    seed: int = 0
+
+
+def shuffled_keys(users: np.ndarray, seed: int) -> np.ndarray:
+    """For every (user, cut) pair (G,) the index of a pair of another user, drawn by `seed`."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 7]))
+    unique = rng.permutation(np.unique(users))
+    if len(unique) < 2:
+        return np.arange(len(users))
+    # A cyclic shift of shuffled users gives every user somebody else.
+    partner = dict(zip(unique.tolist(), np.roll(unique, 1).tolist(), strict=True))
+    of_user = {user: np.flatnonzero(users == user) for user in unique.tolist()}
+    return np.array([rng.choice(of_user[partner[int(user)]]) for user in users])
+
+
+def evaluate(
+    context: Context,
+    method: PromptedMethod,
+    aligned: Artifact,
+    out: Path,
+    align_config: AlignConfig,
+    config: EvaluateConfig,
+    *,
+    shuffle: bool = False,
+    progress: bool = True,
+) -> tuple[Artifact, bool]:
+    """Answer all evaluation questions with one prompted method; `shuffle` shows another user's soft prompt."""
+    inputs = {**context.inputs, "align": aligned.content}
+    if method.states_content:
+        inputs["states"] = method.states_content
+    settings = {**to_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
+
+    def make(folder: Path, work: Path) -> float:
+        started = time.monotonic()
+        lm, soft = load_aligned(context, method, aligned, align_config)
+        groups = prompt_groups(context, lm, context.evaluation, method, soft.n_tokens if soft else 0)
+        if shuffle:
+            groups = _other_users(groups, method, context.evaluation, config.seed)
+        answers = _answers(context, lm, soft, groups, config, f"evaluate {method.name}", progress)
+        seconds = time.monotonic() - started
+        _write(folder, context.store, context.evaluation, method.name, answers, config)
+        return seconds
+
+    return build(out, "evaluate", settings, inputs, make)
+
+
+def _other_users(groups: list[PromptGroup], method: PromptedMethod, questions: QuestionSet, seed: int) -> list[PromptGroup]:
+    pairs = np.unique(method.states.pairs.keys(questions))
+    other = pairs[shuffled_keys(method.states.pairs.users[pairs], seed)]
+    swap = dict(zip(pairs.tolist(), other.tolist(), strict=True))
+    return [PromptGroup(swap[g.key], g.prefix, g.rests, g.questions, g.answers) for g in groups]
+
+
+@dataclass
+class Answers:
+    """letters (Q,) 0..3 (−1: none of them); logits (Q, 4) or None; tokens (Q,) of each prompt; texts or None."""
+
+    letters: np.ndarray
+    tokens: np.ndarray
+    logits: np.ndarray | None = None
+    texts: list[str] | None = None
+
+
+def _answers(
+    context: Context,
+    lm: LanguageModel,
+    soft: SoftPrompts | None,
+    groups: list[PromptGroup],
+    config: EvaluateConfig,
+    label: str,
+    progress: bool,
+) -> Answers:
+    n = len(context.evaluation)
+    answers = Answers(np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros((n, len(LETTERS))))
+    if config.generate:
+        answers.texts = [""] * n
+    for group in groups:
+        for question, rest in zip(group.questions, group.rests, strict=True):
+            answers.tokens[question] = len(group.prefix) + len(rest)
+    with torch.no_grad(), tqdm(total=n, desc=label, unit="question", disable=not progress, leave=False) as bar:
+        for part in plan_group_batches(groups, config.token_budget):
+            vectors, renumbered = soft_for(soft, part)
+            batch = collate(renumbered, lm, soft.n_tokens if soft else 0, with_answers=False)
+            logits = letter_logits(lm, batch, batch_hidden(lm, batch, vectors)).cpu().numpy()
+            at = batch.questions.numpy()
+            if not np.isfinite(logits).all():
+                raise RunError(f"{label}: question {int(at[0])} got a logit that is not finite: align with a lower lr.")
+            answers.logits[at], answers.letters[at] = logits, logits.argmax(1)
+            if answers.texts is not None:
+                for question, text in greedy_texts(lm, renumbered, vectors, config.max_new_tokens):
+                    answers.texts[question] = text
+                    answers.letters[question] = next((i for i, x in enumerate(LETTERS) if text.startswith(x)), -1)
+            bar.update(len(at))
+    return answers
+
+
+def evaluate_baseline(
+    store: InteractionStore,
+    name: str,
+    train: QuestionSet,
+    evaluation: QuestionSet,
+    inputs: dict[str, str],
+    out: Path,
+    config: EvaluateConfig,
+) -> tuple[Artifact, bool]:
+    """Answer with a baseline that needs no model (design, "No short cuts")."""
+
+    def make(folder: Path, work: Path) -> float:
+        started = time.monotonic()
+        letters = baselines.predict(name, evaluation, store, train, seed=config.seed)
+        seconds = time.monotonic() - started
+        answers = Answers(letters.astype(np.int64), np.zeros(len(evaluation), dtype=np.int64))
+        _write(folder, store, evaluation, name, answers, config)
+        return seconds
+
+    return build(out, "evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
+
+
+def _write(
+    folder: Path, store: InteractionStore, questions: QuestionSet, name: str, answers: Answers, config: EvaluateConfig
+) -> None:
+    rows = []
+    for i in range(len(questions)):
+        letter = int(answers.letters[i])
+        row: dict[str, Any] = {
+            "id": i,
+            "user": int(questions.user[i]),
+            "cut": int(questions.cut[i]),
+            "subtask": SUBTASKS[int(questions.subtask[i])],
+            "prediction": LETTERS[letter] if letter >= 0 else "",
+            "answer": LETTERS[int(questions.answer[i])],
+            "tokens": int(answers.tokens[i]),
+            "method": name,
+        }
+        if answers.logits is not None:
+            row["logits"] = [round(float(x), 4) for x in answers.logits[i]]
+        if answers.texts is not None:
+            row["text"] = answers.texts[i]
+        rows.append(row)
+    write_predictions(folder / "predictions.jsonl", rows)
+    metrics = score(rows, seed=config.seed)
+    metrics["avg_tokens"] = float(answers.tokens.mean())
+    write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,250 @@
+"""Train the small language model that reads histories and options: questions of training users only.
+
+Each training document is one history and several different questions about it. The history comes as text, as one
+soft vector (the mean token embedding of its text, so that a pooled user embedding later finds a model that can use
+it), or not at all. Loss: the answers, plus `text_weight` times next-token prediction on all text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, embedding_bag
+
+from uqabench.config import to_dict
+from uqabench.data.store import InteractionStore
+from uqabench.errors import InputError
+from uqabench.files import write_json
+from uqabench.llm.batches import (
+    GroupBatch,
+    PromptGroup,
+    answer_loss,
+    batch_hidden,
+    collate,
+    group_prompts,
+    letter_logits,
+    plan_group_batches,
+)
+from uqabench.llm.demo import SmallLMConfig, new_model, save_model, train_tokenizer
+from uqabench.llm.history import HistoryTokens
+from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.prompts import PromptBuilder, PromptConfig, PromptText
+from uqabench.questions.kinds import SUBTASKS
+from uqabench.questions.questions import QuestionSet
+from uqabench.questions.render import history_items
+from uqabench.questions.templates import Templates
+from uqabench.stages.artifact import Artifact, build
+from uqabench.stages.training import OptimConfig, Trainer, seed_everything
+
+
+@dataclass(frozen=True)
+class TrainLMConfig:
+    """Training of the small language model.
+
+    n_questions: training questions to draw. text_lengths: items shown when the history is text. soft_share,
+    empty_share: shares of documents with a soft vector and with no history. noise: largest relative noise added to
+    the soft vectors. text_weight: weight of next-token prediction on all text. token_budget: padded tokens a step.
+    steps 0 leaves the initial weights (tests and speed measurements need no trained model).
+    """
+
+    model: SmallLMConfig = field(default_factory=SmallLMConfig)
+    n_questions: int = 60_000
+    cuts_per_user: int = 4
+    text_lengths: tuple[int, ...] = (20, 50)
+    soft_share: float = 0.5
+    empty_share: float = 0.05
+    noise: float = 0.5
+    text_weight: float = 0.3
+    token_budget: int = 8_192
+    documents_a_round: int = 512
+    held_out_users: int = 60
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, epochs=1_000, max_steps=2_000))
+    seed: int = 0
+
+
+def tokenizer_corpus(builder_store: InteractionStore, lines: list[str], contents: list[str]) -> list[str]:
+    """Text the tokenizer learns from: every value once, then item lines and questions as often as they occur."""
+    values = [value for attribute in builder_store.catalogue.attributes() for value in builder_store.catalogue.values[attribute]]
+    return values + lines + contents + [str(n) for n in range(1, 513)]
+
+
+class Documents:
+    """Training documents drawn round by round from one question set."""
+
+    def __init__(
+        self, lm: LanguageModel, store: InteractionStore, questions: QuestionSet, builder: PromptBuilder, config: TrainLMConfig
+    ) -> None:
+        self.lm, self.store, self.questions, self.builder, self.config = lm, store, questions, builder, config
+        pairs, owner = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)
+        self.pairs, self.owner = pairs, owner.ravel()
+        # Documents of the last few training users measure accuracy and are never trained on.
+        self.n_train = int(np.searchsorted(pairs[:, 0], np.unique(pairs[:, 0])[-max(1, config.held_out_users)]))
+        order = np.argsort(self.owner, kind="stable")
+        bounds = np.searchsorted(self.owner[order], np.arange(len(pairs) + 1))
+        self.rows = [order[bounds[i] : bounds[i + 1]] for i in range(len(pairs))]
+        self.tokens = HistoryTokens(lm, builder)
+
+    def batches(self, round_index: int) -> list[list[PromptGroup]]:
+        """One round of documents, batched; a group's key is its (user, cut) pair."""
+        config = self.config
+        rng = np.random.Generator(np.random.Philox(key=[config.seed, round_index]))
+        size = max(1, min(config.documents_a_round, self.n_train))
+        rounds = max(1, self.n_train // size)
+        shuffle = np.random.Generator(np.random.Philox(key=[config.seed, 2**32 + round_index // rounds]))
+        chosen = shuffle.permutation(self.n_train)[(round_index % rounds) * size :][:size]
+        mode = rng.random(len(chosen))
+        lengths = rng.choice(config.text_lengths, len(chosen))
+        n_text = np.where(mode < config.soft_share + config.empty_share, 0, lengths)
+        groups: list[PromptGroup] = []
+        for n in np.unique(n_text):
+            for soft in (False, True):
+                picked = chosen[(n_text == n) & ((mode < config.soft_share) == soft)]
+                if len(picked):
+                    groups += self.groups(picked, int(n), int(soft))
+        return plan_group_batches(groups, config.token_budget, rng=rng)
+
+    def groups(self, pairs: np.ndarray, n_text: int, n_soft: int) -> list[PromptGroup]:
+        rows = np.concatenate([self.rows[pair] for pair in pairs])
+        prompts = self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft)
+        return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
+
+    def soft(self, groups: list[PromptGroup], noise: float) -> tuple[Tensor, list[PromptGroup]]:
+        """Noisy mean token embeddings (len(groups), width) of the groups' histories; groups renumbered to them."""
+        histories = [
+            history_items(self.store, int(user), int(cut), self.questions.n_history)
+            for user, cut in self.pairs[[group.key for group in groups]]
+        ]
+        ids, starts = self.tokens.bags(histories)
+        weight = self.lm.model.get_input_embeddings().weight
+        mean = embedding_bag(ids.to(weight.device), weight, starts.to(weight.device), mode="mean")
+        spread = mean.detach().std(0, correction=0)
+        amount = torch.rand(len(groups), 1) * noise
+        renumbered = [
+            PromptGroup(i, g.prefix, g.rests, g.questions, g.answers) for i, g in enumerate(groups)
+        ]
+        return mean + spread * amount * torch.randn(mean.shape), renumbered
+
+
+def text_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
+    """Next-token cross entropy over all text of a batch (span starts and soft slots excluded)."""
+    length = batch.ids.shape[1]
+    follows = batch.position_ids[:, 1:] == batch.position_ids[:, :-1] + 1
+    is_soft = torch.zeros(batch.ids.shape, dtype=torch.bool)
+    is_soft.view(-1)[batch.soft_at] = True
+    at = torch.nonzero(follows & ~is_soft[:, 1:])
+    flat = at[:, 0] * length + at[:, 1]
+    logits = lm.logits(hidden.index_select(0, flat))
+    return cross_entropy(logits.float(), batch.ids.reshape(-1)[flat + 1])
+
+
+def accuracy(documents: Documents, n_text: int, n_soft: int) -> dict[str, float]:
+    """Accuracy (percent) by sub-task on the held-out documents, shown `n_text` items or one soft vector."""
+    lm, questions = documents.lm, documents.questions
+    groups = documents.groups(np.arange(documents.n_train, len(documents.pairs)), n_text, n_soft)
+    right, asked = [], []
+    with torch.no_grad():
+        for part in plan_group_batches(groups, documents.config.token_budget):
+            soft, renumbered = documents.soft(part, noise=0.0)
+            batch = collate(renumbered, lm, 1, with_answers=False)
+            logits = letter_logits(lm, batch, batch_hidden(lm, batch, soft))
+            right.append((logits.argmax(1) == batch.answers).numpy())
+            asked.append(batch.questions.numpy())
+    correct, rows = np.concatenate(right), np.concatenate(asked)
+    result = {"overall": 100.0 * float(correct.mean()), "n": len(rows)}
+    for index, name in enumerate(SUBTASKS):
+        mine = questions.subtask[rows] == index
+        if mine.any():
+            result[name] = 100.0 * float(correct[mine].mean())
+    return result
+
+
+def train_lm(
+    store: InteractionStore,
+    questions: QuestionSet,
+    questions_content: str,
+    templates: Templates,
+    prompt: PromptConfig,
+    out: Path,
+    config: TrainLMConfig,
+    *,
+    progress: bool = True,
+) -> tuple[Artifact, bool]:
+    """Train the model into the artefact folder `out`; the model itself is `out`/model. Reused when unchanged."""
+    if not set(np.unique(questions.user)) <= set(store.users("train").tolist()):
+        raise InputError("questions: the language model may be trained on questions of training users only.")
+
+    def make(folder: Path, work: Path) -> float:
+        return _train(store, questions, templates, prompt, folder, work, config, progress)
+
+    settings = {**to_dict(config), "prompt": to_dict(prompt)}
+    return build(out, "train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make)
+
+
+def _new_language_model(
+    store: InteractionStore, questions: QuestionSet, templates: Templates, prompt: PromptConfig, config: TrainLMConfig
+) -> LanguageModel:
+    builder = PromptText(store, templates, prompt)
+    rng = np.random.Generator(np.random.Philox(key=[config.seed, 1]))
+    popular = store.catalogue.popularity / store.catalogue.popularity.sum()
+    lines = [builder.item_line(int(i)) for i in rng.choice(len(store.catalogue), 20_000, p=popular)]
+    rows = rng.choice(len(questions), min(5_000, len(questions)), replace=False)
+    contents = [builder.content(questions, int(row), 0) for row in rows]
+    tokenizer = train_tokenizer(tokenizer_corpus(store, lines, contents), config.model.vocab_size)
+    return LanguageModel("small", new_model(config.model, tokenizer, config.seed), tokenizer)
+
+
+def _train(
+    store: InteractionStore,
+    questions: QuestionSet,
+    templates: Templates,
+    prompt: PromptConfig,
+    out: Path,
+    work: Path,
+    config: TrainLMConfig,
+    progress: bool,
+) -> float:
+    seed_everything(config.seed, torch.device("cpu"))
+    lm = _new_language_model(store, questions, templates, prompt, config)
+    documents = Documents(lm, store, questions, PromptBuilder(lm, store, templates, prompt), config)
+
+    def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
+        soft, renumbered = documents.soft(part, config.noise)
+        batch = collate(renumbered, lm, 1, with_answers=True)
+        hidden = batch_hidden(lm, batch, soft)
+        loss = answer_loss(lm, batch, hidden) + config.text_weight * text_loss(lm, batch, hidden)
+        return loss, int(batch.ids.numel())
+
+    trainer = Trainer(
+        {"llm": lm.model},
+        loss_fn,
+        config.optim,
+        total_steps=config.optim.max_steps,
+        work=work,
+        log=out / "log.jsonl",
+        label="train language model",
+        progress=progress,
+    )
+    trainer.run(documents.batches)
+    trainer.write_log()
+    save_model(lm.model, lm.tokenizer, out / "model")
+    card: dict[str, Any] = {
+        "architecture": "Qwen2ForCausalLM",
+        "parameters": sum(p.numel() for p in lm.model.parameters()),
+        "split_hash": store.split_hash,
+        "dataset": store.manifest["source"],
+        "seed": config.seed,
+        "steps": trainer.step,
+        "held_out_accuracy": {
+            **{f"text{n}": accuracy(documents, n, 0) for n in config.text_lengths},
+            "mean-embedding": accuracy(documents, 0, 1),
+            "no-history": accuracy(documents, 0, 0),
+        },
+    }
+    write_json(out / "model" / "card.json", card)
+    write_json(out / "metrics.json", {"steps": trainer.step, "last": trainer.records[-1] if trainer.records else {}})
+    return trainer.seconds

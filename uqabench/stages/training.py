@@ -1,0 +1,215 @@
+"""One training loop for every stage: schedule, clipping, checkpoints, logs, progress; resumes bit for bit on CPU."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from uqabench.errors import InputError, RunError
+from uqabench.files import write_bytes
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay.
+
+    lr: peak learning rate. warmup: share of all steps. final_lr: share of lr at the end. clip: gradient norm
+    (published alignment: 1.5). epochs: passes over the data. max_steps: upper bound on optimiser steps, 0 for none.
+    bf16: run the forward pass under bfloat16 autocast. checkpoint_seconds: least time between two checkpoints.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    betas: tuple[float, ...] = (0.9, 0.98)
+    warmup: float = 0.05
+    final_lr: float = 0.1
+    clip: float = 1.5
+    epochs: int = 10
+    max_steps: int = 0
+    bf16: bool = False
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be above 0.")
+        if self.epochs < 1:
+            raise InputError(f"epochs is {self.epochs}: it must be at least 1.")
+
+
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Seed torch; on CPU also choose deterministic kernels (index_put would add in thread order otherwise)."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+
+
+class Trainer:
+    """Runs optimiser steps over an epoch's batches.
+
+    `modules` are saved and restored under their names; `loss_fn(batch) → (loss, tokens)` computes one step's loss
+    and how many tokens it stands for (for the progress bar only).
+    """
+
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        loss_fn: Callable[[Any], tuple[Tensor, int]],
+        config: OptimConfig,
+        *,
+        total_steps: int,
+        work: Path,
+        log: Path,
+        label: str,
+        progress: bool = True,
+        lr_scale: dict[str, float] | None = None,
+    ) -> None:
+        self.modules, self.loss_fn, self.config = modules, loss_fn, config
+        self.total_steps = min(total_steps, config.max_steps) if config.max_steps else total_steps
+        self.label, self.progress = label, progress
+        self.checkpoint_path, self.log_path = work / "checkpoint.pt", log
+        self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas[:2])
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.step = self.epoch = self.step_in_epoch = 0
+        self.seconds = 0.0
+        self.records: list[dict[str, Any]] = []
+        self.extra: dict[str, Any] = {}
+        self._resume()
+
+    def _groups(self, lr_scale: dict[str, float]) -> list[dict[str, Any]]:
+        groups = []
+        for name, module in self.modules.items():
+            trainable = [p for p in module.parameters() if p.requires_grad]
+            decayed = [p for p in trainable if p.dim() >= 2]
+            plain = [p for p in trainable if p.dim() < 2]
+            scale = lr_scale.get(name, 1.0)
+            for params, decay in ((decayed, self.config.weight_decay), (plain, 0.0)):
+                if params:
+                    groups.append({"params": params, "weight_decay": decay, "scale": scale})
+        return groups
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then cosine from lr to final_lr · lr."""
+        warmup = max(1, int(self.config.warmup * self.total_steps))
+        if step < warmup:
+            return self.config.lr * (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
+        share = self.config.final_lr + (1 - self.config.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+        return self.config.lr * share
+
+    def run(
+        self,
+        batches_of: Callable[[int], list[Any]],
+        after_epoch: Callable[[int], bool] | None = None,
+    ) -> None:
+        """Train for `config.epochs` epochs of `batches_of(epoch)`; `after_epoch(epoch)` → True stops early."""
+        bar = tqdm(
+            total=self.total_steps, initial=self.step, desc=self.label, unit="step", disable=not self.progress, leave=False
+        )
+        started = last_saved = time.monotonic()
+        tokens, losses = 0, []
+        for epoch in range(self.epoch, self.config.epochs):
+            batches = batches_of(epoch)
+            for batch in batches[self.step_in_epoch :]:
+                if self.step >= self.total_steps:
+                    break
+                loss, count = self._step(batch)
+                tokens += count
+                losses.append(loss)
+                self.step_in_epoch += 1
+                now = time.monotonic()
+                bar.update()
+                if self.step % 10 == 0 or self.step == self.total_steps:
+                    bar.set_postfix_str(f"loss {loss:.3f}, {tokens / (now - started):,.0f} tokens/s")
+                if now - last_saved >= self.config.checkpoint_seconds:
+                    self.seconds += now - started
+                    self._save()
+                    started, last_saved, tokens = now, now, 0
+            self._record({"epoch": epoch, "step": self.step, "loss": sum(losses) / max(1, len(losses))})
+            losses = []
+            self.epoch, self.step_in_epoch = epoch + 1, 0
+            stop = after_epoch(epoch) if after_epoch else False
+            if stop or self.step >= self.total_steps:
+                break
+        self.seconds += time.monotonic() - started
+        bar.close()
+
+    def _step(self, batch: Any) -> tuple[float, int]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step) * group["scale"]
+        device = self.parameters[0].device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+            loss, tokens = self.loss_fn(batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RunError(f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off.")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        if not math.isfinite(float(norm)):
+            raise RunError(f"{self.label}: the gradient became {float(norm)} at step {self.step}: lower lr or turn bf16 off.")
+        self.optimizer.step()
+        self.step += 1
+        if self.step % 20 == 0:
+            self._record({"step": self.step, "train_loss": value, "lr": self.learning_rate(self.step - 1)})
+        return value, tokens
+
+    def _record(self, row: dict[str, Any]) -> None:
+        self.records.append(row)
+
+    def write_log(self) -> None:
+        """All records as JSON lines."""
+        lines = "".join(json.dumps(record) + "\n" for record in self.records)
+        write_bytes(self.log_path, lines.encode())
+        write_tensorboard(self.log_path.with_name("tensorboard"), self.records)
+
+    def _save(self) -> None:
+        state = {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "position": [self.step, self.epoch, self.step_in_epoch],
+            "seconds": self.seconds,
+            "records": json.dumps(self.records),
+            "extra": self.extra,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_bytes(self.checkpoint_path, buffer.getvalue())
+
+    def _resume(self) -> None:
+        if not self.checkpoint_path.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises a zoo of types for a damaged file
+            raise InputError(f"{self.checkpoint_path} is damaged ({error}): delete it to train from the start.") from error
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        self.step, self.epoch, self.step_in_epoch = state["position"]
+        self.seconds, self.records, self.extra = state["seconds"], json.loads(state["records"]), state["extra"]
+
+
+def write_tensorboard(folder: Path, records: list[dict[str, Any]]) -> None:
+    """The records as TensorBoard scalars, where the package is installed (extra `train`)."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(folder)) as writer:
+        for record in records:
+            for name, value in record.items():
+                if name not in ("step", "epoch") and isinstance(value, (int, float)):
+                    writer.add_scalar(name, value, record.get("step", record.get("epoch", 0)))
+

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -62,7 +63,7 @@ class Broken(Exception):
 
 
 def doctor(stream: TextIO) -> int:
-    """Write the report to `stream`; returns 0 if the default path (CPU, or the GPU that torch sees) works, else 1.
+    """Write the report to `stream`; returns 0 if the default path, on CPU, works, else 1.
 
     The last line begins with "ok:", or with "broken:" and lists what is.
     """
@@ -228,8 +229,12 @@ def _disk() -> Lines:
     free = shutil.disk_usage(folder).free / 1e9
     warning = f" (a run of the demo wants {_LOW_DISK_GB:.0f} GB)" if free < _LOW_DISK_GB else ""
     yield "free", f"{free:.1f} GB in {folder}{warning}"
-    if not os.access(folder, os.W_OK):
-        raise Broken(f"{folder} is not writable: runs/ is made in the current folder, so change to another")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Broken(
+            f"{folder} cannot be written ({error.strerror}): runs/ is made in the current folder, so change to another"
+        ) from error
 
 
 def _summary() -> str:

@@ -56,10 +56,11 @@ class PrepareConfig:
             raise InputError(f"split_seed is {self.split_seed!r} and must be a whole number of at least 0.")
 
     def record(self) -> dict[str, Any]:
-        """The settings for a manifest; excluded items, which are sensitive, only as their number and digest."""
+        """The settings for a manifest: of excluded items, which are sensitive, only number and digest, of the salt
+        file only whether there is one."""
         ids = sorted(set(self.exclude_items))
-        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
-        return {**asdict(self), "exclude_items": {"count": len(ids), "sha256": digest}}
+        excluded = {"count": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+        return {**asdict(self), "exclude_items": excluded, "salt_file": self.salt_file is not None}
 
 
 def read_ids(path: Path | str) -> list[str]:

@@ -58,6 +58,8 @@ def plan_batches(
     lengths = np.asarray(lengths, np.int64)
     if not 0 <= rank < world:
         raise InputError(f"rank is {rank} and must lie in 0..{world - 1}.")
+    if seed < 0 or epoch < 0:
+        raise InputError(f"seed is {seed} and epoch is {epoch}: neither may be negative.")
     if len(lengths) == 0:
         return []
     if lengths.min() < 0:

@@ -48,7 +48,7 @@ def prepare(
     recipe = {
         "config": config.record(),
         "source": {"name": source.name, "options": source.options(), "inputs": source.inputs()},
-        "salt": fingerprint(salt) if config.salt_file is not None else None,
+        "salt_fingerprint": fingerprint(salt) if config.salt_file is not None else None,
         "version": uqabench.__version__,
     }
     if finished := _made_by(out, hash_json(recipe)):

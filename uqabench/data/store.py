@@ -169,7 +169,9 @@ def _manifest(path: Path) -> dict[str, Any]:
             f"{path}/manifest.json has format version {version}, this program reads {FORMAT_VERSION}: "
             "run `uqabench prepare` again."
         )
-    if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("split_hash"), str):
+    files = manifest.get("files")
+    listed = isinstance(files, dict) and all(isinstance(facts, dict) for facts in files.values())
+    if not listed or not isinstance(manifest.get("split_hash"), str):
         raise InputError(f"{path}/manifest.json lacks 'files' or 'split_hash': run `uqabench prepare` again.")
     return manifest
 
@@ -179,11 +181,11 @@ def _check_file(file: Path, facts: dict[str, Any]) -> None:
     if not file.is_file():
         raise InputError(f"{file} is missing: {way_out}")
     size = file.stat().st_size
-    if size != facts["bytes"]:
+    if size != facts.get("bytes"):
         raise InputError(
-            f"{file} has {size} bytes and should have {facts['bytes']}: it is truncated or foreign; {way_out}"
+            f"{file} has {size} bytes and should have {facts.get('bytes')}: it is truncated or foreign; {way_out}"
         )
-    if sha256_file(file) != facts["sha256"]:
+    if sha256_file(file) != facts.get("sha256"):
         raise InputError(f"{file} is corrupted (its digest is not the manifest's): {way_out}")
 
 

@@ -11,7 +11,7 @@ from uqabench.config import from_dict, load_yaml, merge, parse_override
 from uqabench.data import PrepareConfig
 from uqabench.errors import InputError
 from uqabench.llm.prompts import PromptConfig
-from uqabench.questions.generate import QuestionConfig
+from uqabench.questions.config import QuestionConfig
 from uqabench.stages.align import AlignConfig
 from uqabench.stages.evaluate import EvaluateConfig
 from uqabench.stages.pretrain import PretrainConfig

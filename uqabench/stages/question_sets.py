@@ -9,7 +9,8 @@ from typing import Any
 from uqabench.config import to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.files import write_json
-from uqabench.questions.generate import QuestionConfig, generate
+from uqabench.questions.config import QuestionConfig
+from uqabench.questions.generate import generate
 from uqabench.stages.artifact import Artifact, build
 
 
@@ -24,7 +25,7 @@ def build_questions(
         for split, config in configs.items():
             questions, facts = generate(store, split, config)
             questions.save(folder / f"{split}.arrow")
-            report[split] = facts.to_dict()
+            report[split] = facts.as_dict()
         write_json(folder / "metrics.json", report)
         return time.monotonic() - started
 

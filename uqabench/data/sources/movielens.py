@@ -24,8 +24,8 @@ _FOLDER = "dataset_example/ml-100k"
 class MovieLens100k:
     """943 users rate 1,682 films; an interaction is a rating, its action the stars.
 
-    The title carries the year, the category is the first genre listed. There is no brand, shop or seller. `path` is
-    a folder with ml-100k.inter and ml-100k.item in recbole's tab-separated form.
+    The title carries the year, the category is the first genre listed ('unknown' means none). There is no brand,
+    shop or seller. `path` is a folder with ml-100k.inter and ml-100k.item in recbole's tab-separated form.
     """
 
     name = "movielens-100k"
@@ -64,8 +64,8 @@ class MovieLens100k:
         title = log.attributes["title"]
         titled = pc.binary_join_element_wise(title, year, " ", null_handling="skip")
         log.attributes["title"] = pc.if_else(pc.is_valid(title), titled, pa.scalar(None, pa.string()))
-        genres = pc.split_pattern(log.attributes["category"], " ")
-        log.attributes["category"] = pc.list_element(genres, 0)
+        genre = pc.list_element(pc.split_pattern(log.attributes["category"], " "), 0)
+        log.attributes["category"] = pc.if_else(pc.equal(genre, "unknown"), pa.scalar(None, pa.string()), genre)
         return log
 
 

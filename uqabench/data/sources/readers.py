@@ -94,7 +94,7 @@ def read_rows(path: Path, mapping: Mapping[str, str], optional: frozenset[str], 
     numbers = np.delete(np.arange(1, len(table) + len(malformed) + 1), malformed - 1)
     rows = Rows({}, numbers, np.full(len(table), -1, np.int8), malformed)
     texts = {column: _text(path, column, one_chunk(table[column])) for column in wanted}
-    for column, bad in texts.values():
+    for _, bad in texts.values():
         rows.reject(bad, NOT_UTF8)
     rows.columns = {name: texts[column][0] for name, column in present.items()}
     return rows
@@ -146,7 +146,7 @@ def _text(path: Path, name: str, column: pa.Array) -> tuple[pa.Array, np.ndarray
         column = column.dictionary_decode()
     if pa.types.is_nested(column.type):
         raise InputError(f"{path}: column '{name}' holds {column.type} and should hold one value a row.")
-    if not (_is_text(column.type)):
+    if not _is_text(column.type):
         return column, np.zeros(len(column), bool)
     # A Parquet file can call any bytes a string, so both kinds are checked as bytes.
     text, bad = tolerant(column.cast(pa.large_binary()), lambda values: values.cast(pa.large_string()))

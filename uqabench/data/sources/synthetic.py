@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from uqabench.data.jit import jit
 from uqabench.data.log import MICROSECONDS, RawLog
 from uqabench.data.rejections import Rejections
 from uqabench.errors import InputError
+
+
+_SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvwz" for vowel in "aeiou"]
 
 
 @dataclass
@@ -131,15 +135,15 @@ class Synthetic:
         )
 
 
+@cache
 def word(index: int) -> str:
     """The index-th pseudo-word: consonant-vowel syllables, at least two; distinct indices give distinct words."""
-    consonants, vowels = "bdfghjklmnprstvwz", "aeiou"
-    syllables = [consonant + vowel for consonant in consonants for vowel in vowels]
-    digits = []
-    while index or len(digits) < 2:
-        index, digit = divmod(index, len(syllables))
-        digits.append(syllables[digit])
-    return "".join(digits)
+    index, first = divmod(index, len(_SYLLABLES))
+    text = _SYLLABLES[first]
+    while index or len(text) < 4:
+        index, digit = divmod(index, len(_SYLLABLES))
+        text += _SYLLABLES[digit]
+    return text
 
 
 def _items(config: SyntheticConfig, random: np.random.Generator) -> dict[str, pa.Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ _MISSING, _TIME = REASONS.index("missing id"), REASONS.index("unparsable time")
 _UNKNOWN, _DUPLICATE = REASONS.index("unknown item"), REASONS.index("duplicate item")
 
 Paths = Path | str | Iterable[Path | str]
+
+
+@dataclass
+class _Part:
+    """One interaction file, bad rows included."""
+
+    rows: Rows
+    users: pa.Array
+    items: pa.Array
+    times: np.ndarray | None
+    actions: pa.Array | None
 
 
 class Tables:
@@ -73,29 +85,25 @@ class Tables:
     def read(self, rejections: Rejections) -> RawLog:
         item_ids, attributes = self._read_items(rejections)
         parts = [self._read_interactions(path, item_ids, rejections) for path in self.interaction_files]
-        with_time = [times for _, _, times, _, _ in parts if times is not None]
-        if with_time and len(with_time) < len(parts):
-            raise InputError("Some interaction files have a time column and some have none: add it or leave it out.")
-        with_action = [actions for _, _, _, actions, _ in parts if actions is not None]
-        if with_action and len(with_action) < len(parts):
-            raise InputError("Some interaction files have an action column and some have none: add it or leave it out.")
-        rows = [part[4] for part in parts]
-        user_ids, users = encode(pa.concat_arrays([part[0] for part in parts]))
-        bought, codes = encode(pa.concat_arrays([part[1] for part in parts]))
+        times = _in_all_or_none([part.times for part in parts], "time")
+        actions = _in_all_or_none([part.actions for part in parts], "action")
+        user_ids, users = encode(pa.concat_arrays([part.users for part in parts]))
+        bought, codes = encode(pa.concat_arrays([part.items for part in parts]))
         place = pc.index_in(bought, value_set=item_ids).fill_null(-1).to_numpy(zero_copy_only=False)
-        names, actions = _actions(with_action)
+        names, codes_of_actions = _actions(actions)
+        total = sum(len(part.rows.numbers) + len(part.rows.malformed) for part in parts)
         log = RawLog(
             user_ids=user_ids,
             users=users,
             item_ids=item_ids,
             items=np.r_[place, -1].astype(np.int32)[codes],
             attributes=attributes,
-            read=(len(user_ids), len(bought), sum(len(part.numbers) + len(part.malformed) for part in rows)),
-            times=np.concatenate(with_time) if with_time else None,
-            actions=actions,
+            read=(len(user_ids), len(bought), total),
+            times=np.concatenate(times) if times else None,
+            actions=codes_of_actions,
             action_names=names,
         )
-        log.select(np.concatenate([part.reasons for part in rows]) < 0)
+        log.select(np.concatenate([part.rows.reasons for part in parts]) < 0)
         return log
 
     def _read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
@@ -116,10 +124,7 @@ class Tables:
         table = pa.concat_tables(parts, promote_options="default")
         return one_chunk(table["item"]), {name: one_chunk(table[name]) for name in table.column_names[1:]}
 
-    def _read_interactions(
-        self, path: Path, item_ids: pa.Array, rejections: Rejections
-    ) -> tuple[pa.Array, pa.Array, np.ndarray | None, pa.Array | None, Rows]:
-        """User ids, item ids, times, actions and the rows' state, for all rows of one file."""
+    def _read_interactions(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> _Part:
         rows = read_rows(path, self.columns, self.optional, self.encoding)
         users, items = (as_ids(rows.columns[name]) for name in ("user", "item"))
         rows.reject(_is_null(users) | _is_null(items), _MISSING)
@@ -131,7 +136,7 @@ class Tables:
         rows.reject(~_known(items.cast(pa.large_string()), item_ids), _UNKNOWN)
         rejections.add(self.labels[path], *rows.rejected())
         actions = as_ids(rows.columns["action"]) if "action" in rows.columns else None
-        return users, items, times, actions, rows
+        return _Part(rows, users, items, times, actions)
 
 
 def _given(paths: Paths | None, folder: Path | str | None, what: str) -> Paths:
@@ -158,6 +163,15 @@ def _labels(paths: list[Path]) -> dict[Path, str]:
         return {path: path.name for path in paths}
     root = os.path.commonpath([path.resolve().parent for path in paths])
     return {path: path.resolve().relative_to(root).as_posix() for path in paths}
+
+
+def _in_all_or_none(columns: list[Any], name: str) -> list[Any]:
+    present = [column for column in columns if column is not None]
+    if present and len(present) < len(columns):
+        raise InputError(
+            f"Some interaction files have a column for '{name}' and some have none: let all have it or none."
+        )
+    return present
 
 
 def _is_null(column: pa.Array) -> np.ndarray:

@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         _run_parser(_add(commands, name, what, run))
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
-    scoring.add_argument("--rule", choices=("letter", "starts-with"), help="default: what the file holds")
+    scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
     scoring.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
@@ -149,12 +149,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score(args: argparse.Namespace) -> int:
-    from uqabench.questions.scoring import read_predictions
-    from uqabench.questions.scoring import score as score_rows
+    from uqabench.questions.scoring import score_files
 
-    for file in args.files:
-        rows = read_predictions(file)
-        print(json.dumps({"file": str(file), **score_rows(rows, rule=args.rule or "letter", seed=args.seed)}, indent=2))
+    print(json.dumps(score_files(args.files, rule=args.rule, seed=args.seed), indent=2))
     return 0
 
 

@@ -25,7 +25,7 @@ def causal_conv1d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`y_t = bias + sum_k weight[:, k] * x_{t - (K - 1) + k}`; what lies before a sequence is its state, or zero.
 
-    All inputs but `offsets` are differentiable, once.
+    All inputs but `offsets` are differentiable, once. In bf16 and fp16 the sum rounds at each tap.
 
     Args:
         x: (T, C), floating.

@@ -17,8 +17,8 @@ from .buckets import time_buckets
 
 # Queries a block: half of the diagonal block is masked work, so smaller saves products; larger makes better products.
 _BLOCK = 64
-# Scores held at once (floats). 2**19 is 2 MiB: it stays in a core's cache between the product and SiLU.
-_CELLS = 2**19
+# Scores held at once (floats). 2**18 is 1 MiB: it stays in a core's cache between the product and SiLU.
+_CELLS = 2**18
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _losses(hidden: Tensor, weight: Tensor, target: Tensor, adjust: Adjust | Non
 def _logits(hidden: Tensor, weight: Tensor, adjust: Adjust | None) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of rows and their logits, float32 at least, all in one buffer."""
     dtype = _sum_dtype(hidden)
-    row_bytes = len(weight) * dtype.itemsize
+    row_bytes = max(1, len(weight)) * dtype.itemsize
     cached = (_CACHE_BYTES if hidden.is_cpu else _MOST_BYTES) // row_bytes
     size = max(1, min(max(cached, _ENOUGH_ROWS), _MOST_BYTES // row_bytes, len(hidden)))
     buffer = hidden.new_empty(size, len(weight), dtype=dtype)

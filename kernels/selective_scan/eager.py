@@ -44,7 +44,8 @@ def selective_scan(
         step = softplus(step)
     if initial_state is not None:
         initial_state = initial_state.to(dtype)
-    y, state = _Scan.apply(x, step, A.to(dtype), B.to(dtype), C.to(dtype), initial_state, order)
+    keep = torch.is_grad_enabled()  # within forward it is always off
+    y, state = _Scan.apply(x, step, A.to(dtype), B.to(dtype), C.to(dtype), initial_state, order, keep)
     if D is not None:
         y = torch.addcmul(y, x, D.to(dtype))
     if z is not None:
@@ -57,12 +58,11 @@ class _Scan(torch.autograd.Function):
     """h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t, y_t = C_t h_t, all of one floating dtype."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, initial_state, order: TimeMajor):
+    def forward(ctx, u, delta, A, B, C, initial_state, order: TimeMajor, keep: bool):
         x, step, b, c = (v.index_select(0, order.tokens) for v in (u, delta, B, C))
         decay_rate = A.t().contiguous()
         h = _ranked_state(initial_state, order, decay_rate)
         every = max(1, math.isqrt(len(order.sizes)))
-        keep = any(ctx.needs_input_grad)
         y = torch.empty_like(x)
         kept = []
         decay = torch.empty_like(h)
@@ -119,7 +119,7 @@ class _Scan(torch.autograd.Function):
         gu = g_pulse.mul_(step)
         gu, g_step, gb, gc = (v.index_select(0, order.places) for v in (gu, g_step, gb, gc))
         g_initial = gh.index_select(0, order.ranks).transpose(1, 2) if ctx.has_state else None
-        return gu, g_step, g_rate.sum(0).t(), gb, gc, g_initial, None
+        return gu, g_step, g_rate.sum(0).t(), gb, gc, g_initial, None, None
 
 
 def _advance(

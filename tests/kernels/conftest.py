@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 from torch import Tensor
+
 from uqabench.kernels import use_backend
 
 Call = Callable[..., Tensor | tuple[Tensor, ...]]

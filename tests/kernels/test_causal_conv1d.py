@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn.functional import conv1d, silu
+
 from uqabench.kernels import causal_conv1d, use_backend
 from uqabench.kernels.backend import available
 from uqabench.kernels.causal_conv1d import eager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from uqabench.kernels import gru, use_backend
 from uqabench.kernels.backend import available
 

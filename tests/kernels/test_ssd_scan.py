@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from uqabench.kernels import selective_scan, ssd_scan, use_backend
 from uqabench.kernels.backend import available
 

@@ -51,7 +51,8 @@ def prepare(
         "salt_fingerprint": fingerprint(salt) if config.salt_file is not None else None,
         "version": uqabench.__version__,
     }
-    if finished := _made_by(out, hash_json(recipe)):
+    finished = _made_by(out, hash_json(recipe))
+    if finished is not None:
         return finished
     _sweep(out)
     with tqdm(total=len(_STEPS), desc="prepare", disable=not progress, leave=False) as bar:

@@ -27,7 +27,7 @@ class EncoderConfig:
     layers: int = _doc(4, "number of layers")
     dropout: float = _doc(0.1, "dropout probability while training, 0 <= p < 1")
     max_len: int = _doc(512, "longest sequence N in items; a constant of HSTU and SASRec, others take any length")
-    init_std: float = _doc(0.02, "standard deviation of the Gaussian initialisation")
+    init_std: float = _doc(0.02, "standard deviation of the matrices' Gaussian initialisation")
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -131,7 +131,21 @@ class TrmPPConfig(EncoderConfig):
         return self.inner or -(-(8 * self.width // 3) // 256) * 256
 
 
-def _presets(published: EncoderConfig, tiny: Mapping, demo: Mapping, small: Mapping, paper: Mapping) -> dict:
+# 0.02 suits a width of 512. Below it, encoders whose signal passes through the matrices (recurrent and pre-norm ones)
+# start faster with 1 / sqrt(width): after 200 steps on a planted log of 2,000 items (width 128, lr 2e-3) cross entropy
+# is 4.5 instead of 6.3 for gru4rec, 4.5 / 6.0 for hstu, 4.4 / 5.6 for trm++, 4.3 / 4.4 for mamba2. Post-norm encoders,
+# whose signal passes on the residual stream, are better off with 0.02: 4.8 / 5.5 for sasrec, 4.5 / 4.7 for mamba4rec.
+_SCALED_STD = {"tiny": 0.18, "demo": 0.09, "small": 0.06}
+
+
+def _presets(
+    published: EncoderConfig,
+    tiny: Mapping,
+    demo: Mapping,
+    small: Mapping,
+    paper: Mapping,
+    is_scaled: bool = True,
+) -> dict[str, EncoderConfig]:
     changes = {
         "tiny": dict(width=32, layers=1, max_len=64) | tiny,
         "demo": dict(width=128, layers=2, max_len=128) | demo,
@@ -139,6 +153,9 @@ def _presets(published: EncoderConfig, tiny: Mapping, demo: Mapping, small: Mapp
         "published": {},
         "paper": paper,
     }
+    if is_scaled:
+        for name, std in _SCALED_STD.items():
+            changes[name]["init_std"] = std
     return {name: replace(published, **changes[name]) for name in PRESET_NAMES}
 
 
@@ -158,6 +175,7 @@ PRESETS: dict[str, dict[str, EncoderConfig]] = {
         demo=dict(heads=4, inner=384),
         small=dict(heads=4, inner=768),
         paper={},
+        is_scaled=False,
     ),
     # The published code has only Mamba-2; these are the sizes of the Mamba4Rec article (arXiv:2403.03900: state 32,
     # 4 taps, expansion 2, feed-forward 4 * width) at the published width and depth.
@@ -167,6 +185,7 @@ PRESETS: dict[str, dict[str, EncoderConfig]] = {
         demo=dict(state=16, inner=256),
         small=dict(state=16, inner=512),
         paper={},
+        is_scaled=False,
     ),
     "mamba2": _presets(
         Mamba2Config(),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uqabench.encoders.layers import EMBEDDING_STD
 from uqabench.errors import InputError
 from uqabench.kernels import embedding_bag_mean
 
@@ -40,7 +41,6 @@ class ItemTower(nn.Module):
         inputs: str = "full",
         item_dim: int = 128,
         side_dim: int = 64,
-        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         if inputs not in INPUTS:
@@ -60,8 +60,9 @@ class ItemTower(nn.Module):
         size = item_dim + side_dim * (len(self.id_features) + len(self.text_features))
         self.project = nn.Linear(size, width)
         for table in (self.item_table, *self.side_tables.values(), *([self.token_table] if self.text_features else [])):
-            nn.init.normal_(table.weight, std=init_std)
-        nn.init.normal_(self.project.weight, std=init_std)
+            nn.init.normal_(table.weight, std=EMBEDDING_STD)
+        # A Gaussian that keeps the embeddings' scale: with std 0.02, SASRec's positions would drown the items.
+        nn.init.normal_(self.project.weight, std=size**-0.5)
         nn.init.zeros_(self.project.bias)
         self._keep_catalogue(catalogue)
 

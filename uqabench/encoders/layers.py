@@ -10,6 +10,10 @@ from uqabench.kernels import layer_norm, rms_norm
 from uqabench.kernels.checks import host_lengths
 
 
+EMBEDDING_STD = 0.02
+"""Standard deviation with which embedding tables start, at any width."""
+
+
 class LayerNorm(nn.LayerNorm):
     """Layer normalisation of (T, width) by the kernel; parameters as in `torch.nn.LayerNorm`."""
 
@@ -67,9 +71,9 @@ def check_longest(offsets: Tensor, max_len: int, encoder: str) -> None:
 
 @torch.no_grad()
 def init_gaussian(module: nn.Module, std: float) -> None:
-    """The paper's Gaussian initialisation (section 4.1.4): matrices N(0, std^2), biases 0; norms stay at 1 and 0."""
+    """The paper's Gaussian initialisation (section 4.1.4): Linear N(0, std^2), biases 0; norms stay at 1 and 0."""
     for part in module.modules():
-        if isinstance(part, (nn.Linear, nn.Embedding)):
+        if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=std)
-            if getattr(part, "bias", None) is not None:
+            if part.bias is not None:
                 nn.init.zeros_(part.bias)

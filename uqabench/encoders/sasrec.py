@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uqabench.encoders.config import SASRecConfig
-from uqabench.encoders.layers import LayerNorm, check_longest, init_gaussian, positions
+from uqabench.encoders.layers import EMBEDDING_STD, LayerNorm, check_longest, init_gaussian, positions
 from uqabench.encoders.registry import register
 from uqabench.kernels import causal_attention
 
@@ -51,6 +51,8 @@ class SASRec(nn.Module):
         self.layers = nn.ModuleList(SASRecLayer(config) for _ in range(config.layers))
         self.norm = LayerNorm(config.width)
         init_gaussian(self, config.init_std)
+        # No larger than the items that they are added to, or the model reads little but positions for a long time.
+        nn.init.normal_(self.position_embedding.weight, std=EMBEDDING_STD)
 
     def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None) -> Tensor:
         """Map (T, width) and offsets int64 (B+1,) to states (T, width); `timestamps` are not used.

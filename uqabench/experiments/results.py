@@ -10,8 +10,10 @@ import numpy as np
 
 from uqabench.experiments.methods import Method
 from uqabench.questions.kinds import SUBTASKS, TASKS
-from uqabench.questions.scoring import read_predictions
-from uqabench.questions.statistics import paired_difference
+from uqabench.questions.scoring import compare, is_correct, read_predictions
+
+RIVALS = ("majority", "popularity", "seen-option", "no-history", "shuffled")
+SCOPES = ("overall", *TASKS, *SUBTASKS)
 
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
@@ -20,48 +22,24 @@ def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str
     return {**{key: metrics[key] for key in keys}, "seconds": {name: round(s, 3) for name, s in seconds.items()}}
 
 
-def comparisons(folders: dict[str, Path], methods: list[Method]) -> list[dict[str, Any]]:
-    """Paired tests on the same questions: every embedding method against the baselines it has to beat, and the text
-    methods and the best of each kind against each other."""
+def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> list[dict[str, Any]]:
+    """Paired tests on the same questions: the best embedding method against the baselines in every scope; overall,
+    every embedding method against them, the text methods against each other and the best against the rest."""
     rows = {name: read_predictions(folder / "predictions.jsonl") for name, folder in folders.items()}
-    correct = {name: np.array([row["prediction"] == row["answer"] for row in found]) for name, found in rows.items()}
-    result = []
-    for a, b in _pairs(methods, correct):
-        first = rows[a]
-        users = np.unique([row["user"] for row in first], return_inverse=True)[1]
-        subtasks = np.array([row["subtask"] for row in first])
-        for scope, mask in _scopes(subtasks).items():
-            if mask.any():
-                found = paired_difference(correct[a][mask], correct[b][mask], users[mask], seed=0)
-                result.append(
-                    {
-                        "a": a,
-                        "b": b,
-                        "scope": scope,
-                        "difference": found.difference,
-                        "ci95": list(found.ci95),
-                        "p_value": found.p_value,
-                        "n": int(mask.sum()),
-                    }
-                )
-    return result
-
-
-def _scopes(subtasks: np.ndarray) -> dict[str, np.ndarray]:
-    scopes = {"overall": np.ones(len(subtasks), dtype=bool)}
-    scopes.update({task: np.isin(subtasks, members) for task, members in TASKS.items()})
-    scopes.update({name: subtasks == name for name in SUBTASKS})
-    return scopes
-
-
-def _pairs(methods: list[Method], correct: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     encoders = [m.name for m in methods if m.kind == "encoder"]
     texts = [m.name for m in methods if m.kind == "text"]
-    rivals = [name for name in ("majority", "popularity", "seen-option", "no-history", "shuffled") if name in correct]
-    pairs = [(encoder, rival) for encoder in encoders for rival in rivals]
-    pairs += [(b, a) for a, b in combinations(texts, 2)]
+    rivals = [name for name in RIVALS if name in rows]
+    pairs = [(b, a, SCOPES) for a, b in combinations(texts, 2)]
     if encoders:
-        best = max(encoders, key=lambda name: correct[name].mean())
-        pairs += [(best, text) for text in texts]
-        pairs += [(best, other) for other in encoders if other != best]
-    return pairs
+        best = max(encoders, key=lambda name: float(np.mean(is_correct(rows[name], rule))))
+        others = [name for name in encoders if name != best]
+        pairs = [(best, rival, SCOPES) for rival in (*rivals, *texts)] + pairs
+        pairs += [(best, other, ("overall",)) for other in others]
+        pairs += [(other, rival, ("overall",)) for other in others for rival in rivals]
+    asked = {row["subtask"] for row in next(iter(rows.values()))}
+    result = []
+    for a, b, scopes in pairs:
+        for scope in scopes:
+            if scope == "overall" or scope in asked or asked & set(TASKS.get(scope, ())):
+                result.append({"a": a, "b": b, **compare(rows[a], rows[b], scope=scope, rule=rule, seed=0)})
+    return result

@@ -271,7 +271,11 @@ class Run:
             "mix": self.mix["evaluation"]["counts"],
             "methods": methods,
             "pretrain": table,
-            "comparisons": comparisons({name: artifact.path for name, artifact in entries.items()}, self.methods),
+            "comparisons": comparisons(
+                {name: artifact.path for name, artifact in entries.items()},
+                self.methods,
+                "starts-with" if self.config.evaluate.generate else "letter",
+            ),
         }
         write_json(self.folder / "results.json", results)
         write_json(self.folder / "config.json", to_dict(self.config))

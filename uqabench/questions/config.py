@@ -17,7 +17,8 @@ class QuestionConfig:
     mix: weight (or count) by sub-task; the paper's by default.
     history: N; a question is about h = s[max(0, cut - N):cut]. min_history: the earliest cut.
     recent_window: the last items of h that short-term interest (si) is about.
-    cuts_per_user: into how many histories a user's questions are gathered.
+    cuts_per_user: into how many histories a user's questions are gathered. extra_cuts: how many more a sub-task may use
+    for a user once those have nothing left to ask.
     max_attempts: candidates tried for a user, a cut and a sub-task before that history is given up.
     """
 
@@ -27,8 +28,9 @@ class QuestionConfig:
     min_history: int = 20
     recent_window: int = 10
     cuts_per_user: int = 3
+    extra_cuts: int = 6
     seed: int = 0
-    max_attempts: int = 64
+    max_attempts: int = 32
 
     def check(self) -> None:
         """Raise InputError naming the setting that makes no sense."""
@@ -42,7 +44,7 @@ class QuestionConfig:
                 raise InputError(f"mix.{name} is {weight}: without n_questions the mix holds counts, whole numbers.")
         if sum(self.mix.values()) == 0:
             raise InputError("mix asks for no questions: give at least one sub-task a weight above zero.")
-        least = {"history": 4, "min_history": 4, "recent_window": 1, "cuts_per_user": 1, "max_attempts": 1, "seed": 0}
+        least = {"history": 4, "min_history": 4, "recent_window": 1, "cuts_per_user": 1, "extra_cuts": 0, "max_attempts": 1, "seed": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {bound}.")

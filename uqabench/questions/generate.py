@@ -18,7 +18,7 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.questions.selection import Selection
 from uqabench.questions.tables import basket_starts, build_values, equal_texts
 
-_CUT_SALT, _ORDER_SALT = 11, 12
+_CUT_SALT, _ORDER_SALT, _EXTRA_SALT = 11, 12, 13
 
 
 def history_items(store: InteractionStore, user: int, cut: int, n: int) -> np.ndarray:
@@ -42,9 +42,7 @@ def generate(
     possible = tuple(name for name in SUBTASKS if _askable(name, context))
     counts = config.counts(possible)
     users = store.users(split)
-    cuts = choose_cuts(
-        context.starts, context.offsets, users, config.min_history, config.cuts_per_user, context.seed, _CUT_SALT
-    )
+    cuts = _cuts(context, users, config)
     users, cuts = users[cuts[:, 0] >= 0], cuts[cuts[:, 0] >= 0]
     order = np.random.Generator(np.random.Philox(key=[config.seed, _ORDER_SALT])).permutation(len(users))
     wanted = [name for name in SUBTASKS if config.mix.get(name, 0) > 0]
@@ -63,6 +61,18 @@ def generate(
     report.users = len(np.unique(questions.user))
     report.histories = len(np.unique(np.stack([questions.user, questions.cut]), axis=1).T)
     return questions, report
+
+
+def _cuts(context: Context, users: np.ndarray, config: QuestionConfig) -> np.ndarray:
+    """int32 (users, cuts_per_user + extra_cuts): the main cuts, then others; -1 where a user has no more."""
+    where = (context.starts, context.offsets, users, config.min_history)
+    main = choose_cuts(*where, config.cuts_per_user, context.seed, _CUT_SALT)
+    if config.extra_cuts == 0:
+        return main
+    extra = choose_cuts(*where, config.extra_cuts, context.seed, _EXTRA_SALT)
+    extra[(extra[:, :, None] == main[:, None, :]).any(axis=2)] = -1
+    first = np.argsort(extra < 0, axis=1, kind="stable")
+    return np.concatenate([main, np.take_along_axis(extra, first, axis=1)], axis=1)
 
 
 def build_context(store: InteractionStore, config: QuestionConfig) -> Context:

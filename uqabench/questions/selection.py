@@ -27,7 +27,7 @@ class Candidate:
     cut: int
     key: tuple[int, ...]
     group: int
-    level: int
+    levels: tuple[int, int]
     unchanged: bool
 
 
@@ -36,21 +36,24 @@ class Selection:
 
     Users take turns: nobody gets a question before everyone else has had the chance of as many. Within a group a
     candidate is taken while its right answer's place is among the least frequent so far, so that "take the most
-    frequent (the largest, …) option" is right for one question in four. Only when all attempts are used up is the
-    balance loosened, step by step, and what was taken loosely counted.
+    frequent (the largest, the most popular) option" is right for one question in four. When all attempts at the main
+    cuts are used up, the extra cuts are opened; when those are, the balance is loosened, step by step, and what was
+    taken loosely counted.
     """
 
     def __init__(
         self, context: Context, subtask: int, users: np.ndarray, cuts: np.ndarray, config: QuestionConfig, pool: Executor
     ) -> None:
-        """`users` (n,) in the order in which they take turns; `cuts` int32 (n, per user), -1 padded."""
+        """`users` (n,) in the order in which they take turns; `cuts` int32 (n, cuts_per_user + extra_cuts), -1: none."""
         self.context, self.subtask, self.users, self.cuts, self.pool = context, subtask, users, cuts, pool
-        self.cuts_of = (cuts >= 0).sum(axis=1)
-        self.limit = self.cuts_of * config.max_attempts
+        self.per_cut = config.max_attempts
+        self.main = (cuts[:, : config.cuts_per_user] >= 0).sum(axis=1)
+        self.extra_at = config.cuts_per_user
+        self.limit = self.main * self.per_cut
         self.used = np.zeros(len(users), np.int64)
         self.waiting: dict[int, list[Candidate]] = defaultdict(list)
         self.asked: set[tuple[int, tuple[int, ...]]] = set()
-        self.levels: dict[int, list[int]] = defaultdict(lambda: [0] * OPTIONS)
+        self.levels: dict[int, np.ndarray] = defaultdict(lambda: np.zeros((2, OPTIONS), np.int64))
         self.taken: list[tuple[int, Candidate]] = []
         self.share = np.zeros(len(users), np.int64)
         self.unchanged = self.loose = self.candidates = 0
@@ -60,12 +63,15 @@ class Selection:
         """Choose `wanted` questions or as many as there are; returns the index of the user whose turn is next."""
         self.wanted = wanted
         self.unchanged_limit = int(NO_CHANGE_LIMIT * wanted)
+        all_cuts = (self.cuts >= 0).sum(axis=1) * self.per_cut
         slack = 1
         while True:
             moved, turn = self._round(slack)
             if len(self.taken) == wanted:
                 return turn
-            if not moved:
+            if not moved and (self.limit < all_cuts).any():
+                self.limit = all_cuts
+            elif not moved:
                 if slack > wanted:
                     return 0
                 slack *= 2
@@ -94,13 +100,14 @@ class Selection:
         waiting = self.waiting[user]
         for place, candidate in enumerate(waiting):
             levels = self.levels[candidate.group]
-            if levels[candidate.level] - min(levels) >= slack:
+            first, second = candidate.levels
+            if levels[0, first] - levels[0].min() >= slack or levels[1, second] - levels[1].min() > slack:
                 continue
             if (user, candidate.key) in self.asked or (candidate.unchanged and self.unchanged >= self.unchanged_limit):
                 continue
             del waiting[place]
             self.asked.add((user, candidate.key))
-            levels[candidate.level] += 1
+            levels[(0, 1), (first, second)] += 1
             self.unchanged += candidate.unchanged
             self.loose += slack > 1
             self.share[user] += 1
@@ -118,12 +125,19 @@ class Selection:
         keep = attempts < self.limit[place]
         place, attempts = place[keep], attempts[keep]
         self.used[chosen] = np.minimum(self.used[chosen] + BATCH, self.limit[chosen])
-        cuts = self.cuts[place, (attempts + self.subtask) % self.cuts_of[place]].astype(np.int64)
+        cuts = self._cuts_of(place, attempts)
         records = self._attempt(self.users[place], cuts, attempts)
         self.candidates += len(place)
         self.outcomes += np.bincount(records.status, minlength=len(REASONS))
         for row in np.flatnonzero(records.status == ACCEPTED):
             self._add(int(place[row]), records, int(row), int(cuts[row]))
+
+    def _cuts_of(self, place: np.ndarray, attempts: np.ndarray) -> np.ndarray:
+        """The main cuts in turns until their attempts are used up, then one extra cut after the other."""
+        main = self.main[place]
+        beyond = attempts - main * self.per_cut
+        column = np.where(beyond < 0, (attempts + self.subtask) % main, self.extra_at + beyond // self.per_cut)
+        return self.cuts[place, column].astype(np.int64)
 
     def _attempt(self, users: np.ndarray, cuts: np.ndarray, attempts: np.ndarray) -> Records:
         """Candidates in threads: each is its own, so how they are shared out changes nothing."""
@@ -145,7 +159,13 @@ class Selection:
         right = records.lengths[row, records.answer[row]]
         self.waiting[user].append(
             Candidate(
-                records, row, cut, key, int(records.group[row]), int(records.level[row]), kind == IT_PATH and right == 1
+                records=records,
+                row=row,
+                cut=cut,
+                key=key,
+                group=int(records.group[row]),
+                levels=(int(records.levels[row, 0]), int(records.levels[row, 1])),
+                unchanged=kind == IT_PATH and right == 1,
             )
         )
 

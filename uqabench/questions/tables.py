@@ -17,6 +17,7 @@ class Values(NamedTuple):
 
     base: np.ndarray
     popularity: np.ndarray
+    following: np.ndarray
     mass_bin: np.ndarray
     order: np.ndarray
     place: np.ndarray
@@ -62,7 +63,7 @@ def build_values(store: InteractionStore, codes: np.ndarray, starts: np.ndarray,
     base = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     values = Values(
         base,
-        *(np.zeros(base[-1], kind) for kind in (np.int64, np.int8, np.int32, np.int64, np.int64, np.int64)),
+        *(np.zeros(base[-1], kind) for kind in (np.int64, np.int64, np.int8, np.int32, np.int64, np.int64, np.int64)),
     )
     for row, size in enumerate(sizes):
         known = codes[row] >= 0
@@ -74,6 +75,7 @@ def build_values(store: InteractionStore, codes: np.ndarray, starts: np.ndarray,
         group[~occurs] = -2  # spellings of other values, and values without items: nobody's neighbours
         order = np.lexsort((np.arange(size), popularity, comes_next, group))
         values.popularity[span] = popularity
+        values.following[span] = comes_next
         values.order[span] = order
         values.place[base[row] + order] = base[row] + np.arange(size)
         values.group_lo[span] = base[row] + np.searchsorted(group[order], group, side="left")

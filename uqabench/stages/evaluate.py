@@ -184,6 +184,6 @@ def _write(
             row["text"] = answers.texts[i]
         rows.append(row)
     write_predictions(folder / "predictions.jsonl", rows)
-    metrics = score(rows, seed=config.seed)
+    metrics = score(rows, rule="starts-with" if answers.texts is not None else "letter", seed=config.seed)
     metrics["avg_tokens"] = float(answers.tokens.mean())
     write_json(folder / "metrics.json", metrics)

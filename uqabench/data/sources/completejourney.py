@@ -128,7 +128,10 @@ def _attributes(products: pa.Table) -> dict[str, pa.Array]:
         pc.equal(tidy["product_category"], kind), pa.scalar(None, pa.string()), tidy["product_category"]
     )
     brand = pc.binary_join_element_wise(tidy["brand"], "brand", " ")
-    title = pc.binary_join_element_wise(kind, tidy["package_size"], brand, category, ", ", null_handling="skip")
+    # With nulls skipped, Arrow 26 loses a row that holds nulls only: the first part is therefore never null.
+    title = pc.binary_join_element_wise(
+        pc.fill_null(kind, ""), tidy["package_size"], brand, category, ", ", null_handling="skip"
+    )
     maker = pc.binary_join_element_wise("maker", products["manufacturer_id"].cast(pa.string()), " ")
     columns = {
         "title": pc.if_else(pc.is_valid(kind), title, pa.scalar(None, pa.string())),

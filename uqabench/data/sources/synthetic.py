@@ -15,7 +15,6 @@ from uqabench.data.log import MICROSECONDS, RawLog
 from uqabench.data.rejections import Rejections
 from uqabench.errors import InputError
 
-
 _SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvwz" for vowel in "aeiou"]
 
 

@@ -34,6 +34,7 @@ class Context(NamedTuple):
     side: np.ndarray  # int64: those of category, brand, shop present
     base: np.ndarray  # int64 (5,)
     popularity: np.ndarray  # int64 flat: interactions by training users
+    following: np.ndarray  # int64 flat: how often training users took it where a history may be cut
     mass_bin: np.ndarray  # int8 flat: quartile of all interactions, from popular (0) to rare (3)
     order: np.ndarray  # int32 flat: an attribute's values by group, how often they come next, popularity
     place: np.ndarray  # int64 flat: where a value stands in `order`
@@ -54,8 +55,9 @@ class Context(NamedTuple):
 
 class Records(NamedTuple):
     """M candidates. `values` holds each option's codes (or one number), padded with -1; `answer` is the right
-    option; `level` the right answer's place (0..3) when options are ordered by what a guesser would go by (how
-    frequent, how large); within a `group`, all places are to be equally frequent."""
+    option; `levels` the right answer's places (0..3) when options are ordered by the two things that a guesser without
+    a history would go by: how often each is right (counts: how large it is), and how popular. Within a `group`, all
+    places are to be equally frequent."""
 
     status: np.ndarray  # int8 (M,)
     kind: np.ndarray  # int8
@@ -64,7 +66,7 @@ class Records(NamedTuple):
     values: np.ndarray  # int32 (M, 4, 3)
     lengths: np.ndarray  # int8 (M, 4)
     answer: np.ndarray  # int8
-    level: np.ndarray  # int8
+    levels: np.ndarray  # int8 (M, 2)
     group: np.ndarray  # int16
     template: np.ndarray  # int16
 
@@ -79,7 +81,7 @@ def empty_records(size: int) -> Records:
         values=np.full((size, OPTIONS, LONGEST_ANSWER), -1, np.int32),
         lengths=np.ones((size, OPTIONS), np.int8),
         answer=np.full(size, -1, np.int8),
-        level=np.full(size, -1, np.int8),
+        levels=np.full((size, 2), -1, np.int8),
         group=np.zeros(size, np.int16),
         template=np.zeros(size, np.int16),
     )

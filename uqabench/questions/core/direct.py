@@ -62,8 +62,8 @@ def direct_feature(ctx, state, lo, hi, records, row):
         records.lengths[row, option] = size
     if repeated(values):
         return SAME
-    popularity = summed(ctx.popularity, ctx.base[attribute], values)
-    finish(state, records, row, kind, attribute, kind * 4 + attribute, standing(state, popularity, popularity))
+    level = standing(state, summed(ctx.popularity, ctx.base[attribute], values))
+    finish(state, records, row, kind, attribute, kind * 4 + attribute, level, level)
     return ACCEPTED
 
 
@@ -122,7 +122,7 @@ def match_feature(ctx, state, lo, hi, records, row):
         if smallest < ctx.min_history or smallest + 3 * step_of(smallest) >= ctx.n_history:
             return NOT_ENOUGH
         _offer(records, row, smallest, level)
-        finish(state, records, row, MF_LENGTH, -1, 0, level)
+        finish(state, records, row, MF_LENGTH, -1, 0, level, level)
         return ACCEPTED
     attribute = ctx.asked[below(state, len(ctx.asked))]
     values, counts = tally(gather(ctx.codes[attribute], ctx.items[lo:hi]))
@@ -144,7 +144,7 @@ def match_feature(ctx, state, lo, hi, records, row):
     # Popular values are counted more often: places are balanced among values of like popularity and like options.
     bin_of = 0 if smallest == 1 else (1 if smallest == 2 else (2 if smallest < 5 else (3 if smallest < 9 else 4)))
     group = 1 + (attribute * 4 + ctx.mass_bin[ctx.base[attribute] + values[chosen]]) * 5 + bin_of
-    finish(state, records, row, MF_COUNT, attribute, group, level)
+    finish(state, records, row, MF_COUNT, attribute, group, level, level)
     return ACCEPTED
 
 

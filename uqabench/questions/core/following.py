@@ -7,9 +7,29 @@ from numba import njit
 
 from uqabench.questions.core.context import ACCEPTED, MISSING, NOT_ENOUGH
 from uqabench.questions.core.histories import count_of, gather, tally
-from uqabench.questions.core.options import finish
+from uqabench.questions.core.options import finish, standing, summed
 from uqabench.questions.core.rng import below
 from uqabench.questions.kinds import AP_NEXT, IP_NEXT, OPTIONS
+
+SPREADS = 5
+
+
+@njit(cache=True, nogil=True)
+def _spread(ctx, base, values):
+    """How unequal four options are in training, 0..SPREADS-1: the right answer's places are balanced among equals.
+
+    At the popular end of a category the top value dwarfs its neighbours and is mostly right; balanced over all
+    questions alike, it would be right too often there and too seldom elsewhere, which a learner can tell apart.
+    """
+    least, most = np.int64(1) << 62, np.int64(0)
+    for option in range(OPTIONS):
+        count = ctx.following[base + values[option, 0]] + 1
+        least, most = min(least, count), max(most, count)
+    spread, ratio = 0, 1.5
+    while spread < SPREADS - 1 and most >= ratio * least:
+        ratio *= 1.7
+        spread += 1
+    return spread
 
 
 @njit(cache=True, nogil=True)
@@ -50,7 +70,9 @@ def next_feature(ctx, state, lo, hi, title, records, row):
         enough = _seen_neighbours(ctx, ctx.base[attribute], right, level, values, counts, records.values[row])
     if not enough:
         return NOT_ENOUGH
-    finish(state, records, row, kind, attribute, attribute, level)
+    group = attribute * SPREADS + _spread(ctx, ctx.base[attribute], records.values[row])
+    popular = standing(state, summed(ctx.popularity, ctx.base[attribute], records.values[row]))
+    finish(state, records, row, kind, attribute, group, level, popular)
     return ACCEPTED
 
 

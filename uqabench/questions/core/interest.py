@@ -141,11 +141,12 @@ def interest(ctx, state, lo, hi, which, records, row):
     frequency = np.empty(OPTIONS, np.int64)
     for option in range(OPTIONS):
         frequency[option] = pool_frequency(ctx, which, attribute, values[option])
-    level = standing(state, frequency, summed(ctx.popularity, ctx.base[attribute], values))
+    level = standing(state, frequency)
+    popular = standing(state, summed(ctx.popularity, ctx.base[attribute], values))
     kind = LI_TOP3 if which == LI else (SI_RECENT if which == SI else IT_PATH)
     if which == SI:
         records.params[row, 0] = ctx.window
-    finish(state, records, row, kind, attribute, attribute, level)
+    finish(state, records, row, kind, attribute, attribute, level, popular)
     return ACCEPTED
 
 

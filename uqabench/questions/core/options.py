@@ -35,24 +35,23 @@ def summed(flat, base, values):
 
 
 @njit(cache=True, nogil=True)
-def standing(state, first, second):
-    """Place 0..3 of option 0 by (first, second) keys int64 (4,); equals are ordered at random."""
+def standing(state, keys):
+    """Place 0..3 of option 0 by keys int64 (4,); equals are ordered at random."""
     less, equal = 0, 0
     for i in range(1, OPTIONS):
-        if first[i] < first[0] or (first[i] == first[0] and second[i] < second[0]):
-            less += 1
-        elif first[i] == first[0] and second[i] == second[0]:
-            equal += 1
+        less += keys[i] < keys[0]
+        equal += keys[i] == keys[0]
     return less + below(state, equal + 1)
 
 
 @njit(cache=True, nogil=True)
-def finish(state, records, row, kind, attribute, group, level):
+def finish(state, records, row, kind, attribute, group, level, popular):
     """Fill in what is common to all candidates, and give the options, right one first so far, their letters."""
     records.kind[row] = kind
     records.attribute[row] = attribute
     records.group[row] = group
-    records.level[row] = level
+    records.levels[row, 0] = level
+    records.levels[row, 1] = popular
     records.template[row] = below(state, PHRASING_CYCLE)
     values, lengths = records.values[row], records.lengths[row]
     answer = 0

@@ -1,0 +1,50 @@
+# Two commands: `make demo` runs the whole benchmark, `make test` runs all tests. Both set up .venv themselves.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= 2.13.0
+RUNS ?= runs
+DEMO_ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test test-full lint clean
+
+demo: $(STAMP)
+	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
+
+test: $(STAMP) $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-full: $(STAMP) $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# A plain `torch` from PyPI carries several GB of CUDA packages, so without a GPU the CPU build is asked for by name:
+# first where pip is set up to look, then in PyTorch's own index.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then \
+	  echo "GPU found: installing torch $(TORCH)"; $(BIN)/pip install -q --disable-pip-version-check torch==$(TORCH); \
+	else \
+	  echo "no GPU found: installing the CPU build of torch $(TORCH)"; \
+	  $(BIN)/pip install -q --disable-pip-version-check "torch==$(TORCH)+cpu" 2>/dev/null \
+	    || $(BIN)/pip install -q --disable-pip-version-check --extra-index-url $(CPU_WHEELS) "torch==$(TORCH)+cpu"; \
+	fi
+	@touch $@
+
+$(STAMP): $(VENV)/.torch pyproject.toml CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
+	@echo "installing uqabench and building its native module"
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data]"
+	@touch $@
+
+$(VENV)/.dev: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data,train,dev]"
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

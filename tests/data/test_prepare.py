@@ -1,0 +1,225 @@
+"""From a log to a store: what is written, what is reused, and what stays out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from uqabench.data import InteractionStore, PrepareConfig, describe, open_source, prepare, read_ids
+from uqabench.errors import InputError
+
+ALL = PrepareConfig(min_item_interactions=1, min_user_length=1)
+
+
+def test_store_holds_the_log(plain_log, tmp_path):
+    store = prepare(open_source("tables", **plain_log), tmp_path / "store", ALL, progress=False)
+    assert len(store) == 10 and len(store.catalogue) == 8
+    names = store.catalogue.item_ids.tolist()
+    assert names == [f"i{i}" for i in range(8)]
+    for user in range(10):  # "user-0".."user-9" are in order already
+        assert [names[item] for item in store.sequence(user)] == [f"i{(user + t) % 8}" for t in range(8)]
+        assert store.timestamps[store.offsets[user] : store.offsets[user + 1]].tolist() == [
+            1000 * t + user for t in range(8)
+        ]
+    catalogue = store.catalogue
+    assert catalogue.attributes() == ("title", "category")
+    assert [catalogue.text("category", code) for code in catalogue.codes["category"]] == ["even", "odd"] * 4
+    assert catalogue.text("title", catalogue.codes["title"][3]) == "Thing number 3"
+    assert (catalogue.codes["brand"] == -1).all()
+    assert catalogue.popularity.tolist() == [9] * 8  # of nine training users; the tenth evaluates
+    offsets, ids = catalogue.tokens["title"]
+    assert [catalogue.vocabulary[i] for i in ids[offsets[3] : offsets[4]]] == ["thing", "number", "3"]
+
+
+def test_popularity_counts_training_users_only(synthetic_store):
+    store = synthetic_store
+    expected = np.zeros(len(store.catalogue), int)
+    for user in store.users("train"):
+        np.add.at(expected, store.sequence(user), 1)
+    assert store.catalogue.popularity.tolist() == expected.tolist()
+    assert set(store.users("train")) | set(store.users("evaluation")) == set(range(len(store)))
+    assert not set(store.users("train")) & set(store.users("evaluation"))
+
+
+def test_manifest_counts_and_table(plain_log, tmp_path):
+    config = PrepareConfig(min_item_interactions=1, min_user_length=1, exclude_categories=["odd"], max_sequence=3)
+    store = prepare(open_source("tables", **plain_log), tmp_path / "store", config, progress=False)
+    counts = store.manifest["counts"]
+    assert counts["read"] == {"users": 10, "items": 8, "interactions": 80}
+    assert [counts[side]["users"] for side in ("all", "train", "evaluation")] == [10, 9, 1]
+    assert [counts[side]["interactions"] for side in ("all", "train", "evaluation")] == [30, 27, 3]
+    assert counts["all"]["max_length"] == 3
+    table = describe(store)
+    steps = {row["step"]: row for row in table}
+    assert list(steps) == [
+        "as read",
+        "categories excluded by name",
+        "older than a user's last 3 interactions",
+        "kept",
+        "training users",
+        "evaluation users",
+    ]
+    for name in ("users", "items", "interactions"):
+        removed = sum(row[name] for row in table[1:-3])
+        assert steps["as read"][name] + removed == steps["kept"][name]
+
+
+def test_no_raw_user_id_is_written(plain_log, tmp_path):
+    with plain_log["interactions"].open("a") as file:
+        file.write("user-3,i1,yesterday\nuser-4,i99,5\n")
+    store = prepare(open_source("tables", **plain_log), tmp_path / "store", ALL, progress=False)
+    assert sum(store.manifest["rejected"].values()) == 2
+    for file in (tmp_path / "store").rglob("*"):
+        assert not file.is_file() or b"user-" not in file.read_bytes(), file
+
+
+def test_salt_changes_ids_and_nothing_else(plain_log, tmp_path):
+    stores = []
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode() * 16)
+        config = PrepareConfig(min_item_interactions=1, min_user_length=1, salt_file=str(tmp_path / name))
+        stores.append(prepare(open_source("tables", **plain_log), tmp_path / f"store-{name}", config, progress=False))
+        for file in (tmp_path / f"store-{name}").rglob("*"):
+            assert not file.is_file() or name.encode() * 4 not in file.read_bytes()
+    first, second = stores
+    assert not set(first.user_ids) & set(second.user_ids)
+    assert first.split.tolist() == second.split.tolist() and first.split_hash == second.split_hash
+    assert first.items.tolist() == second.items.tolist()
+    assert first.manifest["content_hash"] == second.manifest["content_hash"]
+
+
+def test_a_salt_inside_the_store_is_refused(plain_log, tmp_path):
+    salt = tmp_path / "store" / "salt"
+    salt.parent.mkdir()
+    salt.write_bytes(b"x" * 32)
+    with pytest.raises(InputError, match="salt"):
+        prepare(open_source("tables", **plain_log), tmp_path / "store", PrepareConfig(salt_file=str(salt)))
+    assert salt.read_bytes() == b"x" * 32
+
+
+def test_same_recipe_reuses_and_any_change_rebuilds(plain_log, tmp_path):
+    out, salt = tmp_path / "store", tmp_path / "salt"
+    salt.write_bytes(b"a" * 32)
+
+    def run(**changes):
+        config = PrepareConfig(min_item_interactions=1, min_user_length=1, **changes)
+        return prepare(open_source("tables", **plain_log), out, config, progress=False)
+
+    def made():
+        return (out / "manifest.json").stat().st_mtime_ns
+
+    run()
+    before = made()
+    run()
+    assert made() == before
+    seeds = {run(split_seed=seed).split_hash for seed in range(4)}
+    assert len(seeds) > 1
+    run(salt_file=str(salt))
+    before = made()
+    run(salt_file=str(salt))
+    assert made() == before
+    salt.write_bytes(b"b" * 32)
+    run(salt_file=str(salt))
+    assert made() != before
+    before = made()
+    with plain_log["interactions"].open("a") as file:
+        file.write("user-0,i0,99999\n")
+    assert len(run(salt_file=str(salt)).items) == 81
+    assert made() != before
+
+
+def test_a_damaged_store_is_built_anew(plain_log, tmp_path):
+    out = tmp_path / "store"
+    first = prepare(open_source("tables", **plain_log), out, ALL, progress=False)
+    content = first.manifest["content_hash"]
+    os.truncate(out / "users.arrow", 10)
+    assert prepare(open_source("tables", **plain_log), out, ALL, progress=False).manifest["content_hash"] == content
+    (out / "manifest.json").unlink()
+    assert prepare(open_source("tables", **plain_log), out, ALL, progress=False).manifest["content_hash"] == content
+
+
+def test_a_foreign_folder_or_file_is_never_replaced(plain_log, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="thesis.tex"):
+        prepare(open_source("tables", **plain_log), tmp_path / "mine", ALL)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        prepare(open_source("tables", **plain_log), tmp_path / "file", ALL)
+
+
+def test_threads_do_not_change_a_byte(tmp_path):
+    hashes = set()
+    before = pa.cpu_count()
+    try:
+        for threads in (1, 4):
+            pa.set_cpu_count(threads)
+            source = open_source("synthetic", users=50, items=60, mean_length=30.0, categories=6)
+            hashes.add(prepare(source, tmp_path / str(threads), progress=False).manifest["content_hash"])
+    finally:
+        pa.set_cpu_count(before)
+    assert len(hashes) == 1
+
+
+def test_a_failed_run_leaves_nothing(plain_log, tmp_path):
+    impossible = PrepareConfig(min_item_interactions=1000)
+    with pytest.raises(InputError, match="items with fewer than 1000 interactions"):
+        prepare(open_source("tables", **plain_log), tmp_path / "out" / "store", impossible, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_killed_at_any_moment_the_same_command_gives_the_same_store(tmp_path):
+    options = {"users": 2000, "items": 500, "mean_length": 60.0}
+    script = (
+        "from uqabench.data import open_source, prepare; print('ready', flush=True);"
+        f"prepare(open_source('synthetic', **{options}), {str(tmp_path / 'killed')!r}, progress=False)"
+    )
+    start = time.monotonic()
+    whole = prepare(open_source("synthetic", **options), tmp_path / "whole", progress=False)
+    took = time.monotonic() - start
+    for share in (0.5, 0.95):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(share * took)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "killed").exists():
+            InteractionStore.open(tmp_path / "killed")
+    (tmp_path / ".killed.partial-left").mkdir()
+    again = prepare(open_source("synthetic", **options), tmp_path / "killed", progress=False)
+    assert again.manifest["content_hash"] == whole.manifest["content_hash"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".killed")] == []
+
+
+def test_exclusion_lists_are_read_and_their_content_stays_out(plain_log, tmp_path):
+    (tmp_path / "banned.txt").write_text("i1\n\n i2 \n")
+    ids = read_ids(tmp_path / "banned.txt")
+    assert ids == ["i1", "i2"]
+    config = PrepareConfig(min_item_interactions=1, min_user_length=1, exclude_items=ids)
+    store = prepare(open_source("tables", **plain_log), tmp_path / "store", config, progress=False)
+    assert "i1" not in store.catalogue.item_ids and "i3" in store.catalogue.item_ids
+    assert store.manifest["config"]["exclude_items"]["count"] == 2
+    assert '"i1"' not in json.dumps(store.manifest)
+    with pytest.raises(InputError, match="nothing.txt"):
+        read_ids(tmp_path / "nothing.txt")
+
+
+def test_unknown_sources_and_options():
+    with pytest.raises(InputError, match="no source 'amazon': choose one of completejourney"):
+        open_source("amazon")
+    with pytest.raises(InputError, match="'synthetic' has no option 'user'"):
+        open_source("synthetic", user=3)
+
+
+def test_an_unwritable_place(plain_log, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="write"):
+        prepare(open_source("tables", **plain_log), tmp_path / "file" / "store", ALL, progress=False)

@@ -57,11 +57,10 @@ def replace_folder(new: Path, path: Path) -> None:
         os.rename(new, path)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary folders and files that killed runs left in `folder`."""
-    for leftover in folder.glob(".*"):
-        if ".partial-" in leftover.name or ".old-" in leftover.name:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+def sweep(path: Path) -> None:
+    """Remove the temporary folders and files that killed writers of `path` left beside it."""
+    for leftover in [*path.parent.glob(f".{path.name}.partial-*"), *path.parent.glob(f".{path.name}.old-*")]:
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

@@ -26,7 +26,7 @@ _BACKENDS = Operator(
         "eager": partial(_registered, is_native=False),
         "native": partial(_registered, is_native=True),
     },
-    default={"cpu": "eager", "cuda": "eager"},
+    default={"cpu": "native", "cuda": "eager"},
     dtypes={"native": (torch.float32,)},
 )
 
@@ -47,8 +47,7 @@ def hstu_attention(
 
     The sum runs over the tokens of i's own sequence; there is no softmax, and the divisor is `max_len` whatever the
     sequence's length (HSTU paper, equation 3 and section 3.1). The L x L scores never exist as a whole and are
-    computed again for the gradient; second derivatives are not available. The native kernel serves the forward pass;
-    gradients are plain torch on every backend.
+    computed again for the gradient; second derivatives are not available.
 
     Args:
         q, k: (T, H, Dqk), floating, one dtype; rows may be strided, the last dimension not.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 _LARGEST = 2**63 - 1
+# Buckets 0 .. 145 are those that an int64 gap reaches.
+MOST_BUCKETS = 146
 
 
 @cache

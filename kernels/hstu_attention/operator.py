@@ -44,27 +44,38 @@ def hstu_attention_backward(
     timestamps: Tensor | None,
     max_len: int,
     scale: float,
+    is_native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and the two tables (empty where a table is absent)."""
     settings = Settings(offsets, max_len, scale, position_bias, time_bias, timestamps)
-    return eager.backward(grad, q, k, v, settings)
+    return (native if is_native else eager).backward(grad, q, k, v, settings)
 
 
 @hstu_attention_backward.register_fake
-def _(grad, q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale):
+def _(grad, q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, is_native):
     tables = (q.new_empty(0 if table is None else table.shape[0]) for table in (position_bias, time_bias))
     return (*(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)), *tables)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.max_len, ctx.scale, _ = inputs
+    *tensors, ctx.max_len, ctx.scale, ctx.is_native = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx, grad):
     q, k, v, offsets, position_bias, time_bias, timestamps = ctx.saved_tensors
     dq, dk, dv, position, time = torch.ops.uqabench.hstu_attention_backward(
-        grad.contiguous(), q, k, v, offsets, position_bias, time_bias, timestamps, ctx.max_len, ctx.scale
+        grad.contiguous(),
+        q,
+        k,
+        v,
+        offsets,
+        position_bias,
+        time_bias,
+        timestamps,
+        ctx.max_len,
+        ctx.scale,
+        ctx.is_native,
     )
     tables = (None if position_bias is None else position, None if time_bias is None else time)
     return dq, dk, dv, None, *tables, None, None, None, None

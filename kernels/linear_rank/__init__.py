@@ -7,11 +7,16 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_indices, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["linear_rank"]
 
-_BACKENDS = Operator("linear_rank", backends={"reference": reference.linear_rank, "eager": eager.linear_rank})
+_BACKENDS = Operator(
+    "linear_rank",
+    backends={"reference": reference.linear_rank, "eager": eager.linear_rank, "native": native.linear_rank},
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:

@@ -72,6 +72,11 @@ def test_manifest_counts_and_table(plain_log, tmp_path):
         assert steps["as read"][name] + removed == steps["kept"][name]
 
 
+def test_a_store_made_by_hand_has_no_report(ragged_store):
+    with pytest.raises(InputError, match="no report"):
+        describe(ragged_store)
+
+
 def test_no_raw_user_id_is_written(plain_log, tmp_path):
     with plain_log["interactions"].open("a") as file:
         file.write("user-3,i1,yesterday\nuser-4,i99,5\n")

@@ -240,6 +240,13 @@ def test_truncated_files_are_named(tmp_path, write_log, share):
         read(**{**files, "interactions": tmp_path / "clicks.csv.gz"})
 
 
+def test_a_header_alone_is_an_empty_log(write_log, tmp_path):
+    log, rejections = read(**write_log([], ITEMS))
+    assert len(log.users) == 0 and log.read == (0, 0, 0) and rejections.summary() == {}
+    with pytest.raises(InputError, match="no usable interaction .rows rejected: none"):
+        prepare(open_source("tables", **write_log([], ITEMS)), tmp_path / "store", ALL, progress=False)
+
+
 def test_nested_columns_and_too_many_actions(tmp_path):
     things = write_parquet(tmp_path / "things.parquet", item=["a"])
     nested = write_parquet(tmp_path / "nested.parquet", user=[["u"]], item=["a"])

@@ -37,7 +37,7 @@ def embed_one(tower: ItemTower, catalogue: Catalogue, item: int) -> torch.Tensor
 @pytest.fixture(params=INPUTS)
 def tower(request: pytest.FixtureRequest, catalogue: Catalogue) -> ItemTower:
     torch.manual_seed(0)
-    return ItemTower(catalogue, 12, inputs=request.param, item_dim=16, side_dim=8, init_std=1.0)
+    return ItemTower(catalogue, 12, inputs=request.param, item_dim=16, side_dim=8)
 
 
 def test_equals_a_loop_over_items(tower: ItemTower, catalogue: Catalogue) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from uqabench.data.catalogue import Catalogue
 from uqabench.encoders import (
     PRESET_NAMES,
     PRESETS,
@@ -17,6 +18,7 @@ from uqabench.encoders import (
     Mamba4RecConfig,
     SASRecConfig,
     TrmPPConfig,
+    UserEncoder,
     UserEncoderConfig,
     build_encoder,
 )
@@ -121,25 +123,41 @@ def test_trmpp_at_table_5_sizes(layers: int, width: int, heads: int, inner: int)
     assert parameters(encoder) == layers * (4 * width**2 + 3 * inner * width + 2 * width)
 
 
+def assert_gaussian(values: torch.Tensor, std: float, what: str) -> None:
+    z = values.detach() / std
+    assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05, what
+    assert 2.7 < z.pow(4).mean() < 3.3, what  # the kurtosis of a Gaussian is 3, of a uniform law 1.8
+
+
 def initial_std(name: str, key: str) -> float:
     if "dt_proj" in key:
         return 8**-0.5  # rank 128 / 16
-    return 0.02 / 2 if name == "trm++" and (".out." in key or ".down." in key) else 0.02
+    if name == "trm++" and (".out." in key or ".down." in key):
+        return 0.03 / 2  # divided by sqrt(2 layers)
+    return 0.02 if "position_embedding" in key else 0.03
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_gaussian_initialisation(name: str) -> None:
     torch.manual_seed(0)
     matrices = 0
-    for key, p in build_encoder(name, "demo").named_parameters():
+    for key, p in build_encoder(name, "demo", init_std=0.03).named_parameters():
         if p.ndim == 2 and "A_log" not in key and "conv" not in key:
             matrices += 1
-            z = p.detach() / initial_std(name, key)
-            assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05, key
-            assert 2.7 < z.pow(4).mean() < 3.3, key  # the kurtosis of a Gaussian is 3, of a uniform law 1.8
+            assert_gaussian(p, initial_std(name, key), key)
         elif "norm" in key and key.endswith("weight"):
             assert (p == 1).all(), key
     assert matrices >= 4
+
+
+def test_gaussian_initialisation_around_the_encoder(catalogue: Catalogue) -> None:
+    torch.manual_seed(0)
+    config = UserEncoderConfig("trm++", "tiny", {"width": 256}, item_dim=512, side_dim=512)
+    user = UserEncoder.build(config, catalogue)
+    assert_gaussian(user.item_weight, 0.02, "item table")
+    assert_gaussian(user.tower.token_table.weight, 0.02, "token table")
+    assert_gaussian(user.tower.project.weight, (8 * 512) ** -0.5, "project")
+    assert_gaussian(user.score_head.weight, 256**-0.5, "score head")
 
 
 @pytest.mark.parametrize("name", ["mamba4rec", "mamba2"])

@@ -192,7 +192,7 @@ def _manifest(
     recipe: dict[str, Any],
     rejections: Rejections,
 ) -> dict[str, Any]:
-    return {
+    manifest = {
         **recipe,
         "recipe_hash": hash_json(recipe),
         "notes": source.notes,
@@ -205,6 +205,7 @@ def _manifest(
         "removals": [asdict(removal) for removal in log.removals],
         "rejected": rejections.summary(),
     }
+    return {**manifest, "report": _report(manifest)}
 
 
 def _sizes(store: InteractionStore, split: str) -> dict[str, Any]:
@@ -225,10 +226,15 @@ def _sizes(store: InteractionStore, split: str) -> dict[str, Any]:
 def describe(store: InteractionStore) -> list[dict[str, Any]]:
     """Rows of the before/after table: the log as read, what each rule removed, the store and the two sides.
 
-    Every row has "step", "users", "items", "interactions"; rows of sizes also mean, median and maximum length.
-    Rules that removed nothing are left out.
+    Every row has "step", "users", "items", "interactions"; the last three also mean, median and maximum length.
+    Rules that removed nothing are left out. Raises InputError for a store that `prepare` did not write.
     """
-    manifest = store.manifest
+    if "report" not in store.manifest:
+        raise InputError("The store holds no report of how it was made: describe one that `prepare` wrote.")
+    return store.manifest["report"]
+
+
+def _report(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [{"step": "as read", **manifest["counts"]["read"]}]
     for removal in manifest["removals"]:
         toll = {name: -removal[name] for name in _COUNTED}

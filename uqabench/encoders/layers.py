@@ -9,7 +9,6 @@ from uqabench.errors import InputError
 from uqabench.kernels import layer_norm, rms_norm
 from uqabench.kernels.checks import host_lengths
 
-
 EMBEDDING_STD = 0.02
 """Standard deviation with which embedding tables start, at any width."""
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.store import InteractionStore
-from uqabench.errors import RunError
-from uqabench.questions.generate import history_items
+from uqabench.errors import InputError, RunError
 from uqabench.questions.kinds import ASKED, KINDS, OPTIONS
 from uqabench.questions.questions import QuestionSet
+from uqabench.questions.render import history_items
 from uqabench.questions.tables import equal_texts
 
 UNIFORM_SEED = 20250219
@@ -32,17 +32,13 @@ def predict_uniform(
     return rng.integers(0, OPTIONS, len(questions)).astype(np.int8)
 
 
-def predict_majority(
-    questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet
-) -> np.ndarray:
+def predict_majority(questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet) -> np.ndarray:
     """The option that was most often the right answer to training questions of the same kind and attribute."""
     frequency = _answer_frequencies(train_questions)
     return _best(questions, lambda i, option: frequency[_asked(questions, i)][option])
 
 
-def predict_popularity(
-    questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet
-) -> np.ndarray:
+def predict_popularity(questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet) -> np.ndarray:
     """The option with the most interactions by training users (lists: in sum); counts have none and go by training."""
     popularity = []
     for codes, attribute in zip(equal_texts(store.catalogue), ASKED, strict=True):
@@ -60,10 +56,10 @@ def predict_popularity(
 
 
 def predict_seen_option(
-    questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet
+    questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, seed: int = UNIFORM_SEED
 ) -> np.ndarray:
     """The option that occurs most in the history (lists: in sum); counts occur nowhere and are drawn uniformly."""
-    guesses = predict_uniform(questions, store, train_questions)
+    guesses = predict_uniform(questions, store, train_questions, seed)
     codes = equal_texts(store.catalogue)
     counts: dict[tuple[int, int, int], Counter[int]] = {}
 
@@ -79,9 +75,7 @@ def predict_seen_option(
     return guesses
 
 
-def predict_oracle(
-    questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet
-) -> np.ndarray:
+def predict_oracle(questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet) -> np.ndarray:
     """The right answer, worked out anew from the texts of h (and of s[cut] for ip and ap); it must score 100.
 
     Raises RunError naming the question for which no option or several are right: set and store do not belong together.
@@ -98,19 +92,30 @@ def predict_oracle(
         ]
         if len(right) != 1:
             raise RunError(
-                f"Question {i} has {len(right)} right options: these questions were not made from this interaction store."
+                f"Question {i} has {len(right)} right options: these questions were not made from this store."
             )
         guesses[i] = right[0]
     return guesses
 
 
-BASELINES: dict[str, Callable[[QuestionSet, InteractionStore, QuestionSet], np.ndarray]] = {
+BASELINES: dict[str, Callable[..., np.ndarray]] = {
     "uniform": predict_uniform,
     "majority": predict_majority,
     "popularity": predict_popularity,
     "seen-option": predict_seen_option,
     "oracle": predict_oracle,
 }
+
+
+def predict(
+    name: str, questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, seed: int = UNIFORM_SEED
+) -> np.ndarray:
+    """Letters' places int8 (Q,) of the baseline called `name`; `seed` serves those that draw."""
+    if name not in BASELINES:
+        raise InputError(f"There is no baseline '{name}': choose from {', '.join(BASELINES)}.")
+    if name in ("uniform", "seen-option"):
+        return BASELINES[name](questions, store, train_questions, seed)
+    return BASELINES[name](questions, store, train_questions)
 
 
 def true_answer(questions: QuestionSet, store: InteractionStore, i: int) -> list[Any] | None:

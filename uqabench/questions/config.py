@@ -28,7 +28,7 @@ class QuestionConfig:
     min_history: int = 20
     recent_window: int = 10
     cuts_per_user: int = 3
-    extra_cuts: int = 6
+    extra_cuts: int = 16
     seed: int = 0
     max_attempts: int = 32
 
@@ -44,7 +44,8 @@ class QuestionConfig:
                 raise InputError(f"mix.{name} is {weight}: without n_questions the mix holds counts, whole numbers.")
         if sum(self.mix.values()) == 0:
             raise InputError("mix asks for no questions: give at least one sub-task a weight above zero.")
-        least = {"history": 4, "min_history": 4, "recent_window": 1, "cuts_per_user": 1, "extra_cuts": 0, "max_attempts": 1, "seed": 0}
+        least = {"history": 4, "min_history": 4, "recent_window": 1, "cuts_per_user": 1, "max_attempts": 1}
+        least |= {"extra_cuts": 0, "seed": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least {bound}.")

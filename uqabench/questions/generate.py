@@ -11,7 +11,7 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.questions.config import QuestionConfig, QuestionReport
 from uqabench.questions.core.context import Context
-from uqabench.questions.core.histories import choose_cuts
+from uqabench.questions.core.entries import choose_cuts
 from uqabench.questions.kinds import ASKED, KINDS, SUBTASKS
 from uqabench.questions.pools import build_pools, empty_pools
 from uqabench.questions.questions import QuestionSet
@@ -19,11 +19,6 @@ from uqabench.questions.selection import Selection
 from uqabench.questions.tables import basket_starts, build_values, equal_texts
 
 _CUT_SALT, _ORDER_SALT, _EXTRA_SALT = 11, 12, 13
-
-
-def history_items(store: InteractionStore, user: int, cut: int, n: int) -> np.ndarray:
-    """int32: the items that a question at `cut` is about, h = s[max(0, cut - n):cut]."""
-    return store.sequence(user)[max(0, cut - n) : cut]
 
 
 def generate(
@@ -48,9 +43,10 @@ def generate(
     wanted = [name for name in SUBTASKS if config.mix.get(name, 0) > 0]
     report = QuestionReport(left_out=[name for name in wanted if name not in possible])
     chosen: list[Selection] = []
-    with ThreadPoolExecutor(threads or numba.get_num_threads()) as pool:
+    workers = threads or numba.get_num_threads()
+    with ThreadPoolExecutor(workers) as pool:
         for name, count in counts.items():
-            selection = Selection(context, SUBTASKS.index(name), users[order], cuts[order], config, pool)
+            selection = Selection(context, SUBTASKS.index(name), users[order], cuts[order], config, pool, workers)
             # Whoever missed the last sub-task's final turn is first in the next one's.
             order = np.roll(order, -selection.run(count)) if len(users) else order
             if len(selection.taken) < count:

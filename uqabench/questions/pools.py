@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from uqabench.questions.core.context import Context
-from uqabench.questions.core.histories import choose_cuts
-from uqabench.questions.core.interest import IT, LI, SI, WAYS, right_answers
-from uqabench.questions.core.rng import keyed_state
+from uqabench.questions.core.entries import choose_cuts, right_answers
+from uqabench.questions.core.interest import IT, LI, SI, WAYS
 from uqabench.questions.kinds import LONGEST_ANSWER
 
 HISTORIES = 20_000
@@ -19,7 +18,7 @@ LARGE_CLASS = 8
 NO_CHANGE_SHARE = 0.08
 """Unchanged interests are thinned to this share of all paths; the limit that generation enforces is one in ten."""
 
-_CUT_SALT, _THIN_SALT, _USER_SALT = 101, 102, 103
+_CUT_SALT, _USER_SALT, _THIN_SALT = 101, 102, 103
 
 
 class Pools(NamedTuple):
@@ -53,9 +52,7 @@ def build_pools(context: Context, train_users: np.ndarray, cuts_per_user: int) -
     rng = np.random.Generator(np.random.Philox(key=[seed, _USER_SALT]))
     users = np.sort(rng.permutation(train_users)[:HISTORIES])
     per_user = max(cuts_per_user, min(CUTS_PER_USER, -(-HISTORIES // max(1, len(users)))))
-    cuts = choose_cuts(
-        context.starts, context.offsets, users, context.min_history, per_user, context.seed, _CUT_SALT
-    )
+    cuts = choose_cuts(context.starts, context.offsets, users, context.min_history, per_user, context.seed, _CUT_SALT)
     owners = np.repeat(users, per_user)[cuts.ravel() >= 0]
     cuts = cuts.ravel()[cuts.ravel() >= 0].astype(np.int64)
     pools = empty_pools()
@@ -95,8 +92,7 @@ def _thin(lengths: np.ndarray, seed: int, attribute: int) -> float:
     unchanged = np.flatnonzero(lengths == 1)
     changed = int((lengths > 1).sum())
     keep = min(1.0, NO_CHANGE_SHARE / (1 - NO_CHANGE_SHARE) * changed / max(1, len(unchanged)))
-    state = keyed_state(np.uint64(seed), _THIN_SALT, attribute, 0, 0)
-    rng = np.random.Generator(np.random.Philox(key=[int(state[0]), 0]))
+    rng = np.random.Generator(np.random.Philox(key=[seed, _THIN_SALT + attribute]))
     lengths[unchanged[rng.random(len(unchanged)) >= keep]] = 0
     return keep
 

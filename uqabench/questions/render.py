@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.questions.kinds import IT_PATH, KINDS, OPTIONS
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.templates import Language, load_templates
+from uqabench.questions.templates import Language, Templates
 
 LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
 class RenderedQuestion:
-    """A question in words: its text, its four options, and an instruction (empty where none is needed)."""
+    """A question in words: its text, its four options, and an instruction (empty where none is needed).
+
+    option_line and cue are the language's words for a lettered option and for "answer now".
+    """
 
     question: str
     options: list[str]
     instruction: str
+    option_line: str
+    cue: str
+
+
+def history_items(store: InteractionStore, user: int, cut: int, n: int) -> np.ndarray:
+    """int32: the items that a question at `cut` is about, h = s[max(0, cut - n):cut]."""
+    return store.sequence(user)[max(0, cut - n) : cut]
 
 
 def render(
@@ -28,9 +41,9 @@ def render(
     i: int,
     catalogue: Catalogue,
     lang: str = "en",
-    templates: Mapping[str, Language] | None = None,
+    templates: Templates | None = None,
 ) -> RenderedQuestion:
-    """Question `i` in words. `templates`: of `load_templates`; the built-in ones by default.
+    """Question `i` in words; `templates`: the built-in ones by default.
 
     Raises InputError for a language without templates, or a code that the catalogue does not have.
     """
@@ -42,7 +55,8 @@ def render(
         **_placeholders(questions, i, catalogue, language)
     )
     options = [_option(questions.option(i, place), kind, attribute, catalogue, language) for place in range(OPTIONS)]
-    return RenderedQuestion(text, options, language.instructions[kind])
+    words = language.words
+    return RenderedQuestion(text, options, language.instructions[kind], words["option"], words["answer"])
 
 
 def render_item(
@@ -50,7 +64,7 @@ def render_item(
     item: int,
     attributes: Sequence[str] | None = None,
     lang: str = "en",
-    templates: Mapping[str, Language] | None = None,
+    templates: Templates | None = None,
 ) -> str:
     """One item as one line, "title | category | brand | shop": the values verbatim, those it lacks left out.
 
@@ -65,18 +79,16 @@ def render_item(
     return separator.join(catalogue.text(name, code) for name, code in coded if code >= 0)
 
 
-def format_question(
-    rendered: RenderedQuestion, lang: str = "en", templates: Mapping[str, Language] | None = None
-) -> str:
+def format_question(rendered: RenderedQuestion) -> str:
     """One user message: the question (and instruction), an option a line with its letter, and the cue to answer."""
-    words = _language(lang, templates).words
     head = " ".join(part for part in (rendered.question, rendered.instruction) if part)
-    lines = [words["option"].format(letter=letter, text=t) for letter, t in zip(LETTERS, rendered.options, strict=True)]
-    return "\n".join([head, *lines, words["answer"]])
+    lettered = zip(LETTERS, rendered.options, strict=True)
+    lines = [rendered.option_line.format(letter=letter, text=text) for letter, text in lettered]
+    return "\n".join([head, *lines, rendered.cue])
 
 
-def _language(lang: str, templates: Mapping[str, Language] | None) -> Language:
-    known = load_templates() if templates is None else templates
+def _language(lang: str, templates: Templates | None) -> Language:
+    known = (Templates.load() if templates is None else templates).languages
     if lang not in known:
         raise InputError(f"There are no templates in language '{lang}': choose from {', '.join(known)}.")
     return known[lang]

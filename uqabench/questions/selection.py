@@ -1,4 +1,4 @@
-"""Which candidates become questions: evenly over users, no question twice, right answers at every place equally often."""
+"""Which candidates become questions: evenly over users, none twice, right answers at every place equally often."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from uqabench.questions.config import QuestionConfig
-from uqabench.questions.core.attempts import run_attempts
 from uqabench.questions.core.context import ACCEPTED, REASONS, Context, Records, empty_records
+from uqabench.questions.core.entries import run_attempts
 from uqabench.questions.kinds import IT_PATH, OPTIONS
 
 BATCH = 12
@@ -42,9 +42,17 @@ class Selection:
     """
 
     def __init__(
-        self, context: Context, subtask: int, users: np.ndarray, cuts: np.ndarray, config: QuestionConfig, pool: Executor
+        self,
+        context: Context,
+        subtask: int,
+        users: np.ndarray,
+        cuts: np.ndarray,
+        config: QuestionConfig,
+        pool: Executor,
+        workers: int,
     ) -> None:
-        """`users` (n,) in the order in which they take turns; `cuts` int32 (n, cuts_per_user + extra_cuts), -1: none."""
+        """users (n,) in the order in which they take turns; cuts int32 (n, cuts_per_user + extra_cuts), -1: none."""
+        self.workers = workers
         self.context, self.subtask, self.users, self.cuts, self.pool = context, subtask, users, cuts, pool
         self.per_cut = config.max_attempts
         self.main = (cuts[:, : config.cuts_per_user] >= 0).sum(axis=1)
@@ -142,7 +150,7 @@ class Selection:
     def _attempt(self, users: np.ndarray, cuts: np.ndarray, attempts: np.ndarray) -> Records:
         """Candidates in threads: each is its own, so how they are shared out changes nothing."""
         records = empty_records(len(users))
-        workers = self.pool._max_workers if len(users) >= 1024 else 1  # type: ignore[attr-defined]
+        workers = self.workers if len(users) >= 1024 else 1
         bounds = np.linspace(0, len(users), workers + 1).astype(int)
         jobs = []
         for lo, hi in zip(bounds[:-1], bounds[1:], strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 
 from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
-from uqabench.questions.core.histories import count_next_items
+from uqabench.questions.core.entries import count_next_items
 from uqabench.questions.kinds import ASKED
 
 

@@ -13,9 +13,9 @@ import yaml
 
 from uqabench.config import merge
 from uqabench.errors import InputError
+from uqabench.files import hash_json
 from uqabench.questions.kinds import ASKED, KIND_INDEX, KINDS
 
-LANGUAGES = ("en", "zh")
 _NEEDED = {
     "df_last": [{"attribute"}, {"recency", "k"}],
     "df_nth": [{"attribute"}, {"ordinal", "n"}],
@@ -62,35 +62,52 @@ class Language:
     phrasings: list[list[str]]
 
 
-def load_templates(path: Path | str | None = None) -> dict[str, Language]:
-    """The built-in templates, with the user's file laid over them.
+@dataclass(frozen=True)
+class Templates:
+    """All languages by name, and the SHA-256 of what they say (equal templates have equal digests)."""
 
-    Raises InputError naming the file, the language, the kind and the placeholder that do not fit.
-    """
-    if path is None:
-        return _built_in()
+    languages: dict[str, Language]
+    digest: str
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> Templates:
+        """The built-in templates, with the user's file laid over them kind by kind and word by word.
+
+        Raises InputError naming the file, the language, the kind and the placeholder that do not fit.
+        """
+        return _built_in() if path is None else _from_raw(merge(_built_in_raw(), _read(Path(path))), str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        own = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"The template file {path} does not exist.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         detail = " ".join(str(error).split())
         raise InputError(f"The template file {path} is not readable YAML: {detail}") from error
     if not isinstance(own, dict):
         raise InputError(f"The template file {path} holds no languages: write `en:` or `zh:` and kinds below it.")
-    return _check(merge(_built_in_raw(), own), f"{path}")
+    return own
 
 
 @lru_cache(maxsize=1)
 def _built_in_raw() -> dict[str, Any]:
-    return yaml.safe_load(resources.files("uqabench.assets").joinpath("templates.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(resources.files("uqabench").joinpath("assets/templates.yaml").read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=1)
-def _built_in() -> dict[str, Language]:
-    return _check(_built_in_raw(), "templates.yaml")
+def _built_in() -> Templates:
+    return _from_raw(_built_in_raw(), "templates.yaml")
 
 
-def _check(raw: dict[str, Any], file: str) -> dict[str, Language]:
-    return {str(name): _language(value, f"{file}: {name}") for name, value in raw.items()}
+def _from_raw(raw: dict[str, Any], file: str) -> Templates:
+    languages = {str(name): _language(value, f"{file}: {name}") for name, value in raw.items()}
+    said = {
+        name: [_plain(language.words), language.instructions, language.phrasings]
+        for name, language in languages.items()
+    }
+    return Templates(languages, hash_json(said))
 
 
 def _language(raw: Any, where: str) -> Language:
@@ -119,6 +136,11 @@ def _language(raw: Any, where: str) -> Language:
         instructions.append(instruction)
         phrasings.append(list(own))
     return Language(words, instructions, phrasings)
+
+
+def _plain(words: dict[str, Any]) -> dict[str, Any]:
+    """Words with text keys throughout: JSON has no others."""
+    return {name: {str(k): v for k, v in w.items()} if isinstance(w, dict) else w for name, w in words.items()}
 
 
 def _words(words: dict[str, Any], where: str) -> dict[str, Any]:

@@ -83,8 +83,7 @@ def build(
     """
     path = Path(path)
     key = stage_key(stage, config, inputs)
-    if path.parent.exists():
-        sweep(path.parent)
+    sweep(path)
     if (path / "manifest.json").exists():
         manifest = read_json(path / "manifest.json")
         if manifest.get("key") == key:

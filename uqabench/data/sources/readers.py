@@ -93,7 +93,7 @@ def read_rows(path: Path, mapping: Mapping[str, str], optional: frozenset[str], 
         ) from error
     numbers = np.delete(np.arange(1, len(table) + len(malformed) + 1), malformed - 1)
     rows = Rows({}, numbers, np.full(len(table), -1, np.int8), malformed)
-    texts = {column: _text(path, column, one_chunk(table[column])) for column in wanted}
+    texts = {column: _text(path, column, table[column]) for column in wanted}
     for _, bad in texts.values():
         rows.reject(bad, NOT_UTF8)
     rows.columns = {name: texts[column][0] for name, column in present.items()}
@@ -140,16 +140,17 @@ def _read_csv(path: Path, columns: list[str], encoding: str) -> tuple[pa.Table, 
     return table, np.array(malformed, np.int64)
 
 
-def _text(path: Path, name: str, column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _text(path: Path, name: str, chunked: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     """(column, bool mask of values that are not UTF-8); text is trimmed and empty text is null."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_nested(column.type):
-        raise InputError(f"{path}: column '{name}' holds {column.type} and should hold one value a row.")
-    if not _is_text(column.type):
-        return column, np.zeros(len(column), bool)
-    # A Parquet file can call any bytes a string, so both kinds are checked as bytes.
-    text, bad = tolerant(column.cast(pa.large_binary()), lambda values: values.cast(pa.large_string()))
+    if pa.types.is_dictionary(chunked.type):
+        chunked = chunked.cast(chunked.type.value_type)
+    if pa.types.is_nested(chunked.type):
+        raise InputError(f"{path}: column '{name}' holds {chunked.type} and should hold one value a row.")
+    if not _is_text(chunked.type):
+        return one_chunk(chunked), np.zeros(len(chunked), bool)
+    # A Parquet file can call any bytes a string, so both kinds are checked as bytes; large ones, because the strings
+    # of one column may exceed the 2 GiB that the small kind can address.
+    text, bad = tolerant(one_chunk(chunked.cast(pa.large_binary())), lambda values: values.cast(pa.large_string()))
     text = pc.utf8_trim_whitespace(text)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text), bad
 

@@ -51,7 +51,8 @@ def _first_is_number(column: pa.Array) -> bool:
 
 def _from_iso(values: pa.Array) -> pa.Array:
     """Arrow parses text with a zone and text without as different types; a column may mix them."""
-    zoned = pc.match_substring_regex(values, r"(?:Z|[+-]\d\d(?::?\d\d)?)$")
+    values = pc.replace_substring_regex(values, "Z$", "+00:00")  # Arrow 15 does not know the letter
+    zoned = pc.match_substring_regex(values, r"[+-]\d\d(?::?\d\d)?$")
     zoned = pc.and_(zoned, pc.match_substring(values, ":"))  # a date alone ends like a zone: 2024-01-05
     null = pa.scalar(None, values.type)
     with_zone = pc.if_else(zoned, values, null).cast(pa.timestamp("us", "UTC")).cast(pa.int64())

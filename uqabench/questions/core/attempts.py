@@ -1,21 +1,17 @@
-"""The door to the compiled code: many candidates of one sub-task."""
+"""Many candidates of one sub-task."""
 
 from __future__ import annotations
 
-from numba import njit
-
+from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.direct import direct_feature, match_feature
 from uqabench.questions.core.following import next_feature
 from uqabench.questions.core.interest import interest
 from uqabench.questions.core.rng import keyed_state
 
 
-@njit(cache=True, nogil=True)
+@inner
 def run_attempts(ctx, subtask, users, cuts, attempts, records):
-    """Make candidate (users[i], cuts[i], attempts[i]) of `subtask` (its place in SUBTASKS) into row i of `records`.
-
-    Each depends on (ctx.seed, sub-task, user, cut, attempt) alone. Histories are h = s[max(0, cut - N):cut].
-    """
+    """See `entries.run_attempts`."""
     for i in range(len(users)):
         hi = ctx.offsets[users[i]] + cuts[i]
         lo = hi - min(cuts[i], ctx.n_history)

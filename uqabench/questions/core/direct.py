@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NOT_ENOUGH, SAME, SATURATED
 from uqabench.questions.core.histories import basket_ends, gather, tally
 from uqabench.questions.core.options import finish, repeated, standing, summed
@@ -17,7 +17,7 @@ LATEST_NTH = 10
 MAX_K = 3
 
 
-@njit(cache=True, nogil=True)
+@inner
 def direct_feature(ctx, state, lo, hi, records, row):
     """df: the right answer ends (or begins) at one place of the history, wrong ones at like places of the same one.
 
@@ -67,7 +67,7 @@ def direct_feature(ctx, state, lo, hi, records, row):
     return ACCEPTED
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _beginnings(starts, n):
     """Positions of the n-th item after each beginning, the history's first, then from near to far."""
     out = np.empty(len(starts), np.int64)
@@ -79,7 +79,7 @@ def _beginnings(starts, n):
     return out[:size]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _before(ends, k, size):
     """First positions of the runs of `size` items that begin k items before an end and do not overlap, latest first."""
     out = np.empty(len(ends), np.int64)
@@ -92,13 +92,13 @@ def _before(ends, k, size):
     return out[:found]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def step_of(smallest):
     """Distance between the offered counts: 1 up to 7, then growing, so that large counts need not be exact."""
     return 1 + smallest // 8
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _smallest_option(count, level):
     """The smallest count offered when `count` is to be the level-th; -1 if no such offer exists.
 
@@ -110,9 +110,9 @@ def _smallest_option(count, level):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def match_feature(ctx, state, lo, hi, records, row):
-    """mf: counts of a value in the history, or its length; the right one's place among sorted options is drawn first."""
+    """mf: counts of a value in the history, or its length; the right one's place among the sorted is drawn first."""
     level = below(state, OPTIONS)
     length = hi - lo
     if len(ctx.asked) == 0 or chance(state, 0.15):
@@ -148,7 +148,7 @@ def match_feature(ctx, state, lo, hi, records, row):
     return ACCEPTED
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _offer(records, row, smallest, level):
     """Four counts from `smallest` on, the level-th first."""
     records.values[row, 0, 0] = smallest + step_of(smallest) * level

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, MISSING, NOT_ENOUGH
 from uqabench.questions.core.histories import count_of, gather, tally
-from uqabench.questions.core.options import finish, standing, summed
+from uqabench.questions.core.options import SPREADS, finish, spread_of, standing, summed
 from uqabench.questions.core.rng import below
 from uqabench.questions.kinds import AP_NEXT, IP_NEXT, OPTIONS
 
-SPREADS = 5
 
-
-@njit(cache=True, nogil=True)
-def _spread(ctx, base, values):
-    """How unequal four options are in training, 0..SPREADS-1: the right answer's places are balanced among equals.
-
-    At the popular end of a category the top value dwarfs its neighbours and is mostly right; balanced over all
-    questions alike, it would be right too often there and too seldom elsewhere, which a learner can tell apart.
-    """
-    least, most = np.int64(1) << 62, np.int64(0)
-    for option in range(OPTIONS):
-        count = ctx.following[base + values[option, 0]] + 1
-        least, most = min(least, count), max(most, count)
-    spread, ratio = 0, 1.5
-    while spread < SPREADS - 1 and most >= ratio * least:
-        ratio *= 1.7
-        spread += 1
-    return spread
-
-
-@njit(cache=True, nogil=True)
+@inner
 def occurrence_class(count):
     """Counts that pass for equal: 0, 1, 2 and 3 each alone, then 4-5, 6-8, 9-13, … (each half as wide as its start)."""
     if count <= 3:
@@ -44,7 +24,7 @@ def occurrence_class(count):
     return index
 
 
-@njit(cache=True, nogil=True)
+@inner
 def next_feature(ctx, state, lo, hi, title, records, row):
     """ip (`title`) or ap: four neighbours in the order of `Context.order`, all of which occur in h equally often.
 
@@ -70,13 +50,13 @@ def next_feature(ctx, state, lo, hi, title, records, row):
         enough = _seen_neighbours(ctx, ctx.base[attribute], right, level, values, counts, records.values[row])
     if not enough:
         return NOT_ENOUGH
-    group = attribute * SPREADS + _spread(ctx, ctx.base[attribute], records.values[row])
+    group = attribute * SPREADS + spread_of(summed(ctx.following, ctx.base[attribute], records.values[row]))
     popular = standing(state, summed(ctx.popularity, ctx.base[attribute], records.values[row]))
     finish(state, records, row, kind, attribute, group, level, popular)
     return ACCEPTED
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _unseen_neighbours(ctx, base, right, level, values, counts, out):
     """Write `level` values below `right` and the rest above, all absent from the history; False if there are not."""
     found = 0
@@ -93,7 +73,7 @@ def _unseen_neighbours(ctx, base, right, level, values, counts, out):
     return True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _seen_neighbours(ctx, base, right, level, values, counts, out):
     """The same among values of the history that occur as often as `right`."""
     wanted = occurrence_class(count_of(values, counts, right))
@@ -101,10 +81,7 @@ def _seen_neighbours(ctx, base, right, level, values, counts, out):
     size = 0
     for i in range(len(values)):
         place = ctx.place[base + values[i]]
-        if (
-            occurrence_class(counts[i]) == wanted
-            and ctx.group_lo[base + right] <= place < ctx.group_hi[base + right]
-        ):
+        if occurrence_class(counts[i]) == wanted and ctx.group_lo[base + right] <= place < ctx.group_hi[base + right]:
             places[size] = place
             size += 1
     places = np.sort(places[:size])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.rng import below, keyed_state
 
 
-@njit(cache=True, nogil=True)
+@inner
 def gather(table, items):
     """Codes int32 of items, of one attribute's row of `Context.codes`."""
     out = np.empty(len(items), np.int32)
@@ -17,7 +17,7 @@ def gather(table, items):
     return out
 
 
-@njit(cache=True, nogil=True)
+@inner
 def tally(codes):
     """(distinct codes ascending, their counts int64); -1 is left out."""
     ordered = np.sort(codes)
@@ -34,7 +34,7 @@ def tally(codes):
     return values[:size], counts[:size]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def count_of(values, counts, code):
     """How often `code` occurs, by the result of `tally`."""
     i = np.searchsorted(values, code)
@@ -43,7 +43,7 @@ def count_of(values, counts, code):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def dominant(codes):
     """The most frequent code; -1 without any, -2 when several are."""
     values, counts = tally(codes)
@@ -61,7 +61,7 @@ def dominant(codes):
     return np.int32(code)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def basket_ends(starts):
     """Positions e of a history at which a basket has just ended, the end of the history (always one) last."""
     out = np.empty(len(starts), np.int64)
@@ -74,13 +74,9 @@ def basket_ends(starts):
     return out[: size + 1]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def choose_cuts(starts, offsets, users, min_history, per_user, seed, salt):
-    """Cuts int32 (len(users), per_user), ascending, -1 where a user has fewer places to cut.
-
-    Places: min_history <= cut < length, where a basket begins. One is drawn from each of `per_user` equal parts of
-    a user's places.
-    """
+    """See `entries.choose_cuts`."""
     out = np.full((len(users), per_user), -1, np.int32)
     for i in range(len(users)):
         user = users[i]
@@ -99,9 +95,9 @@ def choose_cuts(starts, offsets, users, min_history, per_user, seed, salt):
     return out
 
 
-@njit(cache=True, nogil=True)
+@inner
 def count_next_items(items, starts, offsets, users, min_history, n_items):
-    """int64 (n_items,): how often an item stands at a place where a history may be cut."""
+    """See `entries.count_next_items`."""
     out = np.zeros(n_items, np.int64)
     for user in users:
         for row in range(offsets[user] + min_history, offsets[user + 1]):

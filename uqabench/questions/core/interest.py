@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NO_CHANGE, NOT_ENOUGH, SAME, TIE
 from uqabench.questions.core.histories import basket_ends, dominant, gather, tally
-from uqabench.questions.core.options import finish, repeated, standing, summed
+from uqabench.questions.core.options import SPREADS, finish, repeated, spread_of, standing, summed
 from uqabench.questions.core.rng import below, chance
 from uqabench.questions.kinds import IT_PATH, LI_TOP3, LONGEST_ANSWER, OPTIONS, SI_RECENT
 
@@ -18,7 +18,7 @@ OWN_WINDOWS = 0.6
 REVERSED = 0.35
 
 
-@njit(cache=True, nogil=True)
+@inner
 def right_answer(which, codes, window, out):
     """Write the answer (-1 padded) of LI, SI or IT for a history's codes; returns (status, length)."""
     if which == LI:
@@ -32,7 +32,7 @@ def right_answer(which, codes, window, out):
     return _path(codes, out)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _top_three(codes, out):
     values, counts = tally(codes)
     if len(values) < LONGEST_ANSWER:
@@ -53,7 +53,7 @@ def _top_three(codes, out):
     return ACCEPTED, LONGEST_ANSWER
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _path(codes, out):
     length = 0
     for third in range(3):
@@ -66,9 +66,9 @@ def _path(codes, out):
     return ACCEPTED, length
 
 
-@njit(cache=True, nogil=True)
+@inner
 def right_answers(ctx, which, attribute, users, cuts, values, lengths):
-    """Answers of many histories into values int32 (n, 3) and lengths int8 (n,); 0 where there is none."""
+    """See `entries.right_answers`."""
     for i in range(len(users)):
         hi = ctx.offsets[users[i]] + cuts[i]
         lo = hi - min(cuts[i], ctx.n_history)
@@ -79,7 +79,7 @@ def right_answers(ctx, which, attribute, users, cuts, values, lengths):
             lengths[i] = length
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _compare(a, b):
     for c in range(LONGEST_ANSWER):
         if a[c] != b[c]:
@@ -87,7 +87,7 @@ def _compare(a, b):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _bound(ctx, lo, hi, answer, after):
     """First row of the sorted pool at (`after`: past) the answer."""
     while lo < hi:
@@ -100,14 +100,14 @@ def _bound(ctx, lo, hi, answer, after):
     return lo
 
 
-@njit(cache=True, nogil=True)
+@inner
 def pool_frequency(ctx, which, attribute, answer):
     """How many training histories in the pool have this answer."""
     lo, hi = ctx.pool_bounds[which, attribute]
     return _bound(ctx, lo, hi, answer, True) - _bound(ctx, lo, hi, answer, False)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def interest(ctx, state, lo, hi, which, records, row):
     """li, si or it. Wrong options follow the law of right ones, so the four are exchangeable to one who has no history:
 
@@ -146,11 +146,12 @@ def interest(ctx, state, lo, hi, which, records, row):
     kind = LI_TOP3 if which == LI else (SI_RECENT if which == SI else IT_PATH)
     if which == SI:
         records.params[row, 0] = ctx.window
-    finish(state, records, row, kind, attribute, attribute, level, popular)
+    group = 2 * (attribute * SPREADS + spread_of(frequency)) + (which == IT and lengths.min() == 1)
+    finish(state, records, row, kind, attribute, group, level, popular)
     return ACCEPTED
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _from_pool(ctx, state, which, attribute, values, lengths):
     way = 0 if which == SI else below(state, WAYS)
     start, large, end = ctx.class_bounds[which, attribute, way]
@@ -172,7 +173,7 @@ def _from_pool(ctx, state, which, attribute, values, lengths):
     return ACCEPTED
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _own_windows(ctx, state, codes, starts, values):
     """Dominant values of three other windows that end with a basket, before the recent window begins."""
     ends = basket_ends(starts)
@@ -189,7 +190,7 @@ def _own_windows(ctx, state, codes, starts, values):
     return ACCEPTED
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _reversals(ctx, state, attribute, values, lengths):
     """Option 1 the right path reversed, 2 another path, 3 that one reversed."""
     start, _, end = ctx.class_bounds[IT, attribute, 0]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.rng import below
 from uqabench.questions.kinds import LONGEST_ANSWER, OPTIONS, PHRASING_CYCLE
 
+SPREADS = 5
 
-@njit(cache=True, nogil=True)
+
+@inner
 def repeated(values):
     """Whether two rows of (4, 3) padded lists are equal."""
     for i in range(OPTIONS):
@@ -23,7 +25,7 @@ def repeated(values):
     return False
 
 
-@njit(cache=True, nogil=True)
+@inner
 def summed(flat, base, values):
     """int64 (4,): the sum of a flat per-value quantity over each option's codes."""
     out = np.zeros(OPTIONS, np.int64)
@@ -34,7 +36,7 @@ def summed(flat, base, values):
     return out
 
 
-@njit(cache=True, nogil=True)
+@inner
 def standing(state, keys):
     """Place 0..3 of option 0 by keys int64 (4,); equals are ordered at random."""
     less, equal = 0, 0
@@ -44,7 +46,22 @@ def standing(state, keys):
     return less + below(state, equal + 1)
 
 
-@njit(cache=True, nogil=True)
+@inner
+def spread_of(counts):
+    """How unequal the training counts of four options are, 0..SPREADS-1.
+
+    The right answer's places are balanced among questions of like spread. Where one option dwarfs the others (the top
+    of a category, an unchanged interest) it is mostly right; balanced over all questions alike, it would be right too
+    often there and too seldom elsewhere, which a learner can tell apart.
+    """
+    spread, ratio = 0, 1.5
+    while spread < SPREADS - 1 and counts.max() + 1 >= ratio * (counts.min() + 1):
+        ratio *= 1.7
+        spread += 1
+    return spread
+
+
+@inner
 def finish(state, records, row, kind, attribute, group, level, popular):
     """Fill in what is common to all candidates, and give the options, right one first so far, their letters."""
     records.kind[row] = kind

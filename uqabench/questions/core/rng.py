@@ -6,7 +6,8 @@ Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 201
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from uqabench.questions.core.compiled import inner
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -14,7 +15,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def mix64(x):
     """SplitMix64's finaliser: a bijection of uint64."""
     x = (x ^ (x >> _S30)) * _FIRST
@@ -22,7 +23,7 @@ def mix64(x):
     return x ^ (x >> _S31)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def keyed_state(seed, salt, user, cut, attempt):
     """A fresh uint64 (1,) state for integer keys."""
     state = np.empty(1, np.uint64)
@@ -33,14 +34,14 @@ def keyed_state(seed, salt, user, cut, attempt):
     return state
 
 
-@njit(cache=True, nogil=True)
+@inner
 def below(state, n):
     """Uniform int64 in 0..n-1 for 1 <= n < 2**32 (its bias is below n / 2**32)."""
     state[0] += _GOLDEN
     return np.int64(((mix64(state[0]) >> _S32) * np.uint64(n)) >> _S32)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def chance(state, p):
     """True with probability p."""
     return below(state, 1 << 30) < p * (1 << 30)

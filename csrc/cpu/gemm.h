@@ -1,0 +1,111 @@
+// Register-blocked products of small fp32 matrices, and their packing. No include guard: see simd.h, included before.
+//
+// Matrices are packed in *column panels*: panel p holds columns [p * panel, (p + 1) * panel), row after row, the last
+// panel padded with zeros. One packed copy serves as the left factor (entries broadcast) and as the right (vectors).
+
+namespace uqabench::UQ_ISA {
+
+constexpr int panel = 2 * lanes;              // columns a panel and a register block: two vectors
+constexpr int block = UQ_LANES == 16 ? 8 : 4;  // rows a register block: 2 * block sums fit the registers
+
+constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// A block of `Rows` x `panel` sums.
+template <int Rows>
+struct Sums {
+  Floats value[Rows][2] = {};
+
+  UQ_INLINE void load_from(const float* c) {
+    for (int r = 0; r < Rows; ++r) {
+      value[r][0] = load(c + r * panel);
+      value[r][1] = load(c + r * panel + lanes);
+    }
+  }
+
+  UQ_INLINE void store_to(float* c) const {
+    for (int r = 0; r < Rows; ++r) {
+      store(c + r * panel, value[r][0]);
+      store(c + r * panel + lanes, value[r][1]);
+    }
+  }
+
+  // += a (Rows x depth; entry (r, k) at a[r * a_row + k * a_depth]) times b (depth x panel, rows `panel` apart).
+  // Every sum adds its terms in the order of k.
+  UQ_INLINE void add_product(int64_t depth, const float* a, int64_t a_row, int64_t a_depth, const float* b) {
+    for (int64_t k = 0; k < depth; ++k) {
+      const Floats b0 = load(b + k * panel), b1 = load(b + k * panel + lanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        const Floats x = broadcast(a[r * a_row + k * a_depth]);
+        value[r][0] = multiply_add(x, b0, value[r][0]);
+        value[r][1] = multiply_add(x, b1, value[r][1]);
+      }
+    }
+  }
+
+  // += a times b, where `a` points at a row of a matrix in column panels of `a_rows` rows, and b is (depth x panel).
+  UQ_INLINE void add_panels(int64_t depth, const float* a, int64_t a_rows, const float* b) {
+    for (int64_t k = 0; k < depth; k += panel) {
+      add_product(depth - k < panel ? depth - k : panel, a + k * a_rows, panel, 1, b + k * panel);
+    }
+  }
+};
+
+// Rows `row_stride` apart, `columns` wide, into column panels of `padded_rows` rows; further rows are zeroed.
+inline void pack(const float* x, int64_t row_stride, int64_t rows, int64_t columns, int64_t padded_rows, float* out) {
+  for (int64_t first = 0; first < columns; first += panel, out += padded_rows * panel) {
+    const int64_t width = columns - first < panel ? columns - first : panel;
+    for (int64_t r = 0; r < rows; ++r) {
+      float* to = out + r * panel;
+      if (width == panel) {
+        __builtin_memcpy(to, x + r * row_stride + first, panel * sizeof(float));
+      } else {
+        __builtin_memcpy(to, x + r * row_stride + first, width * sizeof(float));
+        __builtin_memset(to + width, 0, (panel - width) * sizeof(float));
+      }
+    }
+    __builtin_memset(out + rows * panel, 0, (padded_rows - rows) * panel * sizeof(float));
+  }
+}
+
+// The transpose of up to `panel` rows: out[c * panel + r] = x[r * row_stride + c], zeros where r >= rows.
+inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out) {
+  typedef float Four __attribute__((vector_size(16)));
+  if (rows < panel) __builtin_memset(out, 0, columns * panel * sizeof(float));
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      Four row[4];
+      for (int i = 0; i < 4; ++i) __builtin_memcpy(&row[i], x + (r + i) * row_stride + c, sizeof(Four));
+      const Four low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+      const Four low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+      const Four high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+      const Four high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+      const Four column[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+                              __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                              __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+                              __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+      for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (c + i) * panel + r, &column[i], sizeof(Four));
+    }
+    for (; c < columns; ++c) {
+      for (int i = 0; i < 4; ++i) out[c * panel + r + i] = x[(r + i) * row_stride + c];
+    }
+  }
+  for (; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) out[c * panel + r] = x[r * row_stride + c];
+  }
+}
+
+// `rows` rows of column panels of `padded_rows` rows, times `factor`, to rows `row_stride` apart.
+inline void unpack(const float* x, int64_t padded_rows, int64_t rows, int64_t columns, float factor, float* out,
+                   int64_t row_stride) {
+  for (int64_t first = 0; first < columns; first += panel, x += padded_rows * panel) {
+    const int64_t width = columns - first < panel ? columns - first : panel;
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < width; ++c) out[r * row_stride + first + c] = factor * x[r * panel + c];
+    }
+  }
+}
+
+}  // namespace uqabench::UQ_ISA

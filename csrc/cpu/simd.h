@@ -1,0 +1,62 @@
+// Vectors of UQ_LANES floats. No include guard: included once for each instruction set, by foreach_isa.h.
+#define UQ_INLINE inline __attribute__((always_inline))
+
+namespace uqabench::UQ_ISA {
+
+constexpr int lanes = UQ_LANES;
+
+typedef float Floats __attribute__((vector_size(UQ_LANES * 4)));
+typedef int32_t Ints __attribute__((vector_size(UQ_LANES * 4)));  // also the result of comparing Floats: -1 or 0
+
+UQ_INLINE Floats load(const float* p) {
+  Floats x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+
+UQ_INLINE Ints load(const int32_t* p) {
+  Ints x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+
+UQ_INLINE void store(float* p, Floats x) { __builtin_memcpy(p, &x, sizeof x); }
+UQ_INLINE void store(int32_t* p, Ints x) { __builtin_memcpy(p, &x, sizeof x); }
+UQ_INLINE Floats broadcast(float x) { return x - Floats{}; }
+
+// a * b + c. The compiler contracts nothing by itself (-ffp-contract=off), so a sum is rounded alike wherever the
+// value stands in a tile: equal inputs give equal sums.
+UQ_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+#if UQ_LANES == 16
+  return _mm512_fmadd_ps(a, b, c);
+#elif UQ_LANES == 8
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// Where `mask` is -1: x, where it is 0: 0.
+UQ_INLINE Floats keep(Ints mask, Floats x) { return (Floats)(mask & (Ints)x); }
+
+// exp(x) for |x| <= 87, within 2 units in the last place; beyond, exp(+-87). NaN gives NaN.
+UQ_INLINE Floats exponential(Floats x) {
+  x = x > 87.0f ? broadcast(87.0f) : x;
+  x = x < -87.0f ? broadcast(-87.0f) : x;
+  // x = n ln 2 + r, |r| <= ln(2) / 2; adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+  const Floats shifted = multiply_add(x, broadcast(1.44269504f), broadcast(12582912.0f));
+  const Floats n = shifted - 12582912.0f;
+  Floats r = multiply_add(n, broadcast(-0.693145752f), x);
+  r = multiply_add(n, broadcast(-1.42860677e-6f), r);
+  // The Taylor polynomial of degree 7: its error at ln(2) / 2 is 5e-9.
+  Floats y = multiply_add(r, broadcast(1.0f / 5040), broadcast(1.0f / 720));
+  y = multiply_add(y, r, broadcast(1.0f / 120));
+  y = multiply_add(y, r, broadcast(1.0f / 24));
+  y = multiply_add(y, r, broadcast(1.0f / 6));
+  y = multiply_add(y, r, broadcast(0.5f));
+  y = multiply_add(y, r, broadcast(1.0f));
+  y = multiply_add(y, r, broadcast(1.0f));
+  return (Floats)((Ints)y + ((Ints)shifted << 23));  // times 2^n: n joins the exponent
+}
+
+}  // namespace uqabench::UQ_ISA

@@ -1,0 +1,22 @@
+"""Ranks by counting in C++ (csrc/cpu/linear_rank.cpp): fp32 on CPU, no score is ever stored."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backend import native_module
+
+
+@torch.library.custom_op("uqabench::linear_rank", mutates_args=())
+def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Ranks int64 (T,); arguments as the operator has checked them."""
+    rank = torch.empty_like(target)
+    arrays = (x.detach().numpy() for x in (rank, hidden, weight, target))
+    native_module().linear_rank(*arrays, threads=torch.get_num_threads())
+    return rank
+
+
+@linear_rank.register_fake
+def _(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    return torch.empty_like(target)

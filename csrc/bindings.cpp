@@ -68,6 +68,7 @@ HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const Flo
   require_shape(k, "k", {tokens, head_count, width});
   require_shape(v, "v", {tokens, head_count, value_width});
   require_shape(offsets, "offsets", {offsets.size()});
+  require(threads >= 1, "threads must be at least 1.");
   require(max_len >= 1 && max_len < std::numeric_limits<int32_t>::max(), "max_len must lie in [1, 2^31 - 1).");
   const int64_t* at = offsets.data();
   require(at[0] == 0 && at[offsets.size() - 1] == tokens, "offsets must go from 0 to the number of tokens.");
@@ -160,6 +161,7 @@ void bind_linear_rank(py::module_& m) {
         require_shape(weight, "weight", {items, width});
         require_shape(target, "target", {tokens});
         require_shape(rank, "rank", {tokens});
+        require(threads >= 1, "threads must be at least 1.");
         require(items < std::numeric_limits<int32_t>::max(), "weight must have fewer than 2^31 - 1 rows.");
         require_values_in(target, "target", items);
         constexpr auto bytes = static_cast<int64_t>(sizeof(float));

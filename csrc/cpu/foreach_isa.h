@@ -33,7 +33,7 @@
 #undef UQ_ISA
 #undef UQ_LANES
 
-// The table that pick() takes, for the function `name` of each namespace.
+// The function `name` of each namespace, indexed by Isa.
 #ifdef UQ_X86_DISPATCH
 #define UQ_TABLE(name) {&baseline::name, &avx2::name, &avx512::name}
 #else

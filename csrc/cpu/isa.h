@@ -19,10 +19,4 @@ Isa current_isa();
 // For tests and benchmarks: the set that kernels use from the next call on. It must be supported.
 void set_isa(Isa isa);
 
-// The function of a table {baseline, avx2, avx512} for the current instruction set.
-template <class Function>
-Function* pick(Function* const (&table)[3]) {
-  return table[static_cast<int>(current_isa())];
-}
-
 }  // namespace uqabench

@@ -23,6 +23,7 @@ void linear_rank(const LinearRank& args) {
 #include "cpu/gemm.h"
 
 namespace uqabench::UQ_ISA {
+namespace {
 
 // What the tokens bring to every item: their states, transposed in panels of `panel` tokens, and what they compare.
 struct RankTokens {
@@ -106,5 +107,6 @@ inline void count_ranks(const LinearRank& args) {
   }
 }
 
+}  // namespace
 }  // namespace uqabench::UQ_ISA
 #endif

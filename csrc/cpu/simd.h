@@ -36,6 +36,21 @@ UQ_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
 #endif
 }
 
+// table[index[0]], table[index[1]], ...
+UQ_INLINE Floats gather(const float* table, const uint8_t* index) {
+  typedef uint8_t Bytes __attribute__((vector_size(UQ_LANES)));
+  Bytes bytes;
+  __builtin_memcpy(&bytes, index, sizeof bytes);
+  const Ints wide = __builtin_convertvector(bytes, Ints);
+#if UQ_LANES == 16
+  return _mm512_mask_i32gather_ps(Floats{}, 0xffff, (__m512i)wide, table, 4);
+#elif UQ_LANES == 8
+  return _mm256_i32gather_ps(table, (__m256i)wide, 4);
+#else
+  return Floats{table[wide[0]], table[wide[1]], table[wide[2]], table[wide[3]]};
+#endif
+}
+
 // Where `mask` is -1: x, where it is 0: 0.
 UQ_INLINE Floats keep(Ints mask, Floats x) { return (Floats)(mask & (Ints)x); }
 

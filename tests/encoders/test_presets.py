@@ -72,7 +72,7 @@ def test_every_field_explains_itself_and_dropout_is_the_papers() -> None:
             assert config.dropout == 0.1
 
 
-@pytest.mark.parametrize("preset, width, layers", [("tiny", 32, (1, 2)), ("demo", 128, (2,)), ("small", 256, (2, 4))])
+@pytest.mark.parametrize("preset, width, layers", [("tiny", 32, (1, 2)), ("demo", 128, (2,)), ("small", 256, (4,))])
 def test_smaller_presets(preset: str, width: int, layers: tuple[int, ...]) -> None:
     for name in PRESETS:
         config = PRESETS[name][preset]

@@ -68,7 +68,7 @@ class ItemTower(nn.Module):
 
     def _keep_catalogue(self, catalogue: Catalogue) -> None:
         """The catalogue's codes and tokens as buffers; it has them on disk, so no checkpoint repeats them."""
-        for attribute in {*self.id_features, *self.text_features}:
+        for attribute in dict.fromkeys(self.id_features + self.text_features):
             self._buffer(f"codes_{attribute}", catalogue.codes[attribute])
         for attribute in self.text_features:
             offsets, ids = catalogue.tokens[attribute]

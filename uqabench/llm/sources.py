@@ -92,7 +92,8 @@ def load_tokenizer(
     transformers = import_transformers("A tokenizer")
     folder = find_model(name_or_path, trust_remote_code=trust_remote_code)
     with _quiet(), _reading(folder, "tokenizer"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        loader = transformers.PreTrainedTokenizerFast if _has_own_tokenizer(folder) else transformers.AutoTokenizer
+        tokenizer = loader.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if chat_template is not None:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
@@ -106,6 +107,16 @@ def load_tokenizer(
             f"as {folder / 'chat_template.jinja'}, or pass a Jinja file as `chat_template`."
         )
     return tokenizer
+
+
+def _has_own_tokenizer(folder: Path) -> bool:
+    """Whether the folder's tokenizer is a generic one, complete in tokenizer.json.
+
+    AutoTokenizer goes by the model's type and would give such a Qwen2 model Qwen2's own splitting rules.
+    """
+    path = folder / "tokenizer_config.json"
+    generic = ("PreTrainedTokenizerFast", "TokenizersBackend")
+    return path.exists() and (folder / "tokenizer.json").exists() and read_json(path).get("tokenizer_class") in generic
 
 
 def find_model(name_or_path: str | Path, *, trust_remote_code: bool = False) -> Path:
@@ -236,8 +247,8 @@ def _from_hub(name: str, trust_remote_code: bool) -> Path:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The language model '{name}' is no folder here, not in {constants.HF_HUB_CACHE} nor in {models_folder()}, and "
-            f"{constants.ENDPOINT} cannot be reached: download it where there is a network and give its folder, or "
+            f"The language model '{name}' is no folder here, not in {constants.HF_HUB_CACHE} nor in {models_folder()}, "
+            f"and {constants.ENDPOINT} cannot be reached: download it where there is a network and give its folder, or "
             "run `uqabench llm add smollm2` and use `smollm2`."
         ) from error
 

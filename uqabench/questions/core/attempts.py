@@ -23,5 +23,5 @@ def run_attempts(ctx, subtask, users, cuts, attempts, records):
         elif subtask <= 3:
             status = next_feature(ctx, state, lo, hi, subtask == 2, records, i)
         else:
-            status = interest(ctx, state, lo, hi, subtask - 4, records, i)
+            status = interest(ctx, state, lo, hi, subtask - 4, users[i], cuts[i], records, i)
         records.status[i] = status

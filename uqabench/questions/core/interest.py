@@ -8,7 +8,7 @@ from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NO_CHANGE, NOT_ENOUGH, SAME, TIE
 from uqabench.questions.core.histories import basket_ends, dominant, gather, tally
 from uqabench.questions.core.options import SPREADS, finish, repeated, spread_of, standing, summed
-from uqabench.questions.core.rng import below, chance
+from uqabench.questions.core.rng import below, chance, keyed_state
 from uqabench.questions.kinds import IT_PATH, LI_TOP3, LONGEST_ANSWER, OPTIONS, SI_RECENT
 
 LI, SI, IT = 0, 1, 2
@@ -16,6 +16,7 @@ WAYS = 4
 """Ways to classify the answers of a pool: not at all, or by the first, second or last value."""
 OWN_WINDOWS = 0.6
 REVERSED = 0.35
+SETTLED_SALT = 64
 
 
 @inner
@@ -108,14 +109,16 @@ def pool_frequency(ctx, which, attribute, answer):
 
 
 @inner
-def interest(ctx, state, lo, hi, which, records, row):
+def interest(ctx, state, lo, hi, which, user, cut, records, row):
     """li, si or it. Wrong options follow the law of right ones, so the four are exchangeable to one who has no history:
 
     - they are drawn from the right answers of other training histories that agree with the right one in the way
       drawn (not at all, first, second or last value), or
     - si: they dominate other windows of the same history, or
     - it: a path, another from the pool, and both reversed.
-    A candidate with two equal options is given up, not mended: mending would make frequent answers more often right.
+    Which of these, and whether an unchanged interest is asked about, is settled for a history and an attribute once and
+    for all its attempts: what one way cannot ask (a path that reads the same reversed) must not gather in another. A
+    candidate with two equal options is given up, not mended: mending would make frequent answers more often right.
     """
     if len(ctx.side) == 0:
         return MISSING
@@ -126,14 +129,16 @@ def interest(ctx, state, lo, hi, which, records, row):
     if status != ACCEPTED:
         return status
     lengths[0] = length
-    if which == IT and length == 1 and not chance(state, ctx.no_change_keep[attribute]):
+    settled = keyed_state(ctx.seed, SETTLED_SALT + which, user, cut, attribute)
+    if which == IT and length == 1 and not chance(settled, ctx.no_change_keep[attribute]):
         return NO_CHANGE
-    if which == SI and len(codes) >= 4 * ctx.window and chance(state, OWN_WINDOWS):
+    way = 0 if which == SI else below(settled, WAYS)
+    if which == SI and len(codes) >= 4 * ctx.window and chance(settled, OWN_WINDOWS):
         status = _own_windows(ctx, state, codes, ctx.starts[lo:hi], values)
-    elif which == IT and chance(state, REVERSED):
+    elif which == IT and chance(settled, REVERSED):
         status = _reversals(ctx, state, attribute, values, lengths)
     else:
-        status = _from_pool(ctx, state, which, attribute, values, lengths)
+        status = _from_pool(ctx, state, which, attribute, way, values, lengths)
     if status != ACCEPTED:
         return status
     if repeated(values):
@@ -152,8 +157,7 @@ def interest(ctx, state, lo, hi, which, records, row):
 
 
 @inner
-def _from_pool(ctx, state, which, attribute, values, lengths):
-    way = 0 if which == SI else below(state, WAYS)
+def _from_pool(ctx, state, which, attribute, way, values, lengths):
     start, large, end = ctx.class_bounds[which, attribute, way]
     if way > 0:
         key = values[0, lengths[0] - 1] if way == WAYS - 1 else values[0, way - 1]

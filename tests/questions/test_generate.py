@@ -1,0 +1,261 @@
+"""Generation as a whole: counts, users, cuts, determinism, leaks, errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from uqabench.data.store import InteractionStore
+from uqabench.errors import InputError
+from uqabench.questions.baselines import predict_oracle
+from uqabench.questions.config import QuestionConfig
+from uqabench.questions.generate import build_context, generate
+from uqabench.questions.kinds import KINDS, PAPER_MIX, SUBTASKS
+from uqabench.questions.render import history_items
+from uqabench.questions.tables import basket_starts
+
+from .conftest import EQUAL_MIX, make_store, random_store
+
+SMALL = QuestionConfig(n_questions=70, mix=EQUAL_MIX, history=24, min_history=8, recent_window=6, seed=3)
+
+
+def saved(questions, folder):
+    path = folder / "questions.arrow"
+    questions.save(path)
+    return path.read_bytes()
+
+
+def test_counts_are_exact_and_only_users_of_the_split_are_asked(grocery, grocery_questions, grocery_train):
+    questions, report = grocery_questions
+    assert report.counts == {name: 200 for name in SUBTASKS}
+    assert np.bincount(questions.subtask).tolist() == [200] * 7
+    assert all(
+        KINDS[kind].subtask == SUBTASKS[sub] for kind, sub in zip(questions.kind, questions.subtask, strict=True)
+    )
+    assert (grocery.split[questions.user] == 1).all()
+    assert (grocery.split[grocery_train.user] == 0).all()
+    assert questions.split == "evaluation" and questions.split_hash == grocery.split_hash
+    assert report.unbalanced == {name: 0 for name in SUBTASKS}
+    assert sum(report.discarded["li"].values()) < report.candidates["li"] and report.discarded["li"]["tie"] > 0
+
+
+def test_the_paper_mix_is_the_default_and_a_mix_without_total_holds_counts():
+    assert QuestionConfig().counts(SUBTASKS) == PAPER_MIX and sum(PAPER_MIX.values()) == 7192
+    assert QuestionConfig(n_questions=100, mix={"df": 1, "ip": 2}).counts(SUBTASKS) == {"df": 33, "ip": 67}
+    # What cannot be asked is shared out among the rest, and the total stays.
+    renormalised = QuestionConfig().counts(("df", "mf"))
+    assert sum(renormalised.values()) == 7192 and renormalised["df"] == round(7192 * 1508 / 1636)
+
+
+def test_questions_are_spread_evenly_over_users(grocery, grocery_questions):
+    questions, _ = grocery_questions
+    askable = (grocery.lengths[grocery.users("evaluation")] > 24).sum()
+    in_all = np.bincount(np.bincount(questions.user)[grocery.users("evaluation")])
+    assert len(np.unique(questions.user)) > 0.95 * askable
+    for sub in (0, 1):
+        own = np.bincount(questions.user[questions.subtask == sub], minlength=len(grocery))
+        assert own.max() == 1  # 200 questions, more than 200 users
+    assert np.argmax(in_all) in (6, 7)
+
+
+def test_nothing_is_asked_twice_about_a_history(grocery_questions, grocery_train):
+    for questions in (grocery_questions[0], grocery_train):
+        keys = np.column_stack([questions.user, questions.cut, questions.kind, questions.attribute, questions.params])
+        assert len(np.unique(keys, axis=0)) == len(questions)
+
+
+def test_questions_share_few_histories(grocery_questions, grocery_config):
+    questions, report = grocery_questions
+    cuts = {}
+    for user, cut in zip(questions.user.tolist(), questions.cut.tolist(), strict=True):
+        cuts.setdefault(user, set()).add(cut)
+    assert report.histories == sum(map(len, cuts.values()))
+    assert report.histories < 0.6 * len(questions)
+    limit = grocery_config.cuts_per_user + grocery_config.extra_cuts
+    assert max(map(len, cuts.values())) <= limit
+
+
+@pytest.mark.parametrize("baskets", [True, False])
+def test_cuts_are_basket_boundaries_with_a_next_item(baskets):
+    store = random_store(1, baskets=baskets)
+    starts = basket_starts(store)
+    for split in ("train", "evaluation"):
+        questions, _ = generate(store, split, SMALL)
+        for user, cut in zip(questions.user, questions.cut, strict=True):
+            assert SMALL.min_history <= cut < store.lengths[user]
+            assert store.basket_starts(user)[cut]
+    for user in range(len(store)):
+        own = starts[store.offsets[user] : store.offsets[user + 1]]
+        np.testing.assert_array_equal(own, store.basket_starts(user))
+
+
+def test_cuts_cover_the_whole_sequence(grocery):
+    questions, _ = generate(grocery, "train", QuestionConfig(mix={"mf": 3000}, history=128, seed=1, extra_cuts=0))
+    where = (questions.cut - 20) / (grocery.lengths[questions.user] - 20)
+    assert chisquare(np.histogram(where[grocery.lengths[questions.user] > 300], 5, (0, 1))[0]).pvalue > 1e-3
+
+
+def test_same_seed_same_bytes_whatever_the_threads(grocery, grocery_config, grocery_questions, tmp_path):
+    config = dataclasses.replace(grocery_config, n_questions=700)
+    one = saved(generate(grocery, "train", config, threads=1)[0], tmp_path)
+    assert saved(generate(grocery, "train", config, threads=4)[0], tmp_path) == one
+    other = saved(generate(grocery, "train", dataclasses.replace(config, seed=99), threads=4)[0], tmp_path)
+    assert other != one
+
+
+def test_a_new_process_generates_the_same_bytes(tmp_path):
+    store = random_store(2)
+    store.save(tmp_path / "store")
+    expected = hashlib.sha256(saved(generate(store, "evaluation", SMALL)[0], tmp_path)).hexdigest()
+    script = (
+        "import sys, hashlib; from uqabench.data import InteractionStore; from uqabench.questions.generate import *;"
+        "from uqabench.questions.config import QuestionConfig;"
+        "mix = dict.fromkeys(reversed('df mf ip ap li si it'.split()), 1);"
+        "c = QuestionConfig(n_questions=70, mix=mix, history=24, min_history=8, recent_window=6, seed=3);"
+        "q, _ = generate(InteractionStore.open(sys.argv[1] + '/store'), 'evaluation', c);"
+        "q.save(sys.argv[1] + '/again.arrow');"
+        "print(hashlib.sha256(open(sys.argv[1] + '/again.arrow', 'rb').read()).hexdigest(), 'torch' in sys.modules)"
+    )
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "3", "PYTHONHASHSEED": "12345"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [expected, "False"]
+
+
+def test_letters_are_uniform(grocery_questions, grocery_train):
+    counts = np.bincount(np.concatenate([grocery_questions[0].answer, grocery_train.answer]), minlength=4)
+    assert chisquare(counts).pvalue > 1e-3
+    assert chisquare(np.bincount(grocery_train.template % 3)).pvalue > 1e-3
+
+
+def test_the_history_is_the_last_n_items_before_the_cut():
+    store = random_store(4)
+    user = int(store.users("evaluation")[0])
+    sequence = store.sequence(user)
+    np.testing.assert_array_equal(history_items(store, user, 20, 24), sequence[:20])
+    np.testing.assert_array_equal(history_items(store, user, 28, 24), sequence[4:28])
+
+
+def test_evaluation_users_shape_nothing_that_is_learned():
+    """Other evaluation sequences: the same tables, pools and training questions."""
+    store = random_store(5)
+    rng = np.random.default_rng(0)
+    items = store.items.copy()
+    for user in store.users("evaluation"):
+        span = slice(store.offsets[user], store.offsets[user + 1])
+        items[span] = rng.integers(0, len(store.catalogue), len(items[span]))
+    changed = dataclasses.replace(store, items=items)
+    before, after = build_context(store, SMALL), build_context(changed, SMALL)
+    for name, value in before._asdict().items():
+        if name != "items":
+            np.testing.assert_array_equal(value, getattr(after, name), err_msg=name)
+    ours, theirs = generate(store, "train", SMALL)[0], generate(changed, "train", SMALL)[0]
+    for name in ("user", "cut", "kind", "option_values", "answer"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    assert not np.array_equal(
+        generate(store, "evaluation", SMALL)[0].option_values, generate(changed, "evaluation", SMALL)[0].option_values
+    )
+
+
+def test_what_comes_after_the_cut_matters_to_action_prediction_alone():
+    """The last item of a sequence is behind every cut's history, and is s[cut] for the last cut only."""
+    store = random_store(6, baskets=False)
+    items = store.items.copy()
+    items[store.offsets[1:] - 1] = (items[store.offsets[1:] - 1] + 1) % len(store.catalogue)
+    changed = dataclasses.replace(store, items=items)
+    for name in ("df", "mf", "li", "si", "it"):
+        config = dataclasses.replace(SMALL, mix={name: 1}, n_questions=20)
+        ours, _ = generate(store, "evaluation", config)
+        np.testing.assert_array_equal(predict_oracle(ours, changed, ours), ours.answer)
+
+
+def test_a_data_set_without_attributes_leaves_sub_tasks_out():
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(0, 30, 60) for _ in range(20)]
+    split = np.arange(20) % 4 == 3
+    brands = make_store(sequences, split, {"brand": [f"b{i % 8}" for i in range(30)]})
+    questions, report = generate(brands, "evaluation", dataclasses.replace(SMALL, n_questions=60))
+    assert report.left_out == ["ip"] and sum(report.counts.values()) == 60 and "ip" not in report.counts
+    assert set(questions.attribute.tolist()) <= {2, -1}
+    assert "no attributes for ip" in "\n".join(report.lines())
+
+    titles = make_store(sequences, split, {"title": [f"t{i}" for i in range(30)]})
+    questions, report = generate(titles, "evaluation", dataclasses.replace(SMALL, n_questions=20))
+    assert report.left_out == ["ap", "li", "si", "it"] and set(questions.attribute.tolist()) <= {0, -1}
+
+    nothing = make_store(sequences, split, {"seller": [f"s{i}" for i in range(30)]})
+    with pytest.raises(InputError, match="lacks the attributes for ip"):
+        generate(nothing, "evaluation", dataclasses.replace(SMALL, mix={"ip": 1}))
+
+
+def test_a_sub_task_that_cannot_reach_its_count_says_how_far_it_gets():
+    # Every value of the history occurs equally often: third place and first place are always tied.
+    sequence = np.tile(np.arange(6), 8)
+    store = make_store([sequence] * 8, np.arange(8) % 2, {"category": [f"c{i}" for i in range(6)]}, None)
+    config = QuestionConfig(mix={"li": 5}, history=12, min_history=12)
+    with pytest.raises(InputError, match=r"Sub-task li: 5 questions wanted, 0 possible from 4 evaluation.*tie"):
+        generate(store, "evaluation", config)
+    with pytest.raises(InputError, match=r"0 possible from 0 evaluation users"):
+        generate(store, "evaluation", dataclasses.replace(config, min_history=48))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mix": {"xx": 1}}, "no sub-task 'xx'"),
+        ({"mix": {"df": -1}}, "mix.df"),
+        ({"mix": {"df": 0.5}}, "mix.df.*whole"),
+        ({"mix": {}}, "no questions"),
+        ({"n_questions": 0}, "n_questions"),
+        ({"history": 3}, "history"),
+        ({"min_history": 1}, "min_history"),
+        ({"recent_window": 600}, "recent_window"),
+        ({"cuts_per_user": 0}, "cuts_per_user"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_senseless_settings_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        generate(random_store(7), "evaluation", dataclasses.replace(QuestionConfig(), **change))
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(InputError, match="no split 'test'"):
+        generate(random_store(7), "test", SMALL)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(
+    seed=st.integers(0, 10_000),
+    items=st.integers(8, 60),
+    categories=st.integers(1, 6),
+    length=st.integers(12, 80),
+    missing=st.sampled_from([0.0, 0.3]),
+    baskets=st.booleans(),
+    subtask=st.sampled_from(SUBTASKS),
+    history=st.integers(4, 40),
+)
+def test_one_option_is_right_on_any_store(seed, items, categories, length, missing, baskets, subtask, history):
+    """The oracle shares no code with generation, and raises unless exactly one option is right."""
+    store = random_store(seed, 15, items, categories, length, missing, baskets)
+    config = QuestionConfig(mix={subtask: 1}, history=history, min_history=6, recent_window=4, seed=seed)
+    try:
+        questions, _ = generate(store, "train", config)
+    except InputError as error:
+        assert "0 possible" in str(error)
+        return
+    np.testing.assert_array_equal(predict_oracle(questions, store, questions), questions.answer)
+    texts = Counter(map(str, questions.options(0)))
+    assert len(texts) == 4
+    assert isinstance(store, InteractionStore)

@@ -1,0 +1,128 @@
+"""The template file: complete, telling sub-tasks apart, and open to a user's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+
+from uqabench.errors import InputError
+from uqabench.questions.kinds import KINDS
+from uqabench.questions.render import render
+from uqabench.questions.scoring import detect_subtask
+from uqabench.questions.templates import Templates
+
+from .conftest import random_store
+
+
+def write(tmp_path, text):
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_both_languages_have_three_phrasings_of_every_kind():
+    languages = Templates.load().languages
+    assert set(languages) == {"en", "zh"}
+    for language in languages.values():
+        assert len(language.phrasings) == len(language.instructions) == len(KINDS)
+        for phrasings in language.phrasings:
+            assert len(phrasings) == len(set(phrasings)) >= 3
+
+
+def test_several_answers_come_with_an_instruction():
+    for language in Templates.load().languages.values():
+        for kind, instruction in zip(KINDS, language.instructions, strict=True):
+            assert bool(instruction) == kind.ordered
+
+
+def test_chinese_phrasings_tell_the_sub_task(grocery, grocery_train):
+    said = set()
+    language = Templates.load().languages["zh"]
+    for i in range(len(grocery_train)):
+        kind = int(grocery_train.kind[i])
+        rendered = render(grocery_train, i, grocery.catalogue, "zh")
+        assert detect_subtask(rendered.question) == KINDS[kind].subtask
+        assert detect_subtask(rendered.question + rendered.instruction) == KINDS[kind].subtask
+        said.add((kind, int(grocery_train.template[i]) % len(language.phrasings[kind])))
+    assert len(said) == sum(map(len, language.phrasings))
+
+
+def test_a_file_of_ones_own_replaces_single_kinds(tmp_path, grocery, grocery_train):
+    path = write(tmp_path, "en: {kinds: {ip_next: {phrasings: ['And then?']}}, words: {answer: 'So:'}}")
+    own = Templates.load(path)
+    assert own.digest != Templates.load().digest and own.digest == Templates.load(path).digest
+    i = int(np.flatnonzero(grocery_train.subtask == 2)[0])
+    rendered = render(grocery_train, i, grocery.catalogue, "en", own)
+    assert (rendered.question, rendered.cue) == ("And then?", "So:")
+    assert own.languages["zh"] == Templates.load().languages["zh"]
+
+
+def test_a_new_language_needs_everything(tmp_path):
+    with pytest.raises(InputError, match=r"fr.words is missing"):
+        Templates.load(write(tmp_path, "fr: {kinds: {}}"))
+    languages = yaml.safe_load(write(tmp_path, ENGLISH).read_text())
+    assert "fr" in Templates.load(write(tmp_path, yaml.safe_dump(languages))).languages
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("en: {kinds: {df_first: {phrasings: [a]}}}", r"en.kinds has the unknown entry 'df_first'"),
+        ("en: {kinds: {ap_next: {phrasings: ['Next?']}}}", r"en.kinds.ap_next, phrasing 1 lacks .*\{attribute\}"),
+        ("zh: {kinds: {ap_next: {phrasings: ['{attribut}']}}}", r"zh.kinds.ap_next, phrasing 1 .*\{attribut\}"),
+        ("en: {kinds: {df_last: {phrasings: ['{attribute} {n}']}}}", r"df_last, phrasing 1 has the unknown .*\{n\}"),
+        ("en: {kinds: {df_last: {phrasings: ['{attribute}']}}}", r"df_last, phrasing 1 lacks .*\{k\} or \{recency\}"),
+        ("en: {kinds: {ip_next: {phrasings: ['Next {']}}}", r"ip_next, phrasing 1 has unbalanced braces"),
+        ("en: {kinds: {ip_next: {phrasings: []}}}", r"ip_next.phrasings must list at least one"),
+        ("en: {kinds: {ip_next: {phrasings: [3]}}}", r"ip_next, phrasing 1 must be a text"),
+        ("en: {kinds: {ip_next: {instruction: '{k}'}}}", r"ip_next.instruction has the unknown placeholder"),
+        ("en: {words: {option: '{text}'}}", r"en.words.option lacks the placeholder \{letter\}"),
+        ("en: {words: {attribute: {brand: 7}}}", r"en.words.attribute has no text for 'brand'"),
+        ("en: {words: {colon: x}}", r"en.words has the unknown entry 'colon'"),
+        ("en: 5", r"own.yaml: en is missing or no mapping"),
+        ("[1, 2", r"own.yaml is not readable YAML"),
+        ("- 1", r"own.yaml holds no languages"),
+    ],
+)
+def test_faults_of_a_template_file_are_named(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        Templates.load(write(tmp_path, text))
+
+
+def test_a_missing_template_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="absent.yaml does not exist"):
+        Templates.load(tmp_path / "absent.yaml")
+
+
+ENGLISH = """
+fr:
+  words:
+    attribute: {title: titre, category: rayon, brand: marque, shop: magasin}
+    recency: {1: dernier, 2: avant-dernier, 3: antépénultième}
+    ordinal: "n° {n}"
+    list_separator: ", "
+    path_separator: " → "
+    no_change: "{value} (constant)"
+    option: "{letter}) {text}"
+    answer: "Réponse :"
+    item_separator: " | "
+  kinds:
+    df_last: {phrasings: ["Quel est le {attribute} de l'{recency} article ?"]}
+    df_nth: {phrasings: ["Quel est le {attribute} de l'article {ordinal} ?"]}
+    df_list: {phrasings: ["{attribute} des {k} derniers articles ?"]}
+    mf_count: {phrasings: ["Combien d'articles ont {attribute} = {value} ?"]}
+    mf_length: {phrasings: ["Combien d'articles ?"]}
+    ip_next: {phrasings: ["Quel article suit ?"]}
+    ap_next: {phrasings: ["Quel {attribute} suit ?"]}
+    li_top3: {phrasings: ["Les 3 {attribute} les plus fréquents ?"]}
+    si_recent: {phrasings: ["{attribute} le plus fréquent des {window} derniers ?"]}
+    it_path: {phrasings: ["Évolution du {attribute} ?"]}
+"""
+
+
+def test_the_new_language_speaks(tmp_path):
+    store = random_store(0)
+    assert len(store.catalogue) > 0
+    own = Templates.load(write(tmp_path, ENGLISH))
+    assert own.languages["fr"].words["recency"][1] == "dernier"

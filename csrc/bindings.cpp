@@ -68,6 +68,7 @@ HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const Flo
   require_shape(k, "k", {tokens, head_count, width});
   require_shape(v, "v", {tokens, head_count, value_width});
   require_shape(offsets, "offsets", {offsets.size()});
+  require(head_count >= 1 && width >= 1 && value_width >= 1, "q and v must have at least one head and component.");
   require(threads >= 1, "threads must be at least 1.");
   require(max_len >= 1 && max_len < std::numeric_limits<int32_t>::max(), "max_len must lie in [1, 2^31 - 1).");
   const int64_t* at = offsets.data();

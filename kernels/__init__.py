@@ -7,31 +7,36 @@ An operator and its folder share a name, and `uqabench.kernels.NAME` is the oper
 `from uqabench.kernels.NAME import reference`.
 """
 
-from __future__ import annotations
-
-from contextlib import suppress
-from importlib import import_module
-
 from .backend import use_backend
+from .causal_attention import causal_attention
+from .causal_conv1d import causal_conv1d
+from .embedding_bag import embedding_bag_mean
+from .gru import gru
+from .hstu_attention import hstu_attention
+from .info_nce import info_nce
+from .layer_norm import layer_norm
+from .linear_cross_entropy import linear_cross_entropy
+from .linear_rank import linear_rank
+from .norm_gate import norm_gate
+from .selective_scan import selective_scan
+from .ssd_scan import ssd_scan
+from .transformer_block import rms_norm, rope, swiglu
 
-_FOLDERS = {
-    "causal_attention": ("causal_attention",),
-    "causal_conv1d": ("causal_conv1d",),
-    "embedding_bag": ("embedding_bag_mean",),
-    "gru": ("gru",),
-    "hstu_attention": ("hstu_attention",),
-    "info_nce": ("info_nce",),
-    "layer_norm": ("layer_norm",),
-    "linear_cross_entropy": ("linear_cross_entropy",),
-    "linear_rank": ("linear_rank",),
-    "norm_gate": ("norm_gate",),
-    "selective_scan": ("selective_scan",),
-    "ssd_scan": ("ssd_scan",),
-    "transformer_block": ("rms_norm", "rope", "swiglu"),
-}
-for _folder, _names in _FOLDERS.items():
-    with suppress(ImportError, AttributeError):
-        for _name in _names:
-            globals()[_name] = getattr(import_module(f".{_folder}", __name__), _name)
-
-__all__ = ["use_backend", *(n for names in _FOLDERS.values() for n in names if n in globals())]
+__all__ = [
+    "causal_attention",
+    "causal_conv1d",
+    "embedding_bag_mean",
+    "gru",
+    "hstu_attention",
+    "info_nce",
+    "layer_norm",
+    "linear_cross_entropy",
+    "linear_rank",
+    "norm_gate",
+    "rms_norm",
+    "rope",
+    "selective_scan",
+    "ssd_scan",
+    "swiglu",
+    "use_backend",
+]

@@ -35,6 +35,13 @@ def check_tensor(x: Any, name: str, shape: Sequence[int | None], dtypes: Sequenc
         raise ValueError(f"{name} must be contiguous in its last dimension: pass {name}.contiguous().")
 
 
+def check_heads(x: Any, name: str, shape: Sequence[int | None] = (None, None, None)) -> None:
+    """`x` is a floating tensor (T, H, D) with at least one head and one component, its last dimension contiguous."""
+    check_tensor(x, name, shape)
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name} must have at least one head and one component, not shape {tuple(x.shape)}.")
+
+
 def check_rows(x: Any, name: str) -> None:
     """`x` is a floating tensor (..., d) with d >= 1, its last dimension contiguous."""
     if not isinstance(x, Tensor):

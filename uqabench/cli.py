@@ -214,7 +214,5 @@ def _os_sentence(error: OSError) -> str:
     return f"{error.filename or 'A file'}: {error.strerror or error}: check the path and your permissions."
 
 
-
-
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_finite, check_offsets, check_same, check_tensor
+from ..checks import check_finite, check_heads, check_offsets, check_same, check_tensor
 from . import eager, reference
 
 __all__ = ["causal_attention"]
@@ -31,10 +31,10 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
-    check_tensor(q, "q", (None, None, None))
+    check_heads(q, "q")
     tokens, heads, width = q.shape
     check_tensor(k, "k", (tokens, heads, width))
-    check_tensor(v, "v", (tokens, heads, None))
+    check_heads(v, "v", (tokens, heads, None))
     check_same(q, "q", k=k, v=v)
     check_offsets(offsets, q)
     scale = width**-0.5 if scale is None else scale

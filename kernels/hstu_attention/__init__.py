@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_finite, check_offsets, check_positive, check_same, check_tensor, host_lengths
+from ..checks import check_finite, check_heads, check_offsets, check_positive, check_same, check_tensor, host_lengths
 from . import reference
 from .operator import hstu_attention as _operator
 
@@ -69,10 +69,10 @@ def hstu_attention(
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
-    check_tensor(q, "q", (None, None, None))
+    check_heads(q, "q")
     tokens, heads, width = q.shape
     check_tensor(k, "k", (tokens, heads, width))
-    check_tensor(v, "v", (tokens, heads, None))
+    check_heads(v, "v", (tokens, heads, None))
     check_same(q, "q", k=k, v=v, position_bias=position_bias, time_bias=time_bias)
     check_positive(max_len, "max_len", integer=True)
     check_finite(scale, "scale")

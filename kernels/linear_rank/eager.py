@@ -5,21 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Scores held at once (tokens * items): 16 MiB of fp32.
-_CELLS = 2**22
+# Scores held at once (tokens * items): 4 MiB of fp32.
+_CELLS = 2**20
 
 
 @torch.no_grad()
 def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    tokens, items = hidden.shape[0], weight.shape[0]
     own = (hidden * weight.index_select(0, target)).sum(-1, keepdim=True)
     rank = torch.zeros_like(target)
-    chunk = max(1, _CELLS // max(1, hidden.shape[0]))
-    for begin in range(0, weight.shape[0], chunk):
+    chunk = max(1, _CELLS // max(1, tokens))
+    for begin in range(0, items, chunk):
         scores = hidden @ weight[begin : begin + chunk].T
-        item = torch.arange(begin, begin + scores.shape[1], device=target.device)
-        in_front = (scores <= own).logical_not_()
-        in_front |= (scores == own) & (item < target[:, None])
-        # Another summation order may round the target's score up against itself.
-        in_front &= item != target[:, None]
-        rank += in_front.sum(-1)
-    return rank
+        # The product's order of summation may round the target's score up against itself.
+        token = (target // chunk == begin // chunk).nonzero().squeeze(-1)
+        scores[token, target[token] - begin] = own[token, 0]
+        # What is not at most the target's score is above it, or NaN.
+        rank += scores.shape[1] - torch.count_nonzero(scores <= own, dim=-1)
+        tied, item = (scores == own).nonzero().unbind(-1)
+        rank.index_add_(0, tied, (item + begin < target[tied]).to(rank.dtype))
+    return rank.clamp_(max=items - 1)  # a NaN target came before itself

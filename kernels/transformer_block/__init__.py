@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_finite, check_offsets, check_positive, check_rows, check_same, check_tensor
+from ..checks import check_finite, check_heads, check_offsets, check_positive, check_rows, check_same, check_tensor
 from . import eager, reference
 
 __all__ = ["rms_norm", "rope", "swiglu"]
@@ -58,10 +58,10 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float = 10000.0) -> tuple[
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
     """
-    check_tensor(q, "q", (None, None, None))
+    check_heads(q, "q")
     if q.shape[-1] % 2:
         raise ValueError(f"q must have an even last dimension, not {q.shape[-1]}: rope rotates pairs.")
-    check_tensor(k, "k", (q.shape[0], None, q.shape[-1]))
+    check_heads(k, "k", (q.shape[0], None, q.shape[-1]))
     check_same(q, "q", k=k)
     check_offsets(offsets, q)
     check_positive(base, "base")

@@ -117,7 +117,7 @@ def test_interest_options_are_answers_that_others_could_have(grocery, all_questi
             in_history = set(codes_of(grocery, questions, i))
             shared["in history"] += np.mean([bool(in_history & set(option)) for option in options])
     total = sum(len(rows_of(questions, subtask)) for questions in all_questions)
-    assert shared["in history"] > 0.7 * total
+    assert shared["in history"] > 0.6 * total
     if subtask != "si":
         assert shared["some"] > total  # of the three wrong ones, more than one on average
 

@@ -7,12 +7,10 @@ import pytest
 import yaml
 
 from uqabench.errors import InputError
-from uqabench.questions.kinds import KINDS
-from uqabench.questions.render import render
+from uqabench.questions.kinds import ASKED, KIND_INDEX, KINDS
+from uqabench.questions.render import format_question, render
 from uqabench.questions.scoring import detect_subtask
 from uqabench.questions.templates import Templates
-
-from .conftest import random_store
 
 
 def write(tmp_path, text):
@@ -61,7 +59,7 @@ def test_a_file_of_ones_own_replaces_single_kinds(tmp_path, grocery, grocery_tra
 def test_a_new_language_needs_everything(tmp_path):
     with pytest.raises(InputError, match=r"fr.words is missing"):
         Templates.load(write(tmp_path, "fr: {kinds: {}}"))
-    languages = yaml.safe_load(write(tmp_path, ENGLISH).read_text())
+    languages = yaml.safe_load(write(tmp_path, FRENCH).read_text())
     assert "fr" in Templates.load(write(tmp_path, yaml.safe_dump(languages))).languages
 
 
@@ -95,7 +93,7 @@ def test_a_missing_template_file_is_named(tmp_path):
         Templates.load(tmp_path / "absent.yaml")
 
 
-ENGLISH = """
+FRENCH = """
 fr:
   words:
     attribute: {title: titre, category: rayon, brand: marque, shop: magasin}
@@ -121,8 +119,10 @@ fr:
 """
 
 
-def test_the_new_language_speaks(tmp_path):
-    store = random_store(0)
-    assert len(store.catalogue) > 0
-    own = Templates.load(write(tmp_path, ENGLISH))
-    assert own.languages["fr"].words["recency"][1] == "dernier"
+def test_the_new_language_speaks(tmp_path, grocery, grocery_train):
+    own = Templates.load(write(tmp_path, FRENCH))
+    i = int(np.flatnonzero((grocery_train.kind == KIND_INDEX["df_last"]) & (grocery_train.params[:, 0] == 2))[0])
+    rendered = render(grocery_train, i, grocery.catalogue, "fr", own)
+    word = own.languages["fr"].words["attribute"][ASKED[grocery_train.attribute[i]]]
+    assert rendered.question == f"Quel est le {word} de l'avant-dernier article ?"
+    assert format_question(rendered).splitlines()[1].startswith("A) ")

@@ -65,7 +65,9 @@ def _kind(base: str) -> tuple[str, int]:
     known = [*encoder_names(), "text20", "text50", *BASELINE_METHODS]
     near = difflib.get_close_matches(base, known, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
-    raise InputError(f"There is no method '{base}'{hint}: choose among {', '.join(known)}, or name package.module:Class.")
+    raise InputError(
+        f"There is no method '{base}'{hint}: choose among {', '.join(known)}, or name package.module:Class."
+    )
 
 
 def folder_name(name: str) -> str:

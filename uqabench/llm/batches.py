@@ -82,7 +82,11 @@ def group_prompts(
 
 
 def plan_group_batches(
-    groups: list[PromptGroup], token_budget: int, *, rng: np.random.Generator | None = None, max_questions: int | None = None
+    groups: list[PromptGroup],
+    token_budget: int,
+    *,
+    rng: np.random.Generator | None = None,
+    max_questions: int | None = None,
 ) -> list[list[PromptGroup]]:
     """Batches of groups of similar length within `token_budget` padded tokens, shuffled when `rng` is given."""
     lengths = np.array([group.n_tokens() for group in groups])

@@ -1,4 +1,8 @@
-"""The mean token embedding of a history's text: what a one-token soft prompt can at best stand for."""
+"""A history as one vector: the mean token embedding of its text, centred and scaled like a token embedding.
+
+The mean of some thousand token embeddings is mostly the part that all histories share (separators, common words);
+what tells users apart is a tenth of its length and would drown in the model's first normalisation.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +37,13 @@ class HistoryTokens:
         return torch.from_numpy(np.concatenate(parts)), torch.from_numpy(starts.astype(np.int64))
 
 
-def mean_history_embeddings(lm: LanguageModel, builder: PromptBuilder, histories: list[np.ndarray]) -> Tensor:
-    """Mean input embedding (len(histories), width) over all tokens of each history's text, without gradient."""
-    ids, starts = HistoryTokens(lm, builder).bags(histories)
-    with torch.no_grad():
-        weight = lm.model.get_input_embeddings().weight
-        return embedding_bag(ids.to(weight.device), weight, starts.to(weight.device), mode="mean").float()
+def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
+    """Vectors (n, width) of n histories given as `HistoryTokens.bags`, with gradient to `weight` (V, width).
+
+    Centred over these histories and scaled to the root mean square of the embedding table, without which a single
+    vector would be zero: give at least two histories.
+    """
+    mean = embedding_bag(ids.to(weight.device), weight, starts.to(weight.device), mode="mean")
+    centred = mean - mean.detach().mean(0)
+    spread = centred.detach().square().mean().sqrt().clamp_min(1e-8)
+    return centred * (weight.detach().square().mean().sqrt() / spread)

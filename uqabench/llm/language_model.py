@@ -36,7 +36,9 @@ class LanguageModel:
         self.answer_ids = [self._answer_ids(letter) for letter in LETTERS]
         self.letter_ids = torch.tensor([ids[0] for ids in self.answer_ids])
         if len(set(self.letter_ids.tolist())) != len(LETTERS):
-            raise InputError(f"The tokenizer of {self.name} gives two answer letters the same first token: use another.")
+            raise InputError(
+                f"The tokenizer of {self.name} gives two answer letters the same first token: use another."
+            )
 
     @classmethod
     def load(
@@ -54,7 +56,7 @@ class LanguageModel:
         if trained is not None and trained != split_hash:
             raise InputError(
                 f"The language model {self.name} was trained on users of another split ({trained[:12]}…, the data has "
-                f"{split_hash[:12]}…): use its data and split seed, or train one for this split with `uqabench llm train-demo`."
+                f"{split_hash[:12]}…): use its data and split seed, or train one for this split (llm.name=train)."
             )
 
     def _messages(self, answer: str | None = None) -> list[dict[str, str]]:
@@ -72,17 +74,25 @@ class LanguageModel:
     def _chat_parts(self) -> tuple[str, str]:
         before, found, after = self._render(None).partition(_CONTENT)
         if not found:
-            raise InputError(f"The chat template of {self.name} drops the user's message: use another model or template.")
+            raise InputError(
+                f"The chat template of {self.name} drops the user's message: use another model or template."
+            )
         return before, after
 
     def _answer_ids(self, letter: str) -> list[int]:
         prompt = self.prompt_text("1 + 1 = ?")
         turn = self._render(letter).replace(_CONTENT, "1 + 1 = ?")
         # Templates that write a turn differently from their own generation prompt get the letter and the end token.
-        full = turn.rstrip("\n") if turn.startswith(prompt + letter) else prompt + letter + (self.tokenizer.eos_token or "")
+        full = (
+            turn.rstrip("\n")
+            if turn.startswith(prompt + letter)
+            else prompt + letter + (self.tokenizer.eos_token or "")
+        )
         prompt_ids, ids = self.encode([prompt, full])
         if ids[: len(prompt_ids)] != prompt_ids:
-            raise InputError(f"The tokenizer of {self.name} merges the answer letter into the prompt: use another model.")
+            raise InputError(
+                f"The tokenizer of {self.name} merges the answer letter into the prompt: use another model."
+            )
         return ids[len(prompt_ids) :]
 
     def prompt_text(self, content: str) -> str:

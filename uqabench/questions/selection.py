@@ -141,10 +141,15 @@ class Selection:
             self._add(int(place[row]), records, int(row), int(cuts[row]))
 
     def _cuts_of(self, place: np.ndarray, attempts: np.ndarray) -> np.ndarray:
-        """The main cuts in turns until their attempts are used up, then one extra cut after the other."""
+        """The main cuts in turns until their attempts are used up, then one extra cut after the other.
+
+        Where the turns begin differs by user and sub-task, so that none is about early histories alone.
+        """
         main = self.main[place]
         beyond = attempts - main * self.per_cut
-        column = np.where(beyond < 0, (attempts + self.subtask) % main, self.extra_at + beyond // self.per_cut)
+        column = np.where(
+            beyond < 0, (attempts + self.subtask + self.users[place]) % main, self.extra_at + beyond // self.per_cut
+        )
         return self.cuts[place, column].astype(np.int64)
 
     def _attempt(self, users: np.ndarray, cuts: np.ndarray, attempts: np.ndarray) -> Records:

@@ -22,7 +22,7 @@ from uqabench.files import write_json
 from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
 from uqabench.llm.closed_form import init_adapter_closed_form
-from uqabench.llm.history import mean_history_embeddings
+from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder, PromptConfig
 from uqabench.questions.questions import QuestionSet
@@ -188,7 +188,10 @@ def _train(
         metrics["steps"], seconds = trainer.step, trainer.seconds
         trainer.write_log()
     if soft is not None:
-        save_file({k: v.detach().cpu().contiguous() for k, v in soft.adapter.state_dict().items()}, out / "adapter.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in soft.adapter.state_dict().items()},
+            out / "adapter.safetensors",
+        )
     if full:
         lm.model.save_pretrained(out / "llm", safe_serialization=True)
         lm.tokenizer.save_pretrained(out / "llm")
@@ -242,7 +245,7 @@ def _fit(
 
 
 def closed_form_start(context: Context, lm: LanguageModel, soft: SoftPrompts) -> dict[str, float]:
-    """Start the adapter at the ridge solution from pooled states to the mean embedding of the history's text.
+    """Start the adapter at the ridge solution from pooled states to the history vectors of `llm.history`.
 
     Only pairs of training questions are used.
     """
@@ -251,7 +254,8 @@ def closed_form_start(context: Context, lm: LanguageModel, soft: SoftPrompts) ->
     histories = [
         history_items(context.store, int(frozen.users[p]), int(frozen.cuts[p]), context.train.n_history) for p in pairs
     ]
-    targets = mean_history_embeddings(lm, context.builder(lm), histories)
+    weight = lm.model.get_input_embeddings().weight.detach().float()
+    targets = history_vectors(weight, *HistoryTokens(lm, context.builder(lm)).bags(histories))
     pooled = torch.from_numpy(np.asarray(soft.frozen.pooled[pairs]))
     return init_adapter_closed_form(soft.adapter, pooled, targets.cpu())
 

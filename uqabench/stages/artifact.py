@@ -65,7 +65,9 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
     for name, digest in manifest["files"].items():
         file = path / name
         if not file.exists() or sha256_file(file) != digest:
-            raise InputError(f"{file} is missing or changed since it was written: delete {path} and run its stage again.")
+            raise InputError(
+                f"{file} is missing or changed since it was written: delete {path} and run its stage again."
+            )
     return Artifact(path, manifest)
 
 

@@ -90,7 +90,9 @@ def evaluate(
     return build(out, "evaluate", settings, inputs, make)
 
 
-def _other_users(groups: list[PromptGroup], method: PromptedMethod, questions: QuestionSet, seed: int) -> list[PromptGroup]:
+def _other_users(
+    groups: list[PromptGroup], method: PromptedMethod, questions: QuestionSet, seed: int
+) -> list[PromptGroup]:
     pairs = np.unique(method.states.pairs.keys(questions))
     other = pairs[shuffled_keys(method.states.pairs.users[pairs], seed)]
     swap = dict(zip(pairs.tolist(), other.tolist(), strict=True))

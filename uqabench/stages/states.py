@@ -148,9 +148,7 @@ def _encode(
         tqdm.write(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size / 2**20:,.1f} MiB")
     pooled = np.lib.format.open_memmap(folder / "pooled.npy", "w+", np.float32, (len(pairs), width))
     first = np.concatenate([[0], np.cumsum(lengths)])
-    states = (
-        np.lib.format.open_memmap(folder / "states.npy", "w+", np.float32, (total, width)) if keep_states else None
-    )
+    states = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float32, (total, width)) if keep_states else None
     by_pass = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[by_pass], np.arange(len(users) + 1))
     batches = plan_batches(lengths, max(token_budget, int(lengths.max())), seed=0, epoch=0, shuffle=False)

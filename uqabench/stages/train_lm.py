@@ -1,7 +1,7 @@
 """Train the small language model that reads histories and options: questions of training users only.
 
 Each training document is one history and several different questions about it. The history comes as text, as one
-soft vector (the mean token embedding of its text, so that a pooled user embedding later finds a model that can use
+soft vector (its mean token embedding, so that a pooled user embedding later finds a model that can use
 it), or not at all. Loss: the answers, plus `text_weight` times next-token prediction on all text.
 """
 
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, embedding_bag
+from torch.nn.functional import cross_entropy
 
 from uqabench.config import to_dict
+from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
@@ -31,9 +32,9 @@ from uqabench.llm.batches import (
     plan_group_batches,
 )
 from uqabench.llm.demo import SmallLMConfig, new_model, save_model, train_tokenizer
-from uqabench.llm.history import HistoryTokens
+from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
-from uqabench.llm.prompts import PromptBuilder, PromptConfig, PromptText
+from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig, PromptText
 from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
@@ -55,8 +56,8 @@ class TrainLMConfig:
     model: SmallLMConfig = field(default_factory=SmallLMConfig)
     n_questions: int = 60_000
     cuts_per_user: int = 4
-    text_lengths: tuple[int, ...] = (20, 50)
-    soft_share: float = 0.5
+    text_lengths: tuple[int, ...] = (20, 20, 50)
+    soft_share: float = 0.6
     empty_share: float = 0.05
     noise: float = 0.5
     text_weight: float = 0.3
@@ -67,9 +68,9 @@ class TrainLMConfig:
     seed: int = 0
 
 
-def tokenizer_corpus(builder_store: InteractionStore, lines: list[str], contents: list[str]) -> list[str]:
+def tokenizer_corpus(catalogue: Catalogue, lines: list[str], contents: list[str]) -> list[str]:
     """Text the tokenizer learns from: every value once, then item lines and questions as often as they occur."""
-    values = [value for attribute in builder_store.catalogue.attributes() for value in builder_store.catalogue.values[attribute]]
+    values = [value for attribute in catalogue.attributes() for value in catalogue.values[attribute]]
     return values + lines + contents + [str(n) for n in range(1, 513)]
 
 
@@ -77,7 +78,12 @@ class Documents:
     """Training documents drawn round by round from one question set."""
 
     def __init__(
-        self, lm: LanguageModel, store: InteractionStore, questions: QuestionSet, builder: PromptBuilder, config: TrainLMConfig
+        self,
+        lm: LanguageModel,
+        store: InteractionStore,
+        questions: QuestionSet,
+        builder: PromptBuilder,
+        config: TrainLMConfig,
     ) -> None:
         self.lm, self.store, self.questions, self.builder, self.config = lm, store, questions, builder, config
         pairs, owner = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)
@@ -113,21 +119,23 @@ class Documents:
         prompts = self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft)
         return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
 
-    def soft(self, groups: list[PromptGroup], noise: float) -> tuple[Tensor, list[PromptGroup]]:
-        """Noisy mean token embeddings (len(groups), width) of the groups' histories; groups renumbered to them."""
+    def soft(self, groups: list[PromptGroup], noise: float) -> tuple[Tensor | None, list[PromptGroup]]:
+        """Noisy history vectors of the groups with a soft slot, and the groups renumbered to index them."""
+        slots = [i for i, group in enumerate(groups) if SOFT in group.prefix]
+        if not slots:
+            return None, groups
         histories = [
             history_items(self.store, int(user), int(cut), self.questions.n_history)
-            for user, cut in self.pairs[[group.key for group in groups]]
+            for user, cut in self.pairs[[groups[i].key for i in slots]]
         ]
-        ids, starts = self.tokens.bags(histories)
         weight = self.lm.model.get_input_embeddings().weight
-        mean = embedding_bag(ids.to(weight.device), weight, starts.to(weight.device), mode="mean")
-        spread = mean.detach().std(0, correction=0)
-        amount = torch.rand(len(groups), 1) * noise
-        renumbered = [
-            PromptGroup(i, g.prefix, g.rests, g.questions, g.answers) for i, g in enumerate(groups)
-        ]
-        return mean + spread * amount * torch.randn(mean.shape), renumbered
+        vectors = history_vectors(weight, *self.tokens.bags(histories))
+        amount = torch.rand(len(slots), 1) * noise * weight.detach().square().mean().sqrt()
+        renumbered = list(groups)
+        for place, i in enumerate(slots):
+            g = groups[i]
+            renumbered[i] = PromptGroup(place, g.prefix, g.rests, g.questions, g.answers)
+        return vectors + amount * torch.randn(vectors.shape), renumbered
 
 
 def text_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
@@ -182,7 +190,9 @@ def train_lm(
         return _train(store, questions, templates, prompt, folder, work, config, progress)
 
     settings = {**to_dict(config), "prompt": to_dict(prompt)}
-    return build(out, "train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make)
+    return build(
+        out, "train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make
+    )
 
 
 def _new_language_model(
@@ -194,7 +204,7 @@ def _new_language_model(
     lines = [builder.item_line(int(i)) for i in rng.choice(len(store.catalogue), 20_000, p=popular)]
     rows = rng.choice(len(questions), min(5_000, len(questions)), replace=False)
     contents = [builder.content(questions, int(row), 0) for row in rows]
-    tokenizer = train_tokenizer(tokenizer_corpus(store, lines, contents), config.model.vocab_size)
+    tokenizer = train_tokenizer(tokenizer_corpus(store.catalogue, lines, contents), config.model.vocab_size)
     return LanguageModel("small", new_model(config.model, tokenizer, config.seed), tokenizer)
 
 
@@ -240,7 +250,7 @@ def _train(
         "seed": config.seed,
         "steps": trainer.step,
         "held_out_accuracy": {
-            **{f"text{n}": accuracy(documents, n, 0) for n in config.text_lengths},
+            **{f"text{n}": accuracy(documents, n, 0) for n in sorted(set(config.text_lengths))},
             "mean-embedding": accuracy(documents, 0, 1),
             "no-history": accuracy(documents, 0, 0),
         },

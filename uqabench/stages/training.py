@@ -113,7 +113,12 @@ class Trainer:
     ) -> None:
         """Train for `config.epochs` epochs of `batches_of(epoch)`; `after_epoch(epoch)` → True stops early."""
         bar = tqdm(
-            total=self.total_steps, initial=self.step, desc=self.label, unit="step", disable=not self.progress, leave=False
+            total=self.total_steps,
+            initial=self.step,
+            desc=self.label,
+            unit="step",
+            disable=not self.progress,
+            leave=False,
         )
         started = last_saved = time.monotonic()
         tokens, losses = 0, []
@@ -151,12 +156,16 @@ class Trainer:
             loss, tokens = self.loss_fn(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise RunError(f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off.")
+            raise RunError(
+                f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off."
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not math.isfinite(float(norm)):
-            raise RunError(f"{self.label}: the gradient became {float(norm)} at step {self.step}: lower lr or turn bf16 off.")
+            raise RunError(
+                f"{self.label}: the gradient became {float(norm)} at step {self.step}: lower lr or turn bf16 off."
+            )
         self.optimizer.step()
         self.step += 1
         if self.step % 20 == 0:
@@ -192,7 +201,9 @@ class Trainer:
         try:
             state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises a zoo of types for a damaged file
-            raise InputError(f"{self.checkpoint_path} is damaged ({error}): delete it to train from the start.") from error
+            raise InputError(
+                f"{self.checkpoint_path} is damaged ({error}): delete it to train from the start."
+            ) from error
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -212,4 +223,3 @@ def write_tensorboard(folder: Path, records: list[dict[str, Any]]) -> None:
             for name, value in record.items():
                 if name not in ("step", "epoch") and isinstance(value, (int, float)):
                     writer.add_scalar(name, value, record.get("step", record.get("epoch", 0)))
-

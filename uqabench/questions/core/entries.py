@@ -10,11 +10,19 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from uqabench.data.jit import jit
 from uqabench.questions import kinds
-from uqabench.questions.core import attempts, histories, interest
+from uqabench.questions.core import histories
+from uqabench.questions.core.context import ACCEPTED
+from uqabench.questions.core.direct import direct_feature, match_feature
+from uqabench.questions.core.following import next_feature
+from uqabench.questions.core.histories import gather
+from uqabench.questions.core.interest import interest, right_answer
+from uqabench.questions.core.rng import keyed_state
+from uqabench.questions.kinds import LONGEST_ANSWER
 
-_run_attempts, _right_answers = attempts.run_attempts, interest.right_answers
 _choose_cuts, _count_next_items = histories.choose_cuts, histories.count_next_items
 
 
@@ -31,13 +39,32 @@ def _compile(sources: int) -> tuple:
         Each depends on (ctx.seed, sub-task, user, cut, attempt) alone. Histories are h = s[max(0, cut - N):cut].
         """
         assert sources
-        _run_attempts(ctx, subtask, users, cuts, attempts, records)
+        for i in range(len(users)):
+            hi = ctx.offsets[users[i]] + cuts[i]
+            lo = hi - min(cuts[i], ctx.n_history)
+            state = keyed_state(ctx.seed, subtask + 1, users[i], cuts[i], attempts[i])
+            if subtask == 0:
+                status = direct_feature(ctx, state, lo, hi, records, i)
+            elif subtask == 1:
+                status = match_feature(ctx, state, lo, hi, records, i)
+            elif subtask <= 3:
+                status = next_feature(ctx, state, lo, hi, subtask == 2, records, i)
+            else:
+                status = interest(ctx, state, lo, hi, subtask - 4, users[i], cuts[i], records, i)
+            records.status[i] = status
 
     @jit
     def right_answers(ctx, which, attribute, users, cuts, values, lengths):
         """Answers of many histories into values int32 (n, 3) and lengths int8 (n,); 0 where there is none."""
         assert sources
-        _right_answers(ctx, which, attribute, users, cuts, values, lengths)
+        for i in range(len(users)):
+            hi = ctx.offsets[users[i]] + cuts[i]
+            lo = hi - min(cuts[i], ctx.n_history)
+            out = np.full(LONGEST_ANSWER, -1, np.int32)
+            status, length = right_answer(which, gather(ctx.codes[attribute], ctx.items[lo:hi]), ctx.window, out)
+            if status == ACCEPTED:
+                values[i] = out
+                lengths[i] = length
 
     @jit
     def choose_cuts(starts, offsets, users, min_history, per_user, seed, salt):

@@ -68,19 +68,6 @@ def _path(codes, out):
 
 
 @inner
-def right_answers(ctx, which, attribute, users, cuts, values, lengths):
-    """See `entries.right_answers`."""
-    for i in range(len(users)):
-        hi = ctx.offsets[users[i]] + cuts[i]
-        lo = hi - min(cuts[i], ctx.n_history)
-        out = np.full(LONGEST_ANSWER, -1, np.int32)
-        status, length = right_answer(which, gather(ctx.codes[attribute], ctx.items[lo:hi]), ctx.window, out)
-        if status == ACCEPTED:
-            values[i] = out
-            lengths[i] = length
-
-
-@inner
 def _compare(a, b):
     for c in range(LONGEST_ANSWER):
         if a[c] != b[c]:

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/causal_attention.h"
 #include "cpu/hstu_attention.h"
 #include "cpu/isa.h"
 #include "cpu/linear_rank.h"
@@ -32,7 +33,7 @@ void require(bool holds, const std::string& message) {
 void require_shape(const py::array& x, const char* name, const std::vector<py::ssize_t>& shape) {
   require(x.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), x.shape()),
           std::string(name) + " has the wrong shape.");
-  require(x.ndim() == 0 || x.shape(x.ndim() - 1) <= 1 || x.strides(x.ndim() - 1) == x.itemsize(),
+  require(x.size() == 0 || x.shape(x.ndim() - 1) <= 1 || x.strides(x.ndim() - 1) == x.itemsize(),
           std::string(name) + " must be contiguous in its last dimension.");
 }
 
@@ -54,6 +55,34 @@ HeadView heads(const FloatArray& x) {
   return {x.data(), x.strides(0) / bytes, x.strides(1) / bytes};
 }
 
+// Fills what both attentions take, after checking it.
+void fill_attention(AttentionInputs& in, const FloatArray& q, const FloatArray& k, const FloatArray& v,
+                    const IntArray& offsets, double scale, int threads) {
+  require(q.ndim() == 3 && v.ndim() == 3 && offsets.ndim() == 1 && offsets.size() >= 1,
+          "q and v must have three dimensions, offsets one and at least one entry.");
+  const py::ssize_t tokens = q.shape(0), head_count = q.shape(1), width = q.shape(2), value_width = v.shape(2);
+  require(head_count >= 1 && width >= 1 && value_width >= 1, "q and v must have at least one head and component.");
+  require_shape(q, "q", {tokens, head_count, width});
+  require_shape(k, "k", {tokens, head_count, width});
+  require_shape(v, "v", {tokens, head_count, value_width});
+  require_shape(offsets, "offsets", {offsets.size()});
+  require(tokens < std::numeric_limits<int32_t>::max(), "q must have fewer than 2^31 - 1 tokens.");
+  require(threads >= 1, "threads must be at least 1.");
+  const int64_t* at = offsets.data();
+  require(at[0] == 0 && at[offsets.size() - 1] == tokens, "offsets must go from 0 to the number of tokens.");
+  for (py::ssize_t b = 0; b + 1 < offsets.size(); ++b) require(at[b + 1] >= at[b], "offsets must not fall.");
+  in.q = heads(q);
+  in.k = heads(k);
+  in.v = heads(v);
+  in.offsets = at;
+  in.sequences = offsets.size() - 1;
+  in.heads = head_count;
+  in.width = width;
+  in.value_width = value_width;
+  in.scale = static_cast<float>(scale);
+  in.threads = threads;
+}
+
 struct HstuTables {
   std::optional<FloatArray> position_bias, time_bias;
   std::optional<IntArray> bucket_starts, timestamps;
@@ -61,34 +90,11 @@ struct HstuTables {
 
 HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const FloatArray& v, const IntArray& offsets,
                              const HstuTables& tables, int64_t max_len, double scale, int threads) {
-  require(q.ndim() == 3 && v.ndim() == 3 && offsets.ndim() == 1 && offsets.size() >= 1,
-          "q and v must have three dimensions, offsets one and at least one entry.");
-  const py::ssize_t tokens = q.shape(0), head_count = q.shape(1), width = q.shape(2), value_width = v.shape(2);
-  require_shape(q, "q", {tokens, head_count, width});
-  require_shape(k, "k", {tokens, head_count, width});
-  require_shape(v, "v", {tokens, head_count, value_width});
-  require_shape(offsets, "offsets", {offsets.size()});
-  require(head_count >= 1 && width >= 1 && value_width >= 1, "q and v must have at least one head and component.");
-  require(threads >= 1, "threads must be at least 1.");
-  require(max_len >= 1 && max_len < std::numeric_limits<int32_t>::max(), "max_len must lie in [1, 2^31 - 1).");
-  const int64_t* at = offsets.data();
-  require(at[0] == 0 && at[offsets.size() - 1] == tokens, "offsets must go from 0 to the number of tokens.");
-  for (py::ssize_t b = 0; b + 1 < offsets.size(); ++b) {
-    require(at[b + 1] >= at[b], "offsets must not fall.");
-    require(at[b + 1] - at[b] <= max_len, "max_len is less than the longest sequence.");
-  }
   HstuAttention args{};
-  args.q = heads(q);
-  args.k = heads(k);
-  args.v = heads(v);
-  args.offsets = at;
-  args.sequences = offsets.size() - 1;
-  args.heads = head_count;
-  args.width = width;
-  args.value_width = value_width;
+  fill_attention(args, q, k, v, offsets, scale, threads);
+  require(max_len >= 1 && max_len < std::numeric_limits<int32_t>::max(), "max_len must lie in [1, 2^31 - 1).");
+  require(args.longest() <= max_len, "max_len is less than the longest sequence.");
   args.max_len = max_len;
-  args.scale = static_cast<float>(scale);
-  args.threads = threads;
   if (tables.position_bias) {
     require_shape(*tables.position_bias, "position_bias", {2 * max_len - 1});
     args.position_bias = tables.position_bias->data();
@@ -97,11 +103,10 @@ HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const Flo
     require(tables.timestamps && tables.bucket_starts, "time_bias needs timestamps and bucket_starts.");
     args.buckets = tables.time_bias->size();
     require_shape(*tables.time_bias, "time_bias", {args.buckets});
-    require_shape(*tables.timestamps, "timestamps", {tokens});
-    require(args.buckets >= 1, "time_bias must have at least one bucket.");
-    require_shape(*tables.bucket_starts, "bucket_starts", {args.buckets - 1});
     // The kernel holds a bucket in a byte.
-    require(args.buckets <= 256, "time_bias must have at most 256 buckets.");
+    require(args.buckets >= 1 && args.buckets <= 256, "time_bias must have 1 to 256 buckets.");
+    require_shape(*tables.bucket_starts, "bucket_starts", {args.buckets - 1});
+    require_shape(*tables.timestamps, "timestamps", {args.tokens()});
     args.time_bias = tables.time_bias->data();
     args.timestamps = tables.timestamps->data();
     args.bucket_starts = tables.bucket_starts->data();
@@ -152,6 +157,43 @@ void bind_hstu_attention(py::module_& m) {
       py::arg("timestamps").noconvert(), py::arg("max_len"), py::arg("scale"), py::arg("threads"));
 }
 
+void bind_causal_attention(py::module_& m) {
+  m.def(
+      "causal_attention_forward",
+      [](FloatArray out, FloatArray log_sums, const FloatArray& q, const FloatArray& k, const FloatArray& v,
+         const IntArray& offsets, double scale, int threads) {
+        AttentionInputs in{};
+        fill_attention(in, q, k, v, offsets, scale, threads);
+        float* to = output(out, "out", {v.shape(0), v.shape(1), v.shape(2)});
+        float* logs = output(log_sums, "log_sums", {q.shape(0), q.shape(1)});
+        py::gil_scoped_release release;
+        causal_attention_forward(in, to, logs);
+      },
+      py::arg("out").noconvert(), py::arg("log_sums").noconvert(), py::arg("q").noconvert(), py::arg("k").noconvert(),
+      py::arg("v").noconvert(), py::arg("offsets").noconvert(), py::arg("scale"), py::arg("threads"));
+  m.def(
+      "causal_attention_backward",
+      [](FloatArray dq, FloatArray dk, FloatArray dv, const FloatArray& grad, const FloatArray& out,
+         const FloatArray& log_sums, const FloatArray& q, const FloatArray& k, const FloatArray& v,
+         const IntArray& offsets, double scale, int threads) {
+        AttentionInputs in{};
+        fill_attention(in, q, k, v, offsets, scale, threads);
+        const std::vector<py::ssize_t> shape(q.shape(), q.shape() + 3), value_shape(v.shape(), v.shape() + 3);
+        require_shape(grad, "grad", value_shape);
+        require_shape(out, "out", value_shape);
+        require_shape(log_sums, "log_sums", {q.shape(0), q.shape(1)});
+        require(log_sums.flags() & py::array::c_style, "log_sums must be contiguous.");
+        const CausalGradients gradients{output(dq, "dq", shape), output(dk, "dk", shape),
+                                        output(dv, "dv", value_shape)};
+        const CausalAttentionResult result{heads(grad), heads(out), log_sums.data()};
+        py::gil_scoped_release release;
+        causal_attention_backward(in, result, gradients);
+      },
+      py::arg("dq").noconvert(), py::arg("dk").noconvert(), py::arg("dv").noconvert(), py::arg("grad").noconvert(),
+      py::arg("out").noconvert(), py::arg("log_sums").noconvert(), py::arg("q").noconvert(), py::arg("k").noconvert(),
+      py::arg("v").noconvert(), py::arg("offsets").noconvert(), py::arg("scale"), py::arg("threads"));
+}
+
 void bind_linear_rank(py::module_& m) {
   m.def(
       "linear_rank",
@@ -200,6 +242,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() = "Native CPU kernels of uqabench.";
   m.attr("has_cuda") = false;
   bind_instruction_sets(m);
+  bind_causal_attention(m);
   bind_hstu_attention(m);
   bind_linear_rank(m);
 }

@@ -28,7 +28,8 @@ def check_tensor(x: Any, name: str, shape: Sequence[int | None], dtypes: Sequenc
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
     if x.ndim != len(shape) or any(want is not None and got != want for got, want in zip(x.shape, shape, strict=True)):
         wanted = ", ".join("*" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} must have shape ({wanted}), not {tuple(x.shape)}.")
+        comma = "," if len(shape) == 1 else ""
+        raise ValueError(f"{name} must have shape ({wanted}{comma}), not {tuple(x.shape)}.")
     if x.dtype not in dtypes:
         raise TypeError(f"{name} must be {_names(dtypes)}, not {_names([x.dtype])}.")
     if x.ndim and x.shape[-1] > 1 and x.stride(-1) != 1:

@@ -188,6 +188,8 @@ def doctor(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
     args = build_parser().parse_args(argv)
+    if os.getcwd() not in sys.path:  # an encoder of one's own, module:Class, lies where the command is called
+        sys.path.insert(0, os.getcwd())
     try:
         return args.handler(args)
     except UQABenchError as error:

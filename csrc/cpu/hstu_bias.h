@@ -1,5 +1,4 @@
-// Sizes, scratch memory and biases of one task of HSTU attention. No include guard: part of hstu_attention.cpp, see
-// simd.h.
+// The biases of HSTU attention. No include guard: part of hstu_attention.cpp, see simd.h.
 
 namespace uqabench::UQ_ISA {
 namespace {
@@ -8,28 +7,6 @@ namespace {
 constexpr int64_t margin = panel;
 // Copies of the time table's gradient: neighbouring queries mostly share a bucket, and would wait for each other's sum.
 constexpr int copies = 4;
-
-// The sizes of one task's matrices, padded to whole register blocks.
-struct Shape {
-  int64_t length, rows, width, value_width;  // rows: the length, padded
-
-  Shape(const HstuAttention& args, int64_t sequence_length)
-      : length(sequence_length),
-        rows(round_up(sequence_length, panel)),
-        width(round_up(args.width, panel)),
-        value_width(round_up(args.value_width, panel)) {}
-};
-
-// Hands out a task's scratch memory piece by piece.
-struct Arena {
-  float* next;
-
-  float* take(int64_t floats) {
-    float* piece = next;
-    next += round_up(floats, 16);
-    return piece;
-  }
-};
 
 // The bias of one sequence, row by row of the transposed scores, and the tables' gradients.
 class Bias {

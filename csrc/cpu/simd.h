@@ -71,7 +71,19 @@ UQ_INLINE Floats exponential(Floats x) {
   y = multiply_add(y, r, broadcast(0.5f));
   y = multiply_add(y, r, broadcast(1.0f));
   y = multiply_add(y, r, broadcast(1.0f));
-  return (Floats)((Ints)y + ((Ints)shifted << 23));  // times 2^n: n joins the exponent
+  y = (Floats)((Ints)y + ((Ints)shifted << 23));  // times 2^n: n joins the exponent
+  return x == x ? y : x;
+}
+
+// The sum of a[i] * b[i].
+UQ_INLINE float dot(const float* a, const float* b, int64_t n) {
+  Floats sums = {};
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) sums = multiply_add(load(a + i), load(b + i), sums);
+  float sum = 0.0f;
+  for (int lane = 0; lane < lanes; ++lane) sum += sums[lane];
+  for (; i < n; ++i) sum += a[i] * b[i];
+  return sum;
 }
 
 }  // namespace uqabench::UQ_ISA

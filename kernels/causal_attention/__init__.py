@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_offsets, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["causal_attention"]
 
 _BACKENDS = Operator(
-    "causal_attention", backends={"reference": reference.causal_attention, "eager": eager.causal_attention}
+    "causal_attention",
+    backends={
+        "reference": reference.causal_attention,
+        "eager": eager.causal_attention,
+        "native": native.causal_attention,
+    },
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
 )
 
 
@@ -25,7 +33,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
         scale: factor of q . k; None: 1 / sqrt(D).
 
     Returns:
-        (T, H, Dv), the dtype of v.
+        (T, H, Dv), the dtype of v. The native kernel's result has no second derivatives.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.

@@ -21,13 +21,17 @@ from uqabench.llm.prompts import SOFT
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3."""
+    """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3.
+
+    targets: the tokens that answer each question when that is not the letter (a question asked without options).
+    """
 
     key: int
     prefix: np.ndarray
     rests: list[np.ndarray]
     questions: list[int]
     answers: list[int]
+    targets: list[list[int]] | None = None
 
     def n_tokens(self) -> int:
         return len(self.prefix) + sum(len(rest) for rest in self.rests)
@@ -63,7 +67,13 @@ def common_prefix(prompts: list[np.ndarray]) -> int:
 
 
 def group_prompts(
-    prompts: list[np.ndarray], keys: np.ndarray, answers: np.ndarray, rows: np.ndarray, *, max_questions: int = 16
+    prompts: list[np.ndarray],
+    keys: np.ndarray,
+    answers: np.ndarray,
+    rows: np.ndarray,
+    *,
+    targets: list[list[int]] | None = None,
+    max_questions: int = 16,
 ) -> list[PromptGroup]:
     """Group prompts by key, in order of first appearance; `rows` are the questions' numbers. Groups are split
     beyond `max_questions`, for the attention of a row costs its length squared."""
@@ -77,7 +87,8 @@ def group_prompts(
             shared = common_prefix([prompts[i] for i in part])
             rests = [prompts[i][shared:] for i in part]
             numbers, letters = [int(rows[i]) for i in part], [int(answers[i]) for i in part]
-            groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters))
+            wanted = None if targets is None else [targets[i] for i in part]
+            groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters, wanted))
     return groups
 
 
@@ -110,35 +121,40 @@ def plan_group_batches(
     return batches
 
 
-def _row_spans(group: PromptGroup, answer_ids: list[list[int]] | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Each rest with its answer appended (all but the last token, which predicts nothing), and its answer's length."""
-    for rest, answer in zip(group.rests, group.answers, strict=True):
-        tail = answer_ids[answer] if answer_ids is not None else []
-        yield np.concatenate([rest, np.array(tail[:-1], dtype=np.int64)]), len(tail)
+def _answer_tokens(group: PromptGroup, lm: LanguageModel) -> list[list[int]]:
+    return group.targets if group.targets is not None else [lm.answer_ids[answer] for answer in group.answers]
+
+
+def _row_spans(group: PromptGroup, answers: list[list[int]] | None) -> Iterator[np.ndarray]:
+    """The prefix, then each rest with its answer appended (all but the last token, which predicts nothing)."""
+    yield group.prefix
+    for i, rest in enumerate(group.rests):
+        tail = answers[i][:-1] if answers is not None else []
+        yield np.concatenate([rest, np.array(tail, dtype=np.int64)])
 
 
 def collate(groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_answers: bool) -> GroupBatch:
     """Lay groups out as rows. `with_answers` appends the right answers' tokens for training."""
-    answer_ids = lm.answer_ids if with_answers else None
-    rows = [[(group.prefix, 0), *_row_spans(group, answer_ids)] for group in groups]
-    width = max(sum(len(ids) for ids, _ in row) for row in rows)
+    answers = [_answer_tokens(group, lm) if with_answers else None for group in groups]
+    rows = [list(_row_spans(group, answer)) for group, answer in zip(groups, answers, strict=True)]
+    width = max(sum(len(ids) for ids in row) for row in rows)
     ids = np.zeros((len(rows), width), dtype=np.int64)
     position = np.zeros((len(rows), width), dtype=np.int64)
     span = np.full((len(rows), width), -1, dtype=np.int32)
     prompt_end, target_at, targets = [], [], []
     for r, row in enumerate(rows):
-        column, shared = 0, len(row[0][0])
-        for s, (tokens, answer_length) in enumerate(row):
+        column, shared = 0, len(row[0])
+        for s, tokens in enumerate(row):
             end = column + len(tokens)
             ids[r, column:end], span[r, column:end] = tokens, s
             position[r, column:end] = np.arange(len(tokens)) + (shared if s else 0)
             if s:
-                group, q = groups[r], s - 1
-                last = r * width + column + len(group.rests[q]) - 1
+                q = s - 1
+                last = r * width + column + len(groups[r].rests[q]) - 1
                 prompt_end.append(last)
-                if answer_ids is not None:
-                    target_at.extend(range(last, last + answer_length))
-                    targets.extend(answer_ids[group.answers[q]])
+                if answers[r] is not None:
+                    target_at.extend(range(last, last + len(answers[r][q])))
+                    targets.extend(answers[r][q])
             column = end
     soft_at = np.flatnonzero(ids.ravel() == SOFT)
     soft_from = np.array([g.key for g in groups], dtype=np.int64)[soft_at // width] * max(n_soft, 1)

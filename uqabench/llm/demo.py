@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>
 class SmallLMConfig:
     """Shape of a small Qwen2 model: vocabulary size (tokens), width, layers, attention heads, MLP inner width."""
 
-    vocab_size: int = 4096
+    vocab_size: int = 8192
     width: int = 128
     layers: int = 4
     heads: int = 4
@@ -32,36 +34,59 @@ class SmallLMConfig:
     max_positions: int = 4096
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """Byte-level BPE whose merges may cross spaces but not lines, field separators or option letters.
+SEPARATOR = r" \| "  # between the fields of an item's line: left out of the ids, the line's end is enough
+BOUNDARY = r"\n| → |; | \(no change\)|\"|[A-D]\. "
 
-    A frequent attribute value ("FLUID MILK PRODUCTS") or phrase thus becomes one token, which a small model needs:
-    with word pieces it stays at chance on matching options to histories.
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """A unigram tokenizer whose pieces are whole attribute values and phrases; the rest falls to words and bytes.
+
+    Pieces end at lines, field separators, list separators, quotes and option letters, so "carrots mini peeled, 2 lb,
+    private brand, carrots" is one token: an item of four attributes takes five tokens (with byte-level BPE, 14 and
+    more), and comparing an option with a history is comparing tokens, which a small model learns.
     """
     try:
-        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
     except ImportError as error:
         raise MissingExtra("transformers", "llm", "Building a language model") from error
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\n| \| | → |; |, | \(|\"|[A-D]\. "), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+    splitter = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(SEPARATOR), "removed"), pre_tokenizers.Split(Regex(BOUNDARY), "isolated")]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        min_frequency=2,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    room = vocab_size - len(SPECIAL_TOKENS) - len(bytes_) - 1
+    if room < 1:
+        raise InputError(f"vocab_size is {vocab_size}: it must be above {vocab_size - room}, for bytes and roles.")
+    wholes, words = _pieces(texts, splitter)
+    chosen = dict.fromkeys(wholes[: room - min(len(words), room // 8)], -1.0)
+    for word in words:
+        if len(chosen) == room:
+            break
+        chosen.setdefault(word, -10.0)
+    scores = [(token, 0.0) for token in ("<|unk|>", *SPECIAL_TOKENS)] + [(token, -30.0) for token in bytes_]
+    tokenizer = Tokenizer(models.Unigram([*scores, *chosen.items()], unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", chat_template=CHAT_TEMPLATE
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        unk_token="<|unk|>",
+        chat_template=CHAT_TEMPLATE,
     )
+
+
+def _pieces(texts: Iterable[str], splitter: Any) -> tuple[list[str], list[str]]:
+    """Whole pieces and the words of pieces, most frequent first, ties by spelling."""
+    wholes: Counter[str] = Counter()
+    for text in texts:
+        wholes.update(piece for piece, _ in splitter.pre_tokenize_str(text))
+    words: Counter[str] = Counter()
+    for piece, count in wholes.items():
+        for word in re.findall(r" ?[^ ]+", piece):
+            words[word] += count
+    return tuple(sorted(found, key=lambda piece: (-found[piece], piece)) for found in (wholes, words))
 
 
 def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Module:

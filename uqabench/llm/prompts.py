@@ -9,7 +9,7 @@ import numpy as np
 
 from uqabench.errors import InputError
 from uqabench.llm.language_model import LanguageModel
-from uqabench.questions.render import format_question, history_items, render, render_item
+from uqabench.questions.render import RenderedQuestion, format_question, history_items, render, render_item
 
 if TYPE_CHECKING:
     from uqabench.data.store import InteractionStore
@@ -60,15 +60,21 @@ class PromptText:
         items = history_items(self.store, user, cut, n_text)
         return "\n".join([self.config.history_header, *(self.item_line(int(item)) for item in items)])
 
-    def content(self, questions: QuestionSet, row: int, n_text: int) -> str:
-        """The user's message: the text history if any, the question, its options."""
-        rendered = render(questions, row, self.store.catalogue, self.config.language, self.templates)
-        question = format_question(rendered)
+    def question(self, questions: QuestionSet, row: int) -> RenderedQuestion:
+        """One question in words."""
+        return render(questions, row, self.store.catalogue, self.config.language, self.templates)
+
+    def with_history(self, questions: QuestionSet, row: int, content: str, n_text: int) -> str:
+        """The user's message: the text history of a question, if any, in front of `content`."""
         if n_text == 0:
-            return question
+            return content
         # The benchmark's history has at most N items: a longer text would see more than the encoder does.
         n = min(n_text, questions.n_history)
-        return self.history_text(int(questions.user[row]), int(questions.cut[row]), n) + "\n" + question
+        return self.history_text(int(questions.user[row]), int(questions.cut[row]), n) + "\n" + content
+
+    def content(self, questions: QuestionSet, row: int, n_text: int) -> str:
+        """The user's message: the text history if any, the question, its options."""
+        return self.with_history(questions, row, format_question(self.question(questions, row)), n_text)
 
 
 class PromptBuilder(PromptText):
@@ -80,11 +86,20 @@ class PromptBuilder(PromptText):
 
     def encode(self, questions: QuestionSet, rows: np.ndarray, *, n_text: int = 0, n_soft: int = 0) -> list[np.ndarray]:
         """Prompt ids (int64, SOFT at soft-prompt slots) of the given rows, up to where the answer begins."""
-        contents = [self.content(questions, int(row), n_text) for row in rows]
+        contents = [format_question(self.question(questions, int(row))) for row in rows]
+        return self.encode_contents(questions, rows, contents, n_text=n_text, n_soft=n_soft)
+
+    def encode_contents(
+        self, questions: QuestionSet, rows: np.ndarray, contents: list[str], *, n_text: int, n_soft: int
+    ) -> list[np.ndarray]:
+        """The same for messages of one's own about the histories of the given rows."""
+        full = [
+            self.with_history(questions, int(row), content, n_text) for row, content in zip(rows, contents, strict=True)
+        ]
         soft = [SOFT] * n_soft
         if n_soft and self.config.soft_prompt_place == "before-question":
-            heads = self.lm.encode([self.lm.chat_before]) * len(rows) if self.lm.chat_before else [[]] * len(rows)
-            tails = self.lm.encode([content + self.lm.chat_after for content in contents])
-            return [np.array(head + soft + tail, dtype=np.int64) for head, tail in zip(heads, tails, strict=True)]
-        ids = self.lm.encode([self.lm.prompt_text(content) for content in contents])
+            head = self.lm.encode([self.lm.chat_before])[0] if self.lm.chat_before else []
+            tails = self.lm.encode([content + self.lm.chat_after for content in full])
+            return [np.array(head + soft + tail, dtype=np.int64) for tail in tails]
+        ids = self.lm.encode([self.lm.prompt_text(content) for content in full])
         return [np.array(soft + row, dtype=np.int64) for row in ids]

@@ -6,7 +6,7 @@ history at all, with the same questions, the same number of steps and the loss o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +146,7 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
     if soft is None:
         return None, groups
     keys, local = np.unique([group.key for group in groups], return_inverse=True)
-    renumbered = [
-        PromptGroup(int(key), group.prefix, group.rests, group.questions, group.answers)
-        for key, group in zip(local, groups, strict=True)
-    ]
+    renumbered = [replace(group, key=int(key)) for group, key in zip(groups, local, strict=True)]
     return soft(keys), renumbered
 
 

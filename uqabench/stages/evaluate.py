@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def _other_users(
     pairs = np.unique(method.states.pairs.keys(questions))
     other = pairs[shuffled_keys(method.states.pairs.users[pairs], seed)]
     swap = dict(zip(pairs.tolist(), other.tolist(), strict=True))
-    return [PromptGroup(swap[g.key], g.prefix, g.rests, g.questions, g.answers) for g in groups]
+    return [replace(group, key=swap[group.key]) for group in groups]
 
 
 @dataclass

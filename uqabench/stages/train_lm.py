@@ -7,7 +7,7 @@ it), or not at all. Loss: the answers, plus `text_weight` times next-token predi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig, PromptText
 from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.render import history_items
+from uqabench.questions.render import format_question, history_items
 from uqabench.questions.templates import Templates
 from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.training import OptimConfig, Trainer, seed_everything
@@ -61,7 +61,7 @@ class TrainLMConfig:
     empty_share: float = 0.05
     noise: float = 0.5
     text_weight: float = 0.3
-    token_budget: int = 8_192
+    token_budget: int = 4_096
     documents_a_round: int = 512
     held_out_users: int = 60
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, epochs=1_000, max_steps=2_000))
@@ -111,13 +111,38 @@ class Documents:
             for soft in (False, True):
                 picked = chosen[(n_text == n) & ((mode < config.soft_share) == soft)]
                 if len(picked):
-                    groups += self.groups(picked, int(n), int(soft))
+                    groups += self.lessons(picked, int(n), int(soft))
         return plan_group_batches(groups, config.token_budget, rng=rng)
 
     def groups(self, pairs: np.ndarray, n_text: int, n_soft: int) -> list[PromptGroup]:
+        """The questions of the given pairs, as they will be asked."""
         rows = np.concatenate([self.rows[pair] for pair in pairs])
         prompts = self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft)
         return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
+
+    def lessons(self, pairs: np.ndarray, n_text: int, n_soft: int) -> list[PromptGroup]:
+        """The questions of the given pairs for training: as they will be asked, without their options (the answer is
+        the option's text), and once a pair the exercise of naming the letter of a given option.
+
+        With letters alone the model stays at chance for hundreds of steps: to answer it has to know the text of the
+        answer and to find its letter, and neither half pays before the other.
+        """
+        rows = np.concatenate([self.rows[pair] for pair in pairs])
+        asked = [self.builder.question(self.questions, int(row)) for row in rows]
+        right = [q.options[answer] for q, answer in zip(asked, self.questions.answer[rows], strict=True)]
+        letters = [self.lm.answer_ids[answer] for answer in self.questions.answer[rows]]
+        end = self.lm.answer_ids[0][1:]
+        texts = [ids + end for ids in self.lm.encode(right)]
+        first = np.flatnonzero(np.diff(self.owner[rows], prepend=-1))
+        contents = [format_question(q) for q in asked]
+        contents += ["\n".join([q.question, q.cue]) for q in asked]
+        contents += [format_question(replace(asked[i], question=right[i], instruction="")) for i in first]
+        source = np.concatenate([np.arange(len(rows)), np.arange(len(rows)), first])
+        targets = letters + texts + [letters[i] for i in first]
+        prompts = self.builder.encode_contents(self.questions, rows[source], contents, n_text=n_text, n_soft=n_soft)
+        numbers = rows[source]
+        keys, answers = self.owner[numbers], self.questions.answer[numbers]
+        return group_prompts(prompts, keys, answers, numbers, targets=targets, max_questions=32)
 
     def soft(self, groups: list[PromptGroup], noise: float) -> tuple[Tensor | None, list[PromptGroup]]:
         """Noisy history vectors of the groups with a soft slot, and the groups renumbered to index them."""
@@ -133,8 +158,7 @@ class Documents:
         amount = torch.rand(len(slots), 1) * noise * weight.detach().square().mean().sqrt()
         renumbered = list(groups)
         for place, i in enumerate(slots):
-            g = groups[i]
-            renumbered[i] = PromptGroup(place, g.prefix, g.rests, g.questions, g.answers)
+            renumbered[i] = replace(groups[i], key=place)
         return vectors + amount * torch.randn(vectors.shape), renumbered
 
 
@@ -203,7 +227,7 @@ def _new_language_model(
     popular = store.catalogue.popularity / store.catalogue.popularity.sum()
     lines = [builder.item_line(int(i)) for i in rng.choice(len(store.catalogue), 20_000, p=popular)]
     rows = rng.choice(len(questions), min(5_000, len(questions)), replace=False)
-    contents = [builder.content(questions, int(row), 0) for row in rows]
+    contents = [prompt.history_header + "\n" + builder.content(questions, int(row), 0) for row in rows]
     tokenizer = train_tokenizer(tokenizer_corpus(store.catalogue, lines, contents), config.model.vocab_size)
     return LanguageModel("small", new_model(config.model, tokenizer, config.seed), tokenizer)
 

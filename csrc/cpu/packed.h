@@ -1,0 +1,44 @@
+// Packed, ragged sequences of attention heads, and how their work is cut into tasks.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace uqabench {
+
+// (tokens, heads, width) floats; entries of one head of one token are adjacent.
+struct HeadView {
+  const float* data;
+  int64_t token_stride, head_stride;  // in floats
+
+  const float* at(int64_t token, int64_t head) const { return data + token * token_stride + head * head_stride; }
+};
+
+// What both attentions take. offsets (sequences + 1), checked: from 0 to the number of tokens, never falling.
+struct AttentionInputs {
+  HeadView q, k, v;
+  const int64_t* offsets;
+  int64_t sequences, heads, width, value_width;
+  float scale;  // of q . k
+  int threads;
+
+  int64_t length(int64_t b) const { return offsets[b + 1] - offsets[b]; }
+  int64_t tokens() const { return offsets[sequences]; }
+  int64_t longest() const {
+    int64_t longest = 0;
+    for (int64_t b = 0; b < sequences; ++b) longest = std::max(longest, length(b));
+    return longest;
+  }
+};
+
+// One task: heads [begin, end) of one sequence.
+struct HeadRange {
+  int64_t sequence, begin, end;
+};
+
+// Every head of every sequence that is not empty, `heads_each` to a task. Longest sequences come first, so that no long
+// one is left to run alone at the end.
+std::vector<HeadRange> split(const AttentionInputs& in, int64_t heads_each);
+
+}  // namespace uqabench

@@ -1,0 +1,63 @@
+"""Causal attention by the C++ kernels (csrc/cpu/causal_attention.cpp): fp32 on CPU, forward and backward.
+
+The forward pass keeps, beside its output, one number a query and head: the logarithm of the softmax's divisor. The
+backward pass computes the weights again from it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backend import native_module
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
+    return _forward(q, k, v, offsets, scale)[0]
+
+
+@torch.library.custom_op("uqabench::causal_attention", mutates_args=())
+def _forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The output (T, H, Dv) and the logarithms of the divisors (T, H); arguments are checked by the caller."""
+    out, log_sums = _empty(q, v)
+    arrays = (x.detach().numpy() for x in (out, log_sums, q, k, v, offsets))
+    native_module().causal_attention_forward(*arrays, scale=scale, threads=torch.get_num_threads())
+    return out, log_sums
+
+
+def _empty(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(v, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2])
+
+
+@_forward.register_fake
+def _(q, k, v, offsets, scale):
+    return _empty(q, v)
+
+
+@torch.library.custom_op("uqabench::causal_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor, out: Tensor, log_sums: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    gradients = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    arrays = (x.detach().numpy() for x in (*gradients, grad, out, log_sums, q, k, v, offsets))
+    native_module().causal_attention_backward(*arrays, scale=scale, threads=torch.get_num_threads())
+    return gradients
+
+
+@_backward.register_fake
+def _(grad, out, log_sums, q, k, v, offsets, scale):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*output, *tensors)
+
+
+def _differentiate(ctx, grad, _):
+    dq, dk, dv = torch.ops.uqabench.causal_attention_backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale)
+    return dq, dk, dv, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

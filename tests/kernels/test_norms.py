@@ -1,0 +1,71 @@
+"""layer_norm and norm_gate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from uqabench.kernels import layer_norm, norm_gate
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def randn(*shapes, dtype=torch.float32):
+    torch.manual_seed(0)
+    return [torch.randn(shape).to(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [0, 1, 33])
+@pytest.mark.parametrize("parameters", [(), ("weight",), ("bias",), ("weight", "bias")], ids=str)
+def test_layer_norm_matches_the_reference(matches_reference, rows, parameters, dtype):
+    x, *values = randn((rows, 9), (9,), (9,), dtype=dtype)
+    inputs = {"x": x} | dict(zip(parameters, values, strict=False))
+    matches_reference(lambda **named: layer_norm(**named, eps=1e-5), inputs, "eager")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [0, 1, 33])
+def test_norm_gate_matches_the_reference(matches_reference, rows, dtype):
+    x, gate = randn((rows, 9), (rows, 9), dtype=dtype)
+    matches_reference(norm_gate, {"x": x, "gate": gate}, "eager")
+
+
+def test_norm_gate_takes_strided_rows():
+    """x and gate as slices of one projection."""
+    joint = randn((6, 10))[0]
+    gate, x = joint.chunk(2, dim=1)
+    assert torch.equal(norm_gate(x, gate), norm_gate(x.contiguous(), gate.contiguous()))
+
+
+def test_layer_norm_takes_any_leading_shape():
+    x = randn((2, 3, 4))[0]
+    torch.testing.assert_close(layer_norm(x), layer_norm(x.flatten(0, 1)).view(2, 3, 4))
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1e-2])
+def test_eps_is_added_to_the_variance(eps):
+    y = layer_norm(torch.tensor([[1.0, 3.0]]), eps=eps)
+    torch.testing.assert_close(y, torch.tensor([[-1.0, 1.0]]) / (1 + eps) ** 0.5)
+
+
+def test_gradcheck():
+    x, weight, bias, gate = (t.requires_grad_() for t in randn((3, 4), (4,), (4,), (3, 4), dtype=torch.float64))
+    assert torch.autograd.gradcheck(layer_norm, (x, weight, bias))
+    assert torch.autograd.gradcheck(norm_gate, (x, gate))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: layer_norm([1.0]), TypeError, "x must be a tensor"),
+        (lambda x: layer_norm(x, weight=x[0, :3]), ValueError, r"weight must have shape \(4,\)"),
+        (lambda x: layer_norm(x, bias=x[0].double()), TypeError, "bias is float64, but x is float32"),
+        (lambda x: layer_norm(x, eps=float("nan")), ValueError, "eps must be finite"),
+        (lambda x: norm_gate(x, x[:2]), ValueError, "gate must have shape"),
+        (lambda x: norm_gate(x, x.to("meta")), ValueError, "gate is on meta, but x is on cpu"),
+    ],
+)
+def test_bad_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(torch.zeros(5, 4))

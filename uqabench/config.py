@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,11 +83,13 @@ def _convert(value: Any, hint: Any, label: str) -> Any:
     if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{label} must be a list, not {value!r}.")
-        return origin(value)
-    if origin is dict:
-        if not isinstance(value, dict):
+        entry = typing.get_args(hint)[0]
+        return origin(_convert(item, entry, f"{label}[{i}]") for i, item in enumerate(value))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
             raise InputError(f"{label} must be a mapping, not {value!r}.")
-        return dict(value)
+        entry = typing.get_args(hint)[1]
+        return {name: _convert(item, entry, f"{label}.{name}") for name, item in value.items()}
     if hint is Any or not isinstance(hint, type):
         return value
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
@@ -101,6 +104,15 @@ def _convert(value: Any, hint: Any, label: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"{label} must be of type {hint.__name__}, not {value!r}.")
     return value
+
+
+def require_least(config: Any, least: dict[str, float], where: str = "") -> None:
+    """InputError naming the first field of `config` that lies below its least value."""
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if not value >= bound:
+            label = f"{where}.{name}" if where else name
+            raise InputError(f"{label} is {value}: it must be at least {bound}.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from uqabench.errors import InputError, RunError
+from uqabench.errors import InputError, RunError, UQABenchError
 
 
-def _failed(path: Path, error: OSError) -> RunError | InputError:
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space. Libraries in Rust (safetensors, tokenizers) raise no OSError."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
+
+
+def _failed(path: Path, error: BaseException) -> RunError | InputError:
+    if is_disk_full(error):
         return RunError(f"The disk is full while writing {path}: free some space and run the same command again.")
-    return InputError(f"Cannot write {path} ({error.strerror or error}): choose a folder that you may write to.")
+    reason = getattr(error, "strerror", None) or error
+    return InputError(f"Cannot write {path} ({reason}): choose a folder that you may write to.")
 
 
 @contextmanager
@@ -37,12 +46,14 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     try:
         yield partial
         replace_folder(partial, path)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise _failed(path, error) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        if isinstance(error, UQABenchError) or not (isinstance(error, OSError) or is_disk_full(error)):
+            raise
+        name = getattr(error, "filename", None)
+        if name is None or is_disk_full(error) or Path(os.fsdecode(name)).is_relative_to(partial):
+            raise _failed(path, error) from error
+        raise InputError(f"{os.fsdecode(name)}: {error.strerror}: check the path and your permissions.") from error
 
 
 def replace_folder(new: Path, path: Path) -> None:
@@ -72,7 +83,8 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a path below a file cannot even be looked up
+            partial.unlink(missing_ok=True)
         raise _failed(path, error) from error
 
 

@@ -48,6 +48,15 @@ def test_pooling_before_the_linear_map_equals_the_papers_order():
     torch.testing.assert_close(soft[:, 0], mapped_first)
 
 
+def test_mean_pool_tokens_start_at_the_size_of_the_language_models():
+    torch.manual_seed(0)
+    adapter = MeanPoolAdapter(64, 512, token_rms=0.031)
+    soft = adapter(torch.randn(50, 64)).detach()
+    assert float(soft.square().mean().sqrt()) == pytest.approx(0.031, rel=0.1)
+    empty = adapter(mean_pool(torch.zeros(0, 64), torch.tensor([0, 0]))).detach()
+    assert float(empty.square().mean().sqrt()) > 0.5 * 0.031  # a zero token has no finite gradient in some models
+
+
 def padded_q_former(adapter, states):
     """The Q-Former for one sequence, a head and a query at a time, from the docstring's formulas."""
 
@@ -123,13 +132,13 @@ def test_q_former_shows_the_user_from_the_start():
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
 def test_q_former_trains_without_nan_from_small_to_large_learning_rates(lr, scale):
     """Recover a user's hidden vector from noisy states of hard scale: the loss stays finite and falls."""
-    width, users = 16, 16
+    width, users = 16, 8
     generator = torch.Generator().manual_seed(1)
     adapter = q_former(width, 24, heads=2)
     read_out = torch.randn(24, width, generator=generator) / 0.02 / math.sqrt(24)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=lr)
     losses = []
-    for _ in range(250):
+    for _ in range(200):
         hidden = torch.randn(users, width, generator=generator)
         lengths = torch.randint(0, 30, (users,), generator=generator)
         lengths[0] = 0
@@ -145,7 +154,7 @@ def test_q_former_trains_without_nan_from_small_to_large_learning_rates(lr, scal
         optimizer.step()
         losses.append(float(loss.detach()))
     assert all(map(math.isfinite, losses))
-    first, last = sum(losses[:25]), sum(losses[-25:])
+    first, last = sum(losses[:50]), sum(losses[-50:])
     assert last < (0.97 if lr == 1e-5 else 0.8) * first
 
 
@@ -164,7 +173,7 @@ def test_q_former_in_bfloat16():
 @pytest.mark.parametrize(
     "adapter",
     [
-        MeanPoolAdapter(8, 12),
+        MeanPoolAdapter(8, 12, token_rms=0.5),
         QFormerAdapter(8, 12),
         QFormerAdapter(8, 12, n_queries=3, layers=1, heads=2, token_rms=0.5),
     ],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from uqabench.config import from_dict, load_yaml, merge, parse_override
+from uqabench.config import from_dict, load_yaml, merge, parse_override, require_least
 from uqabench.data import PrepareConfig
 from uqabench.errors import InputError
 from uqabench.llm.prompts import PromptConfig
@@ -21,6 +22,7 @@ PRESETS = ("tiny", "demo", "small", "published", "paper")
 ENCODER_METHODS = ("gru4rec", "sasrec", "mamba4rec", "hstu", "trm++")
 TEXT_METHODS = ("text20", "text50")
 BASELINE_METHODS = ("uniform", "majority", "popularity", "seen-option", "no-history", "shuffled", "oracle")
+DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT_METHODS = ENCODER_METHODS + TEXT_METHODS + BASELINE_METHODS
 
 
@@ -56,6 +58,10 @@ class LLMConfig:
     train: TrainLMConfig = field(default_factory=TrainLMConfig)
     questions: QuestionConfig = field(default_factory=QuestionConfig)
 
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"llm.dtype is '{self.dtype}': choose one of {', '.join(DTYPES)}.")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -75,6 +81,11 @@ class RunConfig:
     device: str = "cpu"
     seed: int = 0
     states_token_budget: int = 16_384
+
+    def __post_init__(self) -> None:
+        require_least(self, {"seed": 0, "states_token_budget": 1})
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise InputError(f"device is '{self.device}': choose cpu or cuda.")
 
 
 def preset_mapping(name: str) -> dict[str, Any]:

@@ -168,7 +168,8 @@ class Run:
         self._done(
             f"pretrain {name}",
             reused,
-            f"recall@10 {metrics['recall@10']:.2f} %, perplexity {metrics['perplexity']:,.0f}, {artifact.seconds:.0f} s",
+            f"recall@10 {metrics['recall@10']:.2f} %, perplexity {metrics['perplexity']:,.0f}, "
+            f"{artifact.seconds:.0f} s",
         )
         self.encoders[name] = artifact
         return artifact

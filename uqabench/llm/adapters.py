@@ -41,18 +41,24 @@ class MeanPoolAdapter(nn.Module):
     The paper's adapter averages Linear(state) over a sequence. The mean of an affine map is the affine map of the
     mean, so the states are pooled first (`mean_pool`): one row a user instead of up to N, and the pooled vector of a
     frozen encoder is computed once. They differ for an empty sequence only, whose token here is the bias.
+
+    Gaussian initialisation, bias included: states of unit RMS give tokens of about `token_rms`, and no token is ever
+    zero. A language model whose attention has no biases (Llama) multiplies the gradient to a first token by the
+    inverse of the token's size in each layer: in SmolLM2-135M its norm is 3 at the embeddings' own RMS of 0.14,
+    41 at 0.02, 2,000 at 0.001, and NaN at zero.
     """
 
     name = "mean-pool"
     n_tokens = 1
 
-    def __init__(self, width: int, llm_width: int) -> None:
+    def __init__(self, width: int, llm_width: int, token_rms: float = GAUSSIAN_STD) -> None:
         super().__init__()
         _check_sizes(width=width, llm_width=llm_width)
-        self.width, self.llm_width = width, llm_width
+        _check_rms(token_rms)
+        self.width, self.llm_width, self.token_rms = width, llm_width, float(token_rms)
         self.linear = nn.Linear(width, llm_width)
-        nn.init.normal_(self.linear.weight, std=GAUSSIAN_STD)
-        nn.init.zeros_(self.linear.bias)
+        nn.init.normal_(self.linear.weight, std=token_rms / math.sqrt(2 * width))
+        nn.init.normal_(self.linear.bias, std=token_rms / math.sqrt(2))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, width) → (B, 1, llm_width)."""
@@ -60,7 +66,7 @@ class MeanPoolAdapter(nn.Module):
 
     def to_config(self) -> dict[str, Any]:
         """What `build_adapter` needs to make the same module again."""
-        return {"name": self.name, "width": self.width, "llm_width": self.llm_width}
+        return {"name": self.name, "width": self.width, "llm_width": self.llm_width, "token_rms": self.token_rms}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MeanPoolAdapter:
@@ -97,8 +103,7 @@ class QFormerAdapter(nn.Module):
         _check_sizes(width=width, llm_width=llm_width, n_queries=n_queries, layers=layers, heads=heads)
         if width % heads:
             raise InputError(f"Q-Former: width {width} is not a multiple of {heads} heads: choose another `heads`.")
-        if not (token_rms > 0 and math.isfinite(token_rms)):
-            raise InputError(f"Q-Former: token_rms must be a positive number, not {token_rms}.")
+        _check_rms(token_rms)
         self.width, self.llm_width, self.heads, self.token_rms = width, llm_width, heads, float(token_rms)
         self.n_tokens = n_queries
         self.queries = nn.Parameter(torch.empty(n_queries, width))
@@ -214,7 +219,7 @@ def build_adapter(config: dict[str, Any]) -> MeanPoolAdapter | QFormerAdapter:
 
 
 def embedding_rms(weight: Tensor) -> float:
-    """Root mean square of a token table (V, d): the size that a soft token should have."""
+    """Root mean square of a token table (V, d): the `token_rms` that makes soft tokens the size of words."""
     return float(weight.detach().float().square().mean().sqrt())
 
 
@@ -232,6 +237,11 @@ def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise InputError(f"Adapter: {name} must be a positive whole number, not {size!r}.")
+
+
+def _check_rms(token_rms: float) -> None:
+    if not 0 < token_rms < math.inf:
+        raise InputError(f"Adapter: token_rms must be a positive number, not {token_rms}.")
 
 
 def _gaussian_linear(linear: nn.Linear, gain: float = 1.0) -> None:

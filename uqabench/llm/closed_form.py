@@ -142,8 +142,8 @@ def _held_out(n: int, groups: Tensor | None) -> Tensor:
     held_out = number % 5 == 4
     if (n_groups := len(number.unique())) < 10:
         raise InputError(
-            f"Ridge regression: {n_groups} users are too few to hold out a fifth: use at least ten, or start the adapter "
-            "at random."
+            f"Ridge regression: {n_groups} users are too few to hold out a fifth: use at least ten, or start the "
+            "adapter at random."
         )
     return held_out
 

@@ -16,7 +16,10 @@ from uqabench.llm.prompts import SOFT
 def greedy_texts(
     lm: LanguageModel, groups: list[PromptGroup], soft: Tensor | None, max_new_tokens: int
 ) -> Iterator[tuple[int, str]]:
-    """(question, generated text) for every question of `groups`; `soft` as for `batch_hidden`, one prompt at a time."""
+    """(question, generated text) for every question of `groups`, one prompt at a time; `soft` as for `batch_hidden`.
+
+    White space around the text is stripped: some chat templates begin an answer with a blank.
+    """
     n_soft = int((groups[0].prefix == SOFT).sum()) if groups else 0
     for group in groups:
         for question, rest in zip(group.questions, group.rests, strict=True):
@@ -32,4 +35,4 @@ def greedy_texts(
                 do_sample=False,
                 pad_token_id=lm.tokenizer.pad_token_id or lm.tokenizer.eos_token_id,
             )
-            yield question, lm.tokenizer.decode(produced[0], skip_special_tokens=True)
+            yield question, lm.tokenizer.decode(produced[0], skip_special_tokens=True).strip()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from uqabench.errors import InputError
 from uqabench.files import read_json
-from uqabench.llm.sources import load_language_model
+from uqabench.llm.sources import find_model, load_language_model
 
 LETTERS = ("A", "B", "C", "D")
 _CONTENT = "\u2042content\u2042"
@@ -33,7 +33,11 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         self.chat_before, self.chat_after = self._chat_parts()
-        self.answer_ids = [self._answer_ids(letter) for letter in LETTERS]
+        blank = self._blank_before_answer()
+        self.answer_ids = [self._answer_ids(letter, blank) for letter in LETTERS]
+        if blank and len({ids[0] for ids in self.answer_ids}) == 1:  # a token of its own: part of every prompt
+            self.chat_after += blank
+            self.answer_ids = [self._answer_ids(letter, "") for letter in LETTERS]
         self.letter_ids = torch.tensor([ids[0] for ids in self.answer_ids])
         if len(set(self.letter_ids.tolist())) != len(LETTERS):
             raise InputError(
@@ -46,7 +50,7 @@ class LanguageModel:
     ) -> LanguageModel:
         """Load by Hugging Face name, folder or installed alias (`sources.load_language_model`)."""
         model, tokenizer = load_language_model(str(name), device=device, dtype=dtype)
-        card_path = Path(name) / "card.json"
+        card_path = find_model(name) / "card.json"
         card = read_json(card_path) if card_path.exists() else {}
         return cls(str(name), model, tokenizer, card, system)
 
@@ -79,13 +83,18 @@ class LanguageModel:
             )
         return before, after
 
-    def _answer_ids(self, letter: str) -> list[int]:
+    def _blank_before_answer(self) -> str:
+        """What a template writes between its generation prompt and an answer, where that is white space."""
+        written = self._render(LETTERS[0]).removeprefix(self._render(None))
+        return written[: len(written) - len(written.lstrip())]
+
+    def _answer_ids(self, letter: str, blank: str) -> list[int]:
         prompt = self.prompt_text("1 + 1 = ?")
         turn = self._render(letter).replace(_CONTENT, "1 + 1 = ?")
         # Templates that write a turn differently from their own generation prompt get the letter and the end token.
         full = (
             turn.rstrip("\n")
-            if turn.startswith(prompt + letter)
+            if turn.startswith(prompt + blank + letter)
             else prompt + letter + (self.tokenizer.eos_token or "")
         )
         prompt_ids, ids = self.encode([prompt, full])

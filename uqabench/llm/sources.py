@@ -63,7 +63,7 @@ def load_language_model(
     config = _causal_config(folder, trust_remote_code)
     check_weights(folder)
     tokenizer = load_tokenizer(folder, chat_template=chat_template, trust_remote_code=trust_remote_code)
-    with _quiet(), _reading(folder, "weights"):
+    with quiet(), _reading(folder, "weights"):
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -91,7 +91,7 @@ def load_tokenizer(
     """Load the tokenizer alone; InputError when it is missing, damaged or has no chat template."""
     transformers = import_transformers("A tokenizer")
     folder = find_model(name_or_path, trust_remote_code=trust_remote_code)
-    with _quiet(), _reading(folder, "tokenizer"):
+    with quiet(), _reading(folder, "tokenizer"):
         loader = transformers.PreTrainedTokenizerFast if _has_own_tokenizer(folder) else transformers.AutoTokenizer
         tokenizer = loader.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if chat_template is not None:
@@ -126,11 +126,13 @@ def find_model(name_or_path: str | Path, *, trust_remote_code: bool = False) -> 
     looked for.
     """
     name = str(name_or_path)
+    if not name:
+        raise InputError("The language model's name is empty: give a folder, an alias or a Hugging Face name.")
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     installed = models_folder() / name
-    if name and "/" not in name and installed.is_dir():
+    if "/" not in name and installed.is_dir():
         return installed
     if name in INSTALLABLE:
         raise InputError(
@@ -138,7 +140,7 @@ def find_model(name_or_path: str | Path, *, trust_remote_code: bool = False) -> 
         )
     if path.exists():
         raise InputError(f"The language model {path} is a file: name the folder that holds it.")
-    if not name or isinstance(name_or_path, Path) or path.is_absolute() or name[0] in ".~" or name.count("/") > 1:
+    if isinstance(name_or_path, Path) or path.is_absolute() or name[0] in ".~" or name.count("/") > 1:
         raise InputError(
             f"The language model folder '{name}' does not exist: check the path, or give a Hugging Face name "
             f"(owner/model) or one of the aliases {', '.join(installed_models() or INSTALLABLE)}."
@@ -203,7 +205,7 @@ def _causal_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
 
     if not (folder / _CONFIG).is_file():
         raise InputError(f"{folder} has no {_CONFIG}: name a folder that holds a whole Hugging Face model.")
-    with _quiet(), _reading(folder, _CONFIG):
+    with quiet(), _reading(folder, _CONFIG):
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = {known} if isinstance(known, str) else set(known or ())
@@ -278,8 +280,8 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no warnings from transformers while a local folder is read."""
+def quiet() -> Iterator[None]:
+    """No progress bars and no warnings from transformers while a local folder is read or written."""
     from transformers.utils import logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

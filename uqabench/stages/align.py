@@ -15,13 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from uqabench.config import to_dict
+from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
-from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter
+from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter, embedding_rms, embedding_rms
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
 from uqabench.llm.closed_form import init_adapter_closed_form
+from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder, PromptConfig
@@ -63,6 +64,7 @@ class AlignConfig:
             raise InputError(f"align.integration is '{self.integration}': choose one of {', '.join(INTEGRATIONS)}.")
         if self.strategy not in STRATEGIES:
             raise InputError(f"align.strategy is '{self.strategy}': choose one of {', '.join(STRATEGIES)}.")
+        require_least(self, {"n_queries": 1, "batch_questions": 1, "token_budget": 1, "seed": 0}, "align")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ class Context:
         lm.check_split(self.store.split_hash)
         return lm
 
+    def asking(self) -> dict[str, Any]:
+        """What, beside data and questions, decides how the language model is asked: part of every stage's key."""
+        return {"prompt": to_dict(self.prompt), "device": self.device, "dtype": self.dtype, "system": self.system}
+
     def builder(self, lm: LanguageModel) -> PromptBuilder:
         return PromptBuilder(lm, self.store, self.templates, self.prompt)
 
@@ -105,13 +111,15 @@ class PromptedMethod:
 class SoftPrompts(nn.Module):
     """Adapter over frozen states: pair indices (G,) → soft prompt vectors (G · n_tokens, LLM width)."""
 
-    def __init__(self, states: FrozenStates, config: AlignConfig, llm_width: int) -> None:
+    def __init__(self, states: FrozenStates, config: AlignConfig, lm: LanguageModel) -> None:
         super().__init__()
         self.frozen = states
+        # A soft token much smaller than a token embedding has a gradient thousands of times larger.
+        rms = embedding_rms(lm.model.get_input_embeddings().weight)
         if config.integration == "q-former":
-            self.adapter: nn.Module = QFormerAdapter(states.width, llm_width, n_queries=config.n_queries)
+            self.adapter: nn.Module = QFormerAdapter(states.width, lm.width, n_queries=config.n_queries, token_rms=rms)
         else:
-            self.adapter = MeanPoolAdapter(states.width, llm_width)
+            self.adapter = MeanPoolAdapter(states.width, lm.width, token_rms=rms)
 
     @property
     def n_tokens(self) -> int:
@@ -157,8 +165,7 @@ def align(
     inputs = dict(context.inputs)
     if method.states_content:
         inputs["states"] = method.states_content
-    settings = {**to_dict(config), "n_text": method.n_text, "prompt": to_dict(context.prompt), "device": context.device}
-    settings["dtype"] = context.dtype
+    settings = {**to_dict(config), "n_text": method.n_text, **context.asking()}
 
     def make(folder: Path, work: Path) -> float:
         return _train(context, method, folder, work, config, progress)
@@ -171,7 +178,7 @@ def _train(
 ) -> float:
     seed_everything(config.seed, torch.device(context.device))
     lm = context.load_lm()
-    soft = SoftPrompts(method.states, config, lm.width).to(lm.device) if method.states is not None else None
+    soft = SoftPrompts(method.states, config, lm).to(lm.device) if method.states is not None else None
     full = config.train and (soft is None or config.strategy == "full")
     lm.model.requires_grad_(full)
     if soft is not None and config.closed_form and isinstance(soft.adapter, MeanPoolAdapter):
@@ -190,8 +197,7 @@ def _train(
             out / "adapter.safetensors",
         )
     if full:
-        lm.model.save_pretrained(out / "llm", safe_serialization=True)
-        lm.tokenizer.save_pretrained(out / "llm")
+        save_model(lm.model, lm.tokenizer, out / "llm")
         if lm.card:
             write_json(out / "llm" / "card.json", lm.card)
     write_json(out / "metrics.json", metrics)
@@ -254,7 +260,8 @@ def closed_form_start(context: Context, lm: LanguageModel, soft: SoftPrompts) ->
     weight = lm.model.get_input_embeddings().weight.detach().float()
     targets = history_vectors(weight, *HistoryTokens(lm, context.builder(lm)).bags(histories))
     pooled = torch.from_numpy(np.asarray(soft.frozen.pooled[pairs]))
-    return init_adapter_closed_form(soft.adapter, pooled, targets.cpu())
+    users = torch.from_numpy(frozen.users[pairs])  # one user's histories are alike and stay on one side of the check
+    return init_adapter_closed_form(soft.adapter, pooled, targets.cpu(), groups=users)
 
 
 def load_aligned(
@@ -266,6 +273,6 @@ def load_aligned(
     lm.model.eval().requires_grad_(False)
     if method.states is None:
         return lm, None
-    soft = SoftPrompts(method.states, config, lm.width)
+    soft = SoftPrompts(method.states, config, lm)
     soft.adapter.load_state_dict(load_file(artifact.path / "adapter.safetensors"))
     return lm, soft.to(lm.device).eval().requires_grad_(False)

@@ -14,6 +14,7 @@ from uqabench.errors import InputError
 from uqabench.files import atomic_folder, hash_json, read_json, sha256_file, sweep, write_json
 
 FORMAT = 1
+KEY_FILE = "key.json"  # in a working folder: whose checkpoints it holds
 # Logs and clock readings differ between equal runs, so they are left out of an artefact's content hash.
 UNHASHED = ("log.jsonl", "seconds.json", "tensorboard", "manifest.json")
 
@@ -88,9 +89,32 @@ def build(
     sweep(path)
     if (path / "manifest.json").exists():
         manifest = read_json(path / "manifest.json")
-        if manifest.get("key") == key:
-            return open_artifact(path, stage), True
-    work = _work_folder(path, key)
+        if isinstance(manifest, dict) and manifest.get("key") == key:
+            artifact = open_artifact(path, stage)
+            shutil.rmtree(_work_path(path), ignore_errors=True)  # left by a kill just after the last rename
+            return artifact, True
+    work = _work_path(path)
+    try:
+        _claim(work, key)
+        manifest = _make(path, work, stage, key, config, inputs, make)
+    except BaseException:
+        if all(file.name == KEY_FILE for file in work.glob("*")):  # no checkpoint to go on from
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+    return Artifact(path, manifest), False
+
+
+def _make(
+    path: Path,
+    work: Path,
+    stage: str,
+    key: str,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    make: Callable[[Path, Path], float],
+) -> dict[str, Any]:
+    """Build the artefact at `path`; returns its manifest."""
     with atomic_folder(path) as out:
         seconds = make(out, work)
         write_json(out / "seconds.json", {"seconds": round(seconds, 3)})
@@ -107,21 +131,18 @@ def build(
             "files": files,
         }
         write_json(out / "manifest.json", manifest)
-    shutil.rmtree(work, ignore_errors=True)
-    return Artifact(path, manifest), False
+    return manifest
 
 
-def _work_folder(path: Path, key: str) -> Path:
-    """The folder for checkpoints of this key; another key's is removed."""
-    work = path.with_name(f"{path.name}.work")
-    if work.exists() and (not (work / "key.json").exists() or read_json(work / "key.json") != key):
+def _work_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.work")
+
+
+def _claim(work: Path, key: str) -> None:
+    """Make the folder for checkpoints of this key; another key's is removed."""
+    if work.exists() and (not (work / KEY_FILE).exists() or read_json(work / KEY_FILE) != key):
         shutil.rmtree(work)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Cannot write {work} ({error.strerror}): choose a folder that you may write to.") from error
-    write_json(work / "key.json", key)
-    return work
+    write_json(work / KEY_FILE, key)
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

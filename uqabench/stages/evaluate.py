@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from uqabench.config import to_dict
+from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import RunError
 from uqabench.files import write_json
@@ -46,6 +46,9 @@ class EvaluateConfig:
     max_new_tokens: int = 1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_least(self, {"token_budget": 1, "max_new_tokens": 1, "seed": 0}, "evaluate")
+
 
 def shuffled_keys(users: np.ndarray, seed: int) -> np.ndarray:
     """For every (user, cut) pair (G,) the index of a pair of another user, drawn by `seed`."""
@@ -75,6 +78,7 @@ def evaluate(
     if method.states_content:
         inputs["states"] = method.states_content
     settings = {**to_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
+    settings |= context.asking()
 
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
@@ -186,6 +190,5 @@ def _write(
             row["text"] = answers.texts[i]
         rows.append(row)
     write_predictions(folder / "predictions.jsonl", rows)
-    metrics = score(rows, rule="starts-with" if answers.texts is not None else "letter", seed=config.seed)
-    metrics["avg_tokens"] = float(answers.tokens.mean())
-    write_json(folder / "metrics.json", metrics)
+    rule = "starts-with" if answers.texts is not None else "letter"
+    write_json(folder / "metrics.json", score(rows, rule=rule, seed=config.seed))

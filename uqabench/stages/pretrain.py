@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uqabench.config import to_dict
+from uqabench.config import require_least, to_dict
 from uqabench.data.packer import pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder, UserEncoderConfig
-from uqabench.errors import InputError
+from uqabench.errors import InputError, RunError
 from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.stages.artifact import Artifact, build
@@ -52,9 +52,11 @@ class PretrainConfig:
             raise InputError(f"pretrain.objective is '{self.objective}': choose 'sl' or 'cl'.")
         if self.windows not in ("last", "chunks"):
             raise InputError(f"pretrain.windows is '{self.windows}': choose 'last' or 'chunks'.")
-        for name in ("length", "batch_size", "token_budget"):
-            if getattr(self, name) < 2:
-                raise InputError(f"pretrain.{name} is {getattr(self, name)}: it must be at least 2.")
+        require_least(
+            self, {"length": 2, "batch_size": 2, "token_budget": 2, "patience": 0, "seed": 0}, "pretrain"
+        )  # fmt: skip
+        if not self.temperature > 0:
+            raise InputError(f"pretrain.temperature is {self.temperature}: it must be above 0.")
         if self.token_budget < self.length:
             raise InputError(f"pretrain.token_budget ({self.token_budget}) is below length ({self.length}): raise it.")
 
@@ -121,7 +123,10 @@ def training_batches(store: InteractionStore, config: PretrainConfig, epoch: int
 
 
 def last_item_ranks(model: UserEncoder, store: InteractionStore, config: PretrainConfig) -> tuple[Tensor, float]:
-    """Rank (U,) of each evaluation user's last item given the N before it, and the perplexity of those items."""
+    """Rank (U,) of each evaluation user's last item given the N before it, and the perplexity of those items.
+
+    RunError when the perplexity is not finite: the encoder diverged.
+    """
     users = store.users("evaluation")
     lengths = store.offsets[users + 1] - store.offsets[users]
     users, lengths = users[lengths >= 2], lengths[lengths >= 2]
@@ -144,7 +149,13 @@ def last_item_ranks(model: UserEncoder, store: InteractionStore, config: Pretrai
             ranks[rows] = linear_rank(queries, weight, target).cpu()
             nll[rows] = linear_cross_entropy(queries, weight, target, reduction="none").cpu()
     model.train()
-    return ranks, float(nll.double().mean().exp())
+    perplexity = float(nll.double().mean().exp())
+    if not math.isfinite(perplexity):
+        raise RunError(
+            f"pretrain {config.encoder.encoder}: the perplexity of the evaluation users' last items became "
+            f"{perplexity}: lower lr."
+        )
+    return ranks, perplexity
 
 
 def ranking_metrics(ranks: Tensor) -> dict[str, float]:
@@ -220,13 +231,13 @@ def _train(
     metrics: dict[str, Any] = {**ranking_metrics(ranks), "perplexity": perplexity, "users": len(ranks)}
     metrics["steps"] = trainer.step
     trainer.write_log()
-    save_file({name: t.contiguous() for name, t in _unshared(model).items()}, out / "model.safetensors")
+    save_file({name: t.contiguous() for name, t in unshared(model).items()}, out / "model.safetensors")
     write_json(out / "metrics.json", metrics)
     write_json(out / "encoder.json", to_dict(config.encoder))
     return trainer.seconds
 
 
-def _unshared(model: UserEncoder) -> dict[str, Tensor]:
+def unshared(model: UserEncoder) -> dict[str, Tensor]:
     """The state dict without second names for tied weights, which safetensors refuses."""
     seen: dict[int, str] = {}
     state = {}

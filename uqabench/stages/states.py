@@ -6,6 +6,8 @@ causal, all cuts of a user whose windows start at the same item share one pass a
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from uqabench.encoders import UserEncoder, UserEncoderConfig
 from uqabench.errors import InputError
 from uqabench.questions.questions import QuestionSet
 from uqabench.stages.artifact import Artifact, build
-from uqabench.stages.pretrain import TorchBatch
+from uqabench.stages.pretrain import TorchBatch, unshared
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,18 @@ class HistoryPairs:
 
     @classmethod
     def of(cls, question_sets: list[QuestionSet]) -> HistoryPairs:
-        both = np.concatenate([np.stack([q.user, q.cut], axis=1) for q in question_sets]).astype(np.int64)
-        pairs = np.unique(both, axis=0)
-        n = question_sets[0].n_history
-        return cls(pairs[:, 0], pairs[:, 1], np.maximum(0, pairs[:, 1] - n))
+        """The pairs of all sets; each history is as long as its own set says. InputError where two sets disagree."""
+        columns = [np.stack([q.user, q.cut, np.maximum(0, q.cut - q.n_history)], axis=1) for q in question_sets]
+        pairs = np.unique(np.concatenate(columns).astype(np.int64), axis=0)
+        twice = np.flatnonzero((np.diff(pairs[:, :2], axis=0) == 0).all(axis=1))
+        if len(twice):
+            user, cut, _ = pairs[twice[0]]
+            lengths = " and ".join(str(q.n_history) for q in question_sets)
+            raise InputError(
+                f"user {user}, cut {cut}: two question sets ask about it with histories of {lengths} items: give "
+                "both sets the same `history`."
+            )
+        return cls(*pairs.T)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -56,11 +66,16 @@ def load_encoder(artifact: Artifact, store: InteractionStore, device: str = "cpu
     model = UserEncoder.build(config, store.catalogue)
     path = artifact.path / "model.safetensors"
     try:
-        missing, unexpected = model.load_state_dict(load_file(path), strict=False)
+        weights = load_file(path)
+        unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
     except Exception as error:  # safetensors and torch raise several types for damaged or foreign files
-        raise InputError(f"{path} does not fit the encoder ({error}): run pretrain again.") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not fit the encoder ({reason}): run pretrain again.") from error
     if unexpected:
         raise InputError(f"{path} holds unknown weights ({', '.join(unexpected[:3])}): run pretrain again.")
+    lost = unshared(model).keys() - weights.keys()
+    if lost:
+        raise InputError(f"{path} lacks the weights {', '.join(sorted(lost)[:3])}: run pretrain again.")
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -114,8 +129,6 @@ def encode_histories(
 
 
 def _digest(table: np.ndarray) -> str:
-    import hashlib
-
     return hashlib.sha256(np.ascontiguousarray(table).tobytes()).hexdigest()
 
 
@@ -127,6 +140,15 @@ def _passes(pairs: HistoryPairs, causal: bool) -> tuple[np.ndarray, np.ndarray, 
     ends = np.zeros(len(unique), dtype=np.int64)
     np.maximum.at(ends, owner, pairs.cuts)
     return unique[:, 0], unique[:, 1], ends, owner
+
+
+def _new_mapped(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """A new float32 .npy file of that shape, mapped for writing."""
+    array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    # Writing into a mapping that the disk has no room for is a fatal signal; reserving the room first is an error.
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _encode(
@@ -146,9 +168,9 @@ def _encode(
     if progress:
         size = (len(pairs) + total) * width * 4
         tqdm.write(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size / 2**20:,.1f} MiB")
-    pooled = np.lib.format.open_memmap(folder / "pooled.npy", "w+", np.float32, (len(pairs), width))
+    pooled = _new_mapped(folder / "pooled.npy", (len(pairs), width))
     first = np.concatenate([[0], np.cumsum(lengths)])
-    states = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float32, (total, width)) if keep_states else None
+    states = _new_mapped(folder / "states.npy", (total, width)) if keep_states else None
     by_pass = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[by_pass], np.arange(len(users) + 1))
     batches = plan_batches(lengths, max(token_budget, int(lengths.max())), seed=0, epoch=0, shuffle=False)

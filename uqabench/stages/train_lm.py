@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from uqabench.config import to_dict
-from uqabench.data.catalogue import Catalogue
+from uqabench.config import require_least, to_dict
+from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
@@ -47,15 +47,15 @@ from uqabench.stages.training import OptimConfig, Trainer, seed_everything
 class TrainLMConfig:
     """Training of the small language model.
 
-    n_questions: training questions to draw. text_lengths: items shown when the history is text. soft_share,
-    empty_share: shares of documents with a soft vector and with no history. noise: largest relative noise added to
-    the soft vectors. text_weight: weight of next-token prediction on all text. token_budget: padded tokens a step.
-    steps 0 leaves the initial weights (tests and speed measurements need no trained model).
+    text_lengths: items shown when the history is text. soft_share, empty_share: shares of documents with a soft
+    vector and with no history. noise: largest relative noise added to the soft vectors. text_weight: weight of
+    next-token prediction on all text. token_budget: padded tokens a step. documents_a_round: documents drawn and
+    batched together. easy_rounds: first rounds that ask about categories only, whose few values show the model sooner
+    that options answer histories. held_out_users: training users whose documents only measure accuracy.
+    Steps are set by optim.max_steps.
     """
 
     model: SmallLMConfig = field(default_factory=SmallLMConfig)
-    n_questions: int = 60_000
-    cuts_per_user: int = 4
     text_lengths: tuple[int, ...] = (20, 20, 50)
     soft_share: float = 0.6
     empty_share: float = 0.05
@@ -63,9 +63,14 @@ class TrainLMConfig:
     text_weight: float = 0.3
     token_budget: int = 4_096
     documents_a_round: int = 512
+    easy_rounds: int = 10
     held_out_users: int = 60
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, epochs=1_000, max_steps=2_000))
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"token_budget": 1, "documents_a_round": 1, "held_out_users": 1, "seed": 0}
+        require_least(self, least, "llm.train")
 
 
 def tokenizer_corpus(catalogue: Catalogue, lines: list[str], contents: list[str]) -> list[str]:
@@ -89,10 +94,17 @@ class Documents:
         pairs, owner = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)
         self.pairs, self.owner = pairs, owner.ravel()
         # Documents of the last few training users measure accuracy and are never trained on.
-        self.n_train = int(np.searchsorted(pairs[:, 0], np.unique(pairs[:, 0])[-max(1, config.held_out_users)]))
+        users = np.unique(pairs[:, 0])
+        if config.held_out_users >= len(users):
+            raise InputError(
+                f"llm.train.held_out_users is {config.held_out_users}, but the questions are about {len(users)} users: "
+                "hold out fewer, or ask about more."
+            )
+        self.n_train = int(np.searchsorted(pairs[:, 0], users[-config.held_out_users]))
         order = np.argsort(self.owner, kind="stable")
         bounds = np.searchsorted(self.owner[order], np.arange(len(pairs) + 1))
         self.rows = [order[bounds[i] : bounds[i + 1]] for i in range(len(pairs))]
+        self.easy = questions.attribute == ATTRIBUTES.index("category")
         self.tokens = HistoryTokens(lm, builder)
 
     def batches(self, round_index: int) -> list[list[PromptGroup]]:
@@ -111,7 +123,7 @@ class Documents:
             for soft in (False, True):
                 picked = chosen[(n_text == n) & ((mode < config.soft_share) == soft)]
                 if len(picked):
-                    groups += self.lessons(picked, int(n), int(soft))
+                    groups += self.lessons(picked, int(n), int(soft), easy=round_index < config.easy_rounds)
         return plan_group_batches(groups, config.token_budget, rng=rng)
 
     def groups(self, pairs: np.ndarray, n_text: int, n_soft: int) -> list[PromptGroup]:
@@ -120,7 +132,7 @@ class Documents:
         prompts = self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft)
         return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
 
-    def lessons(self, pairs: np.ndarray, n_text: int, n_soft: int) -> list[PromptGroup]:
+    def lessons(self, pairs: np.ndarray, n_text: int, n_soft: int, *, easy: bool) -> list[PromptGroup]:
         """The questions of the given pairs for training: as they will be asked, without their options (the answer is
         the option's text), and once a pair the exercise of naming the letter of a given option.
 
@@ -128,6 +140,8 @@ class Documents:
         answer and to find its letter, and neither half pays before the other.
         """
         rows = np.concatenate([self.rows[pair] for pair in pairs])
+        if easy and self.easy[rows].any():
+            rows = rows[self.easy[rows]]
         asked = [self.builder.question(self.questions, int(row)) for row in rows]
         right = [q.options[answer] for q, answer in zip(asked, self.questions.answer[rows], strict=True)]
         letters = [self.lm.answer_ids[answer] for answer in self.questions.answer[rows]]
@@ -162,13 +176,43 @@ class Documents:
         return vectors + amount * torch.randn(vectors.shape), renumbered
 
 
+class LetterWatch:
+    """Accuracy of the letters in training batches by sub-task, with a soft vector and without, every 50 batches."""
+
+    def __init__(self, lm: LanguageModel, questions: QuestionSet) -> None:
+        self.lm, self.questions = lm, questions
+        self.records: list[dict[str, Any]] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self.batches, self.right, self.asked = 0, np.zeros((2, len(SUBTASKS))), np.zeros((2, len(SUBTASKS)))
+
+    def add(self, batch: GroupBatch, logits: Tensor) -> None:
+        """Count one batch."""
+        length = batch.ids.shape[1]
+        first = batch.targets[torch.searchsorted(batch.target_at, batch.prompt_end)]
+        letter = (first[:, None] == self.lm.letter_ids).any(1).numpy()
+        soft = torch.isin(batch.prompt_end // length, batch.soft_at // length).long().numpy()
+        place = (soft[letter], self.questions.subtask[batch.questions.numpy()[letter]])
+        np.add.at(self.asked, place, 1)
+        np.add.at(self.right, place, (logits.argmax(1) == batch.answers).numpy()[letter])
+        self.batches += 1
+        if self.batches == 50:
+            share = 100 * self.right / np.maximum(1, self.asked)
+            for name, row in zip(("letters-without-soft", "letters-with-soft"), share, strict=True):
+                self.records.append({name: {task: round(x, 1) for task, x in zip(SUBTASKS, row, strict=True)}})
+            self._clear()
+
+
 def text_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
-    """Next-token cross entropy over all text of a batch (span starts and soft slots excluded)."""
+    """Next-token cross entropy over the text of a batch (span starts and soft slots excluded), by a sample."""
     length = batch.ids.shape[1]
     follows = batch.position_ids[:, 1:] == batch.position_ids[:, :-1] + 1
     is_soft = torch.zeros(batch.ids.shape, dtype=torch.bool)
     is_soft.view(-1)[batch.soft_at] = True
     at = torch.nonzero(follows & ~is_soft[:, 1:])
+    # A quarter of the positions, drawn anew each time: the vocabulary's logits would be most of a step's cost.
+    at = at[torch.rand(len(at)) < 0.25] if len(at) > 64 else at
     flat = at[:, 0] * length + at[:, 1]
     logits = lm.logits(hidden.index_select(0, flat))
     return cross_entropy(logits.float(), batch.ids.reshape(-1)[flat + 1])
@@ -246,10 +290,13 @@ def _train(
     lm = _new_language_model(store, questions, templates, prompt, config)
     documents = Documents(lm, store, questions, PromptBuilder(lm, store, templates, prompt), config)
 
+    watch = LetterWatch(lm, questions)
+
     def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
         soft, renumbered = documents.soft(part, config.noise)
         batch = collate(renumbered, lm, 1, with_answers=True)
         hidden = batch_hidden(lm, batch, soft)
+        watch.add(batch, letter_logits(lm, batch, hidden.detach()))
         loss = answer_loss(lm, batch, hidden) + config.text_weight * text_loss(lm, batch, hidden)
         return loss, int(batch.ids.numel())
 
@@ -263,6 +310,7 @@ def _train(
         label="train language model",
         progress=progress,
     )
+    watch.records = trainer.records
     trainer.run(documents.batches)
     trainer.write_log()
     save_model(lm.model, lm.tokenizer, out / "model")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from uqabench.config import require_least
 from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
 
@@ -43,8 +44,9 @@ class OptimConfig:
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be above 0.")
-        if self.epochs < 1:
-            raise InputError(f"epochs is {self.epochs}: it must be at least 1.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas is {self.betas}: give two numbers from 0 to below 1.")
+        require_least(self, {"epochs": 1, "max_steps": 0, "weight_decay": 0, "warmup": 0, "final_lr": 0})
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -77,11 +79,12 @@ class Trainer:
         self.total_steps = min(total_steps, config.max_steps) if config.max_steps else total_steps
         self.label, self.progress = label, progress
         self.checkpoint_path, self.log_path = work / "checkpoint.pt", log
-        self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas[:2])
+        self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.step = self.epoch = self.step_in_epoch = 0
         self.seconds = 0.0
         self.records: list[dict[str, Any]] = []
+        self.losses: list[float] = []  # of the steps of this epoch
         self.extra: dict[str, Any] = {}
         self._resume()
 
@@ -121,7 +124,7 @@ class Trainer:
             leave=False,
         )
         started = last_saved = time.monotonic()
-        tokens, losses = 0, []
+        tokens = 0
         for epoch in range(self.epoch, self.config.epochs):
             batches = batches_of(epoch)
             for batch in batches[self.step_in_epoch :]:
@@ -129,7 +132,7 @@ class Trainer:
                     break
                 loss, count = self._step(batch)
                 tokens += count
-                losses.append(loss)
+                self.losses.append(loss)
                 self.step_in_epoch += 1
                 now = time.monotonic()
                 bar.update()
@@ -139,8 +142,9 @@ class Trainer:
                     self.seconds += now - started
                     self._save()
                     started, last_saved, tokens = now, now, 0
-            self._record({"epoch": epoch, "step": self.step, "loss": sum(losses) / max(1, len(losses))})
-            losses = []
+            mean = sum(self.losses) / max(1, len(self.losses))
+            self._record({"epoch": epoch, "step": self.step, "loss": mean})
+            self.losses = []
             self.epoch, self.step_in_epoch = epoch + 1, 0
             stop = after_epoch(epoch) if after_epoch else False
             if stop or self.step >= self.total_steps:
@@ -177,9 +181,11 @@ class Trainer:
 
     def write_log(self) -> None:
         """All records as JSON lines."""
-        lines = "".join(json.dumps(record) + "\n" for record in self.records)
-        write_bytes(self.log_path, lines.encode())
+        write_bytes(self.log_path, self._log_lines())
         write_tensorboard(self.log_path.with_name("tensorboard"), self.records)
+
+    def _log_lines(self) -> bytes:
+        return "".join(json.dumps(record) + "\n" for record in self.records).encode()
 
     def _save(self) -> None:
         state = {
@@ -189,27 +195,33 @@ class Trainer:
             "position": [self.step, self.epoch, self.step_in_epoch],
             "seconds": self.seconds,
             "records": json.dumps(self.records),
+            "losses": self.losses,
             "extra": self.extra,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(self.checkpoint_path, buffer.getvalue())
+        write_bytes(self.checkpoint_path.with_name("log.jsonl"), self._log_lines())
 
     def _resume(self) -> None:
         if not self.checkpoint_path.exists():
             return
         try:
-            state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises a zoo of types for a damaged file
+            self._restore(torch.load(self.checkpoint_path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch raises a zoo of types for a file that is damaged or of another version
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.checkpoint_path} is damaged ({error}): delete it to train from the start."
+                f"{self.checkpoint_path} is damaged ({reason}): delete it to train from the start."
             ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         self.step, self.epoch, self.step_in_epoch = state["position"]
-        self.seconds, self.records, self.extra = state["seconds"], json.loads(state["records"]), state["extra"]
+        self.seconds, self.records = state["seconds"], json.loads(state["records"])
+        self.losses, self.extra = state["losses"], state["extra"]
 
 
 def write_tensorboard(folder: Path, records: list[dict[str, Any]]) -> None:

@@ -1,0 +1,138 @@
+"""A small synthetic log, its questions and a small untrained language model, shared by the tests of several folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare
+from uqabench.questions.config import QuestionConfig
+from uqabench.questions.generate import generate
+from uqabench.questions.kinds import SUBTASKS
+from uqabench.questions.questions import QuestionSet
+from uqabench.questions.templates import Templates
+
+if TYPE_CHECKING:
+    from uqabench.llm.language_model import LanguageModel
+
+SMALL_LOG: dict[str, Any] = {
+    "users": 120,
+    "items": 150,
+    "categories": 6,
+    "brands_per_category": 3,
+    "shops": 8,
+    "mean_length": 45.0,
+    "basket_size": 1.5,
+    "seed": 5,
+}
+SMALL_HISTORY = 24
+
+# A run on the small log in seconds: settings laid over the preset `tiny`, without the data's.
+SMALL_RUN = (
+    "data.prepare.evaluation_fraction=0.25",
+    *(
+        f"questions.{split}={{n_questions: {n}, history: {SMALL_HISTORY}, min_history: 10, seed: {seed}}}"
+        for split, n, seed in (("train", 84, 1), ("evaluation", 70, 2))
+    ),
+    f"llm.questions={{n_questions: 84, history: {SMALL_HISTORY}, min_history: 10}}",
+    "llm.train.model={vocab_size: 500, width: 16, layers: 1, heads: 2, inner: 32}",
+    "llm.train.optim.max_steps=2",
+    "llm.train.documents_a_round=8",
+    f"pretrain={{length: {SMALL_HISTORY}, token_budget: 768, batch_size: 32}}",
+    "pretrain.optim={epochs: 1, max_steps: 4}",
+    "align.optim.max_steps=3",
+)
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> InteractionStore:
+    """About 110 users (a quarter evaluate) and 150 items with categories, brands and shops; baskets share a time."""
+    config = PrepareConfig(min_item_interactions=2, min_user_length=8, max_sequence=64, evaluation_fraction=0.25)
+    out = tmp_path_factory.mktemp("small") / "store"
+    return prepare(open_source("synthetic", **SMALL_LOG), out, config, progress=False)
+
+
+@pytest.fixture(scope="session")
+def templates() -> Templates:
+    return Templates.load()
+
+
+def _ask(store: InteractionStore, split: str, seed: int) -> QuestionSet:
+    mix = {name: 1.0 for name in SUBTASKS}
+    config = QuestionConfig(
+        n_questions=84, mix=mix, history=SMALL_HISTORY, min_history=10, cuts_per_user=2, seed=seed
+    )  # fmt: skip
+    return generate(store, split, config)[0]
+
+
+@pytest.fixture(scope="session")
+def small_train(small_store: InteractionStore) -> QuestionSet:
+    return _ask(small_store, "train", 1)
+
+
+@pytest.fixture(scope="session")
+def small_evaluation(small_store: InteractionStore) -> QuestionSet:
+    return _ask(small_store, "evaluation", 2)
+
+
+@pytest.fixture(scope="session")
+def make_lm(small_store: InteractionStore) -> Callable[..., LanguageModel]:
+    """`make_lm("qwen2" | "llama", chat_template)`: an untrained model whose weights are large enough to tell texts apart."""
+    pytest.importorskip("transformers")
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from uqabench.llm.demo import SmallLMConfig, new_model, train_tokenizer
+    from uqabench.llm.language_model import LanguageModel
+
+    torch.set_num_threads(1)
+    catalogue = small_store.catalogue
+    texts = [value for name in catalogue.attributes() for value in catalogue.values[name]]
+
+    def make(family: str = "qwen2", chat_template: str | None = None) -> LanguageModel:
+        tokenizer = train_tokenizer(texts, 500)
+        if chat_template is not None:
+            tokenizer.chat_template = chat_template
+        if family == "qwen2":
+            model = new_model(SmallLMConfig(width=32, layers=2, heads=4, inner=48), tokenizer, seed=1)
+        else:
+            torch.manual_seed(1)
+            model = LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, bos_token_id=None,
+                    eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+                )
+            )  # fmt: skip
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(8.0)
+        return LanguageModel(family, model.eval(), tokenizer)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_lm(make_lm: Callable[..., LanguageModel]) -> LanguageModel:
+    """The Qwen2 one; tests that change it make their own."""
+    return make_lm()
+
+
+@pytest.fixture(scope="session")
+def small_run() -> tuple[str, ...]:
+    return SMALL_RUN
+
+
+@pytest.fixture(scope="session")
+def small_log() -> dict[str, Any]:
+    return dict(SMALL_LOG)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def offline() -> None:
+    """No test may reach for a model hub."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,78 @@
+"""The small language model: tokenizer round trips, folder round trips, shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from uqabench.errors import InputError
+from uqabench.llm.demo import SPECIAL_TOKENS, SmallLMConfig, new_model, save_model, train_tokenizer
+from uqabench.llm.sources import load_language_model
+
+TEXTS = [
+    "FLUID MILK PRODUCTS",
+    "FLUID MILK PRODUCTS | DAIRY | National",
+    "Which category is the most frequent?\nA. FLUID MILK PRODUCTS\nB. BEEF\nC. EGGS\nD. TEA",
+    "用户最感兴趣的3个类目是什么？\nA. 牛奶\nB. 鸡蛋",
+] * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, 600)
+
+
+@given(st.text(max_size=60))
+@example("用户近期最感兴趣的品牌是什么？ → 无变化")
+@example("a  b\t\nA. B. C. | ; , (\"é\u0301\u2028\U0001f600")
+@example(" A")
+def test_text_but_the_separator_of_fields_survives_the_round_trip(tokenizer, text):
+    if any(special in text for special in SPECIAL_TOKENS):
+        return
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text.replace(" | ", "")
+
+
+def test_a_frequent_value_is_one_token_but_never_crosses_an_option(tokenizer):
+    def pieces(text):
+        return [tokenizer.decode([i]) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    assert pieces("FLUID MILK PRODUCTS") == ["FLUID MILK PRODUCTS"]
+    assert "FLUID MILK PRODUCTS" in pieces("A. FLUID MILK PRODUCTS\nB. BEEF")
+    assert "用户最感兴趣的3个类目是什么？" in pieces("用户最感兴趣的3个类目是什么？")
+
+
+def test_equal_texts_make_equal_tokenizers(tokenizer):
+    again = train_tokenizer(iter(TEXTS), 600)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_a_saved_model_reads_and_answers_the_same(tmp_path, tokenizer):
+    model = new_model(SmallLMConfig(width=16, layers=1, heads=2, inner=32), tokenizer, seed=3).eval()
+    save_model(model, tokenizer, tmp_path / "model")
+    loaded, its_tokenizer = load_language_model(tmp_path / "model")
+    chat = [{"role": "user", "content": TEXTS[2]}, {"role": "assistant", "content": "A"}]
+    for text in [*TEXTS, tokenizer.apply_chat_template(chat, tokenize=False), "  blanks  \n\n", "→"]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert its_tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+        with torch.no_grad():
+            assert torch.equal(model(torch.tensor([ids])).logits, loaded(torch.tensor([ids])).logits)
+    assert its_tokenizer.chat_template == tokenizer.chat_template
+    assert its_tokenizer.eos_token == "<|end|>" and its_tokenizer.pad_token == "<|pad|>"
+    assert loaded.config.tie_word_embeddings and loaded.config.model_type == "qwen2"
+
+
+def test_weights_follow_the_seed(tokenizer):
+    config = SmallLMConfig(width=16, layers=1, heads=2, inner=16)
+    a, b, c = (new_model(config, tokenizer, seed).get_input_embeddings().weight for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert a.shape == (len(tokenizer), 16)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(30, 4), (12, 4)])
+def test_a_width_that_rotary_positions_cannot_take_is_named(tokenizer, width, heads):
+    with pytest.raises(InputError, match=f"width {width} must be an even multiple of heads {heads}"):
+        new_model(SmallLMConfig(width=width, heads=heads), tokenizer, seed=0)

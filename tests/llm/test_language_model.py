@@ -1,0 +1,129 @@
+"""The chat around a question, the letters' token ids, and the guard against a foreign split."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from uqabench.errors import InputError
+from uqabench.llm.demo import CHAT_TEMPLATE, SmallLMConfig, new_model, train_tokenizer
+from uqabench.llm.language_model import LETTERS, LanguageModel
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# The turn has a blank before the answer that the generation prompt lacks (as Llama 2's), or another beginning.
+BLANK = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content + ' ' + eos_token }}"
+    "{% else %}{{ '[INST] ' + (m.content | trim) + ' [/INST]' }}{% endif %}{% endfor %}"
+)
+THINKING = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|><think></think>' + m.content }}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+TEXTS = ["one two three", "four five six"] * 4
+
+
+def language_model(template, texts=TEXTS):
+    tokenizer = train_tokenizer(texts, 400)
+    tokenizer.chat_template = template
+    model = new_model(SmallLMConfig(width=16, layers=1, heads=2, inner=16), tokenizer, seed=0)
+    return LanguageModel("probe", model, tokenizer)
+
+
+def test_the_letters_ids_are_what_follows_the_prompt(make_lm):
+    lm = make_lm()
+    prompt = lm.prompt_text("Which?\nA. x\nB. y")
+    for letter, ids in zip(LETTERS, lm.answer_ids, strict=True):
+        chat = [{"role": "user", "content": "Which?\nA. x\nB. y"}, {"role": "assistant", "content": letter}]
+        whole = lm.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+        assert lm.encode([prompt])[0] + ids == whole
+    assert lm.letter_ids.tolist() == [ids[0] for ids in lm.answer_ids]
+    assert [lm.tokenizer.decode([i]) for i in lm.letter_ids] == list(LETTERS)
+
+
+def test_a_template_with_a_newline_after_each_turn():
+    lm = language_model(CHATML)
+    assert lm.chat_before == "<|im_start|>user\n" and lm.chat_after == "<|im_end|>\n<|im_start|>assistant\n"
+    assert [lm.tokenizer.decode(ids) for ids in lm.answer_ids] == [letter + "<|im_end|>" for letter in LETTERS]
+
+
+def test_a_blank_before_the_answer_is_part_of_the_letters_token():
+    lm = language_model(BLANK, TEXTS + [f" {letter}" for letter in LETTERS] * 20)
+    assert [lm.tokenizer.decode([i]) for i in lm.letter_ids] == [" A", " B", " C", " D"]
+    assert lm.tokenizer.decode(lm.answer_ids[1]) == " B <|end|>"
+    assert lm.prompt_text("x") == "[INST] x [/INST]"
+
+
+def test_a_blank_that_is_a_token_of_its_own_ends_the_prompt():
+    lm = language_model(BLANK)
+    assert [lm.tokenizer.decode([i]) for i in lm.letter_ids] == list(LETTERS)
+    assert lm.prompt_text("x") == "[INST] x [/INST] "
+    chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "C"}]
+    whole = lm.encode([lm.tokenizer.apply_chat_template(chat, tokenize=False)])[0]
+    assert lm.encode([lm.prompt_text("x")])[0] + lm.answer_ids[2] == whole
+
+
+def test_a_turn_that_does_not_begin_as_the_generation_prompt_gets_letter_and_end():
+    lm = language_model(THINKING)
+    assert [lm.tokenizer.decode(ids) for ids in lm.answer_ids] == [letter + "<|end|>" for letter in LETTERS]
+
+
+def test_a_system_message_stands_before_the_question(make_lm):
+    plain = make_lm()
+    lm = LanguageModel("probe", plain.model, plain.tokenizer, system="Be brief.")
+    assert lm.prompt_text("Q?") == "<|system|>Be brief.<|user|>Q?<|assistant|>"
+    assert plain.prompt_text("Q?") == "<|user|>Q?<|assistant|>"
+    assert lm.letter_ids.tolist() == plain.letter_ids.tolist()
+
+
+def test_a_template_without_the_users_message_is_refused():
+    with pytest.raises(InputError, match="drops the user's message"):
+        language_model("{{ 'hello' }}")
+
+
+def test_letters_that_begin_alike_are_refused():
+    tokenizer = train_tokenizer(TEXTS, 400)
+    template = "{% for m in messages %}{{ m.role[0] + m.content }}{% endfor %}{{ 'a' if add_generation_prompt }}"
+    as_unknown = json.loads(tokenizer.backend_tokenizer.to_str())
+    as_unknown["normalizer"] = {"type": "Replace", "pattern": {"Regex": "[A-D]"}, "content": "x"}
+    blind = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer.from_str(json.dumps(as_unknown)), eos_token="<|end|>"
+    )
+    blind.chat_template = template
+    model = new_model(SmallLMConfig(width=16, layers=1, heads=2, inner=16), tokenizer, seed=0)
+    with pytest.raises(InputError, match="two answer letters the same first token"):
+        LanguageModel("blind", model, blind)
+
+
+def test_a_model_of_another_split_is_refused(make_lm):
+    lm = make_lm()
+    lm.check_split("a" * 64)  # no card: nothing is known of its training
+    lm.card["split_hash"] = "a" * 64
+    lm.check_split("a" * 64)
+    with pytest.raises(InputError, match=r"another split \(aaaaaaaaaaaa…, the data has bbbbbbbbbbbb…\).*llm.name=train"):
+        lm.check_split("b" * 64)
+
+
+def test_load_reads_the_card_and_says_what_is_missing(tmp_path, make_lm):
+    lm = make_lm()
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "card.json").write_text('{"split_hash": "abc"}')
+    loaded = LanguageModel.load(tmp_path / "model")
+    assert loaded.card == {"split_hash": "abc"} and loaded.answer_ids == lm.answer_ids
+    assert loaded.width == 32 and loaded.device == torch.device("cpu")
+    ids = torch.tensor([lm.encode(["one two"])[0]])
+    torch.testing.assert_close(loaded.model(ids).logits, lm.model(ids).logits)
+    with pytest.raises(InputError, match="nowhere.*does not exist"):
+        LanguageModel.load(tmp_path / "nowhere")
+
+
+def test_chat_template_of_small_models_is_the_shortest():
+    assert "<|user|>" not in CHAT_TEMPLATE  # built from the role, so a system message needs no second branch
+    lm = language_model(CHAT_TEMPLATE)
+    assert len(lm.encode([lm.prompt_text("")])[0]) == 2

@@ -1,0 +1,54 @@
+"""Stages on the small log: pre-trained encoders, their frozen states, and the context that prompted methods share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from uqabench.encoders import UserEncoderConfig
+from uqabench.llm.demo import save_model
+from uqabench.llm.prompts import PromptConfig
+from uqabench.stages.align import Context
+from uqabench.stages.artifact import Artifact
+from uqabench.stages.pretrain import PretrainConfig, pretrain
+from uqabench.stages.training import OptimConfig
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def pretrain_config():
+    """Pre-training in a dozen steps; keyword arguments replace settings."""
+
+    def make(encoder: str = "trm++", inputs: str = "full", **changes) -> PretrainConfig:
+        optim = OptimConfig(lr=5e-3, epochs=changes.pop("epochs", 2), checkpoint_seconds=1e9)
+        defaults = {"length": 24, "batch_size": 32, "token_budget": 384, "optim": optim}
+        shape = UserEncoderConfig(encoder=encoder, preset="tiny", inputs=inputs)
+        return PretrainConfig(encoder=shape, **{**defaults, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pretrained(small_store, pretrain_config, tmp_path_factory) -> dict[str, Artifact]:
+    """A causal encoder trained with each objective."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    configs = {"sl": pretrain_config(), "cl": pretrain_config("hstu", objective="cl")}
+    return {name: pretrain(small_store, folder / name, c, progress=False)[0] for name, c in configs.items()}
+
+
+@pytest.fixture(scope="session")
+def model_folder(small_lm, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lm") / "model"
+    save_model(small_lm.model, small_lm.tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def context(small_store, small_train, small_evaluation, templates, model_folder) -> Context:
+    inputs = {"data": small_store.manifest["content_hash"]}
+    return Context(
+        small_store, small_train, small_evaluation, templates, PromptConfig(), str(model_folder), inputs=inputs
+    )

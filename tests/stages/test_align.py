@@ -1,0 +1,206 @@
+"""Alignment: what is trained and what is not, the closed-form start, and what a soft prompt is made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from uqabench.errors import InputError
+from uqabench.llm.batches import answer_loss, batch_hidden, collate
+from uqabench.llm.history import HistoryTokens, history_vectors
+from uqabench.llm.language_model import LanguageModel
+from uqabench.questions.render import history_items
+from uqabench.stages.align import (
+    AlignConfig,
+    PromptedMethod,
+    SoftPrompts,
+    align,
+    closed_form_start,
+    load_aligned,
+    prompt_groups,
+    soft_for,
+)
+from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
+from uqabench.stages.training import OptimConfig
+
+
+def config(**changes):
+    optim = OptimConfig(lr=changes.pop("lr", 2e-3), epochs=changes.pop("epochs", 1), checkpoint_seconds=1e9)
+    return AlignConfig(**{"batch_questions": 32, "token_budget": 4096, "optim": optim, **changes})
+
+
+@pytest.fixture(scope="module")
+def method(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
+    """`method(keep_states)`: the frozen SL encoder as a prompted method."""
+    folder = tmp_path_factory.mktemp("states")
+
+    def make(keep_states=False):
+        built, _ = encode_histories(
+            small_store, pretrained["sl"], HistoryPairs.of([small_train, small_evaluation]),
+            folder / str(keep_states), keep_states=keep_states, token_budget=999, progress=False,
+        )  # fmt: skip
+        return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
+
+    return make
+
+
+def training_loss(context, method, artifact, settings):
+    """Loss per training question of what `align` left behind."""
+    lm, soft = load_aligned(context, method, artifact, settings)
+    n_soft = soft.n_tokens if soft else 0
+    groups = prompt_groups(context, lm, context.train, method, n_soft)
+    with torch.no_grad():
+        vectors, renumbered = soft_for(soft, groups)
+        batch = collate(renumbered, lm, n_soft, with_answers=True)
+        return float(answer_loss(lm, batch, batch_hidden(lm, batch, vectors)))
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("integration", ["mean-pooling", "q-former"])
+@pytest.mark.parametrize("strategy", ["adapter", "full"])
+def test_training_lowers_the_loss_of_what_it_may_change(context, method, tmp_path, integration, strategy):
+    shown = method(integration == "q-former")
+    settings = config(integration=integration, strategy=strategy, n_queries=2, epochs=3)
+    start, _ = align(context, shown, tmp_path / "start", replace(settings, train=False), progress=False)
+    artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
+    assert training_loss(context, shown, artifact, settings) < training_loss(context, shown, start, settings) - 0.05
+    assert (artifact.path / "llm").exists() == (strategy == "full")
+    if strategy == "full":
+        before, after = weights(Path(context.llm)), weights(artifact.path / "llm")
+        assert before.keys() == after.keys()
+        changed = [name for name in before if not torch.equal(before[name], after[name])]
+        assert len(changed) > 0.9 * len(before)
+    steps = artifact.json("metrics.json")["steps"]
+    rows = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
+    assert steps == rows[-1]["step"] == 3 * rows[0]["step"] > 0
+
+
+def test_text_methods_train_the_language_model_whatever_the_strategy(context, tmp_path):
+    shown = PromptedMethod("text8", 8)
+    settings = config(strategy="adapter")
+    artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
+    start, _ = align(context, shown, tmp_path / "zero", replace(settings, train=False), progress=False)
+    assert (artifact.path / "llm").exists() and not (artifact.path / "adapter.safetensors").exists()
+    assert not (start.path / "llm").exists() and start.json("metrics.json") == {"steps": 0}
+    assert training_loss(context, shown, artifact, settings) < training_loss(context, shown, start, settings)
+
+
+def test_the_loaded_model_is_the_trained_one_and_keeps_its_card(context, tmp_path):
+    lm = LanguageModel.load(context.llm)
+    folder = tmp_path / "carded"
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    (folder / "card.json").write_text(json.dumps({"split_hash": context.store.split_hash}))
+    carded = replace(context, llm=str(folder))
+    artifact, _ = align(carded, PromptedMethod("text8", 8), tmp_path / "x", config(), progress=False)
+    loaded, _ = load_aligned(carded, PromptedMethod("text8", 8), artifact, config())
+    assert loaded.card == {"split_hash": context.store.split_hash}
+    assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
+    foreign = replace(carded, store=replace(context.store, split_hash="f" * 64))
+    with pytest.raises(InputError, match="another split"):
+        align(foreign, PromptedMethod("text8", 8), tmp_path / "y", config(lr=1e-3), progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["carded", "x"]
+
+
+def test_equal_settings_equal_bytes(context, method, tmp_path):
+    contents = []
+    for name, changes in (("a", {}), ("b", {}), ("c", {"seed": 1})):
+        artifact, _ = align(context, method(), tmp_path / name, config(strategy="full", **changes), progress=False)
+        contents.append(artifact.content)
+    assert contents[0] == contents[1] != contents[2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"prompt": {"language": "zh"}}, {"system": "Be brief."}, {"dtype": "bfloat16"}],
+)
+def test_the_way_of_asking_belongs_to_the_key(context, tmp_path, change):
+    if "prompt" in change:
+        change = {"prompt": replace(context.prompt, **change["prompt"])}
+    settings = config(train=False)
+    align(context, PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+    _, reused = align(context, PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+    assert reused
+    _, reused = align(replace(context, **change), PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+    assert not reused
+
+
+def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):
+    """Against the mean token embedding of each training history's text, from a fresh adapter and from their mean."""
+    shown = method()
+    lm = context.load_lm()
+    torch.manual_seed(0)
+    soft = SoftPrompts(shown.states, config(), lm)
+    pairs = np.unique(shown.states.pairs.keys(context.train))
+    histories = [
+        history_items(context.store, int(u), int(c), context.train.n_history)
+        for u, c in sorted({(int(u), int(c)) for u, c in zip(context.train.user, context.train.cut, strict=True)})
+    ]
+    weight = lm.model.get_input_embeddings().weight.detach()
+    targets = history_vectors(weight, *HistoryTokens(lm, context.builder(lm)).bags(histories))
+
+    def error():
+        with torch.no_grad():
+            return float((soft(pairs) - targets).square().mean())
+
+    before = error()
+    metrics = closed_form_start(context, lm, soft)
+    after = error()
+    from_the_mean = float((targets - targets.mean(0)).square().mean())
+    assert after < before and after < from_the_mean
+    assert metrics["ridge_r_squared"] == pytest.approx(1 - after / from_the_mean, abs=1e-3)
+    artifact, _ = align(context, shown, tmp_path / "x", config(closed_form=True, train=False), progress=False)
+    assert artifact.json("metrics.json")["ridge_r_squared"] == pytest.approx(metrics["ridge_r_squared"], rel=1e-4)
+
+
+def test_soft_prompts_are_the_adapter_over_each_pairs_own_states(method, small_lm):
+    for keep_states in (False, True):
+        frozen = method(keep_states).states
+        settings = config(integration="q-former" if keep_states else "mean-pooling", n_queries=3)
+        soft = SoftPrompts(frozen, settings, small_lm)
+        assert soft.n_tokens == (3 if keep_states else 1)
+        pairs = np.array([5, 0, 17])
+        with torch.no_grad():
+            together = soft(pairs)
+            for place, pair in enumerate(pairs):
+                one = soft(np.array([pair]))
+                part = together[place * soft.n_tokens : (place + 1) * soft.n_tokens]
+                torch.testing.assert_close(part, one, rtol=1e-4, atol=1e-5)
+        assert together.shape == (3 * soft.n_tokens, small_lm.width)
+
+
+def test_a_q_former_starts_at_the_size_of_the_models_tokens(context, method, tmp_path):
+    """Soft tokens much smaller or larger than token embeddings are noise, or all that the first layer sees."""
+    artifact, _ = align(
+        context, method(True), tmp_path / "x", config(integration="q-former", train=False, n_queries=4), progress=False
+    )
+    settings = config(integration="q-former", n_queries=4)
+    lm, soft = load_aligned(context, method(True), artifact, settings)
+    tokens = lm.model.get_input_embeddings().weight
+    with torch.no_grad():
+        ratio = soft(np.arange(8)).square().mean().sqrt() / tokens.square().mean().sqrt()
+    assert 0.5 < float(ratio) < 2
+
+
+def test_questions_about_one_history_share_a_group(context, method):
+    shown = method()
+    lm = context.load_lm()
+    groups = prompt_groups(context, lm, context.evaluation, shown, 1)
+    asked = sorted(question for group in groups for question in group.questions)
+    assert asked == list(range(len(context.evaluation)))
+    for group in groups:
+        pairs = {(context.evaluation.user[q], context.evaluation.cut[q]) for q in group.questions}
+        assert pairs == {(shown.states.pairs.users[group.key], shown.states.pairs.cuts[group.key])}
+        assert [context.evaluation.answer[q] for q in group.questions] == group.answers
+    # The text method forms the same groups, whatever its keys.
+    text = prompt_groups(context, lm, context.evaluation, PromptedMethod("text8", 8), 0)
+    assert sorted(map(tuple, (g.questions for g in groups))) == sorted(map(tuple, (g.questions for g in text)))

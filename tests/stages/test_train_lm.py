@@ -1,0 +1,144 @@
+"""Training of the small language model: whose questions, which documents, what loss."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from uqabench.errors import InputError
+from uqabench.llm.batches import batch_hidden, collate
+from uqabench.llm.demo import SmallLMConfig
+from uqabench.llm.history import history_vectors
+from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig
+from uqabench.questions.render import history_items
+from uqabench.stages.train_lm import Documents, TrainLMConfig, text_loss, train_lm
+from uqabench.stages.training import OptimConfig
+
+
+def config(steps=3, **changes):
+    optim = OptimConfig(lr=5e-3, epochs=50, max_steps=steps, checkpoint_seconds=1e9)
+    shape = SmallLMConfig(vocab_size=600, width=16, layers=1, heads=2, inner=32)
+    return TrainLMConfig(**{"model": shape, "optim": optim, "documents_a_round": 8, "held_out_users": 6, **changes})
+
+
+@pytest.fixture
+def documents(small_lm, small_store, small_train, templates):
+    builder = PromptBuilder(small_lm, small_store, templates, PromptConfig())
+    return Documents(small_lm, small_store, small_train, builder, config())
+
+
+@pytest.fixture
+def train(small_store, small_train, templates):
+    def run(out, settings, questions=small_train):
+        return train_lm(small_store, questions, "hash", templates, PromptConfig(), out, settings, progress=False)
+
+    return run
+
+
+def test_held_out_users_are_never_trained_on(documents, small_train):
+    held_out = set(documents.pairs[documents.n_train :, 0].tolist())
+    assert len(held_out) == 6
+    seen = set()
+    for epoch in range(20):
+        for batch in documents.batches(epoch):
+            for group in batch:
+                users = {int(small_train.user[question]) for question in group.questions}
+                assert users == {int(documents.pairs[group.key, 0])}
+                seen |= users
+    assert not seen & held_out
+    assert len(seen) > 0.9 * len(set(small_train.user.tolist()) - held_out)
+
+
+def test_rounds_follow_the_seed_alone(documents):
+    def shape(batches):
+        return [[(g.key, g.prefix.tolist(), g.questions) for g in batch] for batch in batches]
+
+    assert shape(documents.batches(3)) == shape(documents.batches(3)) != shape(documents.batches(4))
+
+
+def test_a_soft_slot_holds_the_vector_of_its_history(documents, small_store, small_train):
+    groups = [group for batch in documents.batches(0) for group in batch]
+    soft, renumbered = documents.soft(groups, noise=0.0)
+    slots = [i for i, group in enumerate(groups) if SOFT in group.prefix]
+    assert 1 < len(slots) < len(groups)
+    histories = [
+        history_items(small_store, *(int(x) for x in documents.pairs[groups[i].key]), small_train.n_history)
+        for i in slots
+    ]
+    weight = documents.lm.model.get_input_embeddings().weight
+    expected = history_vectors(weight, *documents.tokens.bags(histories))
+    torch.testing.assert_close(soft, expected)
+    assert [renumbered[i].key for i in slots] == list(range(len(slots)))
+    noisy, _ = documents.soft(groups, noise=0.5)
+    assert 0 < float((noisy - expected).square().mean()) < float(0.3 * expected.square().mean())
+
+
+def test_the_text_loss_is_next_token_cross_entropy_of_each_span(documents):
+    """Per group: the prefix, then every rest with its answer, each token predicted from the one before it."""
+    lm = documents.lm
+    groups = [group for batch in documents.batches(1) for group in batch][:4]
+    soft, renumbered = documents.soft(groups, noise=0.0)
+    batch = collate(renumbered, lm, 1, with_answers=True)
+    hidden = batch_hidden(lm, batch, soft)
+    terms = []
+    for row in range(len(batch.ids)):
+        for i in range(1, batch.ids.shape[1]):
+            place = row * batch.ids.shape[1] + i
+            continues = batch.position_ids[row, i] == batch.position_ids[row, i - 1] + 1
+            if continues and place not in batch.soft_at.tolist():
+                logits = lm.model.get_output_embeddings()(hidden[place - 1])
+                terms.append(cross_entropy(logits, batch.ids[row, i]))
+    assert float(text_loss(lm, batch, hidden)) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-4)
+
+
+def test_a_few_steps_lower_the_loss(train, tmp_path):
+    artifact, _ = train(tmp_path / "x", config(steps=40))
+    losses = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in losses if "loss" in row]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+
+
+def test_the_model_carries_its_card(train, tmp_path, small_store):
+    artifact, _ = train(tmp_path / "x", config())
+    lm = LanguageModel.load(artifact.path / "model")
+    lm.check_split(small_store.split_hash)
+    with pytest.raises(InputError, match="another split"):
+        lm.check_split("0" * 64)
+    assert lm.card["steps"] == 3 == artifact.json("metrics.json")["steps"]
+    assert lm.card["parameters"] == sum(p.numel() for p in lm.model.parameters())
+    assert {"text20", "text50", "no-history"} <= set(lm.card["held_out_accuracy"])
+    for scores in lm.card["held_out_accuracy"].values():
+        assert 0 <= scores["overall"] <= 100 and scores["n"] > 0
+
+
+def test_equal_seeds_equal_models_and_reuse(train, tmp_path):
+    first, reused = train(tmp_path / "a", config())
+    assert not reused and train(tmp_path / "a", config())[1]
+    assert train(tmp_path / "b", config())[0].content == first.content
+    assert train(tmp_path / "c", config(seed=1))[0].content != first.content
+
+
+def test_no_steps_leave_the_initial_weights(train, tmp_path):
+    artifact, _ = train(tmp_path / "x", config(steps=0))
+    assert artifact.json("metrics.json")["steps"] == 0
+    assert LanguageModel.load(artifact.path / "model").width == 16
+
+
+def test_questions_of_evaluation_users_are_refused(train, small_evaluation, tmp_path):
+    with pytest.raises(InputError, match="training users only"):
+        train(tmp_path / "x", config(), small_evaluation)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_held_out_users_than_there_are(train, tmp_path):
+    with pytest.raises(InputError, match=r"llm.train.held_out_users is 500, but the questions are about \d+ users"):
+        train(tmp_path / "x", config(held_out_users=500))
+    with pytest.raises(InputError, match="llm.train.held_out_users is 0"):
+        replace(config(), held_out_users=0)
+    assert list(tmp_path.iterdir()) == []

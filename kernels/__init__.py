@@ -7,20 +7,29 @@ An operator and its folder share a name, and `uqabench.kernels.NAME` is the oper
 `from uqabench.kernels.NAME import reference`.
 """
 
-from .backend import use_backend
-from .causal_attention import causal_attention
-from .causal_conv1d import causal_conv1d
-from .embedding_bag import embedding_bag_mean
-from .gru import gru
-from .hstu_attention import hstu_attention
-from .info_nce import info_nce
-from .layer_norm import layer_norm
-from .linear_cross_entropy import linear_cross_entropy
-from .linear_rank import linear_rank
-from .norm_gate import norm_gate
-from .selective_scan import selective_scan
-from .ssd_scan import ssd_scan
-from .transformer_block import rms_norm, rope, swiglu
+import importlib
+import sys
+
+if __name__ != "uqabench.kernels":
+    # In an editable install transformers, which looks for a package named `kernels`, finds this folder. A second copy
+    # would define every torch operator again and free the first definitions while they are in use (a crash in about
+    # one run of eight), so that name stands for the one copy.
+    sys.modules[__name__] = importlib.import_module("uqabench.kernels")
+else:
+    from .backend import use_backend
+    from .causal_attention import causal_attention
+    from .causal_conv1d import causal_conv1d
+    from .embedding_bag import embedding_bag_mean
+    from .gru import gru
+    from .hstu_attention import hstu_attention
+    from .info_nce import info_nce
+    from .layer_norm import layer_norm
+    from .linear_cross_entropy import linear_cross_entropy
+    from .linear_rank import linear_rank
+    from .norm_gate import norm_gate
+    from .selective_scan import selective_scan
+    from .ssd_scan import ssd_scan
+    from .transformer_block import rms_norm, rope, swiglu
 
 __all__ = [
     "causal_attention",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +149,19 @@ def test_every_operator_folder_is_built_alike():
     for folder in folders:
         for name in ("__init__.py", "reference.py", "eager.py"):
             assert (folder / name).is_file(), f"{folder.name} has no {name}"
+
+
+def test_the_kernels_exist_once():
+    """transformers looks for a package called `kernels`, and an editable install lets it find ours: a second copy would
+    define every torch operator again and free the first ones while they are in use."""
+    code = (
+        "import sys, uqabench.kernels\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import kernels\n"
+        "print(kernels is uqabench.kernels, [name for name in sys.modules if name.startswith('kernels.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True []"
 
 
 def test_no_module_is_long():

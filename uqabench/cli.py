@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -139,6 +140,8 @@ def prepare(args: argparse.Namespace) -> int:
     print(plain_table(describe(store)))
     for reason, count in store.manifest["rejected"].items():
         print(f"bad rows: {reason}: {count}")
+    for note in store.manifest["notes"]:
+        print(note)
     print(f"written to {args.out}")
     return 0
 
@@ -213,17 +216,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if args.debug:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if args.debug or not (sentence := _sentence(error)):
             raise
-        print(f"uqabench: {_os_sentence(error)}", file=sys.stderr)
+        print(f"uqabench: {sentence}", file=sys.stderr)
         return 1
 
 
-def _os_sentence(error: OSError) -> str:
-    if error.errno == 28:
-        return f"The disk is full{f' at {error.filename}' if error.filename else ''}: free some space and run it again."
-    return f"{error.filename or 'A file'}: {error.strerror or error}: check the path and your permissions."
+def _sentence(error: Exception) -> str:
+    """What a user can do about an error of the machine; empty for an error of the program."""
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            place = f" at {error.filename}" if error.filename else ""
+            return f"The disk is full{place}: free some space and run it again."
+        return f"{error.filename or 'A file'}: {error.strerror or error}: check the path and your permissions."
+    # torch raises RuntimeError, and a subclass of it on a GPU, when it gets no memory
+    if isinstance(error, MemoryError) or any(text in str(error) for text in ("can't allocate memory", "out of memory")):
+        return "There is not enough memory: lower the token_budget of the stage, or its batch size, and run it again."
+    return ""
 
 
 if __name__ == "__main__":

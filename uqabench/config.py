@@ -40,15 +40,16 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parse_override(text: str) -> dict[str, Any]:
+def parse_override(text: str, flag: str = "--set") -> dict[str, Any]:
     """`a.b=c` as a nested mapping; the value is read as YAML."""
     path, equals, value = text.partition("=")
     if not equals or not path:
-        raise InputError(f"--set {text}: write it as section.field=value, for example --set pretrain.epochs=3.")
+        example = "section.field=value, for example --set pretrain.optim.epochs=3" if flag == "--set" else "name=value"
+        raise InputError(f"{flag} {text}: write it as {example}.")
     try:
         parsed: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: '{value}' is not a YAML value.") from error
+        raise InputError(f"{flag} {text}: '{value}' is not a YAML value.") from error
     for key in reversed(path.split(".")):
         parsed = {key: parsed}
     return parsed

@@ -176,21 +176,19 @@ def test_groups_hold_every_prompt_once_under_its_key(members, max_questions):
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.lists(st.integers(1, 9), min_size=1, max_size=4)), max_size=40),
     st.integers(1, 120),
-    st.one_of(st.none(), st.integers(1, 8)),
     st.one_of(st.none(), st.integers(0, 5)),
 )
-def test_batches_keep_the_budget_and_partition_the_groups(shapes, budget, max_questions, seed):
+def test_batches_keep_the_budget_and_partition_the_groups(shapes, budget, seed):
     groups = [
         PromptGroup(i, np.zeros(prefix, int), [np.zeros(n, int) for n in rests], [0] * len(rests), [0] * len(rests))
         for i, (prefix, rests) in enumerate(shapes)
     ]
     rng = None if seed is None else np.random.default_rng(seed)
-    batches = plan_group_batches(groups, budget, rng=rng, max_questions=max_questions)
+    batches = plan_group_batches(groups, budget, rng=rng)
     assert sorted(group.key for batch in batches for group in batch) == list(range(len(groups)))
     for batch in batches:
         if len(batch) > 1:  # a group that is larger than the budget stands alone
             assert len(batch) * max(group.n_tokens() for group in batch) <= budget
-            assert max_questions is None or sum(len(group.rests) for group in batch) <= max_questions
 
 
 def test_batches_are_filled(small_lm):

@@ -6,11 +6,10 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
-from uqabench.config import from_dict, merge
+from uqabench.config import from_dict, merge, parse_override
 from uqabench.data import PrepareConfig, open_source, read_ids
 from uqabench.data.log import Source
+from uqabench.data.sources.tables import INTERACTION_COLUMNS, ITEM_COLUMNS
 from uqabench.errors import InputError
 from uqabench.experiments.config import RunConfig, run_mapping
 
@@ -27,7 +26,7 @@ def _pairs(text: str | None, flag: str) -> dict[str, str]:
 
 def _source(args: argparse.Namespace, name: str | None) -> tuple[str, str | None, dict[str, Any]] | None:
     """(source, path, options) that the arguments name, or None when they name none."""
-    options = {key: yaml.safe_load(value) for text in args.option for key, value in _pairs(text, "--option").items()}
+    options = {key: value for text in args.option for key, value in parse_override(text, "--option").items()}
     if args.interactions is None:
         if args.items or args.columns:
             raise InputError("--items and --columns describe a log of your own: give --interactions FILE too.")
@@ -36,8 +35,23 @@ def _source(args: argparse.Namespace, name: str | None) -> tuple[str, str | None
         raise InputError(f"--interactions replaces the source '{name}': give one of the two.")
     if args.items is None:
         raise InputError("--interactions needs --items FILE, the catalogue: an item column, and title, category, …")
-    options |= {"items": str(args.items), "columns": _pairs(args.columns, "--columns")}
-    return "tables", str(args.interactions), options
+    columns, item_columns = _columns(args.columns)
+    files = {"interactions": str(args.interactions), "items": str(args.items)}
+    return "tables", None, {**options, **files, "columns": columns, "item_columns": item_columns}
+
+
+def _columns(text: str | None) -> tuple[dict[str, str], dict[str, str]]:
+    """The columns of the interactions and of the items; `item` is the id's column in both, `items.item` in the items
+    where it is called otherwise there."""
+    pairs = _pairs(text, "--columns")
+    known = dict.fromkeys((*INTERACTION_COLUMNS, *ITEM_COLUMNS, "items.item"))
+    for name in pairs:
+        if name not in known:
+            raise InputError(f"--columns maps '{name}', which is no field: it can map {', '.join(known)}.")
+    items = {name: column for name, column in pairs.items() if name in ITEM_COLUMNS}
+    if "items.item" in pairs:
+        items["item"] = pairs["items.item"]
+    return {name: column for name, column in pairs.items() if name in INTERACTION_COLUMNS}, items
 
 
 def source_of(args: argparse.Namespace) -> Source:

@@ -8,21 +8,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from uqabench.config import to_dict
 from uqabench.data import InteractionStore, open_source, prepare
+from uqabench.encoders import build_encoder
+from uqabench.encoders.item_tower import INPUTS
 from uqabench.errors import InputError
 from uqabench.experiments.config import RunConfig
 from uqabench.experiments.methods import VARIANTS, Method, folder_name, parse_method
 from uqabench.experiments.results import comparisons, method_entry
-from uqabench.files import write_json
+from uqabench.files import atomic_folder, sweep, write_json
+from uqabench.llm.sources import find_model
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
 from uqabench.report.results import load_results
 from uqabench.report.tables import write_tables
 from uqabench.stages.align import Context, PromptedMethod, align
-from uqabench.stages.artifact import Artifact, versions
+from uqabench.stages.artifact import Artifact, folder_digest, versions
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.pretrain import popularity_metrics, pretrain
 from uqabench.stages.question_sets import build_questions
@@ -37,14 +41,17 @@ class Run:
 
     def __init__(self, folder: Path, config: RunConfig, *, progress: bool = True, say: Say = tqdm.write) -> None:
         self.folder, self.config, self.progress, self.say = Path(folder), config, progress, say
+        if config.device != "cpu" and not torch.cuda.is_available():
+            raise InputError(f"device is '{config.device}', but torch sees no GPU here: use cpu (`uqabench doctor`).")
         self.methods = [parse_method(name, config) for name in dict.fromkeys(config.methods)]
         self.encoders: dict[str, Artifact] = {}  # finished pre-training by folder name
 
     def execute(self, until: str = "run") -> dict[str, Any] | None:
         """Run the stages up to "pretrain", "align" or the end; returns (and writes) the results at the end."""
+        self._check_encoders()
         self.prepare()
         self.questions()
-        if until != "pretrain":
+        if until != "pretrain" and any(method.kind != "baseline" for method in self.methods):
             self.language_model()
         for method in self.methods:
             if method.kind == "encoder":
@@ -70,6 +77,15 @@ class Run:
         self.templates = Templates.load(self.config.questions.templates)
         artifact, _ = self._train_lm()
         return artifact.path / "model"
+
+    def _check_encoders(self) -> None:
+        """An encoder that cannot be built stops the run here, before hours of other stages."""
+        for method in self.methods:
+            if method.kind == "encoder":
+                encoder = method.config.pretrain.encoder
+                build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+                if encoder.inputs not in INPUTS:
+                    raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
 
     # The data and the questions
 
@@ -114,10 +130,13 @@ class Run:
             name = str(resources.files("uqabench") / "assets" / "demo-lm")
             if not Path(name).exists():
                 raise InputError("The demo's language model is not installed: set llm.name to 'train' or to a model.")
+            content = {"llm-files": folder_digest(Path(name))}
         elif llm.name == "train":
             artifact, reused = self._train_lm()
             name, content = str(artifact.path / "model"), {"train-lm": artifact.content}
             self._done("train language model", reused, f"{artifact.json('metrics.json')['steps']:,} steps")
+        else:
+            content = {"llm-files": folder_digest(find_model(llm.name))}
         inputs = {"data": self.store.manifest["content_hash"], "questions": self.question_artifact.content, **content}
         self.context = Context(
             self.store,
@@ -131,8 +150,7 @@ class Run:
             llm.system,
             {**inputs, "llm": llm.name, "templates": self.templates.digest},
         )
-        if any(m.kind != "baseline" for m in self.methods):
-            self.context.load_lm()  # a missing model or a foreign split stops here, before an hour of pre-training
+        self.context.load_lm()  # a missing model or a foreign split stops here, before an hour of pre-training
 
     def _train_lm(self) -> tuple[Artifact, bool]:
         llm = self.config.llm
@@ -278,9 +296,12 @@ class Run:
                 "starts-with" if self.config.evaluate.generate else "letter",
             ),
         }
+        for name in ("results.json", "config.json", "tables"):
+            sweep(self.folder / name)
         write_json(self.folder / "results.json", results)
         write_json(self.folder / "config.json", to_dict(self.config))
-        write_tables(load_results(self.folder / "results.json"), self.folder / "tables")
+        with atomic_folder(self.folder / "tables") as folder:
+            write_tables(load_results(self.folder / "results.json"), folder)
         return results
 
 

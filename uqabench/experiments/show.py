@@ -40,7 +40,10 @@ def question_card(run: Path, number: int, language: str | None = None) -> str:
         f"truth: {LETTERS[int(questions.answer[number])]}",
         "",
     ]
+    asked = read_json(run / "questions" / "manifest.json")["content"]
     for file in sorted((run / "evaluate").glob("*/predictions.jsonl")):
+        if read_json(file.with_name("manifest.json"))["inputs"].get("questions") != asked:
+            continue  # of an earlier run with other questions
         row = read_predictions(file)[number]
         mark = "right" if row["prediction"] == row["answer"] else "wrong"
         lines.append(f"{file.parent.name:>16}: {row['prediction'] or '-'}  {mark}")

@@ -97,25 +97,22 @@ def plan_group_batches(
     token_budget: int,
     *,
     rng: np.random.Generator | None = None,
-    max_questions: int | None = None,
 ) -> list[list[PromptGroup]]:
     """Batches of groups of similar length within `token_budget` padded tokens, shuffled when `rng` is given."""
     lengths = np.array([group.n_tokens() for group in groups])
     # Noise of about a fifth of the length keeps padding low and still mixes the batches from epoch to epoch.
     order = np.argsort(lengths * rng.uniform(0.8, 1.25, len(groups)) if rng is not None else lengths, kind="stable")
     batches: list[list[PromptGroup]] = []
-    longest = asked = 0
+    longest = 0
     for index in order:
         group = groups[index]
         longest_with = max(longest, int(lengths[index]))
         full = batches and (len(batches[-1]) + 1) * longest_with > token_budget
-        crowded = max_questions is not None and batches and asked + len(group.rests) > max_questions
-        if not batches or full or crowded:
+        if not batches or full:
             batches.append([])
-            longest_with, asked = int(lengths[index]), 0
+            longest_with = int(lengths[index])
         batches[-1].append(group)
         longest = longest_with
-        asked += len(group.rests)
     if rng is not None:
         return [batches[i] for i in rng.permutation(len(batches))]
     return batches

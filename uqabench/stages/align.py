@@ -19,7 +19,7 @@ from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
-from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter, embedding_rms, embedding_rms
+from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter, embedding_rms
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
 from uqabench.llm.closed_form import init_adapter_closed_form
 from uqabench.llm.demo import save_model
@@ -149,6 +149,15 @@ def prompt_groups(
     return group_prompts(prompts, keys, questions.answer, rows)
 
 
+def step_groups(groups: list[PromptGroup], n_questions: int, rng: np.random.Generator) -> list[list[PromptGroup]]:
+    """Groups in random order, cut into steps of about `n_questions` questions: equal for all methods, however long
+    their prompts are."""
+    order = rng.permutation(len(groups))
+    asked = np.cumsum([len(groups[i].questions) for i in order])
+    step = (asked - 1) // n_questions
+    return [[groups[i] for i in order[step == k]] for k in np.unique(step)]
+
+
 def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tensor | None, list[PromptGroup]]:
     """Soft prompts of a batch's groups, and the groups renumbered to index them."""
     if soft is None:
@@ -220,12 +229,17 @@ def _fit(
 
     def batches_of(epoch: int) -> list[list[PromptGroup]]:
         rng = np.random.Generator(np.random.Philox(key=[config.seed, epoch]))
-        return plan_group_batches(groups, config.token_budget, rng=rng, max_questions=config.batch_questions)
+        return step_groups(groups, config.batch_questions, rng)
 
     def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
         vectors, renumbered = soft_for(soft, part)
         batch = collate(renumbered, lm, n_soft, with_answers=True)
         return answer_loss(lm, batch, batch_hidden(lm, batch, vectors)), int(batch.ids.numel())
+
+    def parts(step: list[PromptGroup]) -> list[tuple[list[PromptGroup], float]]:
+        asked = sum(len(group.questions) for group in step)
+        batches = plan_group_batches(step, config.token_budget)
+        return [(part, sum(len(group.questions) for group in part) / asked) for part in batches]
 
     modules: dict[str, nn.Module] = {}
     if full:
@@ -242,6 +256,7 @@ def _fit(
         label=f"align {method.name}",
         progress=progress,
         lr_scale={"adapter": config.adapter_lr},
+        parts=parts,
     )
     trainer.run(batches_of)
     return trainer

@@ -14,6 +14,7 @@ from uqabench.errors import InputError
 from uqabench.files import atomic_folder, hash_json, read_json, sha256_file, sweep, write_json
 
 FORMAT = 1
+LARGE_FILE = 256 * 2**20  # above it a file is told by its size: reading 6 GB of weights takes longer than a stage
 KEY_FILE = "key.json"  # in a working folder: whose checkpoints it holds
 # Logs and clock readings differ between equal runs, so they are left out of an artefact's content hash.
 UNHASHED = ("log.jsonl", "seconds.json", "tensorboard", "manifest.json")
@@ -54,6 +55,15 @@ def versions() -> dict[str, str]:
 def stage_key(stage: str, config: dict[str, Any], inputs: dict[str, str]) -> str:
     """Identity of a stage's result: its name, format, config and the content of its inputs."""
     return hash_json({"stage": stage, "format": FORMAT, "config": config, "inputs": inputs})
+
+
+def folder_digest(path: Path) -> str:
+    """Digest of a folder that uqabench did not write: names and sizes, and the content of all but the largest files."""
+    facts = {}
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        size = file.stat().st_size
+        facts[str(file.relative_to(path))] = [size, sha256_file(file) if size <= LARGE_FILE else ""]
+    return hash_json(facts)
 
 
 def open_artifact(path: Path, stage: str | None = None) -> Artifact:

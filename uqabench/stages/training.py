@@ -59,7 +59,8 @@ class Trainer:
     """Runs optimiser steps over an epoch's batches.
 
     `modules` are saved and restored under their names; `loss_fn(batch) → (loss, tokens)` computes one step's loss
-    and how many tokens it stands for (for the progress bar only).
+    and how many tokens it stands for (for the progress bar only). `parts(batch) → [(part, weight), …]` cuts a step
+    that is too large for one forward pass: gradients of the weighted losses add up.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Trainer:
         label: str,
         progress: bool = True,
         lr_scale: dict[str, float] | None = None,
+        parts: Callable[[Any], list[tuple[Any, float]]] = lambda batch: [(batch, 1.0)],
     ) -> None:
+        self.parts = parts
         self.modules, self.loss_fn, self.config = modules, loss_fn, config
         self.total_steps = min(total_steps, config.max_steps) if config.max_steps else total_steps
         self.label, self.progress = label, progress
@@ -156,15 +159,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step) * group["scale"]
         device = self.parameters[0].device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
-            loss, tokens = self.loss_fn(batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise RunError(
-                f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off."
-            )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value, tokens = 0.0, 0
+        for part, weight in self.parts(batch):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+                loss, count = self.loss_fn(part)
+            (loss * weight).backward()
+            value += float(loss.detach()) * weight
+            tokens += count
+            if not math.isfinite(value):
+                raise RunError(
+                    f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off."
+                )
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not math.isfinite(float(norm)):
             raise RunError(
@@ -225,13 +231,25 @@ class Trainer:
 
 
 def write_tensorboard(folder: Path, records: list[dict[str, Any]]) -> None:
-    """The records as TensorBoard scalars, where the package is installed (extra `train`)."""
+    """The records as TensorBoard scalars, where the package is installed (extra `train`).
+
+    In memory first: TensorBoard's own writer is a thread that prints a traceback when the disk is full.
+    """
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
         return
-    with SummaryWriter(str(folder)) as writer:
-        for record in records:
-            for name, value in record.items():
-                if name not in ("step", "epoch") and isinstance(value, (int, float)):
-                    writer.add_scalar(name, value, record.get("step", record.get("epoch", 0)))
+    buffer, now = io.BytesIO(), time.time()
+    writer = RecordWriter(buffer)
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for record in records:
+        step = record.get("step", record.get("epoch", 0))
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in record.items()
+            if name not in ("step", "epoch") and isinstance(value, (int, float))
+        ]
+        writer.write(Event(wall_time=now, step=step, summary=Summary(value=values)).SerializeToString())
+    write_bytes(folder / f"events.out.tfevents.{int(now)}.uqabench", buffer.getvalue())

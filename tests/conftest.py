@@ -80,7 +80,7 @@ def small_evaluation(small_store: InteractionStore) -> QuestionSet:
 
 @pytest.fixture(scope="session")
 def make_lm(small_store: InteractionStore) -> Callable[..., LanguageModel]:
-    """`make_lm("qwen2" | "llama", chat_template)`: an untrained model whose weights are large enough to tell texts apart."""
+    """`make_lm("qwen2" | "llama", chat_template)`: an untrained model with weights large enough to tell texts apart."""
     pytest.importorskip("transformers")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

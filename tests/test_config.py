@@ -47,7 +47,9 @@ def test_values_are_built_and_plain_again():
         "free": {"heads": 3},
     }
     config = from_dict(Outer, values)
-    assert config == Outer(3, None, Path("x/y"), Inner(1e-4, ("p", "q"), False, (1, 2)), {"df": 2.0}, ["a"], {"heads": 3})
+    assert config == Outer(
+        3, None, Path("x/y"), Inner(1e-4, ("p", "q"), False, (1, 2)), {"df": 2.0}, ["a"], {"heads": 3}
+    )
     assert from_dict(Outer, to_dict(config)) == config
 
 

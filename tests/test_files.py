@@ -52,8 +52,9 @@ def test_the_new_folder_replaces_the_old_one_whole(tmp_path):
 
 def test_a_full_disk_names_the_folder(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "elsewhere"))
-    with pytest.raises(RunError, match="The disk is full while writing .*x: free some space"), atomic_folder(
-        tmp_path / "x"
+    with (
+        pytest.raises(RunError, match="The disk is full while writing .*x: free some space"),
+        atomic_folder(tmp_path / "x"),
     ):
         raise full
     assert names(tmp_path) == []

@@ -12,7 +12,17 @@ from uqabench.experiments.run import Run
 
 torch.set_num_threads(1)
 
-METHODS = ("sasrec", "trm++@q-former", "text8", "text8@zero-shot", "no-history", "shuffled", "uniform", "majority", "oracle")
+METHODS = (
+    "sasrec",
+    "trm++@q-former",
+    "text8",
+    "text8@zero-shot",
+    "no-history",
+    "shuffled",
+    "uniform",
+    "majority",
+    "oracle",
+)
 
 
 @pytest.fixture(scope="session")

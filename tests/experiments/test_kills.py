@@ -62,7 +62,7 @@ sys.addaudithook(watch)
 code = main(argv)
 stage = None  # the report's own writes
 with open(report, "w") as file:
-    json.dump({"code": code, "counts": counts}, file)
+    json.dump({"code": code, "counts": counts, "threads": torch.get_num_threads()}, file)
 """
 
 
@@ -111,6 +111,8 @@ def undisturbed(launch, tmp_path_factory):
     started = time.monotonic()
     report = launch(folder)
     assert report["code"] == 0
+    # numba's OpenMP layer sets the process's threads; a run that reused its questions would then train with others.
+    assert report["threads"] == 1, "generating questions changed torch's number of threads"
     return folder, report["counts"], time.monotonic() - started
 
 
@@ -157,9 +159,9 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_results(launch, undistu
     rng = random.Random(7)
     kills = 0
     for _ in range(5):
-        kills += launch(tmp_path / "t", kill_after=rng.uniform(0.1, 0.5) * seconds) is None
+        kills += launch(tmp_path / "t", kill_after=rng.uniform(0.05, 0.4) * seconds) is None
     report = launch(tmp_path / "t")
-    assert kills >= 2 and report["code"] == 0
+    assert kills >= 1 and report["code"] == 0
     assert_same(tmp_path / "t", reference)
 
 

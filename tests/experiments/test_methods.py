@@ -61,7 +61,10 @@ def test_variants_change_what_they_say():
     [
         ("hstu@lora", f"Method 'hstu@lora': there is no variant 'lora': choose among {', '.join(VARIANTS)}"),
         ("hstu@cl+", "there is no variant ''"),
-        ("hsut", r"There is no method 'hsut' \(did you mean 'hstu'\?\): choose among gru4rec, hstu.*package.module:Class"),
+        (
+            "hsut",
+            r"There is no method 'hsut' \(did you mean 'hstu'\?\): choose among gru4rec, hstu.*package.module:Class",
+        ),
         ("text", "There is no method 'text'"),
         ("text0", "There is no method 'text0'"),
         ("", "There is no method ''"),

@@ -105,7 +105,9 @@ def test_a_model_of_another_split_is_refused(make_lm):
     lm.check_split("a" * 64)  # no card: nothing is known of its training
     lm.card["split_hash"] = "a" * 64
     lm.check_split("a" * 64)
-    with pytest.raises(InputError, match=r"another split \(aaaaaaaaaaaa…, the data has bbbbbbbbbbbb…\).*llm.name=train"):
+    with pytest.raises(
+        InputError, match=r"another split \(aaaaaaaaaaaa…, the data has bbbbbbbbbbbb…\).*llm.name=train"
+    ):
         lm.check_split("b" * 64)
 
 

@@ -15,7 +15,11 @@ from uqabench.stages.artifact import Artifact
 from uqabench.stages.pretrain import PretrainConfig, pretrain
 from uqabench.stages.training import OptimConfig
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """For every test: numba, which the fixtures use to generate questions, sets the process's number."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,7 @@ def test_a_full_disk_is_noticed_before_the_mapped_file_is_written(
     small_store, pretrained, pairs, tmp_path, monkeypatch
 ):
     """A write into a mapping past the disk's end is a signal that kills the process, not an error."""
+
     def full(fd, offset, length):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

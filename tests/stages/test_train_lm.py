@@ -17,14 +17,17 @@ from uqabench.llm.history import history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig
 from uqabench.questions.render import history_items
-from uqabench.stages.train_lm import Documents, TrainLMConfig, text_loss, train_lm
+from uqabench.stages.lm_documents import Documents, TrainLMConfig
+from uqabench.stages.train_lm import text_loss, train_lm
 from uqabench.stages.training import OptimConfig
 
 
 def config(steps=3, **changes):
     optim = OptimConfig(lr=5e-3, epochs=50, max_steps=steps, checkpoint_seconds=1e9)
     shape = SmallLMConfig(vocab_size=600, width=16, layers=1, heads=2, inner=32)
-    return TrainLMConfig(**{"model": shape, "optim": optim, "documents_a_round": 8, "held_out_users": 6, **changes})
+    rounds = {"letter_rounds": 0, "vector_rounds": 0, "easy_rounds": 0}  # documents from the first step on
+    defaults = {"model": shape, "optim": optim, "documents_a_round": 8, "held_out_users": 6, **rounds}
+    return TrainLMConfig(**{**defaults, **changes})
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_held_out_users_are_never_trained_on(documents, small_train):
     held_out = set(documents.pairs[documents.n_train :, 0].tolist())
     assert len(held_out) == 6
     seen = set()
-    for epoch in range(20):
+    for epoch in range(30):
         for batch in documents.batches(epoch):
             for group in batch:
                 users = {int(small_train.user[question]) for question in group.questions}
@@ -53,6 +56,23 @@ def test_held_out_users_are_never_trained_on(documents, small_train):
                 seen |= users
     assert not seen & held_out
     assert len(seen) > 0.9 * len(set(small_train.user.tolist()) - held_out)
+
+
+@pytest.mark.parametrize(("letters", "vectors"), [(1, 0), (0, 1), (2, 2)])
+def test_exercises_come_before_documents(small_lm, small_store, small_train, templates, letters, vectors):
+    """The first rounds name the letter of a given value; more of them than there are questions is no obstacle."""
+    builder = PromptBuilder(small_lm, small_store, templates, PromptConfig())
+    settings = config(letter_rounds=letters, vector_rounds=vectors)
+    documents = Documents(small_lm, small_store, small_train.select(np.arange(30)), builder, settings)
+    for epoch in range(letters + vectors):
+        for part in documents.batches(epoch)[:3]:
+            soft, renumbered = documents.soft(part, noise=0.0)
+            batch = collate(renumbered, small_lm, 1, with_answers=True)
+            assert (soft is None) == (epoch < letters) == (len(batch.soft_at) == 0)
+            assert batch_hidden(small_lm, batch, soft).isfinite().all()
+            assert len(np.unique(batch.answers)) == 4
+    lessons = [group for batch in documents.batches(letters + vectors) for group in batch]
+    assert all(group.targets is not None and group.key >= 0 for group in lessons)
 
 
 def test_rounds_follow_the_seed_alone(documents):
@@ -103,10 +123,11 @@ def test_the_text_loss_is_next_token_cross_entropy_of_each_span(documents):
     """In a batch of few tokens of all of them, in a larger one of a sample."""
     lm = documents.lm
     words = lm.encode(["one two three", "four", "five six"])
+    rests, targets = [np.array(words[0]), np.array([9])], [[11, 2], [12, 13, 2]]
     small = [
-        PromptGroup(0, np.array([SOFT, 7, 8]), [np.array(words[0]), np.array([9])], [0, 1], [0, 0], [[11, 2], [12, 13, 2]]),
+        PromptGroup(0, np.array([SOFT, 7, 8]), rests, [0, 1], [0, 0], targets),
         PromptGroup(1, np.array(words[1][:4]), [np.array(words[2][:5])], [2], [0], [[14, 2]]),
-    ]  # fmt: skip
+    ]
     vectors = torch.randn(2, lm.width)
     large = [group for batch in documents.batches(1) for group in batch][:4]
     with torch.no_grad():
@@ -124,7 +145,7 @@ def test_the_text_loss_is_next_token_cross_entropy_of_each_span(documents):
 
 
 def test_a_few_steps_lower_the_loss(train, tmp_path):
-    artifact, _ = train(tmp_path / "x", config(steps=20, token_budget=1024))
+    artifact, _ = train(tmp_path / "x", config(steps=20, token_budget=1024, text_weight=0.3))
     losses = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in losses if "loss" in row]
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.5

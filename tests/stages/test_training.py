@@ -178,6 +178,21 @@ def test_max_steps_and_early_stopping(tmp_path):
     assert again.trainer.step == 2 * BATCHES and equal(again.state(), job.state())
 
 
+def test_a_step_in_parts_is_the_whole_step(tmp_path):
+    """Gradients of the parts' losses, weighted by their shares, are the whole batch's; so are loss and tokens."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    batch = batches_of(0)[0]
+    whole = Job(tmp_path / "a")
+    parted = Job(tmp_path / "b", parts=lambda rows: [(rows[:1], 0.25), (rows[1:], 0.75)])
+    for job in (whole, parted):
+        job.model.eval()  # without dropout, which draws for each part
+    results = [job.trainer._step(batch) for job in (whole, parted)]
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5) and results[0][1] == results[1][1] == 4
+    for name, expected in whole.state().items():
+        torch.testing.assert_close(parted.state()[name], expected)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_names_stage_step_and_way_out(tmp_path, bad):
     job = Job(tmp_path)
@@ -236,7 +251,9 @@ def test_tensorboard_reads_the_same_scalars(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write_tensorboard(tmp_path, [{"step": 20, "train_loss": 1.5, "lr": 0.1}, {"epoch": 1, "step": 40, "loss": 2.5, "x": {}}])
+    write_tensorboard(
+        tmp_path, [{"step": 20, "train_loss": 1.5, "lr": 0.1}, {"epoch": 1, "step": 40, "loss": 2.5, "x": {}}]
+    )
     events = EventAccumulator(str(tmp_path)).Reload()
     assert sorted(events.Tags()["scalars"]) == ["loss", "lr", "train_loss"]
     assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(20, 1.5)]

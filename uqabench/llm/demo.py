@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -26,23 +25,21 @@ SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>
 
 @dataclass(frozen=True)
 class SmallLMConfig:
-    """Shape of a small Qwen2 model: vocabulary size (tokens), width, layers, attention heads, MLP inner width.
-
-    Every head is as wide as the model: a soft prompt resembles each of its tokens only a little (cosine about 0.2),
-    which a random projection to 32 dimensions (noise 0.18) would hide.
-    """
+    """Shape of a small Qwen2 model: vocabulary size (tokens), width, layers, attention heads, MLP inner width."""
 
     vocab_size: int = 8192
     width: int = 128
     layers: int = 4
-    heads: int = 2
+    heads: int = 4
     inner: int = 384
     max_positions: int = 4096
 
 
 SEPARATOR = r" \| "  # between the fields of an item's line: left out of the ids, the line's end is enough
-MATCHING_SCORE = 8.0  # of two equal tokens before the softmax; of unequal ones 0 ± 0.7 at width 128
-EMBEDDING_STD = 0.08  # a matching head adds what it copies at the size of a token embedding
+# Equal tokens then score about 7 before the softmax, unequal ones 0 ± 1.3 (width 128, heads of 32).
+MATCHING_STD = 0.1
+# A head then adds what it copies at about the size of a token embedding.
+EMBEDDING_STD, COPY = 0.08, 0.25
 BOUNDARY = r"\n| → |; | \(no change\)|\"|[A-D]\. "
 
 
@@ -101,8 +98,8 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
     """A Qwen2 model with Gaussian initial weights for the tokenizer's vocabulary; embeddings tied."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    if config.width % 2:
-        raise InputError(f"width is {config.width}: it must be even, for the rotary embedding.")
+    if config.width % config.heads or (config.width // config.heads) % 2:
+        raise InputError(f"width {config.width} must be an even multiple of heads {config.heads} (rotary embedding).")
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(
@@ -112,7 +109,6 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
-            head_dim=config.width,
             max_position_embeddings=config.max_positions,
             tie_word_embeddings=True,
             initializer_range=0.02,
@@ -128,22 +124,21 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
 
 @torch.no_grad()
 def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
-    """Let the first head of every layer begin by attending to equal content and copying it.
+    """Let half the heads of every layer begin by attending to equal content and copying it.
 
-    With equal query and key projections a token's score is highest at its own likes, and a head whose value and output
-    projections are multiples of the identity passes on what it attends to. Matching an option with a history is made
-    of such heads; from a plain Gaussian start they took thousands of steps to appear.
+    With equal query and key projections a token's score is highest at its own likes, and with the output projection
+    the transpose of the value projection a head passes on what it attends to. Matching an option with a history is
+    made of such heads; from a plain Gaussian start they took thousands of steps to appear.
     """
+    size = config.width // config.heads
+    rows = size * max(1, config.heads // 2)
     model.model.embed_tokens.weight.normal_(std=EMBEDDING_STD)
-    identity = torch.eye(config.width)
-    # After RMSNorm equal tokens have the inner product `width`, and attention divides by its square root.
-    match = math.sqrt(MATCHING_SCORE / math.sqrt(config.width))
     for layer in model.model.layers:
         attention = layer.self_attn
-        attention.q_proj.weight[: config.width] = match * identity
-        attention.k_proj.weight[: config.width] = match * identity
-        attention.v_proj.weight[: config.width] = identity
-        attention.o_proj.weight[:, : config.width] = EMBEDDING_STD * identity
+        for projection in (attention.q_proj, attention.v_proj):
+            projection.weight[:rows].normal_(std=MATCHING_STD)
+        attention.k_proj.weight[:rows] = attention.q_proj.weight[:rows]
+        attention.o_proj.weight[:, :rows] = COPY * attention.v_proj.weight[:rows].t()
 
 
 def save_model(model: torch.nn.Module, tokenizer: Any, folder: Path) -> None:

@@ -17,9 +17,13 @@ from uqabench.llm.demo import SmallLMConfig
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder
+from uqabench.questions.kinds import SI_RECENT
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import format_question, history_items
 from uqabench.stages.training import OptimConfig
+
+# Relative to the vector's own size: the cosine to the clean embedding is then 1 / sqrt(1 + 2²) = 0.45.
+MOST_EXERCISE_NOISE = 2.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class TrainLMConfig:
     vector and with no history. noise: largest relative noise added to the soft vectors. text_weight: weight of
     next-token prediction on all text. token_budget: padded tokens a step. documents_a_round: documents drawn and
     batched together. letter_rounds: first rounds, of 20 steps of pure matching (name the letter of the given value);
-    with everything else at once that takes thousands of steps to be found. easy_rounds: the rounds after them, with
+    with everything else at once that takes thousands of steps to be found. vector_rounds: the same with the value as a
+    soft vector. easy_rounds: the rounds after them, with
     soft vectors and questions about categories only, whose few values show the model sooner that options answer
     histories. held_out_users:
     training users whose documents only measure accuracy. Steps are set by optim.max_steps.
@@ -45,6 +50,7 @@ class TrainLMConfig:
     token_budget: int = 4_096
     documents_a_round: int = 512
     letter_rounds: int = 20
+    vector_rounds: int = 20
     easy_rounds: int = 10
     held_out_users: int = 60
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, epochs=1_000, max_steps=2_000))
@@ -90,6 +96,10 @@ class Documents:
         if round_index < config.letter_rounds:
             return self.letter_exercises(rng)
         round_index -= config.letter_rounds
+        if round_index < config.vector_rounds:
+            self.exercise_noise = MOST_EXERCISE_NOISE * round_index / config.vector_rounds
+            return self.letter_exercises(rng, soft=True)
+        round_index -= config.vector_rounds
         size = max(1, min(config.documents_a_round, self.n_train))
         rounds = max(1, self.n_train // size)
         shuffle = np.random.Generator(np.random.Philox(key=[config.seed, 2**32 + round_index // rounds]))
@@ -107,24 +117,41 @@ class Documents:
                     groups += self.lessons(picked, int(n), int(soft), easy=easy)
         return plan_group_batches(groups, config.token_budget, rng=rng)
 
-    def letter_exercises(self, rng: np.random.Generator, steps: int = 20, size: int = 96) -> list[list[PromptGroup]]:
-        """Batches without history: a category (or title) is given, asked is the letter of the option that names it."""
+    def letter_exercises(
+        self, rng: np.random.Generator, *, soft: bool = False, steps: int = 20, size: int = 96
+    ) -> list[list[PromptGroup]]:
+        """Batches without history: a category (or title) is given, asked is the letter of the option that names it.
+
+        It is given in words, or with `soft` as a soft vector: its own embedding, under noise that grows from round to
+        round until it resembles its category as little as a history's vector does. Keys count down from -1 then.
+        """
         catalogue = self.store.catalogue
         values = next(catalogue.values[a] for a in ("category", *ATTRIBUTES) if len(catalogue.values[a]) >= 4)
-        form = self.builder.question(self.questions, 0)
+        form = self.builder.question(self.questions, int(np.flatnonzero(self.questions.kind == SI_RECENT)[0]))
+        if soft:
+            self.named = [np.array(ids, dtype=np.int64) for ids in self.lm.encode(list(values))]
         batches = []
         for _ in range(steps):
             options = np.array([rng.choice(len(values), len(form.options), replace=False) for _ in range(size)])
             answers = rng.integers(len(form.options), size=size)
+            right = options[np.arange(size), answers]
             contents = [
                 format_question(
-                    replace(form, question=values[row[a]], options=[values[v] for v in row], instruction="")
+                    replace(
+                        form,
+                        question=form.question if soft else values[value],
+                        options=[values[v] for v in row],
+                        instruction="",
+                    )
                 )
-                for row, a in zip(options, answers, strict=True)
+                for row, value in zip(options, right, strict=True)
             ]
-            numbers = np.arange(size)
-            prompts = self.builder.encode_contents(self.questions, numbers, contents, n_text=0, n_soft=0)
-            batches.append(group_prompts(prompts, numbers, answers, numbers))
+            rows = np.arange(size) % len(self.questions)  # an exercise is about nobody: any rows will do
+            prompts = self.builder.encode_contents(self.questions, rows, contents, n_text=0, n_soft=int(soft))
+            groups = group_prompts(prompts, np.arange(size), answers, rows)
+            if soft:
+                groups = [replace(group, key=-1 - int(right[group.key])) for group in groups]
+            batches.append(groups)
         return batches
 
     def groups(self, pairs: np.ndarray, n_text: int, n_soft: int) -> list[PromptGroup]:
@@ -164,14 +191,21 @@ class Documents:
         slots = [i for i, group in enumerate(groups) if SOFT in group.prefix]
         if not slots:
             return None, groups
-        histories = [
-            history_items(self.store, int(user), int(cut), self.questions.n_history)
-            for user, cut in self.pairs[[groups[i].key for i in slots]]
-        ]
         weight = self.lm.model.get_input_embeddings().weight
-        vectors = history_vectors(weight, *self.tokens.bags(histories))
-        amount = torch.rand(len(slots), 1) * noise * weight.detach().square().mean().sqrt()
+        rms = weight.detach().square().mean().sqrt()
+        keys = [groups[i].key for i in slots]
+        if keys[0] < 0:
+            named = torch.stack([weight[torch.from_numpy(self.named[-1 - key])].mean(0) for key in keys])
+            vectors = named * (rms / named.detach().square().mean(1, keepdim=True).sqrt())
+            vectors = vectors + self.exercise_noise * rms * torch.randn(vectors.shape)
+        else:
+            histories = [
+                history_items(self.store, int(user), int(cut), self.questions.n_history)
+                for user, cut in self.pairs[keys]
+            ]
+            vectors = history_vectors(weight, *self.tokens.bags(histories))
+            vectors = vectors + torch.rand(len(slots), 1) * noise * rms * torch.randn(vectors.shape)
         renumbered = list(groups)
         for place, i in enumerate(slots):
             renumbered[i] = replace(groups[i], key=place)
-        return vectors + amount * torch.randn(vectors.shape), renumbered
+        return vectors, renumbered

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from uqabench.config import to_dict
 from uqabench.data.store import InteractionStore
@@ -12,6 +16,17 @@ from uqabench.files import write_json
 from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
 from uqabench.stages.artifact import Artifact, build
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """numba's OpenMP layer sets the number of threads of the whole process. Left so, a run that has just generated its
+    questions would train with other threads, and end in other last bits, than one that finds them finished."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def build_questions(
@@ -23,7 +38,8 @@ def build_questions(
         started = time.monotonic()
         report: dict[str, Any] = {}
         for split, config in configs.items():
-            questions, facts = generate(store, split, config)
+            with torch_threads_kept():
+                questions, facts = generate(store, split, config)
             questions.save(folder / f"{split}.arrow")
             report[split] = facts.as_dict()
         write_json(folder / "metrics.json", report)

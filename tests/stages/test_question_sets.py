@@ -1,0 +1,44 @@
+"""Question sets as an artefact."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from uqabench.errors import InputError
+from uqabench.questions.config import QuestionConfig
+from uqabench.questions.kinds import SUBTASKS
+from uqabench.questions.questions import QuestionSet
+from uqabench.stages.question_sets import build_questions
+
+
+def config(**changes):
+    mix = {name: 1.0 for name in SUBTASKS}
+    return QuestionConfig(**{"n_questions": 28, "mix": mix, "history": 24, "min_history": 10, **changes})
+
+
+def test_both_splits_and_what_was_drawn(small_store, tmp_path):
+    configs = {"train": config(seed=1), "evaluation": config(seed=2, n_questions=35)}
+    artifact, reused = build_questions(small_store, tmp_path / "q", configs)
+    assert not reused and build_questions(small_store, tmp_path / "q", configs)[1]
+    report = json.loads((tmp_path / "q" / "metrics.json").read_text())
+    for split, n in (("train", 28), ("evaluation", 35)):
+        questions = QuestionSet.open(artifact.path / f"{split}.arrow")
+        assert len(questions) == n and sum(report[split]["counts"].values()) == n
+        assert set(questions.user.tolist()) <= set(small_store.users(split).tolist())
+        assert questions.split == split and questions.split_hash == small_store.split_hash
+
+
+def test_equal_settings_equal_content(small_store, tmp_path):
+    contents = [
+        build_questions(small_store, tmp_path / name, {"train": config(seed=seed)})[0].content
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_what_cannot_be_asked_leaves_nothing(small_store, tmp_path):
+    with pytest.raises(InputError, match="questions wanted"):
+        build_questions(small_store, tmp_path / "q", {"train": config(n_questions=10**6)})
+    assert list(tmp_path.iterdir()) == []

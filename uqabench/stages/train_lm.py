@@ -193,6 +193,7 @@ def _train(
         "dataset": store.manifest["source"],
         "seed": config.seed,
         "steps": trainer.step,
+        "settings": to_dict(config),
         "held_out_accuracy": {
             **{f"text{n}": accuracy(documents, n, 0) for n in sorted(set(config.text_lengths))},
             "mean-embedding": accuracy(documents, 0, 1),

@@ -65,6 +65,18 @@ def test_a_saved_model_reads_and_answers_the_same(tmp_path, tokenizer):
     assert loaded.config.tie_word_embeddings and loaded.config.model_type == "qwen2"
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_folder_says_nothing_of_how_its_model_was_loaded(tmp_path, tokenizer, offline):
+    """Saved again, a loaded model gives the same bytes, online or offline: later stages are keyed by them."""
+    model = new_model(SmallLMConfig(width=16, layers=1, heads=2, inner=32), tokenizer, seed=3)
+    save_model(model, tokenizer, tmp_path / "a")
+    loaded, its_tokenizer = load_language_model(tmp_path / "a")
+    its_tokenizer.init_kwargs["local_files_only"] = offline
+    save_model(loaded, its_tokenizer, tmp_path / "b")
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "ab")
+    assert first == second
+
+
 def test_weights_follow_the_seed(tokenizer):
     config = SmallLMConfig(width=16, layers=1, heads=2, inner=16)
     a, b, c = (new_model(config, tokenizer, seed).get_input_embeddings().weight for seed in (0, 0, 1))

@@ -142,7 +142,9 @@ def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
 
 
 def save_model(model: torch.nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Write model (safetensors) and tokenizer as a Hugging Face folder."""
+    """Write model (safetensors) and tokenizer as a Hugging Face folder; equal ones give equal bytes."""
+    for how_it_was_loaded in ("local_files_only", "is_local"):
+        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     with quiet():
         model.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from uqabench.kernels import backend
 
 from uqabench.doctor import doctor
+from uqabench.kernels import backend
 
 
 def examine(before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

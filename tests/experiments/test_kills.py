@@ -188,7 +188,6 @@ def test_a_run_killed_in_every_operation_of_a_replacement(launch, undisturbed, t
 def test_the_same_run_in_this_process_is_the_same(undisturbed, small_config, small_log, tmp_path):
     """Forked processes and this one, with and without checkpoints."""
     reference, _, _ = undisturbed
-    torch.set_num_threads(1)  # other tests of this session may have changed it, and sums depend on it
     source = ("data.source=synthetic", "data.path=null", f"data.options={json.dumps(small_log)}")
     config = small_config(*source, methods=tuple(METHODS.split(",")))
     Run(tmp_path / "t", config, progress=False, say=lambda line: None).execute()

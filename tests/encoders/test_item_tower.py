@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -121,6 +124,24 @@ def test_user_encoder(catalogue: Catalogue) -> None:
     assert user.item_weight is user.tower.item_table.weight and user.item_weight.shape == (9, 16)
     assert user.queries(states).shape == (9, 16)
     assert user.causal and user.width == 32
+
+
+def test_popularity_start(catalogue: Catalogue) -> None:
+    """Scores differ between items as log popularity does, whatever the state, up to the other dimensions' noise."""
+    torch.manual_seed(0)
+    catalogue = replace(catalogue, popularity=np.array([900, 0, 5, 20, 300, 7, 1, 60, 2]))
+    user = UserEncoder.build(UserEncoderConfig("trm++", "tiny", item_dim=2, popularity_start=True), catalogue)
+    with torch.no_grad():
+        user.score_head.weight[1:] = 0.0
+        scores = user.queries(torch.randn(5, user.width)) @ user.item_weight.T
+    wanted = np.log1p(catalogue.popularity)
+    torch.testing.assert_close(scores, torch.tensor(wanted - wanted.mean(), dtype=torch.float32).expand(5, 9))
+
+
+def test_popularity_start_of_equally_popular_items(catalogue: Catalogue) -> None:
+    catalogue = replace(catalogue, popularity=np.full(9, 3))
+    user = UserEncoder.build(UserEncoderConfig("trm++", "tiny", popularity_start=True), catalogue)
+    assert torch.isfinite(user.item_weight).all() and torch.isfinite(user.score_head.bias).all()
 
 
 @pytest.mark.parametrize("item", [-1, 9])

@@ -119,19 +119,15 @@ def test_answer_loss_and_its_gradients_are_those_of_single_prompts(lm, small_sto
         torch.testing.assert_close(mine, naive, rtol=1e-3, atol=1e-4 * float(naive.abs().max()))
 
 
-def test_targets_take_the_place_of_letters(small_lm):
-    lm = small_lm
-    prompts = [np.array(ids) for ids in lm.encode(["one two three", "one two four"])]
-    targets = [list(ids) for ids in lm.encode(["xyz", "q"])]
-    groups = group_prompts(prompts, np.zeros(2), np.array([0, 3]), np.arange(2), targets=targets)
-    batch = collate(groups, lm, 0, with_answers=True)
+def test_states_of_a_middle_layer(small_lm):
+    prompts = [np.array(ids) for ids in small_lm.encode(["one two three", "one two four"])]
+    batch = collate(
+        group_prompts(prompts, np.zeros(2), np.array([0, 3]), np.arange(2)), small_lm, 0, with_answers=False
+    )
     with torch.no_grad():
-        loss = answer_loss(lm, batch, batch_hidden(lm, batch, None))
-        expected = 0.0
-        for prompt, target in zip(prompts, targets, strict=True):
-            logits = one_by_one(lm, np.concatenate([prompt, target]))[len(prompt) - 1 : -1].log_softmax(-1)
-            expected -= float(logits[torch.arange(len(target)), torch.tensor(target)].sum())
-    assert float(loss) == pytest.approx(expected / 2, rel=1e-4)
+        last, start = batch_hidden(small_lm, batch, None, layer=0)
+        assert torch.equal(last, batch_hidden(small_lm, batch, None))
+    assert torch.equal(start, small_lm.embed(batch.ids).flatten(0, 1))
 
 
 def test_soft_slots_without_soft_prompts_are_named(small_lm):

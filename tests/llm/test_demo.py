@@ -84,6 +84,21 @@ def test_weights_follow_the_seed(tokenizer):
     assert a.shape == (len(tokenizer), 16)
 
 
+def test_half_the_heads_begin_by_looking_for_equal_tokens(tokenizer):
+    """A token sees its like, 5 to 50 places back, more than any other and hardly itself; other heads see nothing."""
+    model = new_model(SmallLMConfig(width=128, layers=1, heads=4, inner=16), tokenizer, seed=0).eval()
+    model.set_attn_implementation("eager")
+    torch.manual_seed(0)
+    ids = torch.stack([torch.randperm(len(tokenizer))[:60] for _ in range(64)])
+    back = torch.randint(5, 50, (64,))
+    ids[:, -1] = ids[torch.arange(64), 59 - back]
+    with torch.no_grad():
+        seen = model(ids, output_attentions=True).attentions[0][:, :, -1]
+    like, itself = seen[torch.arange(64), :, 59 - back].mean(0), seen[:, :, -1].mean(0)
+    assert (like[:2] > 0.25).all() and (itself[:2] < 0.08).all()
+    torch.testing.assert_close(like[2:], torch.full((2,), 1 / 60), atol=0.01, rtol=0.0)
+
+
 @pytest.mark.parametrize(("width", "heads"), [(30, 4), (12, 4)])
 def test_a_width_that_rotary_positions_cannot_take_is_named(tokenizer, width, heads):
     with pytest.raises(InputError, match=f"width {width} must be an even multiple of heads {heads}"):

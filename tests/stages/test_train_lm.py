@@ -8,25 +8,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from uqabench.errors import InputError
-from uqabench.llm.batches import PromptGroup, batch_hidden, collate
+from uqabench.llm.batches import collate
 from uqabench.llm.demo import SmallLMConfig
 from uqabench.llm.history import history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig
 from uqabench.questions.render import history_items
 from uqabench.stages.lm_documents import Documents, TrainLMConfig
-from uqabench.stages.train_lm import text_loss, train_lm
+from uqabench.stages.lm_embeddings import train_embeddings
+from uqabench.stages.lm_probe import OptionProbe
+from uqabench.stages.train_lm import train_lm
 from uqabench.stages.training import OptimConfig
 
 
 def config(steps=3, **changes):
     optim = OptimConfig(lr=5e-3, epochs=50, max_steps=steps, checkpoint_seconds=1e9)
     shape = SmallLMConfig(vocab_size=600, width=16, layers=1, heads=2, inner=32)
-    rounds = {"letter_rounds": 0, "vector_rounds": 0, "easy_rounds": 0}  # documents from the first step on
-    defaults = {"model": shape, "optim": optim, "documents_a_round": 8, "held_out_users": 6, **rounds}
+    rounds = {"hint_rounds": 0, "fade_rounds": 0}  # documents of all kinds from the first step on
+    defaults = {"model": shape, "optim": optim, "documents_a_round": 8, "embedding_steps": 2, "held_out_users": 6}
+    defaults |= rounds
     return TrainLMConfig(**{**defaults, **changes})
 
 
@@ -58,21 +60,117 @@ def test_held_out_users_are_never_trained_on(documents, small_train):
     assert len(seen) > 0.9 * len(set(small_train.user.tolist()) - held_out)
 
 
-@pytest.mark.parametrize(("letters", "vectors"), [(1, 0), (0, 1), (2, 2)])
-def test_exercises_come_before_documents(small_lm, small_store, small_train, templates, letters, vectors):
-    """The first rounds name the letter of a given value; more of them than there are questions is no obstacle."""
+def test_hints_come_first_and_fade(small_lm, small_store, small_train, templates):
+    """Single questions about vectors: first the right answer's own, then ever more the history's; then all kinds."""
     builder = PromptBuilder(small_lm, small_store, templates, PromptConfig())
-    settings = config(letter_rounds=letters, vector_rounds=vectors)
-    documents = Documents(small_lm, small_store, small_train.select(np.arange(30)), builder, settings)
-    for epoch in range(letters + vectors):
-        for part in documents.batches(epoch)[:3]:
-            soft, renumbered = documents.soft(part, noise=0.0)
-            batch = collate(renumbered, small_lm, 1, with_answers=True)
-            assert (soft is None) == (epoch < letters) == (len(batch.soft_at) == 0)
-            assert batch_hidden(small_lm, batch, soft).isfinite().all()
-            assert len(np.unique(batch.answers)) == 4
-    lessons = [group for batch in documents.batches(letters + vectors) for group in batch]
-    assert all(group.targets is not None and group.key >= 0 for group in lessons)
+    settings = config(hint_rounds=2, fade_rounds=3, documents_a_round=32)
+    documents = Documents(small_lm, small_store, small_train, builder, settings)
+    assert [documents.hint_weight(n) for n in range(7)] == [1, 1, 0.75, 0.5, 0.25, 0, 0]
+    weight = small_lm.model.get_input_embeddings().weight.detach()
+    likeness = []
+    for n in range(5):
+        groups = [group for batch in documents.batches(n) for group in batch]
+        assert all(len(group.questions) == 1 for group in groups)
+        assert {SOFT in group.prefix for group in groups} == {True, False}
+        groups = [group for group in groups if SOFT in group.prefix]
+        soft, _ = documents.soft(groups, noise=0.5)
+        answers = [documents.option_tokens(g.questions[0])[g.answers[0]] for g in groups]
+        named = torch.stack([weight[torch.from_numpy(ids)].mean(0) for ids in answers])
+        likeness.append(float(torch.cosine_similarity(soft.detach(), named).mean()))
+        torch.testing.assert_close(soft.square().mean(1), weight.square().mean().expand(len(soft)))
+    assert likeness[0] == pytest.approx(1) and likeness[1] == pytest.approx(1)
+    assert sorted(likeness, reverse=True)[2:] == likeness[2:] and likeness[4] < 0.6
+    groups = [group for batch in documents.batches(5) for group in batch]
+    assert {SOFT in group.prefix for group in groups} == {True, False}
+
+
+@pytest.mark.parametrize(("hint", "least", "most"), [(1.0, 3, 3), (0.5, 11, 13)])
+def test_a_hinted_text_shows_the_right_answer_and_no_wrong_one(documents, small_train, small_store, hint, least, most):
+    """Read back from the prompt: with text_lengths of 5, 20 and 50 half a hint is 10 other items."""
+    documents.hint = hint
+    pairs = np.arange(len(documents.pairs))
+    groups = documents.hinted_texts(pairs, np.random.default_rng(0))
+    assert len(groups) > 0.9 * len(pairs)
+    items_of: dict[str, list[int]] = {}
+    for item in range(len(small_store.catalogue)):
+        items_of.setdefault(documents.builder.item_line(item).replace(" | ", ""), []).append(item)
+    counts = []
+    for group in groups:
+        (row,) = group.questions
+        asked = documents.builder.question(small_train, row).question
+        text = documents.lm.tokenizer.decode(np.concatenate([group.prefix, *group.rests]))
+        lines = text.split("History:\n")[1].split("\n" + asked)[0].split("\n")
+        codes = documents.codes[small_train.attribute[row]]
+        shown = [{int(codes[item]) for item in items_of[line]} for line in lines]
+        right = set(small_train.option(row, int(small_train.answer[row])))
+        wrong = {value for place in range(4) for value in small_train.option(row, place)} - right
+        assert all(any(value in values for values in shown) for value in right)
+        assert not any(values <= wrong for values in shown)
+        counts.append(len(lines))
+    assert least <= max(counts) <= most
+
+
+def test_vectors_are_asked_what_they_can_know(documents, small_train):
+    groups = documents.groups(np.arange(len(documents.pairs)), 0, 1)
+    asked = small_train.subtask_names()[[row for group in groups for row in group.questions]]
+    assert set(asked) == {"ip", "ap", "li", "si", "it"}
+    groups = documents.groups(np.arange(len(documents.pairs)), 5, 0)
+    assert len({row for group in groups for row in group.questions}) == len(small_train)
+
+
+def test_the_probe_finds_where_options_end(documents):
+    lm = documents.lm
+    probe = OptionProbe(lm)
+    groups = documents.groups(np.arange(20), 5, 0) + documents.groups(np.arange(20), 0, 1)
+    batch = collate(groups, lm, 1, with_answers=True)
+    ids, ends = batch.ids.reshape(-1), probe.option_ends(batch)
+    rows = [row for group in groups for row in group.questions]
+    assert (ids[ends] == probe.newline).all()
+    for row, (first, *others), end in zip(rows, ends.tolist(), batch.prompt_end.tolist(), strict=True):
+        options = documents.builder.question(documents.questions, row).options
+        for k, (before, after) in enumerate(zip([first, *others], [*others, end], strict=True)):
+            text = f"{'BCD'[k]}. {options[k + 1]}\n" if k < 3 else "Answer:"
+            assert lm.tokenizer.decode(ids[before + 1 : after + 1]).startswith(text)
+
+
+def test_the_probe_asks_for_the_right_option_and_for_letters(documents):
+    """With heads that know both, its loss is next to nothing; with the wrong option marked, it is not."""
+    lm = documents.lm
+    probe = OptionProbe(lm)
+    batch = collate(documents.groups(np.arange(20), 0, 0), lm, 1, with_answers=True)
+    ends = probe.option_ends(batch)
+    marks = torch.zeros(batch.ids.numel(), lm.width)
+    marks[ends, 1 + torch.arange(4)] = 1.0
+    marks[ends[torch.arange(len(ends)), batch.answers], 0] = 1.0
+    probe.norm = torch.nn.Identity()
+    with torch.no_grad():
+        probe.heads.weight.zero_()[torch.arange(5), torch.arange(5)] = 50.0
+        assert float(probe(marks, batch)) < 1e-4
+        marks[:, 0] = 0.0
+        marks[ends[torch.arange(len(ends)), (batch.answers + 1) % 4], 0] = 1.0
+        assert float(probe(marks, batch)) == pytest.approx(50.0, rel=0.01)
+
+
+def test_trained_embeddings_compare_histories_with_answers(documents):
+    """Nearest option, by the definition, before and after; the table keeps its size."""
+
+    def nearest() -> float:
+        weight = documents.lm.model.get_input_embeddings().weight.detach()
+        rows = np.flatnonzero(documents.for_vectors)
+        pairs = documents.pairs[documents.owner[rows]]
+        histories = [history_items(documents.store, int(u), int(c), documents.questions.n_history) for u, c in pairs]
+        means = torch.stack([weight[torch.from_numpy(documents.tokens.of(items))].mean(0) for items in histories])
+        tokens = [ids for row in rows for ids in documents.option_tokens(int(row))]
+        options = torch.stack([weight[torch.from_numpy(ids)].mean(0) for ids in tokens]).view(len(rows), 4, -1)
+        scores = ((means - means.mean(0))[:, None] * options).sum(-1)
+        return float((scores.argmax(1).numpy() == documents.questions.answer[rows]).mean())
+
+    size = documents.lm.model.get_input_embeddings().weight.detach().square().mean()
+    before = nearest()
+    reported = train_embeddings(documents, 60, seed=0)
+    torch.testing.assert_close(documents.lm.model.get_input_embeddings().weight.detach().square().mean(), size)
+    assert nearest() > before + 0.1 and reported > 100 * before
+    assert train_embeddings(documents, 0, seed=0) == 0.0
 
 
 def test_rounds_follow_the_seed_alone(documents):
@@ -99,53 +197,8 @@ def test_a_soft_slot_holds_the_vector_of_its_history(documents, small_store, sma
     assert 0 < float((noisy.detach() - expected).square().mean()) < float(0.3 * expected.square().mean())
 
 
-def naive_text_losses(lm, groups, vectors):
-    """Cross entropy of every text token that stands right behind its predecessor in the row, prompt by prompt: all but
-    the first tokens of the prefix and of every rest but the first."""
-    terms = []
-    for group in groups:
-        for span, rest in enumerate([group.prefix, *group.rests]):
-            ids = rest if span == 0 else np.concatenate([group.prefix, rest])
-            if span:
-                ids = np.concatenate([ids, group.targets[span - 1][:-1]])
-            soft = torch.from_numpy(ids == SOFT)
-            embeds = lm.embed(torch.from_numpy(np.maximum(ids, 0)))
-            if soft.any():
-                embeds = embeds.masked_fill(soft[:, None], 0.0) + soft[:, None] * vectors[group.key]
-            logits = lm.model(inputs_embeds=embeds[None]).logits[0]
-            for i in range(len(group.prefix) + (span > 1) if span else 1, len(ids)):
-                if not soft[i]:
-                    terms.append(cross_entropy(logits[i - 1], torch.tensor(ids[i])))
-    return torch.stack(terms)
-
-
-def test_the_text_loss_is_next_token_cross_entropy_of_each_span(documents):
-    """In a batch of few tokens of all of them, in a larger one of a sample."""
-    lm = documents.lm
-    words = lm.encode(["one two three", "four", "five six"])
-    rests, targets = [np.array(words[0]), np.array([9])], [[11, 2], [12, 13, 2]]
-    small = [
-        PromptGroup(0, np.array([SOFT, 7, 8]), rests, [0, 1], [0, 0], targets),
-        PromptGroup(1, np.array(words[1][:4]), [np.array(words[2][:5])], [2], [0], [[14, 2]]),
-    ]
-    vectors = torch.randn(2, lm.width)
-    large = [group for batch in documents.batches(1) for group in batch][:4]
-    with torch.no_grad():
-        batch = collate(small, lm, 1, with_answers=True)
-        expected = float(naive_text_losses(lm, small, vectors).mean())
-        assert float(text_loss(lm, batch, batch_hidden(lm, batch, vectors))) == pytest.approx(expected, rel=1e-4)
-
-        soft, renumbered = documents.soft(large, noise=0.0)
-        batch = collate(renumbered, lm, 1, with_answers=True)
-        hidden = batch_hidden(lm, batch, soft)
-        expected = float(naive_text_losses(lm, renumbered, soft).mean())
-        torch.manual_seed(0)
-        draws = [float(text_loss(lm, batch, hidden)) for _ in range(40)]
-        assert np.mean(draws) == pytest.approx(expected, rel=0.02)
-
-
 def test_a_few_steps_lower_the_loss(train, tmp_path):
-    artifact, _ = train(tmp_path / "x", config(steps=20, token_budget=1024, text_weight=0.3))
+    artifact, _ = train(tmp_path / "x", config(steps=20, token_budget=1024))
     losses = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in losses if "loss" in row]
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.5

@@ -21,17 +21,13 @@ from uqabench.llm.prompts import SOFT
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3.
-
-    targets: the tokens that answer each question when that is not the letter (a question asked without options).
-    """
+    """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3."""
 
     key: int
     prefix: np.ndarray
     rests: list[np.ndarray]
     questions: list[int]
     answers: list[int]
-    targets: list[list[int]] | None = None
 
     def n_tokens(self) -> int:
         return len(self.prefix) + sum(len(rest) for rest in self.rests)
@@ -72,7 +68,6 @@ def group_prompts(
     answers: np.ndarray,
     rows: np.ndarray,
     *,
-    targets: list[list[int]] | None = None,
     max_questions: int = 16,
 ) -> list[PromptGroup]:
     """Group prompts by key, in order of first appearance; `rows` are the questions' numbers. Groups are split
@@ -87,8 +82,7 @@ def group_prompts(
             shared = common_prefix([prompts[i] for i in part])
             rests = [prompts[i][shared:] for i in part]
             numbers, letters = [int(rows[i]) for i in part], [int(answers[i]) for i in part]
-            wanted = None if targets is None else [targets[i] for i in part]
-            groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters, wanted))
+            groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters))
     return groups
 
 
@@ -118,10 +112,6 @@ def plan_group_batches(
     return batches
 
 
-def _answer_tokens(group: PromptGroup, lm: LanguageModel) -> list[list[int]]:
-    return group.targets if group.targets is not None else [lm.answer_ids[answer] for answer in group.answers]
-
-
 def _row_spans(group: PromptGroup, answers: list[list[int]] | None) -> Iterator[np.ndarray]:
     """The prefix, then each rest with its answer appended (all but the last token, which predicts nothing)."""
     yield group.prefix
@@ -132,7 +122,7 @@ def _row_spans(group: PromptGroup, answers: list[list[int]] | None) -> Iterator[
 
 def collate(groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_answers: bool) -> GroupBatch:
     """Lay groups out as rows. `with_answers` appends the right answers' tokens for training."""
-    answers = [_answer_tokens(group, lm) if with_answers else None for group in groups]
+    answers = [[lm.answer_ids[answer] for answer in group.answers] if with_answers else None for group in groups]
     rows = [list(_row_spans(group, answer)) for group, answer in zip(groups, answers, strict=True)]
     width = max(sum(len(ids) for ids in row) for row in rows)
     ids = np.zeros((len(rows), width), dtype=np.int64)
@@ -181,8 +171,11 @@ def _mask(span: Tensor) -> Tensor:
     return mask.masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
 
 
-def batch_hidden(lm: LanguageModel, batch: GroupBatch, soft: Tensor | None) -> Tensor:
-    """Hidden states (R·L, width); `soft` (keys · n_soft, width) goes to the soft slots."""
+def batch_hidden(
+    lm: LanguageModel, batch: GroupBatch, soft: Tensor | None, *, layer: int | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Hidden states (R·L, width), with `layer` also those behind so many layers; `soft` (keys · n_soft, width) goes to
+    the soft slots."""
     device = lm.device
     embeds = lm.embed(batch.ids.to(device))
     rows, length, width = embeds.shape
@@ -193,9 +186,14 @@ def batch_hidden(lm: LanguageModel, batch: GroupBatch, soft: Tensor | None) -> T
         vectors = soft.index_select(0, batch.soft_from.to(device)).to(embeds.dtype)
         embeds = embeds.index_copy(0, batch.soft_at.to(device), vectors)
     hidden = lm.hidden(
-        embeds.reshape(rows, length, width), batch.mask.to(device, embeds.dtype), batch.position_ids.to(device)
+        embeds.reshape(rows, length, width),
+        batch.mask.to(device, embeds.dtype),
+        batch.position_ids.to(device),
+        layer=layer,
     )
-    return hidden.reshape(rows * length, -1)
+    if layer is None:
+        return hidden.reshape(rows * length, -1)
+    return tuple(states.reshape(rows * length, -1) for states in hidden)
 
 
 def answer_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class SmallLMConfig:
 
 
 SEPARATOR = r" \| "  # between the fields of an item's line: left out of the ids, the line's end is enough
-# Equal tokens then score about 7 before the softmax, unequal ones 0 ± 1.3 (width 128, heads of 32).
+# Of the softmax, for equal tokens some distance apart; unequal ones have 0 ± 2.5, a token and itself 0.
+MATCHING_SCORE = 7.0
 MATCHING_STD = 0.1
 # A head then adds what it copies at about the size of a token embedding.
 EMBEDDING_STD, COPY = 0.08, 0.25
@@ -124,21 +125,29 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
 
 @torch.no_grad()
 def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
-    """Let half the heads of every layer begin by attending to equal content and copying it.
+    """Let half the heads of every layer begin by attending to equal content elsewhere and copying it.
 
-    With equal query and key projections a token's score is highest at its own likes, and with the output projection
-    the transpose of the value projection a head passes on what it attends to. Matching an option with a history is
-    made of such heads; from a plain Gaussian start they took thousands of steps to appear.
+    Matching an option with a history is made of such heads; from a plain Gaussian start they took thousands of steps
+    to appear. Query and key projections are equal, so that a token's score is highest at its own likes, but for the
+    sign of the dimensions which the rotary embedding turns fastest: at distance 0 these cancel the slow ones, further
+    away they average to nothing, and so a token does not see itself. (With them equal, a head attends to its own token
+    and tells nothing: naming the value that a text contains is right in 28 of 100 cases after 500 steps, with the signs
+    turned in 91.) The output projection is the transpose of the value projection.
     """
     size = config.width // config.heads
-    rows = size * max(1, config.heads // 2)
     model.model.embed_tokens.weight.normal_(std=EMBEDDING_STD)
+    turned = torch.ones(size)
+    turned[torch.arange(size) % (size // 2) < size // 4] = -1.0
+    scale = (2 * MATCHING_SCORE / size**0.5) ** 0.5
     for layer in model.model.layers:
         attention = layer.self_attn
-        for projection in (attention.q_proj, attention.v_proj):
-            projection.weight[:rows].normal_(std=MATCHING_STD)
-        attention.k_proj.weight[:rows] = attention.q_proj.weight[:rows]
-        attention.o_proj.weight[:, :rows] = COPY * attention.v_proj.weight[:rows].t()
+        for head in range(max(1, config.heads // 2)):
+            rows = slice(head * size, (head + 1) * size)
+            projection = scale * torch.linalg.qr(torch.randn(config.width, size)).Q.t()
+            attention.q_proj.weight[rows] = projection
+            attention.k_proj.weight[rows] = projection * turned[:, None]
+            attention.v_proj.weight[rows].normal_(std=MATCHING_STD)
+            attention.o_proj.weight[:, rows] = COPY * attention.v_proj.weight[rows].t()
 
 
 def save_model(model: torch.nn.Module, tokenizer: Any, folder: Path) -> None:

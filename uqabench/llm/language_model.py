@@ -124,11 +124,19 @@ class LanguageModel:
         """Input embeddings of token ids, any shape → (…, width)."""
         return self.model.get_input_embeddings()(ids)
 
-    def hidden(self, embeds: Tensor, mask: Tensor, position_ids: Tensor) -> Tensor:
-        """Last hidden states (R, L, width) for an additive attention mask (R, 1, L, L)."""
-        return self.model.base_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+    def hidden(
+        self, embeds: Tensor, mask: Tensor, position_ids: Tensor, *, layer: int | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Last hidden states (R, L, width) for an additive attention mask (R, 1, L, L); with `layer` also those behind
+        so many layers."""
+        output = self.model.base_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            use_cache=False,
+            output_hidden_states=layer is not None,
+        )
+        return output.last_hidden_state if layer is None else (output.last_hidden_state, output.hidden_states[layer])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (…, V) of hidden states (…, width)."""

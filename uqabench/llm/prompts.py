@@ -57,7 +57,10 @@ class PromptText:
 
     def history_text(self, user: int, cut: int, n_text: int) -> str:
         """The last `n_text` items before `cut`, oldest first, one a line."""
-        items = history_items(self.store, user, cut, n_text)
+        return self.items_text(history_items(self.store, user, cut, n_text))
+
+    def items_text(self, items: np.ndarray) -> str:
+        """Items as a text history, one a line."""
         return "\n".join([self.config.history_header, *(self.item_line(int(item)) for item in items)])
 
     def question(self, questions: QuestionSet, row: int) -> RenderedQuestion:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from uqabench.config import require_least
-from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.llm.batches import PromptGroup, group_prompts, plan_group_batches
@@ -17,47 +16,53 @@ from uqabench.llm.demo import SmallLMConfig
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder
-from uqabench.questions.kinds import SI_RECENT
+from uqabench.questions.kinds import KINDS, OPTIONS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import format_question, history_items
+from uqabench.questions.tables import equal_texts
 from uqabench.stages.training import OptimConfig
-
-# Relative to the vector's own size: the cosine to the clean embedding is then 1 / sqrt(1 + 2²) = 0.45.
-MOST_EXERCISE_NOISE = 2.0
 
 
 @dataclass(frozen=True)
 class TrainLMConfig:
     """Training of the small language model.
 
-    text_lengths: items shown when the history is text. soft_share, empty_share: shares of documents with a soft
-    vector and with no history. noise: largest relative noise added to the soft vectors. text_weight: weight of
-    next-token prediction on all text. token_budget: padded tokens a step. documents_a_round: documents drawn and
-    batched together. letter_rounds: first rounds, of 20 steps of pure matching (name the letter of the given value);
-    with everything else at once that takes thousands of steps to be found. vector_rounds: the same with the value as a
-    soft vector. easy_rounds: the rounds after them, with
-    soft vectors and questions about categories only, whose few values show the model sooner that options answer
-    histories. held_out_users:
-    training users whose documents only measure accuracy. Steps are set by optim.max_steps.
+    embedding_steps: steps of `lm_embeddings` before anything else. text_lengths: items shown when the history is text.
+    soft_share, empty_share: shares of documents with a soft vector and with no history. noise: largest relative noise
+    added to the soft vectors. token_budget: padded tokens a step. documents_a_round: documents drawn and batched
+    together. hint_rounds: rounds at first, of single questions, in which the history is the right answer: a soft vector
+    is its embedding, a text one item for each of its values; fade_rounds: the rounds after them, in which the history's
+    vector takes its place bit by bit, and other items join the text. probe_weight: weight of the loss of `lm_probe` in
+    the middle layer. held_out_users: training users whose documents only measure accuracy. Steps are set by
+    optim.max_steps.
     """
 
     model: SmallLMConfig = field(default_factory=SmallLMConfig)
-    text_lengths: tuple[int, ...] = (20, 20, 50)
+    embedding_steps: int = 600
+    text_lengths: tuple[int, ...] = (5, 20, 50)
     soft_share: float = 0.6
     empty_share: float = 0.05
     noise: float = 0.5
-    text_weight: float = 0.0
     token_budget: int = 4_096
     documents_a_round: int = 512
-    letter_rounds: int = 20
-    vector_rounds: int = 20
-    easy_rounds: int = 10
+    hint_rounds: int = 20
+    fade_rounds: int = 60
+    probe_weight: float = 1.0
     held_out_users: int = 60
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, epochs=1_000, max_steps=2_000))
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"token_budget": 1, "documents_a_round": 1, "held_out_users": 1, "seed": 0}
+        least = {
+            "embedding_steps": 0,
+            "token_budget": 1,
+            "documents_a_round": 1,
+            "hint_rounds": 0,
+            "fade_rounds": 0,
+            "probe_weight": 0,
+            "held_out_users": 1,
+            "seed": 0,
+        }
         require_least(self, least, "llm.train")
 
 
@@ -86,105 +91,96 @@ class Documents:
         order = np.argsort(self.owner, kind="stable")
         bounds = np.searchsorted(self.owner[order], np.arange(len(pairs) + 1))
         self.rows = [order[bounds[i] : bounds[i + 1]] for i in range(len(pairs))]
-        self.easy = questions.attribute == ATTRIBUTES.index("category")
+        # A vector of the whole history knows neither counts nor places; a hint cannot show a count.
+        self.for_vectors = np.array([KINDS[kind].subtask not in ("df", "mf") for kind in questions.kind])
+        self.for_hints = np.array([not KINDS[kind].counts for kind in questions.kind])
+        self.codes = equal_texts(store.catalogue)
         self.tokens = HistoryTokens(lm, builder)
+        self.hint = 0.0
+        self._separators = {token for ids in lm.encode(["; ", " → ", " (no change)"]) for token in ids}
+        self._options: dict[int, list[np.ndarray]] = {}
 
     def batches(self, round_index: int) -> list[list[PromptGroup]]:
         """One round of documents, batched; a group's key is its (user, cut) pair."""
         config = self.config
         rng = np.random.Generator(np.random.Philox(key=[config.seed, round_index]))
-        if round_index < config.letter_rounds:
-            return self.letter_exercises(rng)
-        round_index -= config.letter_rounds
-        if round_index < config.vector_rounds:
-            self.exercise_noise = MOST_EXERCISE_NOISE * round_index / config.vector_rounds
-            return self.letter_exercises(rng, soft=True)
-        round_index -= config.vector_rounds
+        self.hint = self.hint_weight(round_index)
         size = max(1, min(config.documents_a_round, self.n_train))
         rounds = max(1, self.n_train // size)
         shuffle = np.random.Generator(np.random.Philox(key=[config.seed, 2**32 + round_index // rounds]))
         chosen = shuffle.permutation(self.n_train)[(round_index % rounds) * size :][:size]
         mode = rng.random(len(chosen))
+        soft = mode < config.soft_share
+        if self.hint > 0:
+            hinted = self.hinted_vectors(chosen[soft], rng) + self.hinted_texts(chosen[~soft], rng)
+            return plan_group_batches(hinted, config.token_budget, rng=rng)
         lengths = rng.choice(config.text_lengths, len(chosen))
-        easy = round_index < config.easy_rounds
-        soft_share = 1.0 if easy else config.soft_share
-        n_text = np.where(mode < soft_share + config.empty_share, 0, lengths)
+        n_text = np.where(mode < config.soft_share + config.empty_share, 0, lengths)
         groups: list[PromptGroup] = []
         for n in np.unique(n_text):
-            for soft in (False, True):
-                picked = chosen[(n_text == n) & ((mode < soft_share) == soft)]
-                if len(picked):
-                    groups += self.lessons(picked, int(n), int(soft), easy=easy)
+            for n_soft in (0, 1):
+                groups += self.groups(chosen[(n_text == n) & (soft == n_soft)], int(n), n_soft)
         return plan_group_batches(groups, config.token_budget, rng=rng)
 
-    def letter_exercises(
-        self, rng: np.random.Generator, *, soft: bool = False, steps: int = 20, size: int = 96
-    ) -> list[list[PromptGroup]]:
-        """Batches without history: a category (or title) is given, asked is the letter of the option that names it.
-
-        It is given in words, or with `soft` as a soft vector: its own embedding, under noise that grows from round to
-        round until it resembles its category as little as a history's vector does. Keys count down from -1 then.
-        """
-        catalogue = self.store.catalogue
-        values = next(catalogue.values[a] for a in ("category", *ATTRIBUTES) if len(catalogue.values[a]) >= 4)
-        form = self.builder.question(self.questions, int(np.flatnonzero(self.questions.kind == SI_RECENT)[0]))
-        if soft:
-            self.named = [np.array(ids, dtype=np.int64) for ids in self.lm.encode(list(values))]
-        batches = []
-        for _ in range(steps):
-            options = np.array([rng.choice(len(values), len(form.options), replace=False) for _ in range(size)])
-            answers = rng.integers(len(form.options), size=size)
-            right = options[np.arange(size), answers]
-            contents = [
-                format_question(
-                    replace(
-                        form,
-                        question=form.question if soft else values[value],
-                        options=[values[v] for v in row],
-                        instruction="",
-                    )
-                )
-                for row, value in zip(options, right, strict=True)
-            ]
-            rows = np.arange(size) % len(self.questions)  # an exercise is about nobody: any rows will do
-            prompts = self.builder.encode_contents(self.questions, rows, contents, n_text=0, n_soft=int(soft))
-            groups = group_prompts(prompts, np.arange(size), answers, rows)
-            if soft:
-                groups = [replace(group, key=-1 - int(right[group.key])) for group in groups]
-            batches.append(groups)
-        return batches
+    def hint_weight(self, round_index: int) -> float:
+        """Share of the right answer's own embedding in the soft vectors of a round: 1, then falling, then 0."""
+        faded = round_index - self.config.hint_rounds
+        if faded < 0:
+            return 1.0
+        return max(0.0, 1.0 - (faded + 1) / (self.config.fade_rounds + 1))
 
     def groups(self, pairs: np.ndarray, n_text: int, n_soft: int) -> list[PromptGroup]:
-        """The questions of the given pairs, as they will be asked."""
+        """The questions of the given pairs as they will be asked; with a vector, those that it can answer."""
+        if len(pairs) == 0:
+            return []
         rows = np.concatenate([self.rows[pair] for pair in pairs])
+        if n_soft:
+            rows = rows[self.for_vectors[rows]]
         prompts = self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft)
         return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
 
-    def lessons(self, pairs: np.ndarray, n_text: int, n_soft: int, *, easy: bool) -> list[PromptGroup]:
-        """The questions of the given pairs for training: as they will be asked, without their options (the answer is
-        the option's text), and once a pair the exercise of naming the letter of a given option.
+    def hinted_vectors(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
+        """One question a pair about a vector, which `soft` will shift towards the right answer."""
+        rows = self._draw_each(pairs, self.for_vectors, rng)
+        prompts = self.builder.encode(self.questions, rows, n_soft=1)
+        return group_prompts(prompts, np.arange(len(rows)), self.questions.answer[rows], rows)
 
-        With letters alone the model stays at chance for hundreds of steps: to answer it has to know the text of the
-        answer and to find its letter, and neither half pays before the other.
-        """
-        rows = np.concatenate([self.rows[pair] for pair in pairs])
-        if easy and self.easy[rows].any():
-            rows = rows[self.easy[rows]]
-        asked = [self.builder.question(self.questions, int(row)) for row in rows]
-        right = [q.options[answer] for q, answer in zip(asked, self.questions.answer[rows], strict=True)]
-        letters = [self.lm.answer_ids[answer] for answer in self.questions.answer[rows]]
-        end = self.lm.answer_ids[0][1:]
-        texts = [ids + end for ids in self.lm.encode(right)]
-        first = np.flatnonzero(np.diff(self.owner[rows], prepend=-1))
-        contents = [format_question(q) for q in asked]
-        contents += ["\n".join([q.question, q.cue]) for q in asked]
-        contents += [format_question(replace(asked[i], question=right[i], instruction="")) for i in first]
-        source = np.concatenate([np.arange(len(rows)), np.arange(len(rows)), first])
-        targets = letters + texts + [letters[i] for i in first]
-        prompts = self.builder.encode_contents(self.questions, rows[source], contents, n_text=n_text, n_soft=n_soft)
-        numbers = rows[source]
-        keys, answers = self.owner[numbers], self.questions.answer[numbers]
-        return group_prompts(prompts, keys, answers, numbers, targets=targets, max_questions=32)
+    def hinted_texts(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
+        """One question a pair about a text in which the right answer's values occur and the wrong ones' do not."""
+        rows = self._draw_each(pairs, self.for_hints, rng)
+        contents = []
+        for row in rows:
+            asked = format_question(self.builder.question(self.questions, int(row)))
+            contents.append(self.builder.items_text(self._hinted_items(int(row), rng)) + "\n" + asked)
+        prompts = self.builder.encode_contents(self.questions, rows, contents, n_text=0, n_soft=0)
+        return group_prompts(prompts, np.arange(len(rows)), self.questions.answer[rows], rows)
+
+    def _draw_each(self, pairs: np.ndarray, usable: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        members = [self.rows[pair][usable[self.rows[pair]]] for pair in pairs]
+        return np.array([rng.choice(rows) for rows in members if len(rows)], dtype=np.int64)
+
+    def _hinted_items(self, row: int, rng: np.random.Generator) -> np.ndarray:
+        questions = self.questions
+        codes = self.codes[questions.attribute[row]]
+        options = [set(questions.option(row, place)) for place in range(OPTIONS)]
+        right = options[int(questions.answer[row])]
+        history = history_items(self.store, int(questions.user[row]), int(questions.cut[row]), questions.n_history)
+        shown = []
+        for value in right:
+            having = history[codes[history] == value]
+            shown.append(rng.choice(having if len(having) else np.flatnonzero(codes == value)))
+        others = history[~np.isin(codes[history], list(set().union(*options)))]
+        n_others = min(len(others), round((1 - self.hint) * np.median(self.config.text_lengths)))
+        return rng.permutation(np.concatenate([shown, rng.choice(others, n_others, replace=False)]).astype(np.int64))
+
+    def option_tokens(self, row: int) -> list[np.ndarray]:
+        """Token ids of each option of a question, without what stands between the values of a list."""
+        if row not in self._options:
+            encoded = self.lm.encode(self.builder.question(self.questions, row).options)
+            self._options[row] = [
+                np.array([i for i in ids if i not in self._separators], dtype=np.int64) for ids in encoded
+            ]
+        return self._options[row]
 
     def soft(self, groups: list[PromptGroup], noise: float) -> tuple[Tensor | None, list[PromptGroup]]:
         """Noisy history vectors of the groups with a soft slot, and the groups renumbered to index them."""
@@ -193,19 +189,23 @@ class Documents:
             return None, groups
         weight = self.lm.model.get_input_embeddings().weight
         rms = weight.detach().square().mean().sqrt()
-        keys = [groups[i].key for i in slots]
-        if keys[0] < 0:
-            named = torch.stack([weight[torch.from_numpy(self.named[-1 - key])].mean(0) for key in keys])
-            vectors = named * (rms / named.detach().square().mean(1, keepdim=True).sqrt())
-            vectors = vectors + self.exercise_noise * rms * torch.randn(vectors.shape)
-        else:
-            histories = [
-                history_items(self.store, int(user), int(cut), self.questions.n_history)
-                for user, cut in self.pairs[keys]
-            ]
-            vectors = history_vectors(weight, *self.tokens.bags(histories))
+        owners = self.pairs[self.owner[[groups[i].questions[0] for i in slots]]]
+        histories = [history_items(self.store, int(u), int(cut), self.questions.n_history) for u, cut in owners]
+        vectors = history_vectors(weight, *self.tokens.bags(histories))
+        if self.hint > 0:
+            hints = _scaled(torch.stack([self._right_answer(weight, groups[i]) for i in slots]), rms)
+            vectors = _scaled((1 - self.hint) * vectors + self.hint * hints, rms)
+        elif noise:
             vectors = vectors + torch.rand(len(slots), 1) * noise * rms * torch.randn(vectors.shape)
         renumbered = list(groups)
         for place, i in enumerate(slots):
             renumbered[i] = replace(groups[i], key=place)
         return vectors, renumbered
+
+    def _right_answer(self, weight: Tensor, group: PromptGroup) -> Tensor:
+        ids = self.option_tokens(group.questions[0])[group.answers[0]]
+        return weight[torch.from_numpy(ids)].mean(0)
+
+
+def _scaled(vectors: Tensor, rms: Tensor) -> Tensor:
+    return vectors * (rms / vectors.detach().square().mean(1, keepdim=True).sqrt())

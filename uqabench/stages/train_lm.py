@@ -1,8 +1,9 @@
 """Train the small language model that reads histories and options: questions of training users only.
 
 Each training document is one history and several different questions about it. The history comes as text, as one
-soft vector (its mean token embedding, so that a pooled user embedding later finds a model that can use
-it), or not at all. Loss: the answers, plus `text_weight` times next-token prediction on all text.
+soft vector (its mean token embedding, so that a pooled user embedding later finds a model that can use it), or not at
+all. What makes it learn in minutes: embeddings that already compare (`lm_embeddings`), hints that fade
+(`lm_documents`), and questions half-way up (`lm_probe`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from uqabench.config import to_dict
 from uqabench.data.catalogue import Catalogue
@@ -37,6 +37,8 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
 from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.lm_documents import Documents, TrainLMConfig
+from uqabench.stages.lm_embeddings import train_embeddings
+from uqabench.stages.lm_probe import OptionProbe
 from uqabench.stages.training import Trainer, seed_everything
 
 
@@ -60,12 +62,10 @@ class LetterWatch:
     def add(self, batch: GroupBatch, logits: Tensor) -> None:
         """Count one batch."""
         length = batch.ids.shape[1]
-        first = batch.targets[torch.searchsorted(batch.target_at, batch.prompt_end)]
-        letter = (first[:, None] == self.lm.letter_ids).any(1).numpy()
         soft = torch.isin(batch.prompt_end // length, batch.soft_at // length).long().numpy()
-        place = (soft[letter], self.questions.subtask[batch.questions.numpy()[letter]])
+        place = (soft, self.questions.subtask[batch.questions.numpy()])
         np.add.at(self.asked, place, 1)
-        np.add.at(self.right, place, (logits.argmax(1) == batch.answers).numpy()[letter])
+        np.add.at(self.right, place, (logits.argmax(1) == batch.answers).numpy())
         self.batches += 1
         if self.batches == 50:
             share = 100 * self.right / np.maximum(1, self.asked)
@@ -74,23 +74,10 @@ class LetterWatch:
             self._clear()
 
 
-def text_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
-    """Next-token cross entropy over the text of a batch (span starts and soft slots excluded), by a sample."""
-    length = batch.ids.shape[1]
-    follows = batch.position_ids[:, 1:] == batch.position_ids[:, :-1] + 1
-    is_soft = torch.zeros(batch.ids.shape, dtype=torch.bool)
-    is_soft.view(-1)[batch.soft_at] = True
-    at = torch.nonzero(follows & ~is_soft[:, 1:])
-    # A quarter of the positions, drawn anew each time: the vocabulary's logits would be most of a step's cost.
-    at = at[torch.rand(len(at)) < 0.25] if len(at) > 64 else at
-    flat = at[:, 0] * length + at[:, 1]
-    logits = lm.logits(hidden.index_select(0, flat))
-    return cross_entropy(logits.float(), batch.ids.reshape(-1)[flat + 1])
-
-
 def accuracy(documents: Documents, n_text: int, n_soft: int) -> dict[str, float]:
     """Accuracy (percent) by sub-task on the held-out documents, shown `n_text` items or one soft vector."""
     lm, questions = documents.lm, documents.questions
+    documents.hint = 0.0
     groups = documents.groups(np.arange(documents.n_train, len(documents.pairs)), n_text, n_soft)
     right, asked = [], []
     with torch.no_grad():
@@ -160,20 +147,20 @@ def _train(
     lm = _new_language_model(store, questions, templates, prompt, config)
     documents = Documents(lm, store, questions, PromptBuilder(lm, store, templates, prompt), config)
 
+    nearest = train_embeddings(documents, config.embedding_steps, config.seed)
+    probe, middle = OptionProbe(lm), (config.model.layers + 1) // 2
     watch = LetterWatch(lm, questions)
 
     def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
         soft, renumbered = documents.soft(part, config.noise)
         batch = collate(renumbered, lm, 1, with_answers=True)
-        hidden = batch_hidden(lm, batch, soft)
+        hidden, half_way = batch_hidden(lm, batch, soft, layer=middle)
         watch.add(batch, letter_logits(lm, batch, hidden.detach()))
-        loss = answer_loss(lm, batch, hidden)
-        if config.text_weight:
-            loss = loss + config.text_weight * text_loss(lm, batch, hidden)
+        loss = answer_loss(lm, batch, hidden) + config.probe_weight * probe(half_way, batch)
         return loss, int(batch.ids.numel())
 
     trainer = Trainer(
-        {"llm": lm.model},
+        {"llm": lm.model, "probe": probe},
         loss_fn,
         config.optim,
         total_steps=config.optim.max_steps,
@@ -183,6 +170,7 @@ def _train(
         progress=progress,
     )
     watch.records = trainer.records
+    trainer.records.append({"nearest-option": round(nearest, 1)})
     trainer.run(documents.batches)
     trainer.write_log()
     save_model(lm.model, lm.tokenizer, out / "model")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,7 +85,7 @@ class UserEncoder(nn.Module):
         )
         model = cls(tower, encoder, name=config.encoder)
         if config.popularity_start:
-            model.start_at_popularity(torch.from_numpy(catalogue.popularity))
+            model.start_at_popularity(torch.from_numpy(np.array(catalogue.popularity)))
         return model
 
     @torch.no_grad()

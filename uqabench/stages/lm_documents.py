@@ -38,7 +38,7 @@ class TrainLMConfig:
     """
 
     model: SmallLMConfig = field(default_factory=SmallLMConfig)
-    embedding_steps: int = 600
+    embedding_steps: int = 1_500
     text_lengths: tuple[int, ...] = (5, 20, 50)
     soft_share: float = 0.6
     empty_share: float = 0.05

@@ -230,6 +230,13 @@ def test_no_steps_leave_the_initial_weights(train, tmp_path):
     assert LanguageModel.load(artifact.path / "model").width == 16
 
 
+def test_questions_about_counts_alone_are_enough(train, small_train, tmp_path):
+    """No vector can answer them and no hint shows a count, so all documents are texts without hints."""
+    counts = small_train.select(small_train.subtask_names() == "mf")
+    artifact, _ = train(tmp_path / "x", config(hint_rounds=1, fade_rounds=1, held_out_users=2), counts)
+    assert LanguageModel.load(artifact.path / "model").card["held_out_accuracy"]["mean-embedding"] == {"n": 0}
+
+
 def test_questions_of_evaluation_users_are_refused(train, small_evaluation, tmp_path):
     with pytest.raises(InputError, match="training users only"):
         train(tmp_path / "x", config(), small_evaluation)

@@ -155,7 +155,7 @@ def _presets(
     }
     if is_scaled:
         for name, std in _SCALED_STD.items():
-            changes[name]["init_std"] = std
+            changes[name].setdefault("init_std", std)
     return {name: replace(published, **changes[name]) for name in PRESET_NAMES}
 
 
@@ -163,8 +163,9 @@ PRESETS: dict[str, dict[str, EncoderConfig]] = {
     "gru4rec": _presets(
         GRU4RecConfig(),
         tiny=dict(hidden=48, layers=2),
-        demo=dict(hidden=192),
-        small=dict(hidden=320),
+        # On a year of baskets larger matrices stall: perplexity after 120 steps 4,180 with 0.03, 5,060 with 0.09.
+        demo=dict(hidden=192, init_std=0.03),
+        small=dict(hidden=320, init_std=0.03),
         paper=dict(layers=3),
     ),
     # The paper states d = 1024 for SASRec, which with 6 layers and inner 1536 would be 44 M parameters, not the

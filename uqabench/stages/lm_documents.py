@@ -136,18 +136,24 @@ class Documents:
         rows = np.concatenate([self.rows[pair] for pair in pairs])
         if n_soft:
             rows = rows[self.for_vectors[rows]]
+        if len(rows) == 0:
+            return []
         prompts = self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft)
         return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
 
     def hinted_vectors(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
         """One question a pair about a vector, which `soft` will shift towards the right answer."""
         rows = self._draw_each(pairs, self.for_vectors, rng)
+        if len(rows) == 0:
+            return []
         prompts = self.builder.encode(self.questions, rows, n_soft=1)
         return group_prompts(prompts, np.arange(len(rows)), self.questions.answer[rows], rows)
 
     def hinted_texts(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
         """One question a pair about a text in which the right answer's values occur and the wrong ones' do not."""
         rows = self._draw_each(pairs, self.for_hints, rng)
+        if len(rows) == 0:
+            return []
         contents = []
         for row in rows:
             asked = format_question(self.builder.question(self.questions, int(row)))

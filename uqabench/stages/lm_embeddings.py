@@ -41,6 +41,8 @@ def train_embeddings(documents: Documents, steps: int, seed: int) -> float:
         return 0.0
     rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
     losses = [NearestOption(documents, rng), FollowingItem(documents, rng)]
+    if not losses[0].asked:
+        return 0.0
     sharpness = [parameter for loss in losses for parameter in loss.parameters()]
     optimizer = torch.optim.Adam([{"params": [weight]}, {"params": sharpness, "lr": 0.01}], lr=LR)
     for step in range(steps):

@@ -75,10 +75,13 @@ class LetterWatch:
 
 
 def accuracy(documents: Documents, n_text: int, n_soft: int) -> dict[str, float]:
-    """Accuracy (percent) by sub-task on the held-out documents, shown `n_text` items or one soft vector."""
+    """Accuracy (percent) by sub-task on the held-out documents, shown `n_text` items or one soft vector (which is asked
+    only what it can know)."""
     lm, questions = documents.lm, documents.questions
     documents.hint = 0.0
     groups = documents.groups(np.arange(documents.n_train, len(documents.pairs)), n_text, n_soft)
+    if not groups:
+        return {"n": 0}
     right, asked = [], []
     with torch.no_grad():
         for part in plan_group_batches(groups, documents.config.token_budget):

@@ -203,7 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: tiny shapes, for tests")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="pairs of timings a line (default: 5)")
     parser.add_argument(
-        "--budget", type=float, default=100.0, metavar="S", help="seconds after which a row begins no other pair (100)"
+        "--budget", type=float, default=90.0, metavar="S", help="seconds after which a row begins no other pair (90)"
     )
     return parser
 

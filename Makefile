@@ -1,14 +1,16 @@
-# Two commands: `make demo` runs the whole benchmark, `make test` runs all tests. Both set up .venv themselves.
+# `make demo` runs the whole benchmark, `make test` all tests, `make bench` times the operators and encoders. Each sets
+# up .venv itself.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
 RUNS ?= runs
 DEMO_ARGS ?=
+ROOFLINE ?= $(RUNS)/roofline.json
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-full lint clean
+.PHONY: demo test test-full bench lint clean
 
 demo: $(STAMP)
 	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
@@ -18,6 +20,11 @@ test: $(STAMP) $(VENV)/.dev
 
 test-full: $(STAMP) $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# At most 20 minutes on two cores. ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
+bench: $(STAMP) $(VENV)/.dev
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-min-rounds=3 --benchmark-columns=min,median,iqr,rounds
+	$(BIN)/python -m bench.roofline --json $(ROOFLINE) $(ROOFLINE_ARGS)
 
 lint: $(STAMP) $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Benchmarks: the published encoders as padded torch modules, suites for pytest-benchmark, and a roofline report."""

@@ -1,0 +1,263 @@
+"""Times every row of `bench.rows` against its baseline and its floor on this machine: `python -m bench.roofline`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from bench.machine import Machine, measure_machine
+from bench.rows import LEFT_OUT, ROWS, Measure
+from uqabench.errors import InputError, UQABenchError
+from uqabench.files import write_json
+
+SCHEMA = 1
+
+EXAMPLES = """examples:
+  python -m bench.roofline --json runs/roofline.json
+  python -m bench.roofline --json /tmp/two.json --rows hstu,linear_rank --repeats 9
+  python -m bench.roofline --json /tmp/quick.json --scale small      # seconds; the figures mean nothing
+
+The floor of a row is FLOPs / measured GEMM rate + bytes / measured copy bandwidth; its formula is printed. Set
+OMP_NUM_THREADS to choose the threads. `details` in the file has the same columns for parts and variants of a row.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A line of the report: medians in seconds a call, and the peak memory beyond inputs, outputs and gradients."""
+
+    row: str
+    name: str
+    baseline: str
+    seconds: float
+    baseline_seconds: float
+    floor_seconds: float
+    extra_bytes: int | None
+    pairs: int
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.floor_seconds
+
+    @property
+    def speedup(self) -> float:
+        return self.baseline_seconds / self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of a row in the result file."""
+        return {
+            "name": self.name,
+            "seconds": self.seconds,
+            "floor_seconds": self.floor_seconds,
+            "ratio": self.ratio,
+            "baseline": self.baseline,
+            "baseline_seconds": self.baseline_seconds,
+            "speedup": self.speedup,
+            "extra_bytes": self.extra_bytes,
+        }
+
+
+def paired(measure: Measure, repeats: int, budget: float) -> tuple[list[float], list[float]]:
+    """Seconds a call of ours and of the baseline, which take turns so that both see the same machine.
+
+    At most `repeats` pairs, and none begins that would end past `budget` seconds. Ours is called once before. A first
+    pair warms up the baseline; it counts only where the budget leaves no time for another, as with baselines that take
+    most of a minute and gain nothing from being warm.
+    """
+    begin = time.perf_counter()
+    measure.ours()
+    ours, theirs = [], []
+    while len(ours) <= repeats:
+        start = time.perf_counter()
+        ours.append(_seconds(measure.ours, measure.calls))
+        theirs.append(_seconds(measure.baseline, measure.calls))
+        now = time.perf_counter()
+        if now - begin + (now - start) > budget:
+            break
+    return (ours[1:], theirs[1:]) if len(ours) > 1 else (ours, theirs)
+
+
+def _seconds(call: Callable[[], object], calls: int) -> float:
+    gc.collect(0)  # what the last call left; the older generations are large once transformers is imported
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+def run(names: Sequence[str], machine: Machine, *, is_small: bool, repeats: int, budget: float) -> list[Result]:
+    """Measures the rows in order, each with its details behind it, and prints every line as it is known.
+
+    A row may take `budget` seconds: half for its first measure if it has others, which share the rest.
+    """
+    results = []
+    for name in names:
+        results += _run_row(name, machine, is_small, repeats, budget)
+        gc.collect()  # inputs of a row take up to 2 GB
+    return results
+
+
+def _run_row(name: str, machine: Machine, is_small: bool, repeats: int, budget: float) -> Iterator[Result]:
+    print(f"\n{name}: {ROWS[name].what}", flush=True)
+    first, *others = ROWS[name].build(is_small)
+    formula = None
+    for measure in (first, *others):
+        share = budget if not others else budget / 2 / (1 if measure is first else len(others))
+        with _no_collector():
+            ours, theirs = paired(measure, repeats, share)
+        result = Result(
+            row=name,
+            name=measure.name,
+            baseline=measure.baseline_name,
+            seconds=median(ours),
+            baseline_seconds=median(theirs),
+            floor_seconds=measure.floor.on(machine),
+            extra_bytes=measure.extra_bytes() if measure.extra_bytes else None,
+            pairs=len(ours),
+        )
+        _print_line(result)
+        if measure.floor.formula != formula:
+            formula = measure.floor.formula
+            print(f"    floor: {formula}", flush=True)
+        yield result
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Python's collector would stop either side at random."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+HEADINGS = ("time", "floor", "ratio", "baseline", "speed-up", "pairs")
+
+
+def _print_line(result: Result) -> None:
+    cells = (
+        in_units(result.seconds),
+        in_units(result.floor_seconds),
+        f"{result.ratio:.2f}",
+        in_units(result.baseline_seconds),
+        f"{result.speedup:.2f}x",
+        str(result.pairs),
+    )
+    text = "  ".join(f"{heading} {cell:>8}" for heading, cell in zip(HEADINGS, cells, strict=True))
+    memory = "" if result.extra_bytes is None else f"  extra {result.extra_bytes / 2**20:.0f} MiB"
+    print(f"  {result.name:<34} {text}{memory}  [{result.baseline}]", flush=True)
+
+
+def in_units(seconds: float) -> str:
+    """Three digits in s, ms or us."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
+
+
+def commit() -> str:
+    """The checked-out commit, with "-dirty" where files differ from it; "unknown" outside a git repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def report(machine: Machine, results: Sequence[Result]) -> dict[str, Any]:
+    """The result file: rows, and details (measures behind a row's first) with the row that they belong to."""
+    return {
+        "schema": SCHEMA,
+        "machine": machine.to_dict(),
+        "commit": commit(),
+        "threads": torch.get_num_threads(),
+        "rows": [result.to_dict() for result in results if result.name == result.row],
+        "details": [{"row": r.row, **r.to_dict()} for r in results if r.name != r.row],
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.roofline",
+        description="Time the operators and encoders against the published modules and this machine's roofline.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="result file; replaced when all is run")
+    parser.add_argument("--rows", default=",".join(ROWS), help="names with commas between (default: %(default)s)")
+    parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: tiny shapes, for tests")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="pairs of timings a line (default: 5)")
+    parser.add_argument(
+        "--budget", type=float, default=90.0, metavar="S", help="seconds after which a row begins no other pair (90)"
+    )
+    return parser
+
+
+def chosen_rows(text: str) -> list[str]:
+    """The rows named in `text`; ValueError with one sentence for a name that has no row."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name in LEFT_OUT:
+            raise ValueError(f"The row '{name}' cannot be measured: {LEFT_OUT[name]} (there are {', '.join(ROWS)}).")
+        if name not in ROWS:
+            raise ValueError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
+    if not names:
+        raise ValueError(f"No row was named: choose from {', '.join(ROWS)}.")
+    return names
+
+
+def check_writable(path: Path) -> None:
+    """InputError now, rather than after all rows, if `path` cannot be written; makes its folder."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file for the results.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 for arguments that cannot be met or a file that cannot be written."""
+    options = build_parser().parse_args(arguments)
+    is_small = options.scale == "small"
+    try:
+        names = chosen_rows(options.rows)
+        if options.repeats < 1:
+            raise ValueError(f"--repeats is {options.repeats}: it must be at least 1.")
+        check_writable(options.json)
+        sizes = {"repeats": 3, "gemm_size": 256, "copy_bytes": 4 << 20} if is_small else {}
+        machine = measure_machine(**sizes)
+        print(
+            f"{machine.cpu}, {machine.isa}, {torch.get_num_threads()} threads: GEMM {machine.gemm_gflops:.1f} GFLOP/s, "
+            f"copy {machine.copy_gbps:.1f} GB/s"
+        )
+        results = run(names, machine, is_small=is_small, repeats=options.repeats, budget=options.budget)
+        write_json(options.json, report(machine, results))
+    except (ValueError, UQABenchError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if len(names) == len(ROWS):
+        for name, reason in LEFT_OUT.items():
+            print(f"\n{name} is left out: {reason}.")
+    print(f"\nwritten to {options.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

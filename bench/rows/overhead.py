@@ -1,0 +1,94 @@
+"""What a call of an operator costs from Python: each on one token, against a custom operator that does nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from bench.rows.row import Floor, Measure, Row, random
+from uqabench import kernels
+
+CALLS, SMALL_CALLS = 200, 3
+
+
+@torch.library.custom_op("uqabench_bench::no_op", mutates_args=())
+def no_op(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    """Nothing but an empty result of v's shape: what torch.library itself costs."""
+    return torch.empty_like(v)
+
+
+@no_op.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    return torch.empty_like(v)
+
+
+def _operators() -> dict[str, Callable[[], object]]:
+    """A call of every operator on one token, 1 head and 8 channels: next to no arithmetic."""
+    row, other, vector = random(1, 8, seed=1), random(1, 8, seed=2), random(8, seed=3)
+    q, head, scalar = row.unsqueeze(1), row.view(1, 1, 8), random(1, seed=4)
+    offsets, first = torch.tensor([0, 1]), torch.zeros(1, dtype=torch.int64)
+    square, recurrent = random(8, 8, seed=5), random(24, 8, seed=6)
+    k = kernels
+    return {
+        "causal_attention": lambda: k.causal_attention(q, q, q, offsets),
+        "causal_conv1d": lambda: k.causal_conv1d(row, square[:, :4].contiguous(), vector, offsets),
+        "embedding_bag_mean": lambda: k.embedding_bag_mean(square, first, offsets),
+        "gru": lambda: k.gru(row, [(recurrent, recurrent, None, None)], offsets),
+        "hstu_attention": lambda: k.hstu_attention(q, q, q, offsets, max_len=4),
+        "info_nce": lambda: k.info_nce(row, other, first, None, 1.0),
+        "layer_norm": lambda: k.layer_norm(row, vector, vector),
+        "linear_cross_entropy": lambda: k.linear_cross_entropy(row, square, first),
+        "linear_rank": lambda: k.linear_rank(row, square, first),
+        "norm_gate": lambda: k.norm_gate(row, other),
+        "rms_norm": lambda: k.rms_norm(row, vector),
+        "rope": lambda: k.rope(q, q, offsets),
+        "selective_scan": lambda: k.selective_scan(row, row, -square.abs(), row, row, None, None, None, offsets),
+        "ssd_scan": lambda: k.ssd_scan(head, scalar.view(1, 1), -scalar.abs(), head, head, None, None, None, offsets),
+        "swiglu": lambda: k.swiglu(row, other),
+    }
+
+
+def seconds_a_call(call: Callable[[], object], calls: int, repeats: int = 5) -> float:
+    """Median over `repeats` of the mean time of `calls` calls, after one that warms up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        times.append((time.perf_counter() - start) / calls)
+    return median(times)
+
+
+def _build(is_small: bool) -> list[Measure]:
+    calls = SMALL_CALLS if is_small else CALLS
+    q, offsets = random(1, 1, 8), torch.tensor([0, 1])
+
+    def nothing() -> Tensor:
+        return no_op(q, q, q, offsets)
+
+    def quietly(call: Callable[[], object]) -> Callable[[], object]:
+        def without_gradients() -> object:
+            with torch.no_grad():
+                return call()
+
+        return without_gradients
+
+    empty = quietly(nothing)
+    floor = Floor("time of a custom operator that does nothing, measured", seconds=seconds_a_call(empty, calls))
+    operators = {name: quietly(call) for name, call in _operators().items()}
+    cost = {name: seconds_a_call(call, calls, repeats=3) for name, call in operators.items()}
+    slowest = max(cost, key=cost.__getitem__)
+
+    def measure(name: str, operator: str, baseline: str = "no-op custom operator") -> Measure:
+        return Measure(name, operators[operator], floor, baseline, empty, calls=calls)
+
+    row = measure("op_overhead", slowest, f"no-op custom operator (slowest of ours: {slowest})")
+    return [row, *(measure(f"one call of {name}", name) for name in operators)]
+
+
+ROWS = (Row("op_overhead", "one call of the slowest operator to call, one token", _build),)

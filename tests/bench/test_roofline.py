@@ -24,10 +24,14 @@ FIELDS = {"name", "seconds", "floor_seconds", "ratio", "baseline", "baseline_sec
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[str]]:
     """The file that a run over all rows wrote, and the files beside it."""
-    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("roofline") / "roofline.json"
     out.write_text("an older result")
-    assert roofline.main(["--json", str(out), "--scale", "small", "--repeats", "1"]) == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert roofline.main(["--json", str(out), "--scale", "small", "--repeats", "1"]) == 0
+    finally:
+        torch.set_num_threads(threads)
     return json.loads(out.read_text()), [path.name for path in out.parent.iterdir()]
 
 

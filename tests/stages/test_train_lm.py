@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from uqabench.errors import InputError
-from uqabench.llm.batches import collate
+from uqabench.llm.batches import answer_loss, collate
 from uqabench.llm.demo import SmallLMConfig
 from uqabench.llm.history import history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig
 from uqabench.questions.render import history_items
+from uqabench.stages import train_lm as train_lm_module
 from uqabench.stages.lm_documents import Documents, TrainLMConfig
 from uqabench.stages.lm_embeddings import train_embeddings
 from uqabench.stages.lm_probe import OptionProbe
@@ -222,6 +223,34 @@ def test_equal_seeds_equal_models_and_reuse(train, tmp_path):
     assert not reused and train(tmp_path / "a", config())[1]
     assert train(tmp_path / "b", config())[0].content == first.content
     assert train(tmp_path / "c", config(seed=1))[0].content != first.content
+
+
+def test_an_interrupted_training_goes_on_and_trains_the_table_once(train, tmp_path, monkeypatch):
+    """The checkpoint holds the table: the second start spends nothing on it, and the log tells of it once."""
+    settings = config(steps=6)
+    settings = replace(settings, optim=replace(settings.optim, checkpoint_seconds=0.0))
+    whole, _ = train(tmp_path / "a", settings)
+    calls = {"table": 0, "loss": 0}
+
+    def counted(*args):
+        calls["table"] += 1
+        return train_embeddings(*args)
+
+    def breaks_once(*args):
+        calls["loss"] += 1
+        if calls["loss"] == 4:
+            raise KeyboardInterrupt
+        return answer_loss(*args)
+
+    monkeypatch.setattr(train_lm_module, "train_embeddings", counted)
+    monkeypatch.setattr(train_lm_module, "answer_loss", breaks_once)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "b", settings)
+    resumed, _ = train(tmp_path / "b", settings)
+    assert calls["table"] == 1
+    assert (resumed.path / "log.jsonl").read_text().count("nearest-option") == 1
+    weights = "model/model.safetensors"
+    assert (resumed.path / weights).read_bytes() == (whole.path / weights).read_bytes()
 
 
 def test_no_steps_leave_the_initial_weights(train, tmp_path):

@@ -51,8 +51,8 @@ def tokenizer_corpus(catalogue: Catalogue, lines: list[str], contents: list[str]
 class LetterWatch:
     """Accuracy of the letters in training batches by sub-task, with a soft vector and without, every 50 batches."""
 
-    def __init__(self, lm: LanguageModel, questions: QuestionSet) -> None:
-        self.lm, self.questions = lm, questions
+    def __init__(self, questions: QuestionSet) -> None:
+        self.questions = questions
         self.records: list[dict[str, Any]] = []
         self._clear()
 
@@ -150,9 +150,8 @@ def _train(
     lm = _new_language_model(store, questions, templates, prompt, config)
     documents = Documents(lm, store, questions, PromptBuilder(lm, store, templates, prompt), config)
 
-    nearest = train_embeddings(documents, config.embedding_steps, config.seed)
     probe, middle = OptionProbe(lm), (config.model.layers + 1) // 2
-    watch = LetterWatch(lm, questions)
+    watch = LetterWatch(questions)
 
     def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
         soft, renumbered = documents.soft(part, config.noise)
@@ -173,7 +172,9 @@ def _train(
         progress=progress,
     )
     watch.records = trainer.records
-    trainer.records.append({"nearest-option": round(nearest, 1)})
+    if trainer.step == 0:  # a checkpoint holds the trained table already
+        nearest = train_embeddings(documents, config.embedding_steps, config.seed)
+        trainer.records.append({"nearest-option": round(nearest, 1)})
     trainer.run(documents.batches)
     trainer.write_log()
     save_model(lm.model, lm.tokenizer, out / "model")

@@ -21,7 +21,7 @@ test: $(STAMP) $(VENV)/.dev
 test-full: $(STAMP) $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-# At most 20 minutes on two cores. ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
+# ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
 bench: $(STAMP) $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-min-rounds=3 --benchmark-columns=min,median,iqr,rounds
 	$(BIN)/python -m bench.roofline --json $(ROOFLINE) $(ROOFLINE_ARGS)

@@ -209,15 +209,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def chosen_rows(text: str) -> list[str]:
-    """The rows named in `text`; ValueError with one sentence for a name that has no row."""
+    """The rows named in `text`; InputError with one sentence for a name that has no row."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name in LEFT_OUT:
-            raise ValueError(f"The row '{name}' cannot be measured: {LEFT_OUT[name]} (there are {', '.join(ROWS)}).")
+            raise InputError(f"The row '{name}' cannot be measured: {LEFT_OUT[name]} (there are {', '.join(ROWS)}).")
         if name not in ROWS:
-            raise ValueError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
+            raise InputError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
     if not names:
-        raise ValueError(f"No row was named: choose from {', '.join(ROWS)}.")
+        raise InputError(f"No row was named: choose from {', '.join(ROWS)}.")
     return names
 
 
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         names = chosen_rows(options.rows)
         if options.repeats < 1:
-            raise ValueError(f"--repeats is {options.repeats}: it must be at least 1.")
+            raise InputError(f"--repeats is {options.repeats}: it must be at least 1.")
         check_writable(options.json)
         sizes = {"repeats": 3, "gemm_size": 256, "copy_bytes": 4 << 20} if is_small else {}
         machine = measure_machine(**sizes)
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         results = run(names, machine, is_small=is_small, repeats=options.repeats, budget=options.budget)
         write_json(options.json, report(machine, results))
-    except (ValueError, UQABenchError) as error:
+    except UQABenchError as error:
         print(error, file=sys.stderr)
         return 2
     if len(names) == len(ROWS):

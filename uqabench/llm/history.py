@@ -6,6 +6,8 @@ what tells users apart is a tenth of its length and would drown in the model's f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,9 +34,14 @@ class HistoryTokens:
 
     def bags(self, histories: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         """ids (n,) and bag starts (len(histories),) for `embedding_bag`."""
-        parts = [self.of(items) for items in histories]
-        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])[:-1]])
-        return torch.from_numpy(np.concatenate(parts)), torch.from_numpy(starts.astype(np.int64))
+        return token_bags([self.of(items) for items in histories])
+
+
+def token_bags(lists: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Lists of token ids as `embedding_bag` takes them: ids int64 (n,) and where each list starts (len(lists),)."""
+    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])[:-1]])
+    ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in lists])
+    return torch.from_numpy(ids), torch.from_numpy(starts.astype(np.int64))
 
 
 def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor) -> Tensor:

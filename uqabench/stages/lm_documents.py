@@ -138,7 +138,9 @@ class Documents:
             rows = rows[self.for_vectors[rows]]
         if len(rows) == 0:
             return []
-        prompts = self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft)
+        return self._grouped(rows, self.builder.encode(self.questions, rows, n_text=n_text, n_soft=n_soft))
+
+    def _grouped(self, rows: np.ndarray, prompts: list[np.ndarray]) -> list[PromptGroup]:
         return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
 
     def hinted_vectors(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
@@ -146,8 +148,7 @@ class Documents:
         rows = self._draw_each(pairs, self.for_vectors, rng)
         if len(rows) == 0:
             return []
-        prompts = self.builder.encode(self.questions, rows, n_soft=1)
-        return group_prompts(prompts, np.arange(len(rows)), self.questions.answer[rows], rows)
+        return self._grouped(rows, self.builder.encode(self.questions, rows, n_soft=1))
 
     def hinted_texts(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
         """One question a pair about a text in which the right answer's values occur and the wrong ones' do not."""
@@ -158,8 +159,7 @@ class Documents:
         for row in rows:
             asked = format_question(self.builder.question(self.questions, int(row)))
             contents.append(self.builder.items_text(self._hinted_items(int(row), rng)) + "\n" + asked)
-        prompts = self.builder.encode_contents(self.questions, rows, contents, n_text=0, n_soft=0)
-        return group_prompts(prompts, np.arange(len(rows)), self.questions.answer[rows], rows)
+        return self._grouped(rows, self.builder.encode_contents(self.questions, rows, contents, n_text=0, n_soft=0))
 
     def _draw_each(self, pairs: np.ndarray, usable: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         members = [self.rows[pair][usable[self.rows[pair]]] for pair in pairs]
@@ -195,7 +195,7 @@ class Documents:
             return None, groups
         weight = self.lm.model.get_input_embeddings().weight
         rms = weight.detach().square().mean().sqrt()
-        owners = self.pairs[self.owner[[groups[i].questions[0] for i in slots]]]
+        owners = self.pairs[[groups[i].key for i in slots]]
         histories = [history_items(self.store, int(u), int(cut), self.questions.n_history) for u, cut in owners]
         vectors = history_vectors(weight, *self.tokens.bags(histories))
         if self.hint > 0:

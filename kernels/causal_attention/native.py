@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import native_module
+from ..native import call, empty_like
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
@@ -20,13 +20,12 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
 def _forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """The output (T, H, Dv) and the logarithms of the divisors (T, H); arguments are checked by the caller."""
     out, log_sums = _empty(q, v)
-    arrays = (x.detach().numpy() for x in (out, log_sums, q, k, v, offsets))
-    native_module().causal_attention_forward(*arrays, scale=scale, threads=torch.get_num_threads())
+    call("causal_attention_forward", out, log_sums, q, k, v, offsets, scale=scale)
     return out, log_sums
 
 
 def _empty(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(v, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2])
+    return *empty_like(v), q.new_empty(q.shape[:2])
 
 
 @_forward.register_fake
@@ -39,15 +38,14 @@ def _backward(
     grad: Tensor, out: Tensor, log_sums: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    gradients = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-    arrays = (x.detach().numpy() for x in (*gradients, grad, out, log_sums, q, k, v, offsets))
-    native_module().causal_attention_backward(*arrays, scale=scale, threads=torch.get_num_threads())
+    gradients = empty_like(q, k, v)
+    call("causal_attention_backward", *gradients, grad, out, log_sums, q, k, v, offsets, scale=scale)
     return gradients
 
 
 @_backward.register_fake
 def _(grad, out, log_sums, q, k, v, offsets, scale):
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    return empty_like(q, k, v)
 
 
 def _setup_context(ctx, inputs, output) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import native_module
+from ..native import call
 
 
 @torch.library.custom_op("uqabench::linear_rank", mutates_args=())
 def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Ranks int64 (T,); arguments as the operator has checked them."""
     rank = torch.empty_like(target)
-    arrays = (x.detach().numpy() for x in (rank, hidden, weight, target))
-    native_module().linear_rank(*arrays, threads=torch.get_num_threads())
+    call("linear_rank", rank, hidden, weight, target)
     return rank
 
 

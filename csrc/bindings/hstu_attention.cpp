@@ -1,0 +1,85 @@
+#include "cpu/hstu_attention.h"
+
+#include "bindings/attention.h"
+#include "bindings/bind.h"
+
+namespace uqabench {
+namespace {
+
+struct HstuTables {
+  std::optional<FloatArray> position_bias, time_bias;
+  std::optional<IntArray> bucket_starts, timestamps;
+};
+
+HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const FloatArray& v, const IntArray& offsets,
+                             const HstuTables& tables, int64_t max_len, double scale, int threads) {
+  HstuAttention args{};
+  fill_attention(args, q, k, v, offsets, scale, threads);
+  require(max_len >= 1 && max_len < std::numeric_limits<int32_t>::max(), "max_len must lie in [1, 2^31 - 1).");
+  require(args.longest() <= max_len, "max_len is less than the longest sequence.");
+  args.max_len = max_len;
+  if (tables.position_bias) {
+    require_shape(*tables.position_bias, "position_bias", {2 * max_len - 1});
+    args.position_bias = tables.position_bias->data();
+  }
+  if (tables.time_bias) {
+    require(tables.timestamps && tables.bucket_starts, "time_bias needs timestamps and bucket_starts.");
+    args.buckets = tables.time_bias->size();
+    require_shape(*tables.time_bias, "time_bias", {args.buckets});
+    // The kernel holds a bucket in a byte.
+    require(args.buckets >= 1 && args.buckets <= 256, "time_bias must have 1 to 256 buckets.");
+    require_shape(*tables.bucket_starts, "bucket_starts", {args.buckets - 1});
+    require_shape(*tables.timestamps, "timestamps", {args.tokens()});
+    args.time_bias = tables.time_bias->data();
+    args.timestamps = tables.timestamps->data();
+    args.bucket_starts = tables.bucket_starts->data();
+  }
+  return args;
+}
+
+}  // namespace
+
+void bind_hstu_attention(py::module_& m) {
+  m.def(
+      "hstu_attention_forward",
+      [](FloatArray out, const FloatArray& q, const FloatArray& k, const FloatArray& v, const IntArray& offsets,
+         std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
+         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps, int64_t max_len, double scale,
+         int threads) {
+        const HstuTables tables{position_bias, time_bias, bucket_starts, timestamps};
+        const HstuAttention args = hstu_arguments(q, k, v, offsets, tables, max_len, scale, threads);
+        float* to = output(out, "out", {v.shape(0), v.shape(1), v.shape(2)});
+        py::gil_scoped_release release;
+        hstu_attention_forward(args, to);
+      },
+      py::arg("out").noconvert(), py::arg("q").noconvert(), py::arg("k").noconvert(), py::arg("v").noconvert(),
+      py::arg("offsets").noconvert(), py::arg("position_bias").noconvert(), py::arg("time_bias").noconvert(),
+      py::arg("bucket_starts").noconvert(), py::arg("timestamps").noconvert(), py::arg("max_len"), py::arg("scale"),
+      py::arg("threads"));
+  m.def(
+      "hstu_attention_backward",
+      [](FloatArray dq, FloatArray dk, FloatArray dv, FloatArray d_position, FloatArray d_time, const FloatArray& grad,
+         const FloatArray& q, const FloatArray& k, const FloatArray& v, const IntArray& offsets,
+         std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
+         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps, int64_t max_len, double scale,
+         int threads) {
+        const HstuTables tables{position_bias, time_bias, bucket_starts, timestamps};
+        const HstuAttention args = hstu_arguments(q, k, v, offsets, tables, max_len, scale, threads);
+        const Dims shape(q.shape(), q.shape() + 3), value_shape(v.shape(), v.shape() + 3);
+        require_shape(grad, "grad", value_shape);
+        const HstuGradients gradients{
+            output(dq, "dq", shape), output(dk, "dk", shape), output(dv, "dv", value_shape),
+            output(d_position, "d_position", {position_bias ? 2 * max_len - 1 : 0}),
+            output(d_time, "d_time", {static_cast<py::ssize_t>(args.buckets)})};
+        const HeadView g = heads(grad);
+        py::gil_scoped_release release;
+        hstu_attention_backward(args, g, gradients);
+      },
+      py::arg("dq").noconvert(), py::arg("dk").noconvert(), py::arg("dv").noconvert(),
+      py::arg("d_position").noconvert(), py::arg("d_time").noconvert(), py::arg("grad").noconvert(),
+      py::arg("q").noconvert(), py::arg("k").noconvert(), py::arg("v").noconvert(), py::arg("offsets").noconvert(),
+      py::arg("position_bias").noconvert(), py::arg("time_bias").noconvert(), py::arg("bucket_starts").noconvert(),
+      py::arg("timestamps").noconvert(), py::arg("max_len"), py::arg("scale"), py::arg("threads"));
+}
+
+}  // namespace uqabench

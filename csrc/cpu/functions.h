@@ -1,0 +1,60 @@
+// Elementwise functions of vectors, and vectors of fewer than `lanes` floats. No include guard: see simd.h, included
+// before.
+
+namespace uqabench::UQ_ISA {
+
+// The first `count` floats, the other lanes zero.
+UQ_INLINE Floats load_part(const float* p, int64_t count) {
+  Floats x = {};
+  __builtin_memcpy(&x, p, count * sizeof(float));
+  return x;
+}
+
+UQ_INLINE void store_part(float* p, Floats x, int64_t count) { __builtin_memcpy(p, &x, count * sizeof(float)); }
+
+// body(i, get, put) for vectors at i = 0, lanes, ... < n: get(p) loads p + i and put(p, x) stores there; the last
+// vector may be a part of one, with zeros in the other lanes.
+template <class Body>
+UQ_INLINE void for_each_vector(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    body([i](const float* p) { return load(p + i); }, [i](float* p, Floats x) { store(p + i, x); });
+  }
+  if (const int64_t rest = n - i; rest > 0) {
+    body([i, rest](const float* p) { return load_part(p + i, rest); },
+         [i, rest](float* p, Floats x) { store_part(p + i, x, rest); });
+  }
+}
+
+// The sum of the lanes, halves onto halves.
+UQ_INLINE float sum_lanes(Floats x) {
+  float sums[lanes];
+  store(sums, x);
+  for (int width = lanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) sums[i] += sums[i + width];
+  }
+  return sums[0];
+}
+
+UQ_INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+UQ_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+UQ_INLINE Floats magnitude(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+
+UQ_INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// Within 1e-7 in absolute terms.
+UQ_INLINE Floats hyperbolic_tangent(Floats x) { return 1.0f - 2.0f / (1.0f + exponential(x + x)); }
+
+// log(1 + exp(x)).
+UQ_INLINE Floats softplus(Floats x) {
+  const Floats e = exponential(-magnitude(x));
+  // log(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3: its series to s^15 leaves 1e-9.
+  const Floats s = e / (2.0f + e), square = s * s;
+  Floats sum = broadcast(1.0f / 15);
+  for (float odd : {13.0f, 11.0f, 9.0f, 7.0f, 5.0f, 3.0f, 1.0f}) {
+    sum = multiply_add(sum, square, broadcast(1.0f / odd));
+  }
+  return multiply_add(s + s, sum, keep(x > 0.0f, x)) + keep(x != x, x);
+}
+
+}  // namespace uqabench::UQ_ISA

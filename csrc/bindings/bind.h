@@ -7,6 +7,8 @@ namespace uqabench {
 
 void bind_causal_attention(pybind11::module_& m);
 void bind_hstu_attention(pybind11::module_& m);
+void bind_linear_cross_entropy(pybind11::module_& m);
 void bind_linear_rank(pybind11::module_& m);
+void bind_ssd_scan(pybind11::module_& m);
 
 }  // namespace uqabench

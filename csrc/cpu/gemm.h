@@ -15,17 +15,17 @@ template <int Rows>
 struct Sums {
   Floats value[Rows][2] = {};
 
-  UQ_INLINE void load_from(const float* c) {
+  UQ_INLINE void load_from(const float* c, int64_t row_stride = panel) {
     for (int r = 0; r < Rows; ++r) {
-      value[r][0] = load(c + r * panel);
-      value[r][1] = load(c + r * panel + lanes);
+      value[r][0] = load(c + r * row_stride);
+      value[r][1] = load(c + r * row_stride + lanes);
     }
   }
 
-  UQ_INLINE void store_to(float* c) const {
+  UQ_INLINE void store_to(float* c, int64_t row_stride = panel) const {
     for (int r = 0; r < Rows; ++r) {
-      store(c + r * panel, value[r][0]);
-      store(c + r * panel + lanes, value[r][1]);
+      store(c + r * row_stride, value[r][0]);
+      store(c + r * row_stride + lanes, value[r][1]);
     }
   }
 
@@ -34,7 +34,7 @@ struct Sums {
   UQ_INLINE void add_product(int64_t depth, const float* a, int64_t a_row, int64_t a_depth, const float* b) {
     for (int64_t k = 0; k < depth; ++k) {
       const Floats b0 = load(b + k * panel), b1 = load(b + k * panel + lanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int r = 0; r < Rows; ++r) {
         const Floats x = broadcast(a[r * a_row + k * a_depth]);
         value[r][0] = multiply_add(x, b0, value[r][0]);
@@ -68,10 +68,9 @@ inline void pack(const float* x, int64_t row_stride, int64_t rows, int64_t colum
   }
 }
 
-// The transpose of up to `panel` rows: out[c * panel + r] = x[r * row_stride + c], zeros where r >= rows.
-inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out) {
+// The transpose of `rows` rows: out[c * out_stride + r] = x[r * row_stride + c].
+inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride) {
   typedef float Four __attribute__((vector_size(16)));
-  if (rows < panel) __builtin_memset(out, 0, columns * panel * sizeof(float));
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
     int64_t c = 0;
@@ -86,15 +85,21 @@ inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, in
                               __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
                               __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
                               __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-      for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (c + i) * panel + r, &column[i], sizeof(Four));
+      for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (c + i) * out_stride + r, &column[i], sizeof(Four));
     }
     for (; c < columns; ++c) {
-      for (int i = 0; i < 4; ++i) out[c * panel + r + i] = x[(r + i) * row_stride + c];
+      for (int i = 0; i < 4; ++i) out[c * out_stride + r + i] = x[(r + i) * row_stride + c];
     }
   }
   for (; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) out[c * panel + r] = x[r * row_stride + c];
+    for (int64_t c = 0; c < columns; ++c) out[c * out_stride + r] = x[r * row_stride + c];
   }
+}
+
+// The transpose of up to `panel` rows as a panel: out[c * panel + r] = x[r * row_stride + c], zeros where r >= rows.
+inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out) {
+  if (rows < panel) __builtin_memset(out, 0, columns * panel * sizeof(float));
+  transpose(x, row_stride, rows, columns, out, panel);
 }
 
 // `rows` rows of column panels of `padded_rows` rows, times `factor`, to rows `row_stride` apart.

@@ -7,11 +7,20 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_positive, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["info_nce"]
 
-_BACKENDS = Operator("info_nce", backends={"reference": reference.info_nce, "eager": eager.info_nce})
+_BACKENDS = Operator(
+    "info_nce",
+    backends={
+        "reference": reference.info_nce,
+        "eager": eager.info_nce,
+        "native": native.info_nce,
+    },
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def info_nce(hidden: Tensor, positives: Tensor, ids: Tensor, log_q: Tensor | None, temperature: float) -> Tensor:

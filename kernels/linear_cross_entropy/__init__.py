@@ -7,13 +7,19 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_indices, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["linear_cross_entropy"]
 
 _BACKENDS = Operator(
     "linear_cross_entropy",
-    backends={"reference": reference.linear_cross_entropy, "eager": eager.linear_cross_entropy},
+    backends={
+        "reference": reference.linear_cross_entropy,
+        "eager": eager.linear_cross_entropy,
+        "native": native.linear_cross_entropy,
+    },
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
 )
 
 

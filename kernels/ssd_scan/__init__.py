@@ -7,11 +7,16 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_offsets, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["ssd_scan"]
 
-_BACKENDS = Operator("ssd_scan", backends={"reference": reference.ssd_scan, "eager": eager.ssd_scan})
+_BACKENDS = Operator(
+    "ssd_scan",
+    backends={"reference": reference.ssd_scan, "eager": eager.ssd_scan, "native": native.ssd_scan},
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def ssd_scan(

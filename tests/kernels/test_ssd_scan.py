@@ -16,18 +16,20 @@ def offsets_of(lengths: list[int]) -> torch.Tensor:
     return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
 
 
-def make_inputs(tokens: int, sequences: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def make_inputs(
+    tokens: int, sequences: int, dtype: torch.dtype = torch.float32, heads=HEADS, width=WIDTH, states=STATES
+) -> dict[str, torch.Tensor]:
     torch.manual_seed(tokens)
     inputs = {
-        "x": torch.randn(tokens, HEADS, WIDTH),
-        "dt": torch.randn(tokens, HEADS),
-        "A": -torch.rand(HEADS) - 0.1,
-        "B": torch.randn(tokens, GROUPS, STATES),
-        "C": torch.randn(tokens, GROUPS, STATES),
-        "D": torch.randn(HEADS),
-        "z": torch.randn(tokens, HEADS, WIDTH),
-        "dt_bias": torch.randn(HEADS),
-        "initial_state": torch.randn(sequences, HEADS, WIDTH, STATES),
+        "x": torch.randn(tokens, heads, width),
+        "dt": torch.randn(tokens, heads),
+        "A": -torch.rand(heads) - 0.1,
+        "B": torch.randn(tokens, GROUPS, states),
+        "C": torch.randn(tokens, GROUPS, states),
+        "D": torch.randn(heads),
+        "z": torch.randn(tokens, heads, width),
+        "dt_bias": torch.randn(heads),
+        "initial_state": torch.randn(sequences, heads, width, states),
     }
     return {name: x.to(dtype) for name, x in inputs.items()}
 
@@ -50,6 +52,26 @@ def test_matches_the_reference(matches_reference, backend, lengths):
     matches_reference(bare(offsets_of(lengths)), required, backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("heads", "width", "states"), [(10, 40, 33), (2, 1, 1), (4, 64, 16)])
+def test_chunks_of_the_native_kernel_and_wide_heads(backend, heads, width, states):
+    """Lengths around its 64 tokens, against plain torch in float64: the reference would take a minute."""
+    offsets, inputs = offsets_of([63, 64, 65, 0, 200]), make_inputs(392, 5, torch.float32, heads, width, states)
+
+    def outputs_and_gradients(dtype):
+        leaves = {name: x.to(dtype).requires_grad_() for name, x in inputs.items()}
+        outputs = full(offsets)(**leaves)
+        loss = sum((y * torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape)).sum() for y in outputs)
+        return *outputs, *torch.autograd.grad(loss, list(leaves.values()))
+
+    with use_backend("eager"):
+        expected = outputs_and_gradients(torch.float64)
+    with use_backend(backend):
+        actual = outputs_and_gradients(torch.float32)
+    for got, want in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
+
+
 def test_matches_the_reference_in_bfloat16_with_float32_parameters(matches_reference):
     inputs = make_inputs(42, 3, torch.bfloat16)
     for name in ("A", "D", "dt_bias", "initial_state"):
@@ -69,7 +91,8 @@ def test_gradients_agree_with_finite_differences():
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 def test_is_the_selective_scan_with_one_decay_a_head(backend):
     """A head of width P equals P channels of S6 that share delta, and a row of A that repeats one number."""
-    inputs = make_inputs(40, 2, torch.float64)
+    dtype, tolerance = (torch.float32, 1e-4) if backend == "native" else (torch.float64, 1e-10)
+    inputs = make_inputs(40, 2, dtype)
     offsets = offsets_of([35, 5])
     for head in range(HEADS):
         group = head * GROUPS // HEADS
@@ -87,7 +110,8 @@ def test_is_the_selective_scan_with_one_decay_a_head(backend):
             initial_state=inputs["initial_state"][:, head].contiguous(),
         )
         with use_backend(backend):
-            torch.testing.assert_close(full(offsets)(**inputs)[0][:, head], expected)
+            actual = full(offsets)(**inputs)[0][:, head]
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_strong_decay_over_a_chunk_does_not_overflow():

@@ -1,0 +1,59 @@
+#include "cpu/linear_cross_entropy.h"
+
+#include "bindings/arrays.h"
+#include "bindings/bind.h"
+
+namespace uqabench {
+namespace {
+
+// The ids of tokens and items, both or neither; the kernel compares them as 32-bit integers.
+const int64_t* ids(const std::optional<IntArray>& x, const char* name, py::ssize_t size) {
+  if (!x) return nullptr;
+  require_shape(*x, name, {size});
+  require_values_in(*x, name, std::numeric_limits<int32_t>::max());
+  return x->data();
+}
+
+}  // namespace
+
+void bind_linear_cross_entropy(py::module_& m) {
+  m.def(
+      "linear_cross_entropy",
+      [](FloatArray losses, std::optional<FloatArray> hidden_gradient, std::optional<FloatArray> weight_gradient,
+         const FloatArray& hidden, const FloatArray& weight, const IntArray& target, std::optional<FloatArray> bias,
+         std::optional<IntArray> token_ids, std::optional<IntArray> item_ids, double share, int threads) {
+        require(hidden.ndim() == 2 && weight.ndim() == 2, "hidden and weight must have two dimensions.");
+        const py::ssize_t tokens = hidden.shape(0), width = hidden.shape(1), items = weight.shape(0);
+        require_shape(hidden, "hidden", {tokens, width});
+        require_shape(weight, "weight", {items, width});
+        require_shape(target, "target", {tokens});
+        require(items >= 1 || tokens == 0, "weight must have at least one row.");
+        require(token_ids.has_value() == item_ids.has_value(), "token_ids and item_ids must come together.");
+        require_threads(threads);
+        require_values_in(target, "target", items);
+        const LinearCrossEntropy args{hidden.data(),
+                                      row_stride(hidden),
+                                      weight.data(),
+                                      row_stride(weight),
+                                      target.data(),
+                                      input(bias, "bias", {items}),
+                                      ids(token_ids, "token_ids", tokens),
+                                      ids(item_ids, "item_ids", items),
+                                      static_cast<float>(share),
+                                      output(losses, "losses", {tokens}),
+                                      output(hidden_gradient, "hidden_gradient", {tokens, width}),
+                                      output(weight_gradient, "weight_gradient", {items, width}),
+                                      tokens,
+                                      items,
+                                      width,
+                                      threads};
+        py::gil_scoped_release release;
+        linear_cross_entropy(args);
+      },
+      py::arg("losses").noconvert(), py::arg("hidden_gradient").noconvert(), py::arg("weight_gradient").noconvert(),
+      py::arg("hidden").noconvert(), py::arg("weight").noconvert(), py::arg("target").noconvert(),
+      py::arg("bias").noconvert(), py::arg("token_ids").noconvert(), py::arg("item_ids").noconvert(), py::arg("share"),
+      py::arg("threads"));
+}
+
+}  // namespace uqabench

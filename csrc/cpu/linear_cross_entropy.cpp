@@ -1,0 +1,305 @@
+#ifndef UQ_ISA  // the driver; the kernels below are compiled once for each instruction set
+#include "cpu/linear_cross_entropy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "cpu/parallel.h"
+
+#define UQ_SOURCE "cpu/linear_cross_entropy.cpp"
+#include "cpu/foreach_isa.h"
+
+namespace uqabench {
+
+void linear_cross_entropy(const LinearCrossEntropy& args) {
+  static constexpr decltype(&baseline::cross_entropy) kernel[] = UQ_TABLE(cross_entropy);
+  kernel[static_cast<int>(current_isa())](args);
+}
+
+}  // namespace uqabench
+#else
+
+// clang-format off: in this order
+#include "cpu/simd.h"
+#include "cpu/functions.h"
+#include "cpu/gemm.h"
+// clang-format on
+
+namespace uqabench::UQ_ISA {
+namespace {
+
+// Tokens are taken a batch at a time. A first pass over the catalogue keeps each candidate's exponential, less the
+// largest logit of its stretch of items; a second turns them into probabilities, by one factor a stretch and token,
+// and into gradients. So logits and exponentials are computed once, and one float a candidate and token is kept.
+constexpr int64_t tile = 96;  // items whose rows stay in the L1 or L2 cache while the batch's tokens pass by
+constexpr int64_t most_slices = 24;  // of the catalogue: the tasks; each has its own share of the gradient of `hidden`
+constexpr int rows = UQ_LANES == 16 ? 12 : 6;  // items a register block
+static_assert(tile % rows == 0);
+
+constexpr float lowest = -3e38f;  // left out; finite, so that none of them less a maximum is NaN
+
+// The catalogue in stretches of whole tiles, of which every slice but the last has the same number.
+struct Catalogue {
+  int64_t items, stretch, stretches, slices, stretches_each;
+
+  explicit Catalogue(int64_t size) : items(size) {
+    stretch = std::clamp(round_up(size / (2 * most_slices), tile), tile, 16 * tile);
+    stretches = (size + stretch - 1) / stretch;
+    stretches_each = (stretches + most_slices - 1) / most_slices;
+    slices = (stretches + stretches_each - 1) / stretches_each;
+  }
+
+  // body(stretch, first item, end) for the stretches of one slice.
+  template <class Body>
+  void for_stretches(int64_t slice, const Body& body) const {
+    const int64_t end = std::min(stretches, (slice + 1) * stretches_each);
+    for (int64_t s = slice * stretches_each; s < end; ++s) body(s, s * stretch, std::min(items, (s + 1) * stretch));
+  }
+};
+
+// Tokens a batch, a multiple of `panel`: enough for quick products, more where their exponentials still fit the L3
+// cache; and all memory taken stays below 256 MB for up to 4 million items, slices and stretches included.
+inline int64_t batch_tokens(const LinearCrossEntropy& args) {
+  const int64_t row = args.items * sizeof(float), cached = (8 << 20) / row, most = (256'000'000 - 1'400'000) / row;
+  const int64_t wanted = args.has_gradient() ? std::min(std::max<int64_t>(cached, 128), most) : 64;
+  return std::min(round_up(args.tokens, panel), std::max<int64_t>(wanted / panel, 1) * panel);
+}
+
+struct Target {
+  int64_t item, token;  // the token's place in its batch
+  bool operator<(const Target& other) const { return item < other.item; }
+};
+
+// Some tokens and what the passes over the catalogue have found for them.
+class Batch {
+ public:
+  Batch(const LinearCrossEntropy& args, const Catalogue& items, int64_t tokens)
+      : of(args),
+        catalogue(items),
+        padded(tokens),
+        columns(round_up(args.width, panel)),
+        transposed_(padded * args.width),
+        packed_(padded * columns),
+        exponentials_(args.has_gradient() ? args.items * padded : 0),
+        largest_(items.stretches * padded),
+        sums_(items.stretches * padded),
+        parts_(args.hidden_gradient ? items.slices * padded * columns : 0),
+        own_(padded),
+        ids_(padded) {}
+
+  int64_t size() const { return padded; }
+
+  void run(int64_t first_token) {
+    first = first_token;
+    count = std::min(padded, of.tokens - first);
+    gather_tokens();
+    const int64_t scratch = of.has_gradient() ? tile * columns : catalogue.stretch * padded;
+    parallel_for(catalogue.slices, of.threads, scratch, [&](int64_t slice, float* memory) {
+      catalogue.for_stretches(slice, [&](int64_t s, int64_t begin, int64_t end) {
+        float* e = of.has_gradient() ? exponentials_.get() + begin * padded : memory;
+        write_logits(s, begin, end, e);
+        exponentiate(s, end - begin, e);
+      });
+    });
+    for (int64_t t = 0; t < padded; ++t) finish_token(t);
+    if (!of.has_gradient()) return;
+    parallel_for(catalogue.slices, of.threads, scratch, [&](int64_t slice, float* memory) {
+      if (of.hidden_gradient) std::fill_n(part(slice), padded * columns, 0.0f);
+      catalogue.for_stretches(slice, [&](int64_t s, int64_t begin, int64_t end) {
+        for (int64_t v = begin; v < end; v += tile) add_gradients(slice, s, v, std::min(end, v + tile), memory);
+      });
+    });
+    if (of.hidden_gradient) write_hidden_gradient();
+  }
+
+ private:
+  const LinearCrossEntropy& of;
+  const Catalogue& catalogue;
+  const int64_t padded, columns;
+  int64_t first = 0, count = 0;
+  Scratch transposed_;     // states by panels of tokens (panels, width, panel)
+  Scratch packed_;         // states in column panels of `padded` rows
+  Scratch exponentials_;   // (items, padded)
+  Scratch largest_, sums_; // (stretches, padded); `sums_` later holds what turns an exponential into a gradient
+  Scratch parts_;          // (slices), gradients of the states in column panels of `padded` rows
+  std::vector<float> own_;
+  std::vector<int32_t> ids_;
+  std::vector<Target> targets_;
+
+  float* part(int64_t slice) { return parts_.get() + slice * padded * columns; }
+
+  void gather_tokens() {
+    const float* states = of.hidden + first * of.hidden_stride;
+    for (int64_t t = 0; t < padded; t += panel) {
+      pack_transposed(states + t * of.hidden_stride, of.hidden_stride, std::clamp<int64_t>(count - t, 0, panel), of.width,
+                      transposed_.get() + t * of.width);
+    }
+    pack(states, of.hidden_stride, count, of.width, padded, packed_.get());
+    targets_.resize(count);
+    for (int64_t t = 0; t < count; ++t) {
+      targets_[t] = {of.target[first + t], t};
+      if (of.token_ids) ids_[t] = static_cast<int32_t>(of.token_ids[first + t]);
+    }
+    std::stable_sort(targets_.begin(), targets_.end());
+  }
+
+  // body(target) for the targets among items [begin, end).
+  template <class Body>
+  void for_targets(int64_t begin, int64_t end, const Body& body) const {
+    auto at = std::lower_bound(targets_.begin(), targets_.end(), Target{begin, 0});
+    for (; at != targets_.end() && at->item < end; ++at) body(*at);
+  }
+
+  void write_logits(int64_t s, int64_t begin, int64_t end, float* e) {
+    float* largest = largest_.get() + s * padded;
+    std::fill_n(largest, padded, lowest);
+    for (int64_t first_item = begin; first_item < end; first_item += tile) {
+      const int64_t last = std::min(end, first_item + tile);
+      for (int64_t t = 0; t < padded; t += panel) {
+        int64_t v = first_item;
+        for (; v + rows <= last; v += rows) write_logits_of<rows>(v, t, e + (v - begin) * padded + t, largest + t);
+        for (; v < last; ++v) write_logits_of<1>(v, t, e + (v - begin) * padded + t, largest + t);
+      }
+    }
+    for_targets(begin, end, [&](const Target& target) {
+      own_[target.token] = e[(target.item - begin) * padded + target.token];
+    });
+    if (of.token_ids) leave_out(begin, end, e);
+  }
+
+  template <int Rows>
+  UQ_INLINE void write_logits_of(int64_t item, int64_t token, float* e, float* largest) {
+    Sums<Rows> logits;
+    logits.add_product(of.width, of.weight + item * of.weight_stride, of.weight_stride, 1,
+                       transposed_.get() + token * of.width);
+    Floats most[2] = {load(largest), load(largest + lanes)};
+    for (int r = 0; r < Rows; ++r) {
+      for (int half = 0; half < 2; ++half) {
+        Floats x = logits.value[r][half];
+        if (of.bias) x += broadcast(of.bias[item + r]);
+        store(e + r * padded + half * lanes, x);
+        most[half] = larger(x, most[half]);
+      }
+    }
+    store(largest, most[0]);
+    store(largest + lanes, most[1]);
+  }
+
+  // Candidates with the token's own id, beside its target. (Their logits may be the stretch's largest: no harm.)
+  void leave_out(int64_t begin, int64_t end, float* e) {
+    for (int64_t v = begin; v < end; ++v) {
+      const auto id = static_cast<int32_t>(of.item_ids[v]);
+      for (int64_t t = 0; t < count; ++t) {
+        if (ids_[t] == id && of.target[first + t] != v) e[(v - begin) * padded + t] = lowest;
+      }
+    }
+  }
+
+  void exponentiate(int64_t s, int64_t items, float* e) {
+    const float* largest = largest_.get() + s * padded;
+    float* sums = sums_.get() + s * padded;
+    std::fill_n(sums, padded, 0.0f);
+    for (int64_t v = 0; v < items; ++v) {
+      for (int64_t t = 0; t < padded; t += lanes) {
+        const Floats x = load(e + v * padded + t), below = x - load(largest + t);
+        const Floats y = keep(~((x <= lowest) | (below < -87.0f)), exponential(below));
+        store(e + v * padded + t, y);
+        store(sums + t, load(sums + t) + y);
+      }
+    }
+  }
+
+  // The token's loss, and per stretch the factor from its exponential to the gradient of its logit.
+  void finish_token(int64_t t) {
+    float largest = lowest;
+    for (int64_t s = 0; s < catalogue.stretches; ++s) largest = std::max(largest, largest_.get()[s * padded + t]);
+    double sum = 0;
+    for (int64_t s = 0; s < catalogue.stretches; ++s) {
+      const int64_t at = s * padded + t;
+      sum += sums_.get()[at] * std::exp(static_cast<double>(largest_.get()[at]) - largest);
+    }
+    if (t < count) of.losses[first + t] = static_cast<float>(largest + std::log(sum) - own_[t]);
+    const double share = t < count ? of.share / sum : 0.0;
+    for (int64_t s = 0; of.has_gradient() && s < catalogue.stretches; ++s) {
+      const int64_t at = s * padded + t;
+      sums_.get()[at] = static_cast<float>(std::exp(static_cast<double>(largest_.get()[at]) - largest) * share);
+    }
+  }
+
+  // Items [begin, end), at most a tile, of stretch s; `memory` holds a tile of weights.
+  void add_gradients(int64_t slice, int64_t s, int64_t begin, int64_t end, float* memory) {
+    float* e = exponentials_.get() + begin * padded;
+    const float* factor = sums_.get() + s * padded;
+    for (int64_t v = 0; v < end - begin; ++v) {
+      for (int64_t t = 0; t < padded; t += lanes) {
+        store(e + v * padded + t, load(e + v * padded + t) * load(factor + t));
+      }
+    }
+    for_targets(begin, end, [&](const Target& target) { e[(target.item - begin) * padded + target.token] -= of.share; });
+    if (of.weight_gradient) {
+      int64_t v = begin;
+      for (; v + rows <= end; v += rows) add_weight_gradient<rows>(v, e + (v - begin) * padded);
+      for (; v < end; ++v) add_weight_gradient<1>(v, e + (v - begin) * padded);
+    }
+    if (of.hidden_gradient) {
+      pack(of.weight + begin * of.weight_stride, of.weight_stride, end - begin, of.width, end - begin, memory);
+      add_hidden_gradient(end - begin, e, memory, part(slice));
+    }
+  }
+
+  template <int Rows>
+  void add_weight_gradient(int64_t item, const float* e) {
+    for (int64_t column = 0; column < of.width; column += panel) {
+      const int64_t width = std::min<int64_t>(panel, of.width - column);
+      float* to = of.weight_gradient + item * of.width + column;
+      float rest[Rows * panel] = {};
+      float* sums_at = to;
+      int64_t stride = of.width;
+      if (width < panel) {
+        sums_at = rest;
+        stride = panel;
+        for (int r = 0; r < Rows && first > 0; ++r) std::copy_n(to + r * of.width, width, rest + r * panel);
+      }
+      Sums<Rows> sums;
+      if (first > 0) sums.load_from(sums_at, stride);
+      sums.add_product(count, e, padded, 1, packed_.get() + column * padded);
+      sums.store_to(sums_at, stride);
+      for (int r = 0; r < Rows && width < panel; ++r) std::copy_n(rest + r * panel, width, to + r * of.width);
+    }
+  }
+
+  void add_hidden_gradient(int64_t items, const float* e, const float* weights, float* to) const {
+    for (int64_t column = 0; column < columns; column += panel) {
+      for (int64_t t = 0; t < padded; t += block) {
+        float* at = to + column * padded + t * panel;
+        Sums<block> sums;
+        sums.load_from(at);
+        sums.add_product(items, e + t, 1, padded, weights + column * items);
+        sums.store_to(at);
+      }
+    }
+  }
+
+  void write_hidden_gradient() {
+    float* sum = part(0);
+    for (int64_t slice = 1; slice < catalogue.slices; ++slice) {
+      for (int64_t i = 0; i < padded * columns; i += lanes) store(sum + i, load(sum + i) + load(part(slice) + i));
+    }
+    unpack(sum, padded, count, of.width, 1.0f, of.hidden_gradient + first * of.width, of.width);
+  }
+};
+
+inline void cross_entropy(const LinearCrossEntropy& args) {
+  if (args.tokens == 0) {
+    if (args.weight_gradient) std::fill_n(args.weight_gradient, args.items * args.width, 0.0f);
+    return;
+  }
+  const Catalogue catalogue(args.items);
+  Batch batch(args, catalogue, batch_tokens(args));
+  for (int64_t first = 0; first < args.tokens; first += batch.size()) batch.run(first);
+}
+
+}  // namespace
+}  // namespace uqabench::UQ_ISA
+#endif

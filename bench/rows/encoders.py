@@ -204,3 +204,6 @@ ROWS = (
     Row("mamba1", "Mamba4Rec on Mamba-1, 2 x 256 tokens, width 512, fwd+bwd", _mamba1_parts),
     _row("Mamba-2, 8 x 512 tokens, width 512, fwd+bwd", Problem("mamba2", "mamba2", (512,) * 8, _mamba2)),
 )
+
+TOKENS = dict.fromkeys(("hstu", "trm++", "sasrec", "gru4rec"), sum(LENGTHS)) | {"mamba1": 512, "mamba2": 4_096}
+"""Tokens that a call of each row works on, at full size."""

@@ -8,5 +8,8 @@ namespace uqabench {
 void bind_causal_attention(pybind11::module_& m);
 void bind_hstu_attention(pybind11::module_& m);
 void bind_linear_rank(pybind11::module_& m);
+void bind_norms(pybind11::module_& m);
+void bind_rope(pybind11::module_& m);
+void bind_swiglu(pybind11::module_& m);
 
 }  // namespace uqabench

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_offsets, check_positive, check_rows, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, native_rms_norm, reference
 
 __all__ = ["rms_norm", "rope", "swiglu"]
 
-_RMS_NORM = Operator("rms_norm", backends={"reference": reference.rms_norm, "eager": eager.rms_norm})
-_ROPE = Operator("rope", backends={"reference": reference.rope, "eager": eager.rope})
-_SWIGLU = Operator("swiglu", backends={"reference": reference.swiglu, "eager": eager.swiglu})
+_NATIVE = {"default": {"cpu": "native", "cuda": "eager"}, "dtypes": {"native": (torch.float32,)}}
+_RMS_NORM = Operator(
+    "rms_norm",
+    backends={"reference": reference.rms_norm, "eager": eager.rms_norm, "native": native_rms_norm.rms_norm},
+    **_NATIVE,
+)
+_ROPE = Operator(
+    "rope", backends={"reference": reference.rope, "eager": eager.rope, "native": native.rope}, **_NATIVE
+)
+_SWIGLU = Operator(
+    "swiglu", backends={"reference": reference.swiglu, "eager": eager.swiglu, "native": native.swiglu}, **_NATIVE
+)
 
 
 def rms_norm(

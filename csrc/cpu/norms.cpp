@@ -20,7 +20,7 @@ void norm_forward(const Norm& norm, const NormResult& result) {
   if (!norm.factor.data) full.factor = {ones.data(), 0};
   if (!norm.bias) full.bias = zeros.data();
   const RowTasks tasks(norm.rows, norm.width);
-  parallel_for(tasks.count(), norm.threads, 0, [&](int64_t i, float*) { kernel(full, result, tasks[i]); });
+  parallel_for(tasks.count(), tasks.threads(norm.threads), 0, [&](int64_t i, float*) { kernel(full, result, tasks[i]); });
 }
 
 void norm_backward(const NormBackward& norm, const NormGradients& gradients) {
@@ -37,7 +37,7 @@ void norm_backward(const NormBackward& norm, const NormGradients& gradients) {
   const Scratch sums((gradients.dweight ? each : 0) + (gradients.dbias ? each : 0));
   float* weight_sums = gradients.dweight ? sums.get() : nullptr;
   float* bias_sums = gradients.dbias ? sums.get() + (gradients.dweight ? each : 0) : nullptr;
-  parallel_for(tasks.count(), norm.threads, 0, [&](int64_t i, float*) {
+  parallel_for(tasks.count(), tasks.threads(norm.threads), 0, [&](int64_t i, float*) {
     NormGradients own = gradients;
     if (weight_sums) own.dweight = weight_sums + i * norm.width;
     if (bias_sums) own.dbias = bias_sums + i * norm.width;

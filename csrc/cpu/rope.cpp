@@ -16,7 +16,7 @@ void rope(const Rope& args, float* q, float* k) {
   const auto kernel = kernels[static_cast<int>(current_isa())];
   const int64_t* end = args.offsets + args.sequences + 1;
   const RowTasks tasks(args.offsets[args.sequences], (args.q_heads + args.k_heads) * args.width);
-  parallel_for(tasks.count(), args.threads, 0, [&](int64_t i, float*) {
+  parallel_for(tasks.count(), tasks.threads(args.threads), 0, [&](int64_t i, float*) {
     const int64_t* next = std::upper_bound(args.offsets, end, tasks[i].begin);  // where the next sequence starts
     kernel(args, q, k, tasks[i], next);
   });

@@ -21,10 +21,15 @@ struct RowRange {
 
 // Rows cut into tasks of about 64 KiB of one tensor, whatever the number of threads.
 struct RowTasks {
-  int64_t rows, size;
+  int64_t rows, width, size;
 
-  RowTasks(int64_t rows, int64_t width) : rows(rows), size(std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 8, 1024)) {}
+  RowTasks(int64_t rows, int64_t width)
+      : rows(rows), width(width), size(std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 8, 1024)) {}
   int64_t count() const { return (rows + size - 1) / size; }
+  // Of `available` threads, those that find enough to do to be worth waking.
+  int threads(int available) const {
+    return static_cast<int>(std::min<int64_t>(available, 1 + rows * width / 32768));
+  }
   RowRange operator[](int64_t task) const { return {task * size, std::min(rows, (task + 1) * size)}; }
 };
 

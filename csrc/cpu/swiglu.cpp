@@ -12,14 +12,14 @@ void swiglu_forward(const SwiGLU& args, float* y) {
   static constexpr decltype(&baseline::forward) kernels[] = UQ_TABLE(forward);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   const RowTasks tasks(args.rows, args.width);
-  parallel_for(tasks.count(), args.threads, 0, [&](int64_t i, float*) { kernel(args, y, tasks[i]); });
+  parallel_for(tasks.count(), tasks.threads(args.threads), 0, [&](int64_t i, float*) { kernel(args, y, tasks[i]); });
 }
 
 void swiglu_backward(const SwiGLU& args, RowView grad, float* dgate, float* dup) {
   static constexpr decltype(&baseline::backward) kernels[] = UQ_TABLE(backward);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   const RowTasks tasks(args.rows, args.width);
-  parallel_for(tasks.count(), args.threads, 0,
+  parallel_for(tasks.count(), tasks.threads(args.threads), 0,
                [&](int64_t i, float*) { kernel(args, grad, dgate, dup, tasks[i]); });
 }
 

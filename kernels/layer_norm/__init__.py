@@ -28,7 +28,8 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
         eps: added to the variance; HSTU's layers use 1e-6, torch's default is 1e-5.
 
     Returns:
-        (..., d), the dtype of x.
+        (..., d), the dtype of x. The native kernel's result has no second derivatives, and does not depend on the
+        number of threads.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.

@@ -42,4 +42,7 @@ PYBIND11_MODULE(_native, m) {
   bind_linear_cross_entropy(m);
   bind_linear_rank(m);
   bind_ssd_scan(m);
+  bind_norms(m);
+  bind_rope(m);
+  bind_swiglu(m);
 }

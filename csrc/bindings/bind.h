@@ -10,5 +10,8 @@ void bind_hstu_attention(pybind11::module_& m);
 void bind_linear_cross_entropy(pybind11::module_& m);
 void bind_linear_rank(pybind11::module_& m);
 void bind_ssd_scan(pybind11::module_& m);
+void bind_norms(pybind11::module_& m);
+void bind_rope(pybind11::module_& m);
+void bind_swiglu(pybind11::module_& m);
 
 }  // namespace uqabench

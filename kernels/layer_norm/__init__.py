@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_rows, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["layer_norm"]
 
-_BACKENDS = Operator("layer_norm", backends={"reference": reference.layer_norm, "eager": eager.layer_norm})
+_BACKENDS = Operator(
+    "layer_norm",
+    backends={"reference": reference.layer_norm, "eager": eager.layer_norm, "native": native.layer_norm},
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-6) -> Tensor:
@@ -22,7 +28,8 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
         eps: added to the variance; HSTU's layers use 1e-6, torch's default is 1e-5.
 
     Returns:
-        (..., d), the dtype of x.
+        (..., d), the dtype of x. The native kernel's result has no second derivatives, and does not depend on the
+        number of threads.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_rows, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["norm_gate"]
 
-_BACKENDS = Operator("norm_gate", backends={"reference": reference.norm_gate, "eager": eager.norm_gate})
+_BACKENDS = Operator(
+    "norm_gate",
+    backends={"reference": reference.norm_gate, "eager": eager.norm_gate, "native": native.norm_gate},
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6) -> Tensor:
@@ -23,7 +29,8 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6) -> Tensor:
         eps: added to the variance.
 
     Returns:
-        (..., d), the dtype of x.
+        (..., d), the dtype of x. The native kernel's result has no second derivatives, and does not depend on the
+        number of threads.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_offsets, check_positive, check_rows, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, native_rms_norm, reference
 
 __all__ = ["rms_norm", "rope", "swiglu"]
 
-_RMS_NORM = Operator("rms_norm", backends={"reference": reference.rms_norm, "eager": eager.rms_norm})
-_ROPE = Operator("rope", backends={"reference": reference.rope, "eager": eager.rope})
-_SWIGLU = Operator("swiglu", backends={"reference": reference.swiglu, "eager": eager.swiglu})
+_NATIVE = {"default": {"cpu": "native", "cuda": "eager"}, "dtypes": {"native": (torch.float32,)}}
+_RMS_NORM = Operator(
+    "rms_norm",
+    backends={"reference": reference.rms_norm, "eager": eager.rms_norm, "native": native_rms_norm.rms_norm},
+    **_NATIVE,
+)
+_ROPE = Operator("rope", backends={"reference": reference.rope, "eager": eager.rope, "native": native.rope}, **_NATIVE)
+_SWIGLU = Operator(
+    "swiglu", backends={"reference": reference.swiglu, "eager": eager.swiglu, "native": native.swiglu}, **_NATIVE
+)
 
 
 def rms_norm(
@@ -27,7 +35,8 @@ def rms_norm(
         residual: like x, or None for 0.
 
     Returns:
-        (..., d) in the dtype of x; with `residual` the pair of that and s, which is the block's next residual.
+        (..., d) in the dtype of x; with `residual` the pair of that and s, which is the block's next residual. The
+        native kernel's result has no second derivatives, and does not depend on the number of threads.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.
@@ -47,13 +56,14 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float = 10000.0) -> tuple[
     Half-split layout: component c is rotated with component c + D/2, by the angle position * base^(-2c/D).
 
     Args:
-        q: (T, H, D), floating, D even.
+        q: (T, H, D), floating, D even; rows may be strided, the last dimension not.
         k: (T, Hk, D), same dtype; Hk may differ from H.
         offsets: int64 (B+1,), from 0 to T.
         base: the slowest pair turns once in about 2 pi * base tokens.
 
     Returns:
-        The rotated (q, k), in their dtype. Angles and rotation are fp32 (float64 for float64 input).
+        The rotated (q, k), in their dtype. Angles and rotation are fp32 (float64 for float64 input); the native
+        kernel's angles are float64, and it takes their cosines and sines from tables, the last 8 of which are kept.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
@@ -72,10 +82,10 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`SiLU(gate) * up` (Shazeer 2020, equation 6, between the projections).
 
     Args:
-        gate, up: (..., d), floating, one dtype and shape.
+        gate, up: (..., d), floating, one dtype and shape. Rows may be strided, the last dimension not.
 
     Returns:
-        (..., d), the same dtype.
+        (..., d), the same dtype. The native kernel's result has no second derivatives.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.

@@ -7,7 +7,7 @@ import torch
 
 from uqabench.kernels import layer_norm, norm_gate
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+CASES = [("eager", torch.float64), ("eager", torch.float32), ("eager", torch.bfloat16), ("native", torch.float32)]
 
 
 def randn(*shapes, dtype=torch.float32):
@@ -15,20 +15,20 @@ def randn(*shapes, dtype=torch.float32):
     return [torch.randn(shape).to(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("rows", [0, 1, 33])
 @pytest.mark.parametrize("parameters", [(), ("weight",), ("bias",), ("weight", "bias")], ids=str)
-def test_layer_norm_matches_the_reference(matches_reference, rows, parameters, dtype):
+def test_layer_norm_matches_the_reference(matches_reference, backend, rows, parameters, dtype):
     x, *values = randn((rows, 9), (9,), (9,), dtype=dtype)
     inputs = {"x": x} | dict(zip(parameters, values, strict=False))
-    matches_reference(lambda **named: layer_norm(**named, eps=1e-5), inputs, "eager")
+    matches_reference(lambda **named: layer_norm(**named, eps=1e-5), inputs, backend)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("rows", [0, 1, 33])
-def test_norm_gate_matches_the_reference(matches_reference, rows, dtype):
+def test_norm_gate_matches_the_reference(matches_reference, backend, rows, dtype):
     x, gate = randn((rows, 9), (rows, 9), dtype=dtype)
-    matches_reference(norm_gate, {"x": x, "gate": gate}, "eager")
+    matches_reference(norm_gate, {"x": x, "gate": gate}, backend)
 
 
 def test_norm_gate_takes_strided_rows():

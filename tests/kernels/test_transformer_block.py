@@ -5,7 +5,7 @@ import torch
 
 from uqabench.kernels import rms_norm, rope, swiglu, use_backend
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+CASES = [("eager", torch.float64), ("eager", torch.float32), ("eager", torch.bfloat16), ("native", torch.float32)]
 ROWS = [0, 1, 33]
 RAGGED = [[], [0], [1], [5, 0, 33, 1]]
 
@@ -19,42 +19,44 @@ def randn(*shapes, dtype=torch.float32):
     return [torch.randn(shape).to(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("with_residual", [False, True])
-def test_rms_norm_matches_the_reference(matches_reference, rows, with_residual, dtype):
+def test_rms_norm_matches_the_reference(matches_reference, backend, rows, with_residual, dtype):
     x, weight, residual = randn((rows, 9), (9,), (rows, 9), dtype=dtype)
     inputs = {"x": x, "weight": weight} | ({"residual": residual} if with_residual else {})
-    matches_reference(lambda **named: rms_norm(**named, eps=1e-5), inputs, "eager")
+    matches_reference(lambda **named: rms_norm(**named, eps=1e-5), inputs, backend)
 
 
-def test_rms_norm_hands_back_the_sum():
+@pytest.mark.parametrize("backend", ["eager", "native"])
+def test_rms_norm_hands_back_the_sum(backend):
     x, weight, residual = randn((4, 9), (9,), (4, 9))
-    y, total = rms_norm(x, weight, residual=residual)
-    assert torch.equal(total, x + residual)
-    assert torch.equal(y, rms_norm(total, weight))
+    with use_backend(backend):
+        y, total = rms_norm(x, weight, residual=residual)
+        assert torch.equal(total, x + residual)
+        assert torch.equal(y, rms_norm(total, weight))
 
 
 def test_rms_norm_of_zeros_is_zero():
     assert torch.equal(rms_norm(torch.zeros(2, 3), torch.ones(3), eps=1e-5), torch.zeros(2, 3))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("rows", ROWS)
-def test_swiglu_matches_the_reference(matches_reference, rows, dtype):
+def test_swiglu_matches_the_reference(matches_reference, backend, rows, dtype):
     gate, up = randn((rows, 9), (rows, 9), dtype=dtype)
-    matches_reference(swiglu, {"gate": gate, "up": up}, "eager")
+    matches_reference(swiglu, {"gate": gate, "up": up}, backend)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
-def test_rope_matches_the_reference(matches_reference, lengths, dtype):
+def test_rope_matches_the_reference(matches_reference, backend, lengths, dtype):
     q, k = randn((sum(lengths), 2, 8), (sum(lengths), 1, 8), dtype=dtype)
     offsets = offsets_of(lengths)
-    matches_reference(lambda q, k: rope(q, k, offsets), {"q": q, "k": k}, "eager")
+    matches_reference(lambda q, k: rope(q, k, offsets), {"q": q, "k": k}, backend)
 
 
-@pytest.mark.parametrize("backend", ["reference", "eager"])
+@pytest.mark.parametrize("backend", ["reference", "eager", "native"])
 def test_rope_begins_each_sequence_at_position_0(backend):
     q, k = randn((12, 2, 8), (12, 2, 8))
     with use_backend(backend):

@@ -1,0 +1,41 @@
+#pragma once
+
+#include "cpu/rows.h"
+
+namespace uqabench {
+
+// For each row: y = (s - mean) * rstd * factor + bias with s = x + residual and rstd = 1 / sqrt(mean((s - mean)^2) + eps).
+// Without `centred`, the mean is taken for 0. What is absent among residual, factor and bias counts as 0, 1 and 0. The
+// factor is the weight, the same for every row, or a gate, one row each.
+struct Norm {
+  RowView x, residual, factor;
+  const float* bias;
+  int64_t rows, width;
+  float eps;
+  int threads;
+};
+
+// y and sum (rows, width), contiguous, the sum with a residual only; mean (without: not centred) and rstd (rows).
+struct NormResult {
+  float *y, *sum, *mean, *rstd;
+};
+
+void norm_forward(const Norm& norm, const NormResult& result);
+
+// x is the s of the forward pass, `grad_sum` the gradient that reaches it beside y's (or absent).
+struct NormBackward {
+  RowView grad, grad_sum, x, factor;
+  const float *mean, *rstd;
+  int64_t rows, width;
+  int threads;
+};
+
+// dx and dgate (rows, width); dweight and dbias (width), the gradients summed over the rows. All but dx may be null; a
+// factor has either dgate or dweight.
+struct NormGradients {
+  float *dx, *dgate, *dweight, *dbias;
+};
+
+void norm_backward(const NormBackward& norm, const NormGradients& gradients);
+
+}  // namespace uqabench

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/packed.h"
+
+namespace uqabench {
+
+// (tokens, heads, width), contiguous in `to`: components c and c + width / 2 of each token turned by the angle whose
+// cosine and sine are table[position][c] and table[position][c + width / 2], its position counted from the start of its
+// sequence.
+struct Rope {
+  HeadView q, k;
+  int64_t q_heads, k_heads, width;
+  const float* table;  // (positions, width), at least as many positions as the longest sequence has tokens
+  const int64_t* offsets;
+  int64_t sequences;
+  bool is_inverse;  // turns by the negative angle
+  int threads;
+};
+
+void rope(const Rope& args, float* q, float* k);
+
+}  // namespace uqabench

@@ -1,0 +1,36 @@
+// Rows of floats, and how many of them make a task.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace uqabench {
+
+// Rows of adjacent floats, `stride` floats apart; at stride 0 every row is the same. No data: absent.
+struct RowView {
+  const float* data;
+  int64_t stride;
+
+  const float* at(int64_t row) const { return data + row * stride; }
+};
+
+// Rows [begin, end).
+struct RowRange {
+  int64_t begin, end;
+};
+
+// Rows cut into tasks of about 64 KiB of one tensor, whatever the number of threads.
+struct RowTasks {
+  int64_t rows, width, size;
+
+  RowTasks(int64_t rows, int64_t width)
+      : rows(rows), width(width), size(std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 8, 1024)) {}
+  int64_t count() const { return (rows + size - 1) / size; }
+  // Of `available` threads, those that find enough to do to be worth waking.
+  int threads(int available) const {
+    return static_cast<int>(std::min<int64_t>(available, 1 + rows * width / 32768));
+  }
+  RowRange operator[](int64_t task) const { return {task * size, std::min(rows, (task + 1) * size)}; }
+};
+
+}  // namespace uqabench

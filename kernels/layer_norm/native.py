@@ -1,0 +1,68 @@
+"""Layer normalisation by the C++ kernels (csrc/cpu/norms.cpp): fp32 on CPU, forward and backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..native import call, empty_like
+from ..rows import as_rows
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    return _forward(x, weight, bias, eps)[0]
+
+
+@torch.library.custom_op("uqabench::layer_norm", mutates_args=())
+def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
+    y, statistics = _empty(x)
+    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, bias, None, eps=eps)
+    return y, statistics
+
+
+def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
+    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1])
+
+
+@_forward.register_fake
+def _(x, weight, bias, eps):
+    return _empty(x)
+
+
+@torch.library.custom_op("uqabench::layer_norm_backward", mutates_args=())
+def _backward(
+    grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, needs_weight: bool, needs_bias: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias; those not needed are empty."""
+    dx, dweight, dbias = _empty_gradients(x, needs_weight, needs_bias)
+    parameters = (dweight if needs_weight else None, dbias if needs_bias else None)
+    call("norm_backward", as_rows(dx), None, *parameters, as_rows(grad), None, as_rows(x), statistics, weight, None)
+    return dx, dweight, dbias
+
+
+def _empty_gradients(x: Tensor, needs_weight: bool, needs_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
+    width = x.shape[-1]
+    return *empty_like(x), x.new_empty(width * needs_weight), x.new_empty(width * needs_bias)
+
+
+@_backward.register_fake
+def _(grad, x, statistics, weight, needs_weight, needs_bias):
+    return _empty_gradients(x, needs_weight, needs_bias)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, weight, _, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, output[1], weight)
+
+
+def _differentiate(ctx, grad, _):
+    if grad is None:
+        return None, None, None, None
+    _, needs_weight, needs_bias, _ = ctx.needs_input_grad
+    dx, dweight, dbias = torch.ops.uqabench.layer_norm_backward(grad, *ctx.saved_tensors, needs_weight, needs_bias)
+    return dx, dweight if needs_weight else None, dbias if needs_bias else None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

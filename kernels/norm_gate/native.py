@@ -1,0 +1,59 @@
+"""Normalise and gate by the C++ kernels (csrc/cpu/norms.cpp): fp32 on CPU, forward and backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..native import call, empty_like
+from ..rows import as_rows
+
+
+def norm_gate(x: Tensor, gate: Tensor, eps: float) -> Tensor:
+    return _forward(x, gate, eps)[0]
+
+
+@torch.library.custom_op("uqabench::norm_gate", mutates_args=())
+def _forward(x: Tensor, gate: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
+    y, statistics = _empty(x)
+    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, None, None, as_rows(gate), eps=eps)
+    return y, statistics
+
+
+def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
+    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1])
+
+
+@_forward.register_fake
+def _(x, gate, eps):
+    return _empty(x)
+
+
+@torch.library.custom_op("uqabench::norm_gate_backward", mutates_args=())
+def _backward(grad: Tensor, x: Tensor, statistics: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x and gate."""
+    dx, dgate = empty_like(x, gate)
+    inputs = (as_rows(grad), None, as_rows(x), statistics, None, as_rows(gate))
+    call("norm_backward", as_rows(dx), as_rows(dgate), None, None, *inputs)
+    return dx, dgate
+
+
+@_backward.register_fake
+def _(grad, x, statistics, gate):
+    return empty_like(x, gate)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, gate, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, output[1], gate)
+
+
+def _differentiate(ctx, grad, _):
+    if grad is None:
+        return None, None, None
+    return *torch.ops.uqabench.norm_gate_backward(grad, *ctx.saved_tensors), None
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

@@ -1,0 +1,90 @@
+"""swiglu and rope by the C++ kernels (csrc/cpu/{swiglu,rope}.cpp): fp32 on CPU, forward and backward."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..checks import host_lengths, remember
+from ..native import call, empty_like
+from ..rows import as_rows, dense_rows
+
+
+@torch.library.custom_op("uqabench::swiglu", mutates_args=())
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """SiLU(gate) * up; arguments are checked by the caller."""
+    (y,) = empty_like(gate)
+    call("swiglu_forward", as_rows(y), as_rows(gate), as_rows(up))
+    return y
+
+
+@swiglu.register_fake
+def _(gate, up):
+    return empty_like(gate)[0]
+
+
+@torch.library.custom_op("uqabench::swiglu_backward", mutates_args=())
+def _swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up, from the gate's sigmoid computed again."""
+    dgate, dup = empty_like(gate, up)
+    call("swiglu_backward", as_rows(dgate), as_rows(dup), as_rows(grad), as_rows(gate), as_rows(up))
+    return dgate, dup
+
+
+@_swiglu_backward.register_fake
+def _(grad, gate, up):
+    return empty_like(gate, up)
+
+
+def _save_swiglu(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_swiglu(ctx, grad):
+    return torch.ops.uqabench.swiglu_backward(grad, *ctx.saved_tensors)
+
+
+swiglu.register_autograd(_differentiate_swiglu, setup_context=_save_swiglu)
+
+
+def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    return _rotate(q, k, offsets, base, False)
+
+
+@torch.library.custom_op("uqabench::rope", mutates_args=())
+def _rotate(q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool) -> tuple[Tensor, Tensor]:
+    """q and k turned by their positions' angles, or back; arguments are checked by the caller."""
+    longest = remember(offsets, "longest", lambda: max(host_lengths(offsets), default=0))
+    table = _cosines_and_sines(1 << max(longest - 1, 0).bit_length(), q.shape[-1], base)
+    rotated = empty_like(q, k)
+    call("rope", *rotated, dense_rows(q), dense_rows(k), table, offsets, is_inverse=is_inverse)
+    return rotated
+
+
+@_rotate.register_fake
+def _(q, k, offsets, base, is_inverse):
+    return empty_like(q, k)
+
+
+@lru_cache(maxsize=8)  # 8 tables of positions * D floats are held, 256 KiB for 1,024 positions of 64
+def _cosines_and_sines(positions: int, width: int, base: float) -> Tensor:
+    """Of each position's angles, (positions, width) float32: width / 2 cosines, then as many sines."""
+    steps = torch.arange(max(positions, width // 2), dtype=torch.float64, device="cpu")
+    frequencies = base ** (-2 / width * steps[: width // 2])
+    angles = steps[:positions, None] * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=1).float()
+
+
+def _save_rope(ctx, inputs, output) -> None:
+    _, _, offsets, ctx.base, ctx.is_inverse = inputs
+    ctx.save_for_backward(offsets)
+
+
+def _differentiate_rope(ctx, dq, dk):
+    """A rotation's transpose is its inverse."""
+    return *torch.ops.uqabench.rope(dq, dk, *ctx.saved_tensors, ctx.base, not ctx.is_inverse), None, None, None
+
+
+_rotate.register_autograd(_differentiate_rope, setup_context=_save_rope)

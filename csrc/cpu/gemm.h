@@ -68,10 +68,10 @@ inline void pack(const float* x, int64_t row_stride, int64_t rows, int64_t colum
   }
 }
 
-// The transpose of up to `panel` rows: out[c * panel + r] = x[r * row_stride + c], zeros where r >= rows.
-inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out) {
+// out[c * out_stride + r] = x[r * row_stride + c].
+inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out,
+                      int64_t out_stride) {
   typedef float Four __attribute__((vector_size(16)));
-  if (rows < panel) __builtin_memset(out, 0, columns * panel * sizeof(float));
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
     int64_t c = 0;
@@ -86,15 +86,21 @@ inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, in
                               __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
                               __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
                               __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-      for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (c + i) * panel + r, &column[i], sizeof(Four));
+      for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (c + i) * out_stride + r, &column[i], sizeof(Four));
     }
     for (; c < columns; ++c) {
-      for (int i = 0; i < 4; ++i) out[c * panel + r + i] = x[(r + i) * row_stride + c];
+      for (int i = 0; i < 4; ++i) out[c * out_stride + r + i] = x[(r + i) * row_stride + c];
     }
   }
   for (; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) out[c * panel + r] = x[r * row_stride + c];
+    for (int64_t c = 0; c < columns; ++c) out[c * out_stride + r] = x[r * row_stride + c];
   }
+}
+
+// The transpose of up to `panel` rows as one column panel, with zeros for further rows.
+inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out) {
+  if (rows < panel) __builtin_memset(out, 0, columns * panel * sizeof(float));
+  transpose(x, row_stride, rows, columns, out, panel);
 }
 
 // `rows` rows of column panels of `padded_rows` rows, times `factor`, to rows `row_stride` apart.

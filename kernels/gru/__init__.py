@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_offsets, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["gru"]
 
-_BACKENDS = Operator("gru", backends={"reference": reference.gru, "eager": eager.gru})
+_BACKENDS = Operator(
+    "gru",
+    backends={"reference": reference.gru, "eager": eager.gru, "native": native.gru},
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def gru(

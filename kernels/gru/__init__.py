@@ -33,6 +33,7 @@ def gru(
 
     `r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)`, `z` alike, `n = tanh(W_in x + b_in + r * (W_hn h + b_hn))`,
     `h' = (1 - z) * n + z * h`. All inputs but `offsets` are differentiable, once.
+    The native recurrence gives the same bits on any number of threads; the products over all tokens are torch's.
 
     Args:
         x: (T, I), floating.

@@ -68,8 +68,9 @@ inline void pack(const float* x, int64_t row_stride, int64_t rows, int64_t colum
   }
 }
 
-// The transpose of `rows` rows: out[c * out_stride + r] = x[r * row_stride + c].
-inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride) {
+// out[c * out_stride + r] = x[r * row_stride + c].
+inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out,
+                      int64_t out_stride) {
   typedef float Four __attribute__((vector_size(16)));
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
@@ -96,7 +97,7 @@ inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t 
   }
 }
 
-// The transpose of up to `panel` rows as a panel: out[c * panel + r] = x[r * row_stride + c], zeros where r >= rows.
+// The transpose of up to `panel` rows as one column panel, with zeros for further rows.
 inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out) {
   if (rows < panel) __builtin_memset(out, 0, columns * panel * sizeof(float));
   transpose(x, row_stride, rows, columns, out, panel);

@@ -1,4 +1,5 @@
-// Threads: a loop whose tasks are handed out one at a time, each with its thread's own scratch memory.
+// Threads: a loop whose tasks are handed out one at a time, each with its thread's own scratch memory, and a team whose
+// members go through a sequence of steps together.
 #pragma once
 
 #include <cstddef>
@@ -44,6 +45,37 @@ void parallel_for(int64_t count, int threads, size_t floats, const Task& task) {
 #else
   for (int64_t i = 0; i < count; ++i) task(i, scratch.get());
 #endif
+}
+
+// One of the threads that work through the same steps.
+struct Member {
+  int64_t index, count;
+
+  // The first of this member's share of `tasks` tasks; the share ends where the next member's begins.
+  int64_t begin(int64_t tasks) const { return tasks * index / count; }
+  int64_t end(int64_t tasks) const { return tasks * (index + 1) / count; }
+
+  // Returns when every member has come here.
+  void wait() const {
+#ifdef _OPENMP
+    if (count > 1) {
+#pragma omp barrier
+    }
+#endif
+  }
+};
+
+// Calls work(member) at once for each member of a team of up to `threads`; `work` must not throw.
+template <class Work>
+void parallel_team(int threads, const Work& work) {
+#ifdef _OPENMP
+  if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+    work(Member{omp_get_thread_num(), omp_get_num_threads()});
+    return;
+  }
+#endif
+  work(Member{0, 1});
 }
 
 }  // namespace uqabench

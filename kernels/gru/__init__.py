@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_offsets, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["gru"]
 
-_BACKENDS = Operator("gru", backends={"reference": reference.gru, "eager": eager.gru})
+_BACKENDS = Operator(
+    "gru",
+    backends={"reference": reference.gru, "eager": eager.gru, "native": native.gru},
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def gru(
@@ -27,6 +33,7 @@ def gru(
 
     `r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)`, `z` alike, `n = tanh(W_in x + b_in + r * (W_hn h + b_hn))`,
     `h' = (1 - z) * n + z * h`. All inputs but `offsets` are differentiable, once.
+    The native recurrence gives the same bits on any number of threads; the products over all tokens are torch's.
 
     Args:
         x: (T, I), floating.

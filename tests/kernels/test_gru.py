@@ -44,10 +44,30 @@ def test_matches_the_reference(matches_reference, backend, lengths, layers):
     matches_reference(call_with(offsets_of(lengths), layers), make_inputs(sum(lengths), len(lengths), layers), backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("missing", [{"h0"}, {"b_ih 0"}, {"b_hh 0"}, {"b_ih 0", "b_hh 0"}], ids=str)
-def test_matches_the_reference_without_optional_inputs(matches_reference, missing):
+def test_matches_the_reference_without_optional_inputs(matches_reference, backend, missing):
     inputs = {name: x for name, x in make_inputs(12, 3, 1).items() if name not in missing}
-    matches_reference(call_with(offsets_of([4, 0, 8]), 1, return_state=False), inputs, "eager")
+    matches_reference(call_with(offsets_of([4, 0, 8]), 1, return_state=False), inputs, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sequence_of_512(matches_reference, backend):
+    inputs = make_inputs(513, 2, 1)
+    inputs["w_hh 0"] /= 4  # no chaos: float32 could not follow it
+    matches_reference(call_with(offsets_of([512, 1]), 1), inputs, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nan_stays_in_its_sequence(backend):
+    inputs = make_inputs(17, 3, 2)
+    inputs["x"][8] = float("nan")
+    with use_backend(backend):
+        out, states = call_with(offsets_of([7, 4, 6]), 2)(**inputs)
+    is_hit = torch.zeros(17, dtype=torch.bool)
+    is_hit[8:11] = True
+    assert out[is_hit].isnan().all() and out[~is_hit].isfinite().all()
+    assert states[:, 1].isnan().all() and states[:, [0, 2]].isfinite().all()
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [0, 1, 7, 8, 0, 33]], ids=str)

@@ -38,6 +38,7 @@ PYBIND11_MODULE(_native, m) {
   m.attr("has_cuda") = false;
   bind_instruction_sets(m);
   bind_causal_attention(m);
+  bind_causal_conv1d(m);
   bind_hstu_attention(m);
   bind_linear_rank(m);
 }

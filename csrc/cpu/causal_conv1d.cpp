@@ -33,7 +33,7 @@ void causal_conv1d_backward(const CausalConv1d& in, const CausalConv1dResult& gr
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr int64_t block_tokens = 128, block_channels = 128;  // of one task
+constexpr int64_t block_tokens = 64, block_channels = 256;  // of one task
 constexpr int tile = 4;                                       // tokens worked on together: they share their taps' loads
 constexpr int common_taps = 4;                                // Mamba's; compiled with its loops unrolled
 
@@ -132,75 +132,89 @@ struct Windows<0, Rows> {
   const float* at(int r, int64_t k) const { return inputs.row(first + r + k); }
 };
 
-// The convolution of block.in at one place: the filter's rows for the block's channels.
+// The convolution in one block. Its sizes are held here, and copied once more before each loop, because the compiler
+// must take any store of floats for one that may change what it reads through a reference.
 template <int Taps>
 struct Convolution {
-  const Block& block;
-  const Filter& filter;
-  const int64_t taps = Taps ? Taps : block.in.taps;
+  int64_t taps, channels, channel, width, filter_stride;
+  const float* filter;
+  bool is_silu;
 
-  const float* tap(int64_t k) const { return filter.row(k, block.channel); }
+  Convolution(const Block& block, const Filter& from)
+      : taps(Taps ? Taps : block.in.taps),
+        channels(block.in.channels),
+        channel(block.channel),
+        width(block.width),
+        filter_stride(from.row(1, 0) - from.row(0, 0)),
+        filter(from.row(0, channel)),
+        is_silu(block.in.is_silu) {}
 
   template <int Rows, class Get>
   UQ_INLINE void evaluate(const Windows<Taps, Rows>& windows, const Get& get, Floats (&y)[Rows]) const {
-    for (int r = 0; r < Rows; ++r) y[r] = get(tap(taps));
-    for (int64_t k = 0; k < taps; ++k) {
-      const Floats weight = get(tap(k));
+    for (int r = 0; r < Rows; ++r) y[r] = get(filter + (Taps ? Taps : taps) * filter_stride);
+    for (int64_t k = 0; k < (Taps ? Taps : taps); ++k) {
+      const Floats weight = get(filter + k * filter_stride);
       for (int r = 0; r < Rows; ++r) y[r] = multiply_add(weight, get(windows.at(r, k)), y[r]);
     }
   }
 
   template <int Rows>
   void forward(const Inputs& inputs, int64_t token, float* out) const {
+    const Convolution at = *this;
     const Windows<Taps, Rows> windows(inputs, token);
-    float* to = out + token * block.in.channels + block.channel;
-    for_each_vector(block.width, [&](const auto& get, const auto& put) {
+    float* to = out + token * at.channels + at.channel;
+    for_each_vector(at.width, [=](const auto& get, const auto& put) {
       Floats y[Rows];
-      evaluate(windows, get, y);
-      if (block.in.is_silu) {
+      at.evaluate(windows, get, y);
+      if (at.is_silu) {
         for (int r = 0; r < Rows; ++r) y[r] = y[r] / (1.0f + exponential(-y[r]));
       }
-      for (int r = 0; r < Rows; ++r) put(to + r * block.in.channels, y[r]);
+      for (int r = 0; r < Rows; ++r) put(to + r * at.channels, y[r]);
     });
   }
 
   // Gradients before the activation, to `slopes`, whose rows are `block_channels` long; adds the taps' and the bias's
-  // to `sums`, whose rows are in.channels long, unless null.
-  template <int Rows>
+  // to `sums`, whose rows are `channels` long, if IsCounted.
+  template <int Rows, bool IsCounted>
   void slopes(const Inputs& inputs, const CausalConv1dResult& grad, int64_t token, float* slopes, float* sums) const {
+    const Convolution at = *this;
     const Windows<Taps, Rows> windows(inputs, token);
-    const float* from = grad.out + token * grad.out_stride + block.channel;
-    for_each_vector(block.width, [&](const auto& get, const auto& put) {
+    const int64_t stride = grad.out_stride;
+    const float* from = grad.out + token * stride + at.channel;
+    for_each_vector(at.width, [=](const auto& get, const auto& put) {
       Floats slope[Rows];
-      if (block.in.is_silu) {
-        evaluate(windows, get, slope);
+      if (at.is_silu) {
+        at.evaluate(windows, get, slope);
         for (int r = 0; r < Rows; ++r) {
           const Floats share = sigmoid(slope[r]);
-          slope[r] = share * multiply_add(slope[r], 1.0f - share, broadcast(1.0f)) * get(from + r * grad.out_stride);
+          slope[r] = share * multiply_add(slope[r], 1.0f - share, broadcast(1.0f)) * get(from + r * stride);
         }
       } else {
-        for (int r = 0; r < Rows; ++r) slope[r] = get(from + r * grad.out_stride);
+        for (int r = 0; r < Rows; ++r) slope[r] = get(from + r * stride);
       }
       for (int r = 0; r < Rows; ++r) put(slopes + r * block_channels, slope[r]);
-      if (!sums) return;
-      for (int64_t k = 0; k < taps; ++k) {
-        Floats sum = get(sums + k * block.in.channels);
-        for (int r = 0; r < Rows; ++r) sum = multiply_add(slope[r], get(windows.at(r, k)), sum);
-        put(sums + k * block.in.channels, sum);
+      if constexpr (IsCounted) {
+        for (int64_t k = 0; k < (Taps ? Taps : at.taps); ++k) {
+          Floats sum = get(sums + k * at.channels);
+          for (int r = 0; r < Rows; ++r) sum = multiply_add(slope[r], get(windows.at(r, k)), sum);
+          put(sums + k * at.channels, sum);
+        }
+        float* bias_sums = sums + (Taps ? Taps : at.taps) * at.channels;
+        Floats sum = get(bias_sums);
+        for (int r = 0; r < Rows; ++r) sum += slope[r];
+        put(bias_sums, sum);
       }
-      Floats sum = get(sums + taps * block.in.channels);
-      for (int r = 0; r < Rows; ++r) sum += slope[r];
-      put(sums + taps * block.in.channels, sum);
     });
   }
 
   // The input gradients of `Rows` tokens, the first of which meets tap taps - 1 - `first` in the first row of `slopes`.
   template <int Rows>
   void inputs_gradient(const float* slopes, int64_t first, float* out, int64_t out_stride) const {
-    for_each_vector(block.width, [&](const auto& get, const auto& put) {
+    const Convolution at = *this;
+    for_each_vector(at.width, [=](const auto& get, const auto& put) {
       Floats sum[Rows] = {};
-      for (int64_t j = first; j < taps; ++j) {
-        const Floats weight = get(tap(taps - 1 - j));
+      for (int64_t j = first; j < (Taps ? Taps : at.taps); ++j) {
+        const Floats weight = get(at.filter + ((Taps ? Taps : at.taps) - 1 - j) * at.filter_stride);
         for (int r = 0; r < Rows; ++r) {
           sum[r] = multiply_add(weight, get(slopes + (r + j - first) * block_channels), sum[r]);
         }
@@ -219,7 +233,7 @@ UQ_INLINE void for_each_tile(int64_t begin, int64_t end, const Body& body) {
 
 template <int Taps>
 void forward_block(const Block& block, const Filter& filter, float* out, float* scratch) {
-  const Convolution<Taps> convolution{block, filter};
+  const Convolution<Taps> convolution(block, filter);
   block.for_each_piece([&](const Piece& piece) {
     const Inputs inputs(block, piece, scratch);
     for_each_tile(piece.begin, piece.end, [&](int64_t token, auto rows) {
@@ -287,7 +301,7 @@ inline int64_t backward_scratch(const CausalConv1d& in) {
 template <int Taps>
 void backward_block(const Block& block, const Filter& filter, const CausalConv1dResult& grad,
                     const CausalConv1dGradients& gradients, float* sums, float* scratch) {
-  const Convolution<Taps> convolution{block, filter};
+  const Convolution<Taps> convolution(block, filter);
   const int64_t before = block.in.taps - 1, channels = block.in.channels;
   float* state = scratch;  // (before, block_channels), then the same of the initial state's gradient
   float* slopes = scratch + before * block_channels;
@@ -296,12 +310,12 @@ void backward_block(const Block& block, const Filter& filter, const CausalConv1d
     const Inputs inputs(block, piece, state);
     const auto slope_row = [&](int64_t token) { return slopes + (token - piece.begin) * block_channels; };
     for_each_tile(piece.begin, piece.end, [&](int64_t token, auto rows) {
-      convolution.template slopes<rows()>(inputs, grad, token, slope_row(token), sums + block.channel);
+      convolution.template slopes<rows(), true>(inputs, grad, token, slope_row(token), sums + block.channel);
     });
     // Outputs after the piece that saw its tokens; after the sequence there are none.
     const int64_t seen = std::min(piece.end + before, piece.stop);
     for_each_tile(piece.end, seen, [&](int64_t token, auto rows) {
-      convolution.template slopes<rows()>(inputs, grad, token, slope_row(token), nullptr);
+      convolution.template slopes<rows(), false>(inputs, grad, token, slope_row(token), nullptr);
     });
     std::fill(slope_row(seen), slope_row(piece.end + before), 0.0f);
 

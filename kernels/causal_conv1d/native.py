@@ -2,6 +2,8 @@
 
 Bias and SiLU are part of the one pass over x; the backward pass computes what SiLU was applied to again, so nothing
 but the inputs is kept.
+
+Two cores, K = 4, SiLU, 2,048 tokens of 1,024 channels: XXX
 """
 
 from __future__ import annotations

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_offsets, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["causal_conv1d"]
 
-_BACKENDS = Operator("causal_conv1d", backends={"reference": reference.causal_conv1d, "eager": eager.causal_conv1d})
+_BACKENDS = Operator(
+    "causal_conv1d",
+    backends={
+        "reference": reference.causal_conv1d,
+        "eager": eager.causal_conv1d,
+        "native": native.causal_conv1d,
+    },
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def causal_conv1d(
@@ -25,7 +35,8 @@ def causal_conv1d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`y_t = bias + sum_k weight[:, k] * x_{t - (K - 1) + k}`; what lies before a sequence is its state, or zero.
 
-    All inputs but `offsets` are differentiable, once. In bf16 and fp16 the sum rounds at each tap.
+    All inputs but `offsets` are differentiable, once. In bf16 and fp16 the sum rounds at each tap. The native
+    kernel's results do not depend on the number of threads.
 
     Args:
         x: (T, C), floating.

@@ -1,0 +1,114 @@
+"""Causal convolution by the C++ kernels (csrc/cpu/causal_conv1d.cpp): fp32 on CPU, forward and backward.
+
+Bias and SiLU are part of the one pass over x; the backward pass computes what SiLU was applied to again, so nothing
+but the inputs is kept.
+
+Two cores, K = 4, SiLU, 2,048 tokens of 1,024 channels: XXX
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..native import call, empty_like
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offsets: Tensor,
+    *,
+    activation: str | None = None,
+    initial_state: Tensor | None = None,
+    return_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    if initial_state is not None:
+        initial_state = initial_state.contiguous()
+    y, state = _forward(x, weight, bias, initial_state, offsets, activation == "silu", return_state)
+    return (y, state) if return_state else y
+
+
+@torch.library.custom_op("uqabench::causal_conv1d", mutates_args=())
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    offsets: Tensor,
+    is_silu: bool,
+    return_state: bool,
+) -> tuple[Tensor, Tensor]:
+    """y (T, C) and the last state (B, C, K-1), empty unless asked for; arguments are checked by the caller."""
+    y, state = _empty(x, weight, offsets, return_state)
+    to_state = state if return_state else None
+    call("causal_conv1d_forward", y, to_state, x, weight, bias, initial_state, offsets, is_silu=is_silu)
+    return y, state
+
+
+def _empty(x: Tensor, weight: Tensor, offsets: Tensor, return_state: bool) -> tuple[Tensor, Tensor]:
+    shape = (offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1) if return_state else (0,)
+    return *empty_like(x), x.new_empty(shape)
+
+
+@_forward.register_fake
+def _(x, weight, bias, initial_state, offsets, is_silu, return_state):
+    return _empty(x, weight, offsets, return_state)
+
+
+@torch.library.custom_op("uqabench::causal_conv1d_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    grad_state: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    offsets: Tensor,
+    is_silu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight, bias and initial_state (the last empty where there is none)."""
+    gradients = _empty_gradients(x, weight, initial_state)
+    to_initial = None if initial_state is None else gradients[3]
+    inputs = (grad, grad_state, x, weight, bias, initial_state, offsets)
+    call("causal_conv1d_backward", *gradients[:3], to_initial, *inputs, is_silu=is_silu)
+    return gradients
+
+
+def _empty_gradients(x: Tensor, weight: Tensor, initial_state: Tensor | None) -> tuple[Tensor, ...]:
+    initial = x.new_empty(0) if initial_state is None else empty_like(initial_state)[0]
+    return *empty_like(x, weight), x.new_empty(x.shape[1]), initial
+
+
+@_backward.register_fake
+def _(grad, grad_state, x, weight, bias, initial_state, offsets, is_silu):
+    return _empty_gradients(x, weight, initial_state)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, ctx.is_silu, ctx.return_state = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx, grad, grad_state):
+    x, weight, bias, initial_state, offsets = ctx.saved_tensors
+    if grad.shape[1] > 1 and grad.stride(1) != 1:
+        grad = grad.contiguous()
+    grad_state = grad_state.contiguous() if ctx.return_state else None
+    gradients = torch.ops.uqabench.causal_conv1d_backward(
+        grad, grad_state, x, weight, bias, initial_state, offsets, ctx.is_silu
+    )
+    dx, dweight, dbias, dinitial = gradients
+    return (
+        dx,
+        dweight,
+        None if bias is None else dbias,
+        None if initial_state is None else dinitial,
+        None,
+        None,
+        None,
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

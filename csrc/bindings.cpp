@@ -40,4 +40,5 @@ PYBIND11_MODULE(_native, m) {
   bind_causal_attention(m);
   bind_hstu_attention(m);
   bind_linear_rank(m);
+  bind_selective_scan(m);
 }

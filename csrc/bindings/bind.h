@@ -8,5 +8,6 @@ namespace uqabench {
 void bind_causal_attention(pybind11::module_& m);
 void bind_hstu_attention(pybind11::module_& m);
 void bind_linear_rank(pybind11::module_& m);
+void bind_selective_scan(pybind11::module_& m);
 
 }  // namespace uqabench

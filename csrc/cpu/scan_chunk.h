@@ -4,6 +4,10 @@
 // A lane is a channel. Channels are taken `together` vectors at a time, so each broadcast number of B and C serves two
 // products.
 
+#ifndef UQ_INLINED
+#define UQ_INLINED __attribute__((always_inline))  // for lambdas
+#endif
+
 namespace uqabench::UQ_ISA {
 namespace {
 
@@ -33,17 +37,6 @@ UQ_INLINE Floats power_of_two(Floats x) {
 
 UQ_INLINE Floats with_plain_nan(Floats x) { return x == x ? x : broadcast(__builtin_nanf("")); }
 
-// Vectors at p of which only the first `count` lanes exist, which may be none or more than all.
-UQ_INLINE Floats load_some(const float* p, int64_t count) {
-  if (count >= lanes) return load(p);
-  return count > 0 ? load_part(p, count) : Floats{};
-}
-
-UQ_INLINE void store_some(float* p, Floats x, int64_t count) {
-  if (count >= lanes) return store(p, x);
-  if (count > 0) store_part(p, x, count);
-}
-
 // The channels of a group: [first, first + count), and what lanes they take.
 struct ChannelGroup {
   int64_t index, first, count, width;
@@ -55,8 +48,14 @@ struct ChannelGroup {
         width((count + abreast - 1) / abreast * abreast) {}
 };
 
+// The argument of the softplus, if there is one: delta, its row from the group's first channel on, and its bias.
+template <class Get>
+UQ_INLINE Floats biased_delta(const ScanInputs& in, const ChannelGroup& group, const Get& get, const float* delta) {
+  return in.delta_bias ? get(delta) + get(in.delta_bias + group.first) : get(delta);
+}
+
 // A chunk's tokens as a group sees them. `step` and `pulse` (step * u) are (scan_chunk, scan_channels), b and c
-// (scan_chunk, padded states).
+// (scan_chunk, padded states). Lanes without a channel hold zeros.
 struct Chunk {
   float *step, *pulse, *b, *c;
   int64_t first, tokens;
@@ -68,23 +67,23 @@ struct Chunk {
       : step(memory),
         pulse(step + scan_chunk * scan_channels),
         b(pulse + scan_chunk * scan_channels),
-        c(b + scan_chunk * states) {}
+        c(b + scan_chunk * states) {
+    std::memset(step, 0, 2 * scan_chunk * scan_channels * sizeof(float));
+  }
 
   inline void read(const ScanInputs& in, const ChannelGroup& group, const ScanRates& rates, int64_t begin, int64_t end) {
     first = begin;
     tokens = end - begin;
     Floats largest = {};
-    for (int64_t v = 0; v < group.width; v += lanes) {
-      const int64_t count = group.count - v, channel = group.first + v;
-      const Floats bias = in.delta_bias ? load_some(in.delta_bias + channel, count) : Floats{};
-      for (int64_t t = 0; t < tokens; ++t) {
-        Floats x = load_some(in.delta.row(begin + t) + channel, count) + bias;
-        if (in.softplus) x = softplus(x);
-        x = with_plain_nan(x);
+    for (int64_t t = 0; t < tokens; ++t) {  // token by token: rows may lie a power of two apart, in few sets of a cache
+      const float *delta = in.delta.row(begin + t) + group.first, *u = in.u.row(begin + t) + group.first;
+      for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
+        Floats x = biased_delta(in, group, get, delta);
+        x = with_plain_nan(in.softplus ? softplus(x) : x);
         largest = larger(magnitude(x), largest);
-        store(step + t * scan_channels + v, x);
-        store(pulse + t * scan_channels + v, x * load_some(in.u.row(begin + t) + channel, count));
-      }
+        put(step + t * scan_channels, x);
+        put(pulse + t * scan_channels, x * get(u));
+      });
     }
     float most = 0.0f;
     for (int i = 0; i < lanes; ++i) most = std::max(most, largest[i]);

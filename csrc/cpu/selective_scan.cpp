@@ -102,20 +102,19 @@ inline void advance(const Chunk& chunk, int64_t states, int64_t n, int64_t chann
 // y before the skip and the gate to y.
 inline void write_outputs(const ScanInputs& in, const ChannelGroup& group, const Chunk& chunk, const float* y,
                           const ScanOutputs& out) {
-  for (int64_t v = 0; v < group.width; v += lanes) {
-    const int64_t count = group.count - v, channel = group.first + v;
-    const Floats skip = in.D ? load_some(in.D + channel, count) : Floats{};
-    for (int64_t t = 0; t < chunk.tokens; ++t) {
-      const int64_t token = chunk.first + t, at = token * in.channels + channel;
-      Floats x = load(y + t * scan_channels + v);
-      if (in.D) x = multiply_add(skip, load_some(in.u.row(token) + channel, count), x);
-      if (out.ungated) store_some(out.ungated + at, x, count);
+  const float* skip = in.D ? in.D + group.first : nullptr;
+  for (int64_t t = 0; t < chunk.tokens; ++t) {
+    const int64_t token = chunk.first + t, to = token * in.channels + group.first;
+    for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
+      Floats x = get(y + t * scan_channels);
+      if (skip) x = multiply_add(get(skip), get(in.u.row(token) + group.first), x);
+      if (out.ungated) put(out.ungated + to, x);
       if (in.z.data) {
-        const Floats z = load_some(in.z.row(token) + channel, count);
+        const Floats z = get(in.z.row(token) + group.first);
         x *= z * sigmoid(z);
       }
-      store_some(out.y + at, x, count);
-    }
+      put(out.y + to, x);
+    });
   }
 }
 

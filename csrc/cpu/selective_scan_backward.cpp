@@ -11,7 +11,7 @@ namespace {
 
 // Sums that tasks share, each in its own place, to be added in order.
 struct ScanPartials {
-  int64_t states;         // padded
+  int64_t states;      // padded
   Scratch tokens;      // (groups, tokens, 2, states): gradients of B and C from one group's channels
   Scratch parameters;  // (runs, groups, states + 2, scan_channels): gradients of the rates, D and delta_bias
 
@@ -183,16 +183,17 @@ UQ_INLINE void retreat(const Back& work, int64_t padded, int64_t n, int64_t chan
       rate[i][v] = load(rates + at);
     }
   }
-  for (int64_t t = work.chunk.tokens; t-- > 0;) {
-    const int64_t row = t * scan_channels + channel;
-    const float *step = work.chunk.step + row, *pulse = work.chunk.pulse + row, *grad = work.grad + row;
-    const float *b = work.chunk.b + t * padded + n, *c = work.chunk.c + t * padded + n;
-    const float *states = work.states + t * Back::cells, *decays = work.decays + t * Back::cells;
-    float* spread = work.spread + t * 2 * scan_states * lanes;
+  const int64_t last = work.chunk.tokens - 1, row = last * scan_channels + channel;
+  const float *step = work.chunk.step + row, *pulse = work.chunk.pulse + row, *grad = work.grad + row;
+  const float *b = work.chunk.b + last * padded + n, *c = work.chunk.c + last * padded + n;
+  const float *states = work.states + last * Back::cells, *decays = work.decays + last * Back::cells;
+  float *to_step = work.g_step + row, *to_pulse = work.g_pulse + row;
+  float* spread = work.spread + last * 2 * scan_states * lanes;
+  for (int64_t left = work.chunk.tokens; left > 0; --left) {
     Floats g_step[together], g_pulse[together];
     for (int v = 0; v < together; ++v) {
-      g_step[v] = load(work.g_step + row + v * lanes);
-      g_pulse[v] = load(work.g_pulse + row + v * lanes);
+      g_step[v] = load(to_step + v * lanes);
+      g_pulse[v] = load(to_pulse + v * lanes);
     }
     for (int i = 0; i < scan_states; ++i) {
       Floats g_b = load(spread + i * lanes), g_c = load(spread + (scan_states + i) * lanes);
@@ -212,9 +213,12 @@ UQ_INLINE void retreat(const Back& work, int64_t padded, int64_t n, int64_t chan
       store(spread + (scan_states + i) * lanes, g_c);
     }
     for (int v = 0; v < together; ++v) {
-      store(work.g_step + row + v * lanes, g_step[v]);
-      store(work.g_pulse + row + v * lanes, g_pulse[v]);
+      store(to_step + v * lanes, g_step[v]);
+      store(to_pulse + v * lanes, g_pulse[v]);
     }
+    step -= scan_channels, pulse -= scan_channels, grad -= scan_channels, b -= padded, c -= padded;
+    to_step -= scan_channels, to_pulse -= scan_channels, spread -= 2 * scan_states * lanes;
+    states -= Back::cells, decays -= Back::cells;
   }
   for (int i = 0; i < scan_states; ++i) {
     for (int v = 0; v < together; ++v) {
@@ -251,45 +255,38 @@ inline void write_sums(const Back& work, int64_t padded, int64_t n, float* token
 // The gradient of y before its gate to work.grad, that of z to its place.
 inline void read_gradients(const ScanInputs& in, const ScanResult& result, const ChannelGroup& group, const Back& work,
                            const ScanGradients& gradients) {
-  for (int64_t v = 0; v < group.width; v += lanes) {
-    const int64_t count = group.count - v, channel = group.first + v;
-    for (int64_t t = 0; t < work.chunk.tokens; ++t) {
-      const int64_t token = work.chunk.first + t, at = token * in.channels + channel;
-      Floats grad = load_some(result.grad.row(token) + channel, count);
+  for (int64_t t = 0; t < work.chunk.tokens; ++t) {
+    const int64_t token = work.chunk.first + t, at = token * in.channels + group.first;
+    for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
+      Floats grad = get(result.grad.row(token) + group.first);
       if (in.z.data) {
-        const Floats z = load_some(in.z.row(token) + channel, count), share = sigmoid(z);
-        const Floats y = load_some(result.ungated + at, count);
-        store_some(gradients.z + at, grad * y * share * multiply_add(z, 1.0f - share, broadcast(1.0f)), count);
+        const Floats z = get(in.z.row(token) + group.first), share = sigmoid(z);
+        const Floats slope = share * multiply_add(z, 1.0f - share, broadcast(1.0f));
+        put(gradients.z + at, grad * get(result.ungated + at) * slope);
         grad *= z * share;
       }
-      store(work.grad + t * scan_channels + v, grad);
-    }
+      put(work.grad + t * scan_channels, grad);
+    });
   }
 }
 
 // The gradients of u and delta; adds those of D and delta_bias to `sums` (2, scan_channels).
 inline void write_gradients(const ScanInputs& in, const ChannelGroup& group, const Back& work, float* sums,
                             const ScanGradients& gradients) {
-  for (int64_t v = 0; v < group.width; v += lanes) {
-    const int64_t count = group.count - v, channel = group.first + v;
-    const Floats skip = in.D ? load_some(in.D + channel, count) : Floats{};
-    const Floats bias = in.delta_bias ? load_some(in.delta_bias + channel, count) : Floats{};
-    Floats skip_sum = load(sums + v), bias_sum = load(sums + scan_channels + v);
-    for (int64_t t = 0; t < work.chunk.tokens; ++t) {
-      const int64_t token = work.chunk.first + t, row = t * scan_channels + v;
-      const Floats u = load_some(in.u.row(token) + channel, count), grad = load(work.grad + row);
-      const Floats g_pulse = load(work.g_pulse + row);
-      Floats g_u = g_pulse * load(work.chunk.step + row);
-      if (in.D) g_u = multiply_add(skip, grad, g_u);
-      Floats g_delta = multiply_add(g_pulse, u, load(work.g_step + row) * 0.693147181f);
-      if (in.softplus) g_delta *= sigmoid(load_some(in.delta.row(token) + channel, count) + bias);
-      skip_sum = multiply_add(grad, u, skip_sum);
-      bias_sum += g_delta;
-      store_some(gradients.u + token * in.channels + channel, g_u, count);
-      store_some(gradients.delta + token * in.channels + channel, g_delta, count);
-    }
-    store(sums + v, skip_sum);
-    store(sums + scan_channels + v, bias_sum);
+  const float* skip = in.D ? in.D + group.first : nullptr;
+  for (int64_t t = 0; t < work.chunk.tokens; ++t) {
+    const int64_t token = work.chunk.first + t, to = token * in.channels + group.first, at = t * scan_channels;
+    for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
+      const Floats u = get(in.u.row(token) + group.first), grad = get(work.grad + at), g_pulse = get(work.g_pulse + at);
+      Floats g_u = g_pulse * get(work.chunk.step + at);
+      if (skip) g_u = multiply_add(get(skip), grad, g_u);
+      Floats g_delta = multiply_add(g_pulse, u, get(work.g_step + at) * 0.693147181f);
+      if (in.softplus) g_delta *= sigmoid(biased_delta(in, group, get, in.delta.row(token) + group.first));
+      put(sums, multiply_add(grad, u, get(sums)));
+      put(sums + scan_channels, get(sums + scan_channels) + g_delta);
+      put(gradients.u + to, g_u);
+      put(gradients.delta + to, g_delta);
+    });
   }
 }
 
@@ -301,6 +298,8 @@ inline void scan_back(const ScanInputs& in, const ScanRates& rates, const ScanRe
   const ChannelGroup group(in, g);
   const int64_t padded = rates.states, size = in.channels * in.states;
   Back work(scratch, padded);
+  std::memset(work.grad, 0, Back::rows * sizeof(float));
+  std::memset(work.h, 0, padded * scan_channels * sizeof(float));
   std::memset(parameters, 0, (padded + 2) * scan_channels * sizeof(float));
   for (int64_t s = run.begin; s < run.end; ++s) {
     const int64_t begin = in.offsets[s], end = in.offsets[s + 1];

@@ -47,4 +47,5 @@ PYBIND11_MODULE(_native, m) {
   bind_norms(m);
   bind_rope(m);
   bind_swiglu(m);
+  bind_selective_scan(m);
 }

@@ -15,5 +15,6 @@ void bind_ssd_scan(pybind11::module_& m);
 void bind_norms(pybind11::module_& m);
 void bind_rope(pybind11::module_& m);
 void bind_swiglu(pybind11::module_& m);
+void bind_selective_scan(pybind11::module_& m);
 
 }  // namespace uqabench

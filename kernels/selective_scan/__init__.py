@@ -7,11 +7,20 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_offsets, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["selective_scan"]
 
-_BACKENDS = Operator("selective_scan", backends={"reference": reference.selective_scan, "eager": eager.selective_scan})
+_BACKENDS = Operator(
+    "selective_scan",
+    backends={
+        "reference": reference.selective_scan,
+        "eager": eager.selective_scan,
+        "native": native.selective_scan,
+    },
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
+)
 
 
 def selective_scan(

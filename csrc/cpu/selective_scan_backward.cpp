@@ -1,0 +1,336 @@
+#ifndef UQ_ISA  // the driver; the kernels below are compiled once for each instruction set
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "cpu/parallel.h"
+#include "cpu/selective_scan.h"
+
+namespace uqabench {
+namespace {
+
+// Sums that tasks share, each in its own place, to be added in order.
+struct ScanPartials {
+  int64_t states;      // padded
+  Scratch tokens;      // (groups, tokens, 2, states): gradients of B and C from one group's channels
+  Scratch parameters;  // (runs, groups, states + 2, scan_channels): gradients of the rates, D and delta_bias
+
+  ScanPartials(const ScanInputs& in, int64_t padded, int64_t runs)
+      : states(padded),
+        tokens(channel_groups(in) * in.tokens * 2 * padded),
+        parameters(runs * channel_groups(in) * (padded + 2) * scan_channels) {}
+};
+
+}  // namespace
+}  // namespace uqabench
+
+#define UQ_SOURCE "cpu/selective_scan_backward.cpp"
+#include "cpu/foreach_isa.h"
+
+namespace uqabench {
+namespace {
+
+// Gradients of B and C: what the groups give, added in the groups' order.
+void add_groups(const ScanInputs& in, const ScanPartials& partials, const ScanGradients& gradients) {
+  constexpr int64_t tokens = 64;
+  const int64_t states = partials.states, groups = channel_groups(in);
+  parallel_for((in.tokens + tokens - 1) / tokens, in.threads, 0, [&](int64_t i, float*) {
+    const int64_t begin = i * tokens, end = std::min(in.tokens, begin + tokens);
+    for (int64_t t = begin; t < end; ++t) {
+      float* to[] = {gradients.B + t * in.states, gradients.C + t * in.states};
+      for (int64_t g = 0; g < groups; ++g) {
+        for (int j = 0; j < 2; ++j) {
+          const float* from = partials.tokens.get() + ((g * in.tokens + t) * 2 + j) * states;
+          for (int64_t n = 0; n < in.states; ++n) to[j][n] = g == 0 ? from[n] : to[j][n] + from[n];
+        }
+      }
+    }
+  });
+}
+
+// Gradients of A, D and delta_bias: what the runs of sequences give, added in their order.
+void add_runs(const ScanInputs& in, const ScanPartials& partials, int64_t runs, const ScanGradients& gradients) {
+  const int64_t groups = channel_groups(in), size = (partials.states + 2) * scan_channels;
+  parallel_for(groups, in.threads, size, [&](int64_t g, float* sums) {
+    std::memset(sums, 0, size * sizeof(float));
+    for (int64_t run = 0; run < runs; ++run) {
+      const float* from = partials.parameters.get() + (run * groups + g) * size;
+      for (int64_t i = 0; i < size; ++i) sums[i] += from[i];
+    }
+    const int64_t first = g * scan_channels, count = std::min(scan_channels, in.channels - first);
+    for (int64_t i = 0; i < count; ++i) {
+      float* to = gradients.A + (first + i) * in.states;
+      for (int64_t n = 0; n < in.states; ++n) to[n] = sums[n * scan_channels + i];
+    }
+    const float* rest = sums + partials.states * scan_channels;
+    if (gradients.D) std::copy(rest, rest + count, gradients.D + first);
+    if (gradients.delta_bias) std::copy(rest + scan_channels, rest + scan_channels + count, gradients.delta_bias + first);
+  });
+}
+
+}  // namespace
+
+void selective_scan_backward(const ScanInputs& in, const ScanResult& result, const ScanGradients& gradients) {
+  static constexpr decltype(&baseline::scan_back) kernels[] = UQ_TABLE(scan_back);
+  static constexpr decltype(&baseline::scan_back_scratch) scratch_sizes[] = UQ_TABLE(scan_back_scratch);
+  const int isa = static_cast<int>(current_isa());
+  const ScanRates rates(in);
+  const std::vector<SequenceRun> runs = sequence_runs(in);
+  const int64_t groups = channel_groups(in), count = static_cast<int64_t>(runs.size());
+  const ScanPartials partials(in, rates.states, count);
+  parallel_for(count * groups, in.threads, scratch_sizes[isa](rates), [&](int64_t i, float* scratch) {
+    float* parameters = partials.parameters.get() + i * (rates.states + 2) * scan_channels;
+    float* tokens = partials.tokens.get() + i % groups * in.tokens * 2 * rates.states;
+    kernels[isa](in, rates, result, runs[i / groups], i % groups, tokens, parameters, gradients, scratch);
+  });
+  add_groups(in, partials, gradients);
+  add_runs(in, partials, count, gradients);
+}
+
+}  // namespace uqabench
+#else
+
+// clang-format off: in this order
+#include "cpu/simd.h"
+#include "cpu/functions.h"
+#include "cpu/scan_chunk.h"
+// clang-format on
+
+namespace uqabench::UQ_ISA {
+namespace {
+
+// Lanes of two vectors of which each holds `lanes` / (2 Width) sums still spread over 2 Width lanes: over Width lanes
+// now, a's and b's by turns.
+template <int Width, int... I>
+UQ_INLINE Floats fold(Floats a, Floats b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / Width % 2 * lanes + I / (2 * Width) * 2 * Width + I % Width)...) +
+         __builtin_shufflevector(a, b, (I / Width % 2 * lanes + I / (2 * Width) * 2 * Width + I % Width + Width)...);
+}
+
+// x[0] = the sums of the lanes of x[0], x[1], ...
+template <int Width = lanes / 2>
+UQ_INLINE void sum_each(Floats (&x)[lanes]) {
+  for (int i = 0; i < Width; ++i) x[i] = fold<Width>(x[i], x[i + Width], std::make_integer_sequence<int, lanes>());
+  if constexpr (Width > 1) sum_each<Width / 2>(x);
+}
+
+// What a task keeps of a chunk, all in its scratch memory. Rows of scan_channels floats, one a token, except where said.
+struct Back {
+  Chunk chunk;
+  float *grad;              // gradient of y before its gate
+  float *g_step, *g_pulse;  // g_step: by way of the decays, over ln 2
+  float *h, *g_h;           // (padded states, scan_channels): the state at the chunk's start; gradient of that at its end
+  float *states, *decays;   // of scan_states states and `abreast` channels at each token; states[0] before the first
+  float *spread;            // (scan_chunk, 2, scan_states, lanes) gradients of b and c, to be added over the lanes
+
+  static constexpr int64_t rows = scan_chunk * scan_channels;
+  static constexpr int64_t cells = scan_states * abreast;
+
+  static int64_t scratch(int64_t states) {
+    return Chunk::scratch(states) + 3 * rows + 2 * states * scan_channels + (2 * scan_chunk + 1) * cells +
+           scan_chunk * 2 * scan_states * lanes;
+  }
+
+  Back(float* memory, int64_t states_padded)
+      : chunk(memory, states_padded),
+        grad(memory + Chunk::scratch(states_padded)),
+        g_step(grad + rows),
+        g_pulse(g_step + rows),
+        h(g_pulse + rows),
+        g_h(h + states_padded * scan_channels),
+        states(g_h + states_padded * scan_channels),
+        decays(states + (scan_chunk + 1) * cells),
+        spread(decays + scan_chunk * cells) {}
+};
+
+// The states [n, n + scan_states) of `abreast` channels through the chunk again, to work.states and work.decays.
+template <bool is_bounded>
+UQ_INLINE void recompute(const Back& work, int64_t padded, int64_t n, int64_t channel, const float* rates) {
+  Floats state[scan_states][together], rate[scan_states][together];
+  const float *step = work.chunk.step + channel, *pulse = work.chunk.pulse + channel, *b = work.chunk.b + n;
+  float *states = work.states, *decays = work.decays;
+  for (int i = 0; i < scan_states; ++i) {
+    for (int v = 0; v < together; ++v) {
+      const int64_t at = (n + i) * scan_channels + channel + v * lanes;
+      state[i][v] = load(work.h + at);
+      rate[i][v] = load(rates + at);
+      store(states + i * abreast + v * lanes, state[i][v]);
+    }
+  }
+  for (int64_t left = work.chunk.tokens; left > 0; --left) {
+    states += Back::cells;
+    for (int i = 0; i < scan_states; ++i) {
+      for (int v = 0; v < together; ++v) {
+        const Floats decay = power_of_two<is_bounded>(load(step + v * lanes) * rate[i][v]);
+        state[i][v] = multiply_add(broadcast(b[i]), load(pulse + v * lanes), decay * state[i][v]);
+        store(decays + i * abreast + v * lanes, decay);
+        store(states + i * abreast + v * lanes, state[i][v]);
+      }
+    }
+    step += scan_channels, pulse += scan_channels, b += padded, decays += Back::cells;
+  }
+}
+
+// Back through the chunk: adds to g_step, g_pulse, spread and `g_rates` (padded states, scan_channels), moves g_h.
+UQ_INLINE void retreat(const Back& work, int64_t padded, int64_t n, int64_t channel, const float* rates,
+                       float* g_rates) {
+  Floats g_state[scan_states][together], g_rate[scan_states][together], rate[scan_states][together];
+  for (int i = 0; i < scan_states; ++i) {
+    for (int v = 0; v < together; ++v) {
+      const int64_t at = (n + i) * scan_channels + channel + v * lanes;
+      g_state[i][v] = load(work.g_h + at);
+      g_rate[i][v] = load(g_rates + at);
+      rate[i][v] = load(rates + at);
+    }
+  }
+  const int64_t last = work.chunk.tokens - 1, row = last * scan_channels + channel;
+  const float *step = work.chunk.step + row, *pulse = work.chunk.pulse + row, *grad = work.grad + row;
+  const float *b = work.chunk.b + last * padded + n, *c = work.chunk.c + last * padded + n;
+  const float *states = work.states + last * Back::cells, *decays = work.decays + last * Back::cells;
+  float *to_step = work.g_step + row, *to_pulse = work.g_pulse + row;
+  float* spread = work.spread + last * 2 * scan_states * lanes;
+  for (int64_t left = work.chunk.tokens; left > 0; --left) {
+    Floats g_step[together], g_pulse[together];
+    for (int v = 0; v < together; ++v) {
+      g_step[v] = load(to_step + v * lanes);
+      g_pulse[v] = load(to_pulse + v * lanes);
+    }
+    for (int i = 0; i < scan_states; ++i) {
+      Floats g_b = load(spread + i * lanes), g_c = load(spread + (scan_states + i) * lanes);
+      for (int v = 0; v < together; ++v) {
+        const int64_t at = i * abreast + v * lanes;
+        Floats& g = g_state[i][v];
+        g = multiply_add(broadcast(c[i]), load(grad + v * lanes), g);
+        g_c = multiply_add(load(states + Back::cells + at), load(grad + v * lanes), g_c);
+        g_b = multiply_add(load(pulse + v * lanes), g, g_b);
+        g_pulse[v] = multiply_add(broadcast(b[i]), g, g_pulse[v]);
+        g *= load(decays + at);  // now the gradient of the state before this token
+        const Floats g_exponent = g * load(states + at);
+        g_rate[i][v] = multiply_add(load(step + v * lanes), g_exponent, g_rate[i][v]);
+        g_step[v] = multiply_add(rate[i][v], g_exponent, g_step[v]);
+      }
+      store(spread + i * lanes, g_b);
+      store(spread + (scan_states + i) * lanes, g_c);
+    }
+    for (int v = 0; v < together; ++v) {
+      store(to_step + v * lanes, g_step[v]);
+      store(to_pulse + v * lanes, g_pulse[v]);
+    }
+    step -= scan_channels, pulse -= scan_channels, grad -= scan_channels, b -= padded, c -= padded;
+    to_step -= scan_channels, to_pulse -= scan_channels, spread -= 2 * scan_states * lanes;
+    states -= Back::cells, decays -= Back::cells;
+  }
+  for (int i = 0; i < scan_states; ++i) {
+    for (int v = 0; v < together; ++v) {
+      const int64_t at = (n + i) * scan_channels + channel + v * lanes;
+      store(work.g_h + at, g_state[i][v]);
+      store(g_rates + at, g_rate[i][v]);
+    }
+  }
+}
+
+template <bool is_bounded>
+inline void differentiate(const Back& work, int64_t padded, int64_t n, int64_t channel, const float* rates,
+                          float* g_rates) {
+  recompute<is_bounded>(work, padded, n, channel, rates);
+  retreat(work, padded, n, channel, rates, g_rates);
+}
+
+// Adds work.spread over its lanes, to `tokens` (tokens of the chunk, 2, padded states).
+inline void write_sums(const Back& work, int64_t padded, int64_t n, float* tokens) {
+  constexpr int64_t vectors = scan_chunk * 2 * scan_states;
+  static_assert(vectors % lanes == 0);
+  float sums[vectors];
+  for (int64_t i = 0; i < work.chunk.tokens * 2 * scan_states; i += lanes) {
+    Floats x[lanes];
+    for (int j = 0; j < lanes; ++j) x[j] = load(work.spread + (i + j) * lanes);
+    sum_each(x);
+    store(sums + i, x[0]);
+  }
+  for (int64_t i = 0; i < work.chunk.tokens * 2; ++i) {
+    for (int j = 0; j < scan_states; ++j) tokens[i * padded + n + j] = sums[i * scan_states + j];
+  }
+}
+
+// The gradient of y before its gate to work.grad, that of z to its place.
+inline void read_gradients(const ScanInputs& in, const ScanResult& result, const ChannelGroup& group, const Back& work,
+                           const ScanGradients& gradients) {
+  for (int64_t t = 0; t < work.chunk.tokens; ++t) {
+    const int64_t token = work.chunk.first + t, at = token * in.channels + group.first;
+    for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
+      Floats grad = get(result.grad.row(token) + group.first);
+      if (in.z.data) {
+        const Floats z = get(in.z.row(token) + group.first), share = sigmoid(z);
+        const Floats slope = share * multiply_add(z, 1.0f - share, broadcast(1.0f));
+        put(gradients.z + at, grad * get(result.ungated + at) * slope);
+        grad *= z * share;
+      }
+      put(work.grad + t * scan_channels, grad);
+    });
+  }
+}
+
+// The gradients of u and delta; adds those of D and delta_bias to `sums` (2, scan_channels).
+inline void write_gradients(const ScanInputs& in, const ChannelGroup& group, const Back& work, float* sums,
+                            const ScanGradients& gradients) {
+  const float* skip = in.D ? in.D + group.first : nullptr;
+  for (int64_t t = 0; t < work.chunk.tokens; ++t) {
+    const int64_t token = work.chunk.first + t, to = token * in.channels + group.first, at = t * scan_channels;
+    for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
+      const Floats u = get(in.u.row(token) + group.first), grad = get(work.grad + at), g_pulse = get(work.g_pulse + at);
+      Floats g_u = g_pulse * get(work.chunk.step + at);
+      if (skip) g_u = multiply_add(get(skip), grad, g_u);
+      Floats g_delta = multiply_add(g_pulse, u, get(work.g_step + at) * 0.693147181f);
+      if (in.softplus) g_delta *= sigmoid(biased_delta(in, group, get, in.delta.row(token) + group.first));
+      put(sums, multiply_add(grad, u, get(sums)));
+      put(sums + scan_channels, get(sums + scan_channels) + g_delta);
+      put(gradients.u + to, g_u);
+      put(gradients.delta + to, g_delta);
+    });
+  }
+}
+
+inline int64_t scan_back_scratch(const ScanRates& rates) { return Back::scratch(rates.states); }
+
+// `tokens` (in.tokens, 2, padded states) and `parameters` (padded states + 2, scan_channels) receive the task's sums.
+inline void scan_back(const ScanInputs& in, const ScanRates& rates, const ScanResult& result, const SequenceRun& run,
+                      int64_t g, float* tokens, float* parameters, const ScanGradients& gradients, float* scratch) {
+  const ChannelGroup group(in, g);
+  const int64_t padded = rates.states, size = in.channels * in.states;
+  Back work(scratch, padded);
+  std::memset(work.grad, 0, Back::rows * sizeof(float));
+  std::memset(work.h, 0, padded * scan_channels * sizeof(float));
+  std::memset(parameters, 0, (padded + 2) * scan_channels * sizeof(float));
+  for (int64_t s = run.begin; s < run.end; ++s) {
+    const int64_t begin = in.offsets[s], end = in.offsets[s + 1];
+    read_state(result.grad_state ? result.grad_state + s * size : nullptr, in.states, group, padded, work.g_h);
+    const int64_t chunks = (end - begin + scan_chunk - 1) / scan_chunk;
+    for (int64_t t = begin + (chunks - 1) * scan_chunk; t >= begin; t -= scan_chunk) {
+      if (t > begin) {
+        const float* from = result.kept + kept_place(begin, t) * size + group.first;
+        for (int64_t n = 0; n < in.states; ++n) {
+          std::memcpy(work.h + n * scan_channels, from + n * in.channels, group.count * sizeof(float));
+        }
+      } else {
+        read_state(in.initial_state ? in.initial_state + s * size : nullptr, in.states, group, padded, work.h);
+      }
+      work.chunk.read(in, group, rates, t, std::min(end, t + scan_chunk));
+      read_gradients(in, result, group, work, gradients);
+      std::memset(work.g_step, 0, 2 * Back::rows * sizeof(float));
+      for (int64_t n = 0; n < padded; n += scan_states) {
+        std::memset(work.spread, 0, work.chunk.tokens * 2 * scan_states * lanes * sizeof(float));
+        for (int64_t channel = 0; channel < group.width; channel += abreast) {
+          (work.chunk.is_bounded ? differentiate<true> : differentiate<false>)(work, padded, n, channel,
+                                                                               rates.group(g), parameters);
+        }
+        write_sums(work, padded, n, tokens + t * 2 * padded);
+      }
+      write_gradients(in, group, work, parameters + padded * scan_channels, gradients);
+    }
+    if (gradients.initial_state) write_state(work.g_h, in.states, group, gradients.initial_state + s * size);
+  }
+}
+
+}  // namespace
+}  // namespace uqabench::UQ_ISA
+#endif

@@ -1,0 +1,157 @@
+"""The selective scan by the C++ kernels (csrc/cpu/selective_scan.cpp): fp32 on CPU, forward and backward.
+
+Lanes are channels, so every product is of whole vectors; the forward pass keeps the state once in 32 tokens, and the
+backward pass computes those between again, a chunk at a time, in the nearest caches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..native import call
+
+_CHUNK = 32  # scan_chunk of csrc/cpu/selective_scan.h
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    offsets: Tensor,
+    *,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    return_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    y, state, _, _ = _forward(*tensors, offsets, delta_softplus, return_state, keep)
+    return (y, state) if return_state else y
+
+
+@torch.library.custom_op("uqabench::selective_scan", mutates_args=())
+def _forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    offsets: Tensor,
+    delta_softplus: bool,
+    return_state: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, the state if asked for, and what backward needs if `keep`: states once in _CHUNK tokens, y before its gate.
+
+    What is not needed has no elements. Arguments are checked by the caller.
+    """
+    y, state, kept, ungated = outputs = _outputs(u, A, z, offsets, return_state, keep)
+    call(
+        "selective_scan_forward",
+        y,
+        state if return_state else None,
+        kept if keep else None,
+        ungated if keep and z is not None else None,
+        *_contiguous_state(u, delta, A, B, C, D, z, delta_bias, initial_state),
+        offsets,
+        softplus=delta_softplus,
+    )
+    return outputs
+
+
+def _contiguous_state(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    *others, state = tensors
+    return *others, None if state is None else state.contiguous()
+
+
+def _outputs(
+    u: Tensor, A: Tensor, z: Tensor | None, offsets: Tensor, return_state: bool, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tokens, channels = u.shape
+    states = A.shape[1]
+    return (
+        u.new_empty(tokens, channels),
+        u.new_empty(offsets.shape[0] - 1 if return_state else 0, channels, states),
+        u.new_empty(tokens // _CHUNK if keep else 0, states, channels),
+        u.new_empty(tokens if keep and z is not None else 0, channels),
+    )
+
+
+@_forward.register_fake
+def _(u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, delta_softplus, return_state, keep):
+    return _outputs(u, A, z, offsets, return_state, keep)
+
+
+@torch.library.custom_op("uqabench::selective_scan_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    grad_state: Tensor | None,
+    kept: Tensor,
+    ungated: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    offsets: Tensor,
+    delta_softplus: bool,
+) -> list[Tensor]:
+    """Gradients of the differentiable inputs that there are, in their order."""
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    gradients = _gradients(*tensors)
+    call(
+        "selective_scan_backward",
+        *gradients,
+        grad,
+        grad_state,
+        kept,
+        None if z is None else ungated,
+        *_contiguous_state(*tensors),
+        offsets,
+        softplus=delta_softplus,
+    )
+    return [g for g in gradients if g is not None]
+
+
+def _gradients(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
+
+
+@_backward.register_fake
+def _(grad, grad_state, kept, ungated, u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, delta_softplus):
+    return [g for g in _gradients(u, delta, A, B, C, D, z, delta_bias, initial_state) if g is not None]
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, ctx.delta_softplus, ctx.return_state, keep = inputs
+    _, _, kept, ungated = output
+    ctx.save_for_backward(kept, ungated, *tensors)
+
+
+def _differentiate(ctx, grad, grad_state, *_):
+    kept, ungated, *tensors = ctx.saved_tensors
+    grad_state = grad_state.contiguous() if ctx.return_state else None
+    gradients = iter(
+        torch.ops.uqabench.selective_scan_backward(
+            grad.contiguous(), grad_state, kept, ungated, *tensors, ctx.delta_softplus
+        )
+    )
+    differentiable = tensors[:-1]  # but the offsets
+    return *(None if x is None else next(gradients) for x in differentiable), None, None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

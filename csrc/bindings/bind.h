@@ -5,6 +5,7 @@
 
 namespace uqabench {
 
+void bind_adamw(pybind11::module_& m);
 void bind_causal_attention(pybind11::module_& m);
 void bind_hstu_attention(pybind11::module_& m);
 void bind_linear_rank(pybind11::module_& m);

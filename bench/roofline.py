@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bench.machine import Machine, measure_machine
-from bench.rows import LEFT_OUT, ROWS, Measure
+from bench.rows import ROWS, Measure
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
 
@@ -212,8 +212,6 @@ def chosen_rows(text: str) -> list[str]:
     """The rows named in `text`; InputError with one sentence for a name that has no row."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name in LEFT_OUT:
-            raise InputError(f"The row '{name}' cannot be measured: {LEFT_OUT[name]} (there are {', '.join(ROWS)}).")
         if name not in ROWS:
             raise InputError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
     if not names:
@@ -252,9 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UQABenchError as error:
         print(error, file=sys.stderr)
         return 2
-    if len(names) == len(ROWS):
-        for name, reason in LEFT_OUT.items():
-            print(f"\n{name} is left out: {reason}.")
     print(f"\nwritten to {options.json}")
     return 0
 

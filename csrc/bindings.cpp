@@ -37,6 +37,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() = "Native CPU kernels of uqabench.";
   m.attr("has_cuda") = false;
   bind_instruction_sets(m);
+  bind_adamw(m);
   bind_causal_attention(m);
   bind_gru(m);
   bind_causal_conv1d(m);

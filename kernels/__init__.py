@@ -16,6 +16,7 @@ if __name__ != "uqabench.kernels":
     # one run of eight), so that name stands for the one copy.
     sys.modules[__name__] = importlib.import_module("uqabench.kernels")
 else:
+    from .adamw import AdamW, flush_sparse_adamw_, sparse_adamw_
     from .backend import use_backend
     from .causal_attention import causal_attention
     from .causal_conv1d import causal_conv1d
@@ -32,9 +33,11 @@ else:
     from .transformer_block import rms_norm, rope, swiglu
 
 __all__ = [
+    "AdamW",
     "causal_attention",
     "causal_conv1d",
     "embedding_bag_mean",
+    "flush_sparse_adamw_",
     "gru",
     "hstu_attention",
     "info_nce",
@@ -45,6 +48,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "selective_scan",
+    "sparse_adamw_",
     "ssd_scan",
     "swiglu",
     "use_backend",

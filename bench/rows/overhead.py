@@ -32,6 +32,7 @@ def _operators() -> dict[str, Callable[[], object]]:
     q, head, scalar = row.unsqueeze(1), row.view(1, 1, 8), random(1, seed=4)
     offsets, first = torch.tensor([0, 1]), torch.zeros(1, dtype=torch.int64)
     square, recurrent = random(8, 8, seed=5), random(24, 8, seed=6)
+    state = (torch.zeros(8, 8), torch.zeros(8, 8), first.repeat(8), torch.zeros(8, dtype=torch.float64))
     k = kernels
     return {
         "causal_attention": lambda: k.causal_attention(q, q, q, offsets),
@@ -47,6 +48,7 @@ def _operators() -> dict[str, Callable[[], object]]:
         "rms_norm": lambda: k.rms_norm(row, vector),
         "rope": lambda: k.rope(q, q, offsets),
         "selective_scan": lambda: k.selective_scan(row, row, -square.abs(), row, row, None, None, None, offsets),
+        "sparse_adamw_": lambda: k.sparse_adamw_(square.clone(), *state, first, row, step=1, lr=1e-3),
         "ssd_scan": lambda: k.ssd_scan(head, scalar.view(1, 1), -scalar.abs(), head, head, None, None, None, offsets),
         "swiglu": lambda: k.swiglu(row, other),
     }

@@ -11,7 +11,7 @@ import torch
 
 from bench import roofline
 from bench.machine import Machine, measure_machine
-from bench.rows import LEFT_OUT, ROWS, Floor, Measure
+from bench.rows import ROWS, Floor, Measure
 from bench.rows.row import peak_extra_bytes
 
 pytest.importorskip("transformers")  # the Mamba rows' baselines are its blocks
@@ -35,9 +35,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], l
     return json.loads(out.read_text()), [path.name for path in out.parent.iterdir()]
 
 
-def test_every_name_has_a_row_or_a_reason():
-    assert set(ROWS) | set(LEFT_OUT) == set(NAMES)
-    assert not set(ROWS) & set(LEFT_OUT)
+def test_every_name_has_a_row():
+    assert set(ROWS) == set(NAMES)
 
 
 def test_envelope(written: tuple[dict[str, Any], list[str]]):
@@ -61,7 +60,7 @@ def test_figures_follow_from_one_another(written: tuple[dict[str, Any], list[str
         assert row["extra_bytes"] is None or (asked and row["extra_bytes"] >= 0)
 
 
-@pytest.mark.parametrize("rows", ["hstu,gru5rec", ",", *LEFT_OUT])
+@pytest.mark.parametrize("rows", ["hstu,gru5rec", ","])
 def test_rows_that_do_not_exist_are_told_in_one_sentence(rows: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert roofline.main(["--json", str(tmp_path / "x.json"), "--rows", rows]) == 2
     captured = capsys.readouterr()

@@ -140,16 +140,16 @@ def _layer_norm(x: _Random, lengths: tuple[int, ...]) -> Case:
 
 
 def _linear_cross_entropy(x: _Random, lengths: tuple[int, ...]) -> Case:
-    target = x.integers(0, 501, sum(lengths))
+    target = x.integers(0, 1501, sum(lengths))
     target[::5] = -100
-    arrays = {"hidden": x.normal(sum(lengths), 19), "weight": x.normal(501, 19)}
+    arrays = {"hidden": x.normal(sum(lengths), 19), "weight": x.normal(1501, 19)}
     return Case(kernels.linear_cross_entropy, arrays, ("scalar",), None, {"target": target})
 
 
 def _linear_rank(x: _Random, lengths: tuple[int, ...]) -> Case:
     """Small integers: every backend's sums are exact, and many items tie."""
-    arrays = {"hidden": x.normal(sum(lengths), 7).round(), "weight": x.normal(501, 7).round()}
-    return Case(kernels.linear_rank, arrays, ("rows",), None, {"target": x.integers(0, 501, sum(lengths))})
+    arrays = {"hidden": x.normal(sum(lengths), 7).round(), "weight": x.normal(1501, 7).round()}
+    return Case(kernels.linear_rank, arrays, ("rows",), None, {"target": x.integers(0, 1501, sum(lengths))})
 
 
 def _norm_gate(x: _Random, lengths: tuple[int, ...]) -> Case:

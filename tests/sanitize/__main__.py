@@ -49,7 +49,7 @@ def build(compiler: str, name: str) -> Path:
     """The folder with the module and the interpreter built with sanitizer `name`."""
     folder = BUILD / name
     options = {
-        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_BUILD_TYPE": "RelWithDebInfo",  # keeps the symbols
         "CMAKE_CXX_COMPILER": compiler,
         "UQABENCH_SANITIZE": SANITIZERS[name],
         "Python_EXECUTABLE": sys.executable,

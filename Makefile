@@ -1,5 +1,5 @@
-# `make demo` runs the whole benchmark, `make test` all tests, `make bench` times the operators and encoders. Each sets
-# up .venv itself.
+# `make demo` runs the whole benchmark, `make test` all tests, `make bench` times the operators and encoders,
+# `make sanitize` watches the native kernels with clang's sanitizers. Each sets up .venv itself.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-full bench lint clean
+.PHONY: demo test test-full bench sanitize lint clean
 
 demo: $(STAMP)
 	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
@@ -25,6 +25,11 @@ test-full: $(STAMP) $(VENV)/.dev
 bench: $(STAMP) $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-min-rounds=3 --benchmark-columns=min,median,iqr,rounds
 	$(BIN)/python -m bench.roofline --json $(ROOFLINE) $(ROOFLINE_ARGS)
+
+# Needs clang++ (or another that CLANG names) and its OpenMP; says so where they are missing.
+sanitize: $(STAMP) $(VENV)/.dev
+	$(BIN)/pip install -q --disable-pip-version-check cmake pybind11
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.sanitize
 
 lint: $(STAMP) $(VENV)/.dev
 	$(BIN)/ruff check .

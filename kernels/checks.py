@@ -118,7 +118,7 @@ def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
     if integer and not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}.")
     check_finite(value, name)
-    if value <= 0:
+    if not torch.compiler.is_compiling() and value <= 0:
         raise ValueError(f"{name} must be above 0, not {value}.")
 
 
@@ -126,5 +126,5 @@ def check_finite(value: Any, name: str) -> None:
     """`value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
-    if not math.isfinite(value):
+    if not torch.compiler.is_compiling() and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, not {value}.")

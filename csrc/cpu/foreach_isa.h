@@ -8,23 +8,34 @@
 #ifdef UQ_X86_DISPATCH
 #include <immintrin.h>
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prefer-vector-width=512")
+// Between these two, functions are compiled for the instruction sets named; in clang's case lambdas and templates too,
+// which take the attribute where they are written, not where they are instantiated.
+#define UQ_PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define UQ_BEGIN_TARGET(sets) UQ_PRAGMA(clang attribute push(__attribute__((target(sets))), apply_to = function))
+#define UQ_END_TARGET UQ_PRAGMA(clang attribute pop)
+#define UQ_FULL_WIDTH ""
+#else
+#define UQ_BEGIN_TARGET(sets) UQ_PRAGMA(GCC push_options) UQ_PRAGMA(GCC target(sets))
+#define UQ_END_TARGET UQ_PRAGMA(GCC pop_options)
+#define UQ_FULL_WIDTH ",prefer-vector-width=512"
+#endif
+
+UQ_BEGIN_TARGET("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma" UQ_FULL_WIDTH)
 #define UQ_ISA avx512
 #define UQ_LANES 16
 #include UQ_SOURCE
 #undef UQ_ISA
 #undef UQ_LANES
-#pragma GCC pop_options
+UQ_END_TARGET
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+UQ_BEGIN_TARGET("avx2,fma")
 #define UQ_ISA avx2
 #define UQ_LANES 8
 #include UQ_SOURCE
 #undef UQ_ISA
 #undef UQ_LANES
-#pragma GCC pop_options
+UQ_END_TARGET
 #endif
 
 #define UQ_ISA baseline

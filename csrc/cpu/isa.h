@@ -1,7 +1,7 @@
 // Run-time choice of the instruction set. Every kernel is compiled once for each (foreach_isa.h).
 #pragma once
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__)  // clang too
 #define UQ_X86_DISPATCH 1
 #endif
 

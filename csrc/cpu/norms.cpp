@@ -21,7 +21,8 @@ void norm_forward(const Norm& norm, const NormResult& result) {
   if (!norm.factor.data) full.factor = {ones.data(), 0};
   if (!norm.bias) full.bias = zeros.data();
   const RowTasks tasks(norm.rows, norm.width);
-  parallel_for(tasks.count(), tasks.threads(norm.threads), 0, [&](int64_t i, float*) { kernel(full, result, tasks[i]); });
+  parallel_for(tasks.count(), tasks.threads(norm.threads), 0,
+               [&](int64_t i, float*) { kernel(full, result, tasks[i]); });
 }
 
 void norm_backward(const NormBackward& norm, const NormGradients& gradients) {

@@ -50,15 +50,16 @@ void bind_forward(py::module_& m) {
         norm_forward(norm, result);
       },
       py::arg("y").noconvert(), py::arg("sum").noconvert(), py::arg("statistics").noconvert(), py::arg("x").noconvert(),
-      py::arg("residual").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("gate").noconvert(), py::arg("eps"), py::arg("threads"));
+      py::arg("residual").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
+      py::arg("gate").noconvert(), py::arg("eps"), py::arg("threads"));
 }
 
 void bind_backward(py::module_& m) {
   m.def(
       "norm_backward",
       [](FloatArray dx, OptionalFloats dgate, OptionalFloats dweight, OptionalFloats dbias, const FloatArray& grad,
-         const OptionalFloats& grad_sum, const FloatArray& x, const FloatArray& statistics, const OptionalFloats& weight,
-         const OptionalFloats& gate, int threads) {
+         const OptionalFloats& grad_sum, const FloatArray& x, const FloatArray& statistics,
+         const OptionalFloats& weight, const OptionalFloats& gate, int threads) {
         require(x.ndim() == 2, "x must have two dimensions.");
         const Dims shape{x.shape(0), x.shape(1)};
         require(!dgate || gate, "dgate needs a gate.");
@@ -83,7 +84,8 @@ void bind_backward(py::module_& m) {
       },
       py::arg("dx").noconvert(), py::arg("dgate").noconvert(), py::arg("dweight").noconvert(),
       py::arg("dbias").noconvert(), py::arg("grad").noconvert(), py::arg("grad_sum").noconvert(),
-      py::arg("x").noconvert(), py::arg("statistics").noconvert(), py::arg("weight").noconvert(), py::arg("gate").noconvert(), py::arg("threads"));
+      py::arg("x").noconvert(), py::arg("statistics").noconvert(), py::arg("weight").noconvert(),
+      py::arg("gate").noconvert(), py::arg("threads"));
 }
 
 }  // namespace

@@ -15,19 +15,22 @@ void norm_forward(const Norm& norm, const NormResult& result) {
   static constexpr decltype(&baseline::forward) kernels[] = UQ_TABLE(forward);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   // What is absent stands as a row in the nearest cache: one kernel serves all.
-  const std::vector<float> ones(norm.factor.data ? 0 : norm.width, 1.0f), zeros(norm.bias ? 0 : norm.width, 0.0f);
+  const std::vector<float> ones(norm.factor.data ? 0 : norm.width, 1.0f);
+  const std::vector<float> zeros(norm.bias ? 0 : norm.width, 0.0f);
   Norm full = norm;
   if (!norm.factor.data) full.factor = {ones.data(), 0};
   if (!norm.bias) full.bias = zeros.data();
   const RowTasks tasks(norm.rows, norm.width);
-  parallel_for(tasks.count(), tasks.threads(norm.threads), 0, [&](int64_t i, float*) { kernel(full, result, tasks[i]); });
+  parallel_for(tasks.count(), tasks.threads(norm.threads), 0,
+               [&](int64_t i, float*) { kernel(full, result, tasks[i]); });
 }
 
 void norm_backward(const NormBackward& norm, const NormGradients& gradients) {
   static constexpr decltype(&baseline::backward) kernels[] = UQ_TABLE(backward);
   static constexpr decltype(&baseline::add_rows) adders[] = UQ_TABLE(add_rows);
   const int isa = static_cast<int>(current_isa());
-  const std::vector<float> ones(norm.factor.data ? 0 : norm.width, 1.0f), zeros(norm.grad_sum.data ? 0 : norm.width, 0.0f);
+  const std::vector<float> ones(norm.factor.data ? 0 : norm.width, 1.0f);
+  const std::vector<float> zeros(norm.grad_sum.data ? 0 : norm.width, 0.0f);
   NormBackward full = norm;
   if (!norm.factor.data) full.factor = {ones.data(), 0};
   if (!norm.grad_sum.data) full.grad_sum = {zeros.data(), 0};

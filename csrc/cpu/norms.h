@@ -4,9 +4,10 @@
 
 namespace uqabench {
 
-// For each row: y = (s - mean) * rstd * factor + bias with s = x + residual and rstd = 1 / sqrt(mean((s - mean)^2) + eps).
-// Without `centred`, the mean is taken for 0. What is absent among residual, factor and bias counts as 0, 1 and 0. The
-// factor is the weight, the same for every row, or a gate, one row each.
+// For each row: y = (s - mean) * rstd * factor + bias with s = x + residual and
+// rstd = 1 / sqrt(mean((s - mean)^2) + eps). A norm that is not centred takes the mean for 0. What is absent among
+// residual, factor and bias counts as 0, 1 and 0. The factor is the weight, the same for every row, or a gate, one row
+// each.
 struct Norm {
   RowView x, residual, factor;
   const float* bias;

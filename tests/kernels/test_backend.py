@@ -122,7 +122,7 @@ def test_status_covers_every_operator():
             assert entry["runs"] not in entry["unavailable"]
     assert report["hstu_attention"]["cpu"]["runs"] == "native"
     assert "CPU tensors only" in report["hstu_attention"]["cuda"]["unavailable"]["native"]
-    with use_backend("native"):
+    with use_backend("cuda"):
         assert backend.status()["rope"]["cpu"]["runs"] is None
 
 

@@ -39,14 +39,14 @@ PYBIND11_MODULE(_native, m) {
   bind_instruction_sets(m);
   bind_adamw(m);
   bind_causal_attention(m);
-  bind_gru(m);
   bind_causal_conv1d(m);
+  bind_gru(m);
   bind_hstu_attention(m);
   bind_linear_cross_entropy(m);
   bind_linear_rank(m);
-  bind_ssd_scan(m);
   bind_norms(m);
   bind_rope(m);
-  bind_swiglu(m);
   bind_selective_scan(m);
+  bind_ssd_scan(m);
+  bind_swiglu(m);
 }

@@ -1,21 +1,79 @@
-"""Calling the compiled module on tensors."""
+"""How the compiled module's functions become operators of torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .backend import native_module
 
 
 def call(function: str, *tensors: Tensor | None, **settings: Any) -> None:
     """Runs `uqabench._native.FUNCTION` in place on the memory of CPU tensors, with torch's number of threads."""
-    arrays = (None if x is None else x.detach().numpy() for x in tensors)
+    arrays = [None if x is None else x.detach().numpy() for x in tensors]
     getattr(native_module(), function)(*arrays, **settings, threads=torch.get_num_threads())
 
 
 def empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:
     """A contiguous uninitialised tensor for each: what a kernel writes in full."""
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors)
+
+
+class NativeOp:
+    """A `torch.library` custom operator that is called without torch's dispatcher where nobody traces.
+
+    The operator is `torch.ops.uqabench.NAME`, opaque to torch.compile and torch.export, which see it whenever they
+    trace. Else the dispatcher would only find the same Python function again, in about 30 us a call, and a backward
+    pass registered with it takes about 100 us more than an autograd.Function.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.op = torch.library.custom_op(f"uqabench::{name}", function, mutates_args=())
+        self._autograd: type[torch.autograd.Function] | None = None
+
+    def register_fake(self, fake: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorates the function that gives the outputs' shapes and dtypes without computing them."""
+        return self.op.register_fake(fake)
+
+    def register_autograd(
+        self, backward: Callable[..., Any], *, setup_context: Callable[[Any, tuple[Any, ...], Any], None]
+    ) -> None:
+        """As `torch.library.register_autograd`; the gradient itself cannot be differentiated."""
+        self.op.register_autograd(backward, setup_context=setup_context)
+        function = self.function
+
+        def forward(ctx: Any, *args: Any) -> Any:
+            output = function(*args)
+            setup_context(ctx, args, output)
+            return output
+
+        members = {"forward": staticmethod(forward), "backward": staticmethod(once_differentiable(backward))}
+        self._autograd = type(function.__name__, (torch.autograd.Function,), members)
+
+    def __call__(self, *args: Any) -> Any:
+        if torch.compiler.is_compiling() or _is_traced(args):
+            return self.op(*args)
+        if self._autograd is not None and torch.is_grad_enabled() and _requires_grad(args):
+            return self._autograd.apply(*args)
+        return self.function(*args)
+
+
+def native_op(name: str) -> Callable[[Callable[..., Any]], NativeOp]:
+    """Makes the decorated function, which changes none of its arguments, the operator `uqabench::NAME`."""
+    return lambda function: NativeOp(name, function)
+
+
+def _is_traced(args: tuple[Any, ...]) -> bool:
+    """Something beside autograd wants to see the call: a tracing mode, a transform, or a tensor subclass."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return any(isinstance(x, Tensor) and type(x) not in (Tensor, torch.nn.Parameter) for x in args)
+
+
+def _requires_grad(args: tuple[Any, ...]) -> bool:
+    return any(isinstance(x, Tensor) and x.requires_grad for x in args)

@@ -6,17 +6,16 @@ backward pass computes the weights again from it.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
     return _forward(q, k, v, offsets, scale)[0]
 
 
-@torch.library.custom_op("uqabench::causal_attention", mutates_args=())
+@native_op("causal_attention")
 def _forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """The output (T, H, Dv) and the logarithms of the divisors (T, H); arguments are checked by the caller."""
     out, log_sums = _empty(q, v)
@@ -33,7 +32,7 @@ def _(q, k, v, offsets, scale):
     return _empty(q, v)
 
 
-@torch.library.custom_op("uqabench::causal_attention_backward", mutates_args=())
+@native_op("causal_attention_backward")
 def _backward(
     grad: Tensor, out: Tensor, log_sums: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +53,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grad, _):
-    dq, dk, dv = torch.ops.uqabench.causal_attention_backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale)
+    dq, dk, dv = _backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale)
     return dq, dk, dv, None, None
 
 

@@ -8,10 +8,9 @@ Two cores, K = 4, SiLU, 2,048 tokens of 1,024 channels: XXX
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 
 
 def causal_conv1d(
@@ -30,7 +29,7 @@ def causal_conv1d(
     return (y, state) if return_state else y
 
 
-@torch.library.custom_op("uqabench::causal_conv1d", mutates_args=())
+@native_op("causal_conv1d")
 def _forward(
     x: Tensor,
     weight: Tensor,
@@ -57,7 +56,7 @@ def _(x, weight, bias, initial_state, offsets, is_silu, return_state):
     return _empty(x, weight, offsets, return_state)
 
 
-@torch.library.custom_op("uqabench::causal_conv1d_backward", mutates_args=())
+@native_op("causal_conv1d_backward")
 def _backward(
     grad: Tensor,
     grad_state: Tensor | None,
@@ -96,9 +95,7 @@ def _differentiate(ctx, grad, grad_state):
     if grad.shape[1] > 1 and grad.stride(1) != 1:
         grad = grad.contiguous()
     grad_state = grad_state.contiguous() if ctx.return_state else None
-    gradients = torch.ops.uqabench.causal_conv1d_backward(
-        grad, grad_state, x, weight, bias, initial_state, offsets, ctx.is_silu
-    )
+    gradients = _backward(grad, grad_state, x, weight, bias, initial_state, offsets, ctx.is_silu)
     dx, dweight, dbias, dinitial = gradients
     return (
         dx,

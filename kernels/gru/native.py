@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 
 Weights = Sequence[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]
 
@@ -33,7 +33,7 @@ def gru(
     return (x, torch.stack(states)) if return_state else x
 
 
-@torch.library.custom_op("uqabench::gru_recurrence", mutates_args=())
+@native_op("gru_recurrence")
 def _forward(
     inputs: Tensor, w_hh: Tensor, b_hh: Tensor | None, h0: Tensor | None, offsets: Tensor, is_trained: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -53,7 +53,7 @@ def _results(inputs, w_hh, b_hh, h0, offsets, is_trained):
     return tuple(inputs.new_empty(shape) for shape in shapes)
 
 
-@torch.library.custom_op("uqabench::gru_recurrence_backward", mutates_args=())
+@native_op("gru_recurrence_backward")
 def _backward(
     grad_out: Tensor | None,
     grad_state: Tensor | None,
@@ -100,7 +100,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _differentiate(ctx, grad_out, grad_state, *_):
     _, *needs = ctx.needs_input_grad[:4]
     grad_out = None if grad_out is None else grad_out.contiguous()
-    d_inputs, *others = torch.ops.uqabench.gru_recurrence_backward(grad_out, grad_state, *ctx.saved_tensors, needs)
+    d_inputs, *others = _backward(grad_out, grad_state, *ctx.saved_tensors, needs)
     return d_inputs, *(g if need else None for g, need in zip(others, needs, strict=True)), None, None
 
 

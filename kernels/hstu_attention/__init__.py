@@ -15,8 +15,20 @@ from .operator import hstu_attention as _operator
 __all__ = ["hstu_attention"]
 
 
-def _registered(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, is_native: bool, **settings) -> Tensor:
-    return _operator(q, k, v, offsets, **settings, is_native=is_native)
+def _registered(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    *,
+    max_len: int,
+    scale: float,
+    position_bias: Tensor | None,
+    time_bias: Tensor | None,
+    timestamps: Tensor | None,
+    is_native: bool,
+) -> Tensor:
+    return _operator(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, is_native)
 
 
 _BACKENDS = Operator(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..native import native_op
 from . import eager, native
 from .eager import Settings
 
 
-@torch.library.custom_op("uqabench::hstu_attention", mutates_args=())
+@native_op("hstu_attention")
 def hstu_attention(
     q: Tensor,
     k: Tensor,
@@ -32,7 +33,7 @@ def _(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, is
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("uqabench::hstu_attention_backward", mutates_args=())
+@native_op("hstu_attention_backward")
 def hstu_attention_backward(
     grad: Tensor,
     q: Tensor,
@@ -64,7 +65,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad):
     q, k, v, offsets, position_bias, time_bias, timestamps = ctx.saved_tensors
-    dq, dk, dv, position, time = torch.ops.uqabench.hstu_attention_backward(
+    dq, dk, dv, position, time = hstu_attention_backward(
         grad.contiguous(),
         q,
         k,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..linear_cross_entropy.native import mean_loss
+from ..native import native_op
 
 
 def info_nce(hidden: Tensor, positives: Tensor, ids: Tensor, log_q: Tensor | None, temperature: float) -> Tensor:
@@ -13,7 +14,7 @@ def info_nce(hidden: Tensor, positives: Tensor, ids: Tensor, log_q: Tensor | Non
     return mean_loss(hidden / temperature, positives, torch.arange(len(ids)), bias, _dense(ids))
 
 
-@torch.library.custom_op("uqabench::dense_ids", mutates_args=())
+@native_op("dense_ids")
 def _dense(ids: Tensor) -> Tensor:
     """Ids int64 (T,) numbered from 0."""
     return ids.unique(return_inverse=True)[1].clone()

@@ -6,10 +6,9 @@ kernels 0.44 and 0.56 ms.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 from ..rows import as_rows
 
 
@@ -17,7 +16,7 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     return _forward(x, weight, bias, eps)[0]
 
 
-@torch.library.custom_op("uqabench::layer_norm", mutates_args=())
+@native_op("layer_norm")
 def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
     y, statistics = _empty(x)
@@ -34,7 +33,7 @@ def _(x, weight, bias, eps):
     return _empty(x)
 
 
-@torch.library.custom_op("uqabench::layer_norm_backward", mutates_args=())
+@native_op("layer_norm_backward")
 def _backward(
     grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, needs_weight: bool, needs_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +64,7 @@ def _differentiate(ctx, grad, _):
     if grad is None:
         return None, None, None, None
     _, needs_weight, needs_bias, _ = ctx.needs_input_grad
-    dx, dweight, dbias = torch.ops.uqabench.layer_norm_backward(grad, *ctx.saved_tensors, needs_weight, needs_bias)
+    dx, dweight, dbias = _backward(grad, *ctx.saved_tensors, needs_weight, needs_bias)
     return dx, dweight if needs_weight else None, dbias if needs_bias else None, None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call
+from ..native import call, native_op
 
 
 def linear_cross_entropy(
@@ -53,7 +53,7 @@ def _run(
     return losses
 
 
-@torch.library.custom_op("uqabench::linear_cross_entropy", mutates_args=())
+@native_op("linear_cross_entropy")
 def _mean_loss(
     hidden: Tensor,
     weight: Tensor,
@@ -102,7 +102,7 @@ def _differentiate(ctx, grad_loss, *_):
 _mean_loss.register_autograd(_differentiate, setup_context=_setup_context)
 
 
-@torch.library.custom_op("uqabench::linear_cross_entropy_losses", mutates_args=())
+@native_op("linear_cross_entropy_losses")
 def _losses(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """Each token's loss (T,), 0 where it does not count."""
     counted = (target != ignore_index).nonzero().squeeze(1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call
+from ..native import call, native_op
 
 
-@torch.library.custom_op("uqabench::linear_rank", mutates_args=())
+@native_op("linear_rank")
 def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Ranks int64 (T,); arguments as the operator has checked them."""
     rank = torch.empty_like(target)

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 from ..rows import as_rows
 
 
@@ -16,7 +15,7 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float) -> Tensor:
     return _forward(x, gate, eps)[0]
 
 
-@torch.library.custom_op("uqabench::norm_gate", mutates_args=())
+@native_op("norm_gate")
 def _forward(x: Tensor, gate: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
     y, statistics = _empty(x)
@@ -33,7 +32,7 @@ def _(x, gate, eps):
     return _empty(x)
 
 
-@torch.library.custom_op("uqabench::norm_gate_backward", mutates_args=())
+@native_op("norm_gate_backward")
 def _backward(grad: Tensor, x: Tensor, statistics: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of x and gate."""
     dx, dgate = empty_like(x, gate)
@@ -56,7 +55,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _differentiate(ctx, grad, _):
     if grad is None:
         return None, None, None
-    return *torch.ops.uqabench.norm_gate_backward(grad, *ctx.saved_tensors), None
+    return *_backward(grad, *ctx.saved_tensors), None
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)

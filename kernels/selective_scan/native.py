@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call
+from ..native import call, native_op
 
 _CHUNK = 32  # scan_chunk of csrc/cpu/selective_scan.h
 
@@ -35,7 +35,7 @@ def selective_scan(
     return (y, state) if return_state else y
 
 
-@torch.library.custom_op("uqabench::selective_scan", mutates_args=())
+@native_op("selective_scan")
 def _forward(
     u: Tensor,
     delta: Tensor,
@@ -92,7 +92,7 @@ def _(u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, delta_softplu
     return _outputs(u, A, z, offsets, return_state, keep)
 
 
-@torch.library.custom_op("uqabench::selective_scan_backward", mutates_args=())
+@native_op("selective_scan_backward")
 def _backward(
     grad: Tensor,
     grad_state: Tensor | None,
@@ -145,11 +145,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _differentiate(ctx, grad, grad_state, *_):
     kept, ungated, *tensors = ctx.saved_tensors
     grad_state = grad_state.contiguous() if ctx.return_state else None
-    gradients = iter(
-        torch.ops.uqabench.selective_scan_backward(
-            grad.contiguous(), grad_state, kept, ungated, *tensors, ctx.delta_softplus
-        )
-    )
+    gradients = iter(_backward(grad.contiguous(), grad_state, kept, ungated, *tensors, ctx.delta_softplus))
     differentiable = tensors[:-1]  # but the offsets
     return *(None if x is None else next(gradients) for x in differentiable), None, None, None, None
 

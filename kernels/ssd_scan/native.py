@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 
 
 def ssd_scan(
@@ -38,7 +38,7 @@ def _outputs(x: Tensor, B: Tensor, offsets: Tensor, keep: bool) -> tuple[Tensor,
     return *empty_like(x), state, x.new_empty(x.shape if keep else 0)
 
 
-@torch.library.custom_op("uqabench::ssd_scan", mutates_args=())
+@native_op("ssd_scan")
 def _forward(
     x: Tensor,
     dt: Tensor,
@@ -65,7 +65,7 @@ def _(x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus, keep):
     return _outputs(x, B, offsets, keep)
 
 
-@torch.library.custom_op("uqabench::ssd_scan_backward", mutates_args=())
+@native_op("ssd_scan_backward")
 def _backward(
     grad: Tensor,
     state_grad: Tensor | None,
@@ -106,7 +106,7 @@ def _differentiate(ctx, grad, state_grad, _):
     grad = torch.zeros_like(tensors[0]) if grad is None else grad
     state_grad = None if state_grad is None else state_grad.contiguous()
     arguments = (grad.contiguous(), state_grad, ungated, *tensors, ctx.dt_softplus)
-    gradients = iter(torch.ops.uqabench.ssd_scan_backward(*arguments))
+    gradients = iter(_backward(*arguments))
     *of_tensors, initial_state = (None if v is None else next(gradients) for v in (*tensors[:8], tensors[9]))
     return *of_tensors, None, initial_state, None, None
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..checks import host_lengths, remember
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 from ..rows import as_rows, dense_rows
 
 
-@torch.library.custom_op("uqabench::swiglu", mutates_args=())
+@native_op("swiglu")
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """SiLU(gate) * up; arguments are checked by the caller."""
     (y,) = empty_like(gate)
@@ -29,7 +29,7 @@ def _(gate, up):
     return empty_like(gate)[0]
 
 
-@torch.library.custom_op("uqabench::swiglu_backward", mutates_args=())
+@native_op("swiglu_backward")
 def _swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of gate and up, from the gate's sigmoid computed again."""
     dgate, dup = empty_like(gate, up)
@@ -47,7 +47,7 @@ def _save_swiglu(ctx, inputs, output) -> None:
 
 
 def _differentiate_swiglu(ctx, grad):
-    return torch.ops.uqabench.swiglu_backward(grad, *ctx.saved_tensors)
+    return _swiglu_backward(grad, *ctx.saved_tensors)
 
 
 swiglu.register_autograd(_differentiate_swiglu, setup_context=_save_swiglu)
@@ -57,7 +57,7 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Te
     return _rotate(q, k, offsets, base, False)
 
 
-@torch.library.custom_op("uqabench::rope", mutates_args=())
+@native_op("rope")
 def _rotate(q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool) -> tuple[Tensor, Tensor]:
     """q and k turned by their positions' angles, or back; arguments are checked by the caller."""
     longest = remember(offsets, "longest", lambda: max(host_lengths(offsets), default=0))
@@ -88,7 +88,7 @@ def _save_rope(ctx, inputs, output) -> None:
 
 def _differentiate_rope(ctx, dq, dk):
     """A rotation's transpose is its inverse."""
-    return *torch.ops.uqabench.rope(dq, dk, *ctx.saved_tensors, ctx.base, not ctx.is_inverse), None, None, None
+    return *_rotate(dq, dk, *ctx.saved_tensors, ctx.base, not ctx.is_inverse), None, None, None
 
 
 _rotate.register_autograd(_differentiate_rope, setup_context=_save_rope)

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 from ..rows import as_rows
 
 
@@ -16,7 +15,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> 
     return _forward(x, weight, eps)[0] if residual is None else _forward_sum(x, residual, weight, eps)[:2]
 
 
-@torch.library.custom_op("uqabench::rms_norm", mutates_args=())
+@native_op("rms_norm")
 def _forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's inverse root mean square (1, rows); arguments are checked by the caller."""
     y, statistics = _empty(x)
@@ -33,7 +32,7 @@ def _(x, weight, eps):
     return _empty(x)
 
 
-@torch.library.custom_op("uqabench::rms_norm_sum", mutates_args=())
+@native_op("rms_norm_sum")
 def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The output, the sum x + residual, and the sum's inverse root mean squares."""
     y, total, statistics = *empty_like(x), *_empty(x)
@@ -47,7 +46,7 @@ def _(x, residual, weight, eps):
     return *empty_like(x), *_empty(x)
 
 
-@torch.library.custom_op("uqabench::rms_norm_backward", mutates_args=())
+@native_op("rms_norm_backward")
 def _backward(
     grad: Tensor, grad_sum: Tensor | None, x: Tensor, statistics: Tensor, weight: Tensor, needs_weight: bool
 ) -> tuple[Tensor, Tensor]:
@@ -78,7 +77,7 @@ def _differentiate(ctx, grad, _):
     if grad is None:
         return None, None, None
     needs_weight = ctx.needs_input_grad[1]
-    dx, dweight = torch.ops.uqabench.rms_norm_backward(grad, None, *ctx.saved_tensors, needs_weight)
+    dx, dweight = _backward(grad, None, *ctx.saved_tensors, needs_weight)
     return dx, dweight if needs_weight else None, None
 
 
@@ -92,7 +91,7 @@ def _differentiate_sum(ctx, grad, grad_sum, _):
     if grad is None:
         return grad_sum, grad_sum, None, None
     needs_weight = ctx.needs_input_grad[2]
-    dx, dweight = torch.ops.uqabench.rms_norm_backward(grad, grad_sum, *ctx.saved_tensors, needs_weight)
+    dx, dweight = _backward(grad, grad_sum, *ctx.saved_tensors, needs_weight)
     return dx, dx, dweight if needs_weight else None, None
 
 

@@ -182,10 +182,11 @@ def _scan(lengths: list[int], width: int, state: int) -> Measure:
         return [leaf.grad for leaf in leaves]
 
     floor = Floor(
-        flops=3 * 7 * tokens * width * state,
+        flops=(15 + 5 + 15 + 3 + 14) * tokens * width * state,
         bytes=4 * tokens * (11 * width + 6 * state),
         formula=(
-            f"FLOPs 3 x 7 x {tokens:,} tokens x {width:,} channels x {state} states (an exponential counts as one); "
+            f"FLOPs (20 forward + 32 backward) x {tokens:,} tokens x {width:,} channels x {state} states, of them 15 in "
+            f"either direction for exp(delta A), a polynomial of degree 5 with its range reduction; "
             f"bytes 4 x {tokens:,} x (11 x {width:,} + 6 x {state}): u, delta, z, y, B, C and their gradients"
         ),
     )

@@ -25,9 +25,9 @@ LENGTHS = (155, 187, 214, 246, 279, 328, 375, 409)
 SMALL_LENGTHS = (3, 9, 16)
 
 SCAN_FORWARD, SCAN_BACKWARD = 15 + 5, 15 + 3 + 14
-"""FLOPs of Mamba-1's scan a token, channel and state. exp(delta A) counts 15 in either direction: a product, 4 to reduce
-its range, 10 for a polynomial of degree 5. Forward then moves the state and adds to y; backward moves it again and forms
-eight products, six of them added to a gradient."""
+"""FLOPs of Mamba-1's scan a token, channel and state. exp(delta A) counts 15 in either direction: a product, 4 to
+reduce its range, 10 for a polynomial of degree 5. Forward then moves the state and adds to y; backward moves it again
+and forms eight products, six of them added to a gradient."""
 
 Work = Callable[[nn.Module, list[int]], tuple[float, float, str]]
 """(encoder, lengths) -> forward FLOPs beside the matrices', floats a token kept for backward, both in words."""

@@ -24,6 +24,11 @@ LENGTHS = (155, 187, 214, 246, 279, 328, 375, 409)
 """2,193 tokens in 8 sequences."""
 SMALL_LENGTHS = (3, 9, 16)
 
+SCAN_FORWARD, SCAN_BACKWARD = 15 + 5, 15 + 3 + 14
+"""FLOPs of Mamba-1's scan a token, channel and state. exp(delta A) counts 15 in either direction: a product, 4 to
+reduce its range, 10 for a polynomial of degree 5. Forward then moves the state and adds to y; backward moves it again
+and forms eight products, six of them added to a gradient."""
+
 Work = Callable[[nn.Module, list[int]], tuple[float, float, str]]
 """(encoder, lengths) -> forward FLOPs beside the matrices', floats a token kept for backward, both in words."""
 
@@ -60,9 +65,9 @@ def _gru4rec(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]
 def _mamba4rec(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
     c = encoder.config
     inner = c.expand * c.width
-    scan = sum(lengths) * inner * (7 * c.state + 2 * c.conv)
+    scan = sum(lengths) * inner * ((SCAN_FORWARD + SCAN_BACKWARD) / 3 * c.state + 2 * c.conv)
     kept = 4 * inner + encoder.layers[0].mixer.rank + 2 * c.state + 2 * c.width + c.inner
-    return c.layers * scan, c.layers * kept, "(7 N + 2 taps) a token, channel and layer"
+    return c.layers * scan, c.layers * kept, "(52/3 N, exp counted, + 2 taps) a token, channel, layer"
 
 
 def _mamba2(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
@@ -182,10 +187,11 @@ def _scan(lengths: list[int], width: int, state: int) -> Measure:
         return [leaf.grad for leaf in leaves]
 
     floor = Floor(
-        flops=3 * 7 * tokens * width * state,
+        flops=(SCAN_FORWARD + SCAN_BACKWARD) * tokens * width * state,
         bytes=4 * tokens * (11 * width + 6 * state),
         formula=(
-            f"FLOPs 3 x 7 x {tokens:,} tokens x {width:,} channels x {state} states (an exponential counts as one); "
+            f"FLOPs ({SCAN_FORWARD} forward + {SCAN_BACKWARD} backward, 15 of either for exp(delta A)) x {tokens:,} "
+            f"tokens x {width:,} channels x {state} states; "
             f"bytes 4 x {tokens:,} x (11 x {width:,} + 6 x {state}): u, delta, z, y, B, C and their gradients"
         ),
     )

@@ -71,7 +71,8 @@ struct Chunk {
     std::memset(step, 0, 2 * scan_chunk * scan_channels * sizeof(float));
   }
 
-  inline void read(const ScanInputs& in, const ChannelGroup& group, const ScanRates& rates, int64_t begin, int64_t end) {
+  inline void read(const ScanInputs& in, const ChannelGroup& group, const ScanRates& rates, int64_t begin,
+                   int64_t end) {
     first = begin;
     tokens = end - begin;
     Floats largest = {};

@@ -64,7 +64,8 @@ void add_runs(const ScanInputs& in, const ScanPartials& partials, int64_t runs, 
     }
     const float* rest = sums + partials.states * scan_channels;
     if (gradients.D) std::copy(rest, rest + count, gradients.D + first);
-    if (gradients.delta_bias) std::copy(rest + scan_channels, rest + scan_channels + count, gradients.delta_bias + first);
+    const float* bias = rest + scan_channels;
+    if (gradients.delta_bias) std::copy(bias, bias + count, gradients.delta_bias + first);
   });
 }
 
@@ -93,33 +94,19 @@ void selective_scan_backward(const ScanInputs& in, const ScanResult& result, con
 // clang-format off: in this order
 #include "cpu/simd.h"
 #include "cpu/functions.h"
+#include "cpu/lane_sums.h"
 #include "cpu/scan_chunk.h"
 // clang-format on
 
 namespace uqabench::UQ_ISA {
 namespace {
 
-// Lanes of two vectors of which each holds `lanes` / (2 Width) sums still spread over 2 Width lanes: over Width lanes
-// now, a's and b's by turns.
-template <int Width, int... I>
-UQ_INLINE Floats fold(Floats a, Floats b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (I / Width % 2 * lanes + I / (2 * Width) * 2 * Width + I % Width)...) +
-         __builtin_shufflevector(a, b, (I / Width % 2 * lanes + I / (2 * Width) * 2 * Width + I % Width + Width)...);
-}
-
-// x[0] = the sums of the lanes of x[0], x[1], ...
-template <int Width = lanes / 2>
-UQ_INLINE void sum_each(Floats (&x)[lanes]) {
-  for (int i = 0; i < Width; ++i) x[i] = fold<Width>(x[i], x[i + Width], std::make_integer_sequence<int, lanes>());
-  if constexpr (Width > 1) sum_each<Width / 2>(x);
-}
-
-// What a task keeps of a chunk, all in its scratch memory. Rows of scan_channels floats, one a token, except where said.
+// What a task keeps of a chunk, in its scratch memory. Rows of scan_channels floats, one a token, except where said.
 struct Back {
   Chunk chunk;
   float *grad;              // gradient of y before its gate
   float *g_step, *g_pulse;  // g_step: by way of the decays, over ln 2
-  float *h, *g_h;           // (padded states, scan_channels): the state at the chunk's start; gradient of that at its end
+  float *h, *g_h;           // (padded states, scan_channels): the state at the chunk's start; gradient of its end's
   float *states, *decays;   // of scan_states states and `abreast` channels at each token; states[0] before the first
   float *spread;            // (scan_chunk, 2, scan_states, lanes) gradients of b and c, to be added over the lanes
 

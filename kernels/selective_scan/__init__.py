@@ -42,7 +42,7 @@ def selective_scan(
 
     A is discretised by zero-order hold and B by Euler's rule, as in the paper's code (equations 2 and 4 with the
     simplification of its section 3.6). The state is kept in float32 (float64 for float64 input). All inputs but
-    `offsets` are differentiable, once.
+    `offsets` are differentiable, once. The native kernel's results do not depend on the number of threads.
 
     Args:
         u: (T, D) input, floating.

@@ -1,7 +1,12 @@
 """The selective scan by the C++ kernels (csrc/cpu/selective_scan.cpp): fp32 on CPU, forward and backward.
 
 Lanes are channels, so every product is of whole vectors; the forward pass keeps the state once in 32 tokens, and the
-backward pass computes those between again, a chunk at a time, in the nearest caches.
+backward pass computes those between again, a chunk at a time, in the nearest caches. Its cost is that of its
+multiply-adds: 9 a vector of states forward, 17 backward.
+
+Forward + backward on one AVX2 core shared with other work (processor time, against the eager backend): 2 sequences of
+256 tokens, D = 1024, N = 32, 28 ms (154); D = 256, N = 16: 64 of 128 tokens 66 ms (278), 512 of 8 36 ms (201), one of
+4,000 34 ms (868).
 """
 
 from __future__ import annotations

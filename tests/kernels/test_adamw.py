@@ -165,6 +165,15 @@ def test_it_is_registered_correctly_and_compiles():
     assert all(torch.equal(state[name], traced[name]) for name in STATE)
 
 
+def test_autograd_notices_a_table_that_changed_under_a_graph():
+    state = new_state(4, 2)
+    loss = state["table"].requires_grad_().square().sum()
+    with use_backend("native"):
+        sparse_adamw_(**state, ids=torch.tensor([1]), grads=torch.ones(1, 2), step=1, lr=0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def good_arguments():
     grads = {"ids": torch.tensor([1, 3]), "grads": torch.zeros(2, 2)}
     return new_state(4, 2) | grads | {"step": 1, "log_decay": 0.0, "lr": 0.1, **SETTINGS}

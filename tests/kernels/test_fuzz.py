@@ -20,7 +20,7 @@ def run(what: str, count: int, first: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("what", "count"), [("door", 150), ("module", 300)])
+@pytest.mark.parametrize(("what", "count"), [("door", 150), ("module", 100)])
 def test_random_calls(what, count, tmp_path):
     run(what, count, 0, tmp_path)
 

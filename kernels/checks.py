@@ -23,9 +23,11 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 
 
 def check_tensor(x: Any, name: str, shape: Sequence[int | None], dtypes: Sequence[torch.dtype] = FLOATING) -> None:
-    """`x` is a tensor of `shape` (None: any size) and one of `dtypes`, its last dimension contiguous."""
+    """`x` is a dense tensor of `shape` (None: any size) and one of `dtypes`, its last dimension contiguous."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, not one of layout {str(x.layout).removeprefix('torch.')}.")
     if x.ndim != len(shape) or any(want is not None and got != want for got, want in zip(x.shape, shape, strict=True)):
         wanted = ", ".join("*" if size is None else str(size) for size in shape)
         comma = "," if len(shape) == 1 else ""
@@ -126,5 +128,12 @@ def check_finite(value: Any, name: str) -> None:
     """`value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
-    if not torch.compiler.is_compiling() and not math.isfinite(value):
+    if not torch.compiler.is_compiling() and not _is_finite(value):
         raise ValueError(f"{name} must be finite, not {value}.")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False

@@ -27,10 +27,11 @@ inline void require(bool holds, const std::string& message) {
   if (!holds) throw py::value_error(message);
 }
 
-// `x` has that shape, and its last dimension is contiguous.
+// `x` has that shape, its elements lie where the processor wants them, and its last dimension is contiguous.
 inline void require_shape(const py::array& x, const char* name, const Dims& shape) {
   require(x.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), x.shape()),
           std::string(name) + " has the wrong shape.");
+  require(x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_, std::string(name) + " must be aligned.");
   require(x.size() == 0 || x.shape(x.ndim() - 1) <= 1 || x.strides(x.ndim() - 1) == x.itemsize(),
           std::string(name) + " must be contiguous in its last dimension.");
 }

@@ -85,16 +85,18 @@ def hstu_attention(
     tokens, heads, width = q.shape
     check_tensor(k, "k", (tokens, heads, width))
     check_heads(v, "v", (tokens, heads, None))
-    check_same(q, "q", k=k, v=v, position_bias=position_bias, time_bias=time_bias)
+    check_same(q, "q", k=k, v=v)
     check_positive(max_len, "max_len", integer=True)
     check_finite(scale, "scale")
     check_offsets(offsets, q)
     if position_bias is not None:
         check_tensor(position_bias, "position_bias", (2 * max_len - 1,))
+        check_same(q, "q", position_bias=position_bias)
     if time_bias is not None:
         check_tensor(time_bias, "time_bias", (None,))
         if time_bias.shape[0] == 0:
             raise ValueError("time_bias must have at least one bucket.")
+        check_same(q, "q", time_bias=time_bias)
         if timestamps is None:
             raise ValueError("timestamps must be given with time_bias.")
         check_tensor(timestamps, "timestamps", (tokens,), (torch.int64,))

@@ -25,9 +25,7 @@ def _tables(settings: Settings) -> tuple[Tensor | None, ...]:
 def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
     """The operator's output (T, H, Dv); arguments as the operator has checked them."""
     (out,) = empty_like(v)
-    call(
-        "hstu_attention_forward", out, q, k, v, *_tables(settings), max_len=settings.max_len, scale=settings.scale
-    )
+    call("hstu_attention_forward", out, q, k, v, *_tables(settings), max_len=settings.max_len, scale=settings.scale)
     return out
 
 

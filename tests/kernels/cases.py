@@ -129,7 +129,7 @@ def _hstu_attention(x: _Random, lengths: tuple[int, ...]) -> Case:
 
 def _info_nce(x: _Random, lengths: tuple[int, ...]) -> Case:
     rows = sum(lengths)
-    arrays = {"hidden": x.normal(rows, 19), "positives": x.normal(rows, 19), "ids": x.integers(0, rows, rows)}
+    arrays = {"hidden": x.normal(rows, 19), "positives": x.normal(rows, 19), "ids": x.integers(0, max(rows, 1), rows)}
     settings = {"temperature": 0.7, "log_q": x.positive(rows).log()}
     return Case(kernels.info_nce, arrays, ("scalar",), None, settings)
 

@@ -48,6 +48,7 @@ def hstu_arrays(**change):
         ({"out": np.zeros((4, 1, 3), np.float32)}, ValueError, "out has the wrong shape"),
         ({"out": np.zeros((8, 1, 2), np.float32)[::2]}, ValueError, "out must be contiguous"),
         ({"q": np.zeros((4, 1, 4), np.float32)[:, :, ::2]}, ValueError, "q must be contiguous in its last"),
+        ({"q": np.zeros(33, np.uint8)[1:].view(np.float32).reshape(4, 1, 2)}, ValueError, "q must be aligned"),
         ({"offsets": np.array([0, 5])}, ValueError, "offsets must go from 0 to the number of tokens"),
         ({"offsets": np.array([0, 3, 1, 4])}, ValueError, "offsets must not fall"),
         ({"max_len": 3}, ValueError, "max_len is less than the longest sequence"),

@@ -55,6 +55,11 @@ def saved(x: Any) -> Any:
     return Saved(as_strided(x, (last // x.itemsize + 1,), (x.itemsize,)).copy(), x.shape, x.strides)
 
 
+def size(call: Call) -> int:
+    """Bytes of its arrays."""
+    return sum(x.memory.nbytes for x in [*call.arguments, *call.settings.values()] if isinstance(x, Saved))
+
+
 def restored(x: Any) -> Any:
     return x.restore() if isinstance(x, Saved) else x
 

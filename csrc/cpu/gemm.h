@@ -72,10 +72,9 @@ inline void pack(const float* x, int64_t row_stride, int64_t rows, int64_t colum
 inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out,
                       int64_t out_stride) {
   typedef float Four __attribute__((vector_size(16)));
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    int64_t c = 0;
-    for (; c + 4 <= columns; c += 4) {
+  const int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (int64_t r = 0; r < whole_rows; r += 4) {
+    for (int64_t c = 0; c < whole_columns; c += 4) {
       Four row[4];
       for (int i = 0; i < 4; ++i) __builtin_memcpy(&row[i], x + (r + i) * row_stride + c, sizeof(Four));
       const Four low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
@@ -88,11 +87,11 @@ inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t 
                               __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
       for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (c + i) * out_stride + r, &column[i], sizeof(Four));
     }
-    for (; c < columns; ++c) {
+    for (int64_t c = whole_columns; c < columns; ++c) {
       for (int i = 0; i < 4; ++i) out[c * out_stride + r + i] = x[(r + i) * row_stride + c];
     }
   }
-  for (; r < rows; ++r) {
+  for (int64_t r = whole_rows; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) out[c * out_stride + r] = x[r * row_stride + c];
   }
 }

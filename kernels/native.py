@@ -14,7 +14,7 @@ from .backend import native_module
 
 def call(function: str, *tensors: Tensor | None, **settings: Any) -> None:
     """Runs `uqabench._native.FUNCTION` in place on the memory of CPU tensors, with torch's number of threads."""
-    arrays = [None if x is None else x.detach().numpy() for x in tensors]
+    arrays = [None if x is None else (x.detach() if x.requires_grad else x).numpy() for x in tensors]
     getattr(native_module(), function)(*arrays, **settings, threads=torch.get_num_threads())
 
 

@@ -43,7 +43,9 @@ ScanInputs inputs(const FloatArray& u, const FloatArray& delta, const FloatArray
   return in;
 }
 
-Dims kept_shape(const ScanInputs& in) { return {in.tokens / scan_chunk, in.states, in.channels}; }
+// Two places are never used: so the tensor has at least two, whatever the tokens, and torch.export, which tells sizes of
+// 0 and 1 from others, takes any number of tokens.
+Dims kept_shape(const ScanInputs& in) { return {in.tokens / scan_chunk + 2, in.states, in.channels}; }
 
 }  // namespace
 

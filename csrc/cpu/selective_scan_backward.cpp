@@ -1,28 +1,10 @@
 #ifndef UQ_ISA  // the driver; the kernels below are compiled once for each instruction set
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "cpu/parallel.h"
+#include "cpu/scan_partials.h"
 #include "cpu/selective_scan.h"
-
-namespace uqabench {
-namespace {
-
-// Sums that tasks share, each in its own place, to be added in order.
-struct ScanPartials {
-  int64_t states;      // padded
-  Scratch tokens;      // (groups, tokens, 2, states): gradients of B and C from one group's channels
-  Scratch parameters;  // (runs, groups, states + 2, scan_channels): gradients of the rates, D and delta_bias
-
-  ScanPartials(const ScanInputs& in, int64_t padded, int64_t runs)
-      : states(padded),
-        tokens(channel_groups(in) * in.tokens * 2 * padded),
-        parameters(runs * channel_groups(in) * (padded + 2) * scan_channels) {}
-};
-
-}  // namespace
-}  // namespace uqabench
 
 #define UQ_SOURCE "cpu/selective_scan_backward.cpp"
 #include "cpu/foreach_isa.h"

@@ -115,7 +115,7 @@ inline void scan_task(const SsdScan& in, const SsdTask& task, float* y, float* u
       advance_state(size, in.states, count, head.steps.last, shared.b, head.x, head.state);
     }
   }
-  for (int64_t h = 0; h < task.heads; ++h) {
+  for (int64_t h = 0; final_state && h < task.heads; ++h) {
     write_state(in, size, states + h * size.state(), final_state + (first_state + h) * in.state_size());
   }
 }

@@ -24,8 +24,8 @@ struct SsdScan {
   int64_t state_size() const { return width * states; }
 };
 
-// y (tokens, heads, width) and state (sequences, heads, width, states) are contiguous and written in full; so is
-// `ungated`, y before its factor SiLU(z), unless null. Results do not depend on `threads`.
+// y (tokens, heads, width) is contiguous and written in full; so are, unless null, `ungated`, y before its factor
+// SiLU(z), and state (sequences, heads, width, states). Results do not depend on `threads`.
 void ssd_scan_forward(const SsdScan& args, float* y, float* ungated, float* state);
 
 // Outputs of the backward pass, shaped as their inputs: contiguous, written in full; null where the input is.

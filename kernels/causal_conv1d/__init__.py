@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_offsets, check_same, check_tensor
 from . import eager, native, reference
 
 __all__ = ["causal_conv1d"]
@@ -54,6 +54,7 @@ def causal_conv1d(
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
+    check_flag(return_state, "return_state")
     check_tensor(x, "x", (None, None))
     channels = x.shape[1]
     check_tensor(weight, "weight", (channels, None))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_indices, check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_indices, check_offsets, check_same, check_tensor
 from . import eager, native, reference
 
 __all__ = ["embedding_bag_mean"]
@@ -43,6 +43,7 @@ def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: b
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
+    check_flag(sparse, "sparse")
     check_tensor(table, "table", (None, None))
     check_tensor(ids, "ids", (None,), (torch.int64,))
     check_same(table, "table", dtype=False, ids=ids)

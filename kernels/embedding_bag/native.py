@@ -12,14 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, native_op
 
 
 def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: bool = False) -> Tensor:
     return _forward(table, ids, offsets, sparse)
 
 
-@torch.library.custom_op("uqabench::embedding_bag_mean", mutates_args=())
+@native_op("embedding_bag_mean")
 def _forward(table: Tensor, ids: Tensor, offsets: Tensor, sparse: bool) -> Tensor:
     """Means (B, d); arguments are checked by the caller. `sparse` concerns the gradient only."""
     out = table.new_empty(offsets.shape[0] - 1, table.shape[1])
@@ -32,7 +32,7 @@ def _(table, ids, offsets, sparse):
     return table.new_empty(offsets.shape[0] - 1, table.shape[1])
 
 
-@torch.library.custom_op("uqabench::embedding_bag_mean_backward", mutates_args=())
+@native_op("embedding_bag_mean_backward")
 def _backward(grad: Tensor, table: Tensor, ids: Tensor, offsets: Tensor) -> Tensor:
     """The dense gradient of the table (V, d), of which only the shape is read."""
     (gradient,) = empty_like(table)
@@ -45,7 +45,7 @@ def _(grad, table, ids, offsets):
     return empty_like(table)[0]
 
 
-@torch.library.custom_op("uqabench::embedding_bag_mean_values", mutates_args=())
+@native_op("embedding_bag_mean_values")
 def _values(grad: Tensor, ids: Tensor, offsets: Tensor) -> Tensor:
     """What each id adds to the gradient of its row (M, d)."""
     values = grad.new_empty(ids.shape[0], grad.shape[1])
@@ -68,10 +68,10 @@ def _differentiate(ctx, grad):
     if grad.shape[1] > 1 and grad.stride(1) != 1:
         grad = grad.contiguous()
     if ctx.sparse:
-        values = torch.ops.uqabench.embedding_bag_mean_values(grad, ids, offsets)
+        values = _values(grad, ids, offsets)
         gradient = torch.sparse_coo_tensor(ids[None], values, table.shape, check_invariants=False)
     else:
-        gradient = torch.ops.uqabench.embedding_bag_mean_backward(grad, table, ids, offsets)
+        gradient = _backward(grad, table, ids, offsets)
     return gradient, None, None, None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_offsets, check_same, check_tensor
 from . import eager, native, reference
 
 __all__ = ["gru"]
@@ -50,6 +50,7 @@ def gru(
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
+    check_flag(return_state, "return_state")
     check_tensor(x, "x", (None, None))
     check_offsets(offsets, x)
     if isinstance(weights, Tensor) or not isinstance(weights, Sequence) or not weights:

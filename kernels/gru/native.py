@@ -28,29 +28,37 @@ def gru(
         is_trained = torch.is_grad_enabled() and any(
             v is not None and v.requires_grad for v in (inputs, w_hh, b_hh, initial)
         )
-        x, state, *_ = _forward(inputs, w_hh, b_hh, initial, offsets, is_trained)
+        x, state, *_ = _forward(inputs, w_hh, b_hh, initial, offsets, is_trained, return_state)
         states.append(state)
     return (x, torch.stack(states)) if return_state else x
 
 
 @native_op("gru_recurrence")
 def _forward(
-    inputs: Tensor, w_hh: Tensor, b_hh: Tensor | None, h0: Tensor | None, offsets: Tensor, is_trained: bool
+    inputs: Tensor,
+    w_hh: Tensor,
+    b_hh: Tensor | None,
+    h0: Tensor | None,
+    offsets: Tensor,
+    is_trained: bool,
+    has_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """States (T, H), final states (B, H), and what the backward pass needs (empty unless `is_trained`): the gates
+    """States (T, H), final states (B, H) if `has_state`, and if `is_trained` what the backward pass needs: the gates
     (T, 3H) and the new gate's recurrent product (T, H). `inputs` (T, 3H) is the inputs' share of the gates.
     """
-    out, state, *kept = results = _results(inputs, w_hh, b_hh, h0, offsets, is_trained)
+    out, state, *kept = results = _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state)
+    if not has_state:
+        state = inputs.new_empty(offsets.shape[0] - 1, w_hh.shape[1])
     call("gru_forward", out, state, *(kept if is_trained else (None, None)), inputs, w_hh, b_hh, h0, offsets)
     return results
 
 
 @_forward.register_fake
-def _results(inputs, w_hh, b_hh, h0, offsets, is_trained):
+def _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state):
     tokens, hidden = inputs.shape[0], w_hh.shape[1]
     kept = tokens if is_trained else 0
-    shapes = (tokens, hidden), (offsets.shape[0] - 1, hidden), (kept, 3 * hidden), (kept, hidden)
-    return tuple(inputs.new_empty(shape) for shape in shapes)
+    state = (offsets.shape[0] - 1, hidden) if has_state else (0,)
+    return tuple(inputs.new_empty(shape) for shape in ((tokens, hidden), state, (kept, 3 * hidden), (kept, hidden)))
 
 
 @native_op("gru_recurrence_backward")
@@ -89,7 +97,7 @@ def _gradients(grad_out, grad_state, out, gates, recurrent_new, w_hh, h0, offset
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    _, w_hh, _, h0, offsets, is_trained = inputs
+    _, w_hh, _, h0, offsets, is_trained, _ = inputs
     if not is_trained:
         raise RuntimeError("gru_recurrence has gradients only if is_trained.")
     out, _, *kept = output
@@ -101,7 +109,7 @@ def _differentiate(ctx, grad_out, grad_state, *_):
     _, *needs = ctx.needs_input_grad[:4]
     grad_out = None if grad_out is None else grad_out.contiguous()
     d_inputs, *others = _backward(grad_out, grad_state, *ctx.saved_tensors, needs)
-    return d_inputs, *(g if need else None for g, need in zip(others, needs, strict=True)), None, None
+    return d_inputs, *(g if need else None for g, need in zip(others, needs, strict=True)), None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)

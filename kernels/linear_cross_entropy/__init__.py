@@ -57,7 +57,7 @@ def linear_cross_entropy(
         raise TypeError(f"ignore_index must be an int, not {type(ignore_index).__name__}.")
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', not {reduction!r}.")
-    check_indices(target[target != ignore_index], len(weight), "target")
+    check_indices(target, len(weight), "target", ignored=ignore_index)
     return _BACKENDS(hidden.device.type, hidden.dtype)(
         hidden, weight, target, ignore_index=ignore_index, reduction=reduction
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import remember
 from ..native import call, native_op
 
 
@@ -35,6 +36,16 @@ def mean_loss(
     """
     wanted = (x.requires_grad and torch.is_grad_enabled() for x in (hidden, weight))
     return _mean_loss(hidden, weight, target, bias, ids, ignore_index, *wanted)[0]
+
+
+def _counted(target: Tensor, ignore_index: int) -> Tensor | None:
+    """The tokens that count, None for all of them."""
+
+    def find() -> Tensor | None:
+        counted = (target != ignore_index).nonzero().squeeze(1)
+        return counted if len(counted) < len(target) else None
+
+    return remember(target, f"counted {ignore_index}", find)
 
 
 def _run(
@@ -65,14 +76,13 @@ def _mean_loss(
     of_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mean loss and its gradients to `hidden` and `weight`, empty where they are not asked for."""
-    counted = (target != ignore_index).nonzero().squeeze(1)
-    is_partial = len(counted) < len(target)
-    states, targets = (x.index_select(0, counted) for x in (hidden, target)) if is_partial else (hidden, target)
+    counted = _counted(target, ignore_index)
+    states, targets = (hidden, target) if counted is None else (x.index_select(0, counted) for x in (hidden, target))
     g_hidden = states.new_empty(states.shape) if of_hidden else None
     g_weight = weight.new_empty(weight.shape) if of_weight else None
     losses = _run(states, weight, targets, bias, ids, (g_hidden, g_weight))
     loss = losses.sum() / max(1, len(losses))
-    if is_partial and of_hidden:
+    if counted is not None and of_hidden:
         g_hidden = hidden.new_zeros(hidden.shape).index_copy_(0, counted, g_hidden)
     return loss, *(hidden.new_empty(0) if g is None else g for g in (g_hidden, g_weight))
 
@@ -87,6 +97,7 @@ def _(hidden, weight, target, bias, ids, ignore_index, of_hidden, of_weight):
 
 def _setup_context(ctx, inputs, output) -> None:
     *_, ctx.of_hidden, ctx.of_weight = inputs
+    ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*output[1:])
 
 
@@ -105,7 +116,9 @@ _mean_loss.register_autograd(_differentiate, setup_context=_setup_context)
 @native_op("linear_cross_entropy_losses")
 def _losses(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """Each token's loss (T,), 0 where it does not count."""
-    counted = (target != ignore_index).nonzero().squeeze(1)
+    counted = _counted(target, ignore_index)
+    if counted is None:
+        return _run(hidden, weight, target, None, None, (None, None))
     losses = _run(hidden.index_select(0, counted), weight, target.index_select(0, counted), None, None, (None, None))
     return hidden.new_zeros(len(target)).index_copy_(0, counted, losses)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_offsets, check_same, check_tensor
 from . import eager, native, reference
 
 __all__ = ["selective_scan"]
@@ -63,6 +63,8 @@ def selective_scan(
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
+    check_flag(delta_softplus, "delta_softplus")
+    check_flag(return_state, "return_state")
     check_tensor(u, "u", (None, None))
     tokens, width = u.shape
     parameter = (u.dtype, torch.float32)

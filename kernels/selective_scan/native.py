@@ -61,6 +61,7 @@ def _forward(
     What is not needed has no elements. Arguments are checked by the caller.
     """
     y, state, kept, ungated = outputs = _outputs(u, A, z, offsets, return_state, keep)
+    kept[-2:].zero_()  # for torch.export: see kept_shape in csrc/bindings/selective_scan.cpp
     call(
         "selective_scan_forward",
         y,
@@ -87,7 +88,7 @@ def _outputs(
     return (
         u.new_empty(tokens, channels),
         u.new_empty(offsets.shape[0] - 1 if return_state else 0, channels, states),
-        u.new_empty(tokens // _CHUNK if keep else 0, states, channels),
+        u.new_empty(tokens // _CHUNK + 2 if keep else 0, states, channels),
         u.new_empty(tokens if keep and z is not None else 0, channels),
     )
 

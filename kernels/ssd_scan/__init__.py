@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_offsets, check_same, check_tensor
 from . import eager, native, reference
 
 __all__ = ["ssd_scan"]
@@ -58,6 +58,8 @@ def ssd_scan(
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
+    check_flag(dt_softplus, "dt_softplus")
+    check_flag(return_state, "return_state")
     check_tensor(x, "x", (None, None, None))
     tokens, heads, width = x.shape
     parameter = (x.dtype, torch.float32)

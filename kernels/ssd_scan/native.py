@@ -29,13 +29,13 @@ def ssd_scan(
     A, D, dt_bias = (None if p is None else p.contiguous() for p in (A, D, dt_bias))
     initial_state = None if initial_state is None else initial_state.contiguous()
     keep = torch.is_grad_enabled() and z is not None
-    y, state, _ = _forward(x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus, keep)
+    y, state, _ = _forward(x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus, keep, return_state)
     return (y, state) if return_state else y
 
 
-def _outputs(x: Tensor, B: Tensor, offsets: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    state = x.new_empty(len(offsets) - 1, *x.shape[1:], B.shape[2])
-    return *empty_like(x), state, x.new_empty(x.shape if keep else 0)
+def _outputs(x: Tensor, B: Tensor, offsets: Tensor, keep: bool, has_state: bool) -> tuple[Tensor, Tensor, Tensor]:
+    state = (offsets.shape[0] - 1, *x.shape[1:], B.shape[2]) if has_state else (0,)
+    return *empty_like(x), x.new_empty(state), x.new_empty(x.shape if keep else (0,))
 
 
 @native_op("ssd_scan")
@@ -52,17 +52,19 @@ def _forward(
     initial_state: Tensor | None,
     dt_softplus: bool,
     keep: bool,
+    has_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the final state, and for the gradient of z, if `keep`, y before the gate."""
-    y, state, ungated = _outputs(x, B, offsets, keep)
+    """y, if `has_state` the final state, and for the gradient of z, if `keep`, y before the gate."""
+    y, state, ungated = _outputs(x, B, offsets, keep, has_state)
     inputs = (x, dt, A, B, C, D, z, dt_bias, offsets, initial_state)
-    call("ssd_scan_forward", y, ungated if keep else None, state, *inputs, softplus=dt_softplus)
+    kept = (ungated if keep else None, state if has_state else None)
+    call("ssd_scan_forward", y, *kept, *inputs, softplus=dt_softplus)
     return y, state, ungated
 
 
 @_forward.register_fake
-def _(x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus, keep):
-    return _outputs(x, B, offsets, keep)
+def _(x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus, keep, has_state):
+    return _outputs(x, B, offsets, keep, has_state)
 
 
 @native_op("ssd_scan_backward")
@@ -96,7 +98,7 @@ def _(grad, state_grad, ungated, x, dt, A, B, C, D, z, dt_bias, offsets, initial
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.dt_softplus, _ = inputs
+    *tensors, ctx.dt_softplus, _, _ = inputs
     ctx.save_for_backward(output[2], *tensors)
     ctx.set_materialize_grads(False)
 
@@ -108,7 +110,7 @@ def _differentiate(ctx, grad, state_grad, _):
     arguments = (grad.contiguous(), state_grad, ungated, *tensors, ctx.dt_softplus)
     gradients = iter(_backward(*arguments))
     *of_tensors, initial_state = (None if v is None else next(gradients) for v in (*tensors[:8], tensors[9]))
-    return *of_tensors, None, initial_state, None, None
+    return *of_tensors, None, initial_state, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)

@@ -58,7 +58,7 @@ def recurrence(hidden: int, offsets: torch.Tensor) -> list[torch.Tensor]:
     torch.manual_seed(hidden)
     tokens, sequences = int(offsets[-1]), len(offsets) - 1
     inputs, w_hh, h0 = (torch.randn(n, m) for n, m in ((tokens, 3 * hidden), (3 * hidden, hidden), (sequences, hidden)))
-    out, state, *kept = torch.ops.uqabench.gru_recurrence(inputs, w_hh / hidden**0.5, None, h0, offsets, True)
+    out, state, *kept = torch.ops.uqabench.gru_recurrence(inputs, w_hh / hidden**0.5, None, h0, offsets, True, True)
     backward = torch.ops.uqabench.gru_recurrence_backward
     gradients = backward(out, state, out, *kept, w_hh, h0, offsets, [False, False, True])
     return [out, state, *kept, *gradients]
@@ -132,16 +132,16 @@ def test_compiles_into_one_graph_with_gradients(without):
 def test_registered_correctly():
     inputs = make_inputs(5)
     x, w, b, h = torch.randn(sum(LENGTHS), 15), inputs["w_hh"], inputs["b_hh"], inputs["h0"][0]
-    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (x, w, None, None, OFFSETS, False))
-    out, _, *kept = torch.ops.uqabench.gru_recurrence(x, w, b, h, OFFSETS, True)
+    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (x, w, None, None, OFFSETS, False, True))
+    out, _, *kept = torch.ops.uqabench.gru_recurrence(x, w, b, h, OFFSETS, True, True)
     grads = torch.randn_like(out), torch.randn_like(h)
     for needs in ([True, True, True], [False, False, False]):
         torch.library.opcheck(torch.ops.uqabench.gru_recurrence_backward, (*grads, out, *kept, w, h, OFFSETS, needs))
     leaves = [v.requires_grad_() for v in (x, w, b, h)]
-    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (*leaves, OFFSETS, True))
-    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (*leaves[:2], None, None, OFFSETS, True))
+    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (*leaves, OFFSETS, True, True))
+    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (*leaves[:2], None, None, OFFSETS, True, True))
     with pytest.raises(RuntimeError, match="is_trained"):
-        torch.ops.uqabench.gru_recurrence(*leaves, OFFSETS, False)
+        torch.ops.uqabench.gru_recurrence(*leaves, OFFSETS, False, True)
 
 
 def zeros(*shape: int) -> np.ndarray:

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from uqabench.kernels import AdamW, embedding_bag_mean
 from uqabench.kernels.backend import available, native_module
 
-from ..kernels.cases import NAMES, RAGGED, case
+from ..kernels.cases import NAMES, RAGGED, case, offsets_of
 from ..kernels.conftest import outputs_and_gradients
 from .replay import Call, is_kernel, saved
 
@@ -48,6 +49,15 @@ def recording(module: ModuleType) -> Iterator[list[Call]]:
             setattr(module, name, function)
 
 
+def _train_sparse_table(lengths: tuple[int, ...]) -> None:
+    """What no example can be: gradients of the rows used only, and an optimiser's step that changes its arguments."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(1_501, 19, generator=generator).requires_grad_()
+    ids = torch.randint(len(table), (sum(lengths),), generator=generator)
+    embedding_bag_mean(table, ids, offsets_of(lengths), sparse=True).sum().backward()
+    AdamW([table]).step()
+
+
 def record(lengths: list[tuple[int, ...]]) -> list[Call]:
     """The calls of all operators' examples, forward and backward. RuntimeError if a kernel of the module is not met."""
     module = native_module()
@@ -60,6 +70,8 @@ def record(lengths: list[tuple[int, ...]]) -> list[Call]:
                     outputs_and_gradients(example.run, example.arrays)
                     with torch.inference_mode():
                         example.run()
+        for each in lengths:
+            _train_sparse_table(each)
     missing = kernels - {call.function for call in calls}
     if missing:
         raise RuntimeError(f"No example in tests/kernels/cases.py calls {', '.join(sorted(missing))}.")

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 
 #define UQ_SOURCE "cpu/linear_cross_entropy.cpp"
@@ -86,7 +87,10 @@ class Batch {
         sums_(items.stretches * padded),
         parts_(args.hidden_gradient ? items.slices * padded * columns : 0),
         own_(padded),
-        ids_(padded) {}
+        ids_(padded) {
+    if (args.has_gradient()) expect_writes(exponentials_.get(), args.items * padded);
+    if (args.weight_gradient) expect_writes(args.weight_gradient, args.items * args.width);
+  }
 
   int64_t size() const { return padded; }
 
@@ -250,35 +254,49 @@ class Batch {
 
   template <int Rows>
   void add_weight_gradient(int64_t item, const float* e) {
-    for (int64_t column = 0; column < of.width; column += panel) {
-      const int64_t width = std::min<int64_t>(panel, of.width - column);
-      float* to = of.weight_gradient + item * of.width + column;
-      float rest[Rows * panel] = {};
-      float* sums_at = to;
-      int64_t stride = of.width;
-      if (width < panel) {
-        sums_at = rest;
-        stride = panel;
-        for (int r = 0; r < Rows && first > 0; ++r) std::copy_n(to + r * of.width, width, rest + r * panel);
-      }
+    float* to = of.weight_gradient + item * of.width;
+    int64_t column = 0;
+    for (; column + panel <= of.width; column += panel) {
       Sums<Rows> sums;
-      if (first > 0) sums.load_from(sums_at, stride);
+      if (first > 0) sums.load_from(to + column, of.width);
       sums.add_product(count, e, padded, 1, packed_.get() + column * padded);
-      sums.store_to(sums_at, stride);
-      for (int r = 0; r < Rows && width < panel; ++r) std::copy_n(rest + r * panel, width, to + r * of.width);
+      sums.store_to(to + column, of.width);
+    }
+    if (column < of.width) add_last_columns<Rows>(column, e, to + column);
+  }
+
+  // As above for less than a panel of columns.
+  template <int Rows>
+  void add_last_columns(int64_t column, const float* e, float* to) {
+    float values[Rows * panel];
+    Sums<Rows> sums;
+    sums.add_product(count, e, padded, 1, packed_.get() + column * padded);
+    sums.store_to(values);
+    for (int r = 0; r < Rows; ++r) {
+      for (int64_t c = 0; c < of.width - column; ++c) {
+        float& sum = to[r * of.width + c];
+        sum = (first > 0 ? sum : 0.0f) + values[r * panel + c];
+      }
     }
   }
 
   void add_hidden_gradient(int64_t items, const float* e, const float* weights, float* to) const {
     for (int64_t column = 0; column < columns; column += panel) {
-      for (int64_t t = 0; t < padded; t += block) {
-        float* at = to + column * padded + t * panel;
-        Sums<block> sums;
-        sums.load_from(at);
-        sums.add_product(items, e + t, 1, padded, weights + column * items);
-        sums.store_to(at);
-      }
+      const float* right = weights + column * items;
+      float* at = to + column * padded;
+      int64_t t = 0;
+      for (; t + rows <= count; t += rows) add_product_to<rows>(items, e + t, right, at + t * panel);
+      for (; t + 4 <= count; t += 4) add_product_to<4>(items, e + t, right, at + t * panel);
+      for (; t < count; ++t) add_product_to<1>(items, e + t, right, at + t * panel);
     }
+  }
+
+  template <int Rows>
+  UQ_INLINE void add_product_to(int64_t items, const float* e, const float* right, float* to) const {
+    Sums<Rows> sums;
+    sums.load_from(to);
+    sums.add_product(items, e, 1, padded, right);
+    sums.store_to(to);
   }
 
   void write_hidden_gradient() {

@@ -98,6 +98,7 @@ def _(hidden, weight, target, bias, ids, ignore_index, of_hidden, of_weight):
 def _setup_context(ctx, inputs, output) -> None:
     *_, ctx.of_hidden, ctx.of_weight = inputs
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # else zeros are made for the gradients' own gradients
     ctx.save_for_backward(*output[1:])
 
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "cpu/memory.h"
@@ -25,6 +26,7 @@ void linear_cross_entropy(const LinearCrossEntropy& args) {
 #include "cpu/simd.h"
 #include "cpu/functions.h"
 #include "cpu/gemm.h"
+#include "cpu/catalogue.h"
 // clang-format on
 
 namespace uqabench::UQ_ISA {
@@ -33,31 +35,10 @@ namespace {
 // Tokens are taken a batch at a time. A first pass over the catalogue keeps each candidate's exponential, less the
 // largest logit of its stretch of items; a second turns them into probabilities, by one factor a stretch and token,
 // and into gradients. So logits and exponentials are computed once, and one float a candidate and token is kept.
-constexpr int64_t tile = 96;  // items whose rows stay in the L1 or L2 cache while the batch's tokens pass by
-constexpr int64_t most_slices = 24;  // of the catalogue: the tasks; each has its own share of the gradient of `hidden`
 constexpr int rows = UQ_LANES == 16 ? 12 : 6;  // items a register block
 static_assert(tile % rows == 0);
 
 constexpr float lowest = -3e38f;  // left out; finite, so that none of them less a maximum is NaN
-
-// The catalogue in stretches of whole tiles, of which every slice but the last has the same number.
-struct Catalogue {
-  int64_t items, stretch, stretches, slices, stretches_each;
-
-  explicit Catalogue(int64_t size) : items(size) {
-    stretch = std::clamp(round_up(size / (2 * most_slices), tile), tile, 16 * tile);
-    stretches = (size + stretch - 1) / stretch;
-    stretches_each = (stretches + most_slices - 1) / most_slices;
-    slices = (stretches + stretches_each - 1) / stretches_each;
-  }
-
-  // body(stretch, first item, end) for the stretches of one slice.
-  template <class Body>
-  void for_stretches(int64_t slice, const Body& body) const {
-    const int64_t end = std::min(stretches, (slice + 1) * stretches_each);
-    for (int64_t s = slice * stretches_each; s < end; ++s) body(s, s * stretch, std::min(items, (s + 1) * stretch));
-  }
-};
 
 // Tokens a batch, a multiple of `panel`: enough for quick products, more where their exponentials still fit the L3
 // cache; and all memory taken stays below 256 MB for up to 4 million items, slices and stretches included.
@@ -67,17 +48,13 @@ inline int64_t batch_tokens(const LinearCrossEntropy& args) {
   return std::min(round_up(args.tokens, panel), std::max<int64_t>(wanted / panel, 1) * panel);
 }
 
-struct Target {
-  int64_t item, token;  // the token's place in its batch
-  bool operator<(const Target& other) const { return item < other.item; }
-};
-
 // Some tokens and what the passes over the catalogue have found for them.
 class Batch {
  public:
-  Batch(const LinearCrossEntropy& args, const Catalogue& items, int64_t tokens)
+  Batch(const LinearCrossEntropy& args, const Catalogue& items, const ItemsById& ids, int64_t tokens)
       : of(args),
         catalogue(items),
+        by_id(ids),
         padded(tokens),
         columns(round_up(args.width, panel)),
         transposed_(padded * args.width),
@@ -86,8 +63,7 @@ class Batch {
         largest_(items.stretches * padded),
         sums_(items.stretches * padded),
         parts_(args.hidden_gradient ? items.slices * padded * columns : 0),
-        own_(padded),
-        ids_(padded) {
+        own_(padded) {
     if (args.has_gradient()) expect_writes(exponentials_.get(), args.items * padded);
     if (args.weight_gradient) expect_writes(args.weight_gradient, args.items * args.width);
   }
@@ -120,6 +96,7 @@ class Batch {
  private:
   const LinearCrossEntropy& of;
   const Catalogue& catalogue;
+  const ItemsById& by_id;
   const int64_t padded, columns;
   int64_t first = 0, count = 0;
   Scratch transposed_;     // states by panels of tokens (panels, width, panel)
@@ -128,8 +105,7 @@ class Batch {
   Scratch largest_, sums_; // (stretches, padded); `sums_` later holds what turns an exponential into a gradient
   Scratch parts_;          // (slices), gradients of the states in column panels of `padded` rows
   std::vector<float> own_;
-  std::vector<int32_t> ids_;
-  std::vector<Target> targets_;
+  std::vector<Candidate> targets_, left_out_;
 
   float* part(int64_t slice) { return parts_.get() + slice * padded * columns; }
 
@@ -140,19 +116,22 @@ class Batch {
                       transposed_.get() + t * of.width);
     }
     pack(states, of.hidden_stride, count, of.width, padded, packed_.get());
-    targets_.resize(count);
+    targets_.clear();
+    left_out_.clear();
     for (int64_t t = 0; t < count; ++t) {
-      targets_[t] = {of.target[first + t], t};
-      if (of.token_ids) ids_[t] = static_cast<int32_t>(of.token_ids[first + t]);
+      const int64_t target = of.target[first + t];
+      targets_.push_back({target, t});
+      if (of.token_ids) leave_out(of.token_ids[first + t], target, t);
     }
     std::stable_sort(targets_.begin(), targets_.end());
+    std::stable_sort(left_out_.begin(), left_out_.end());
   }
 
-  // body(target) for the targets among items [begin, end).
-  template <class Body>
-  void for_targets(int64_t begin, int64_t end, const Body& body) const {
-    auto at = std::lower_bound(targets_.begin(), targets_.end(), Target{begin, 0});
-    for (; at != targets_.end() && at->item < end; ++at) body(*at);
+  void leave_out(int64_t id, int64_t target, int64_t token) {
+    auto at = std::lower_bound(by_id.begin(), by_id.end(), std::pair(id, int64_t{0}));
+    for (; at != by_id.end() && at->first == id; ++at) {
+      if (at->second != target) left_out_.push_back({at->second, token});
+    }
   }
 
   void write_logits(int64_t s, int64_t begin, int64_t end, float* e) {
@@ -166,10 +145,13 @@ class Batch {
         for (; v < last; ++v) write_logits_of<1>(v, t, e + (v - begin) * padded + t, largest + t);
       }
     }
-    for_targets(begin, end, [&](const Target& target) {
+    for_candidates(targets_, begin, end, [&](const Candidate& target) {
       own_[target.token] = e[(target.item - begin) * padded + target.token];
     });
-    if (of.token_ids) leave_out(begin, end, e);
+    // Their logits may be the stretch's largest, which does no harm.
+    for_candidates(left_out_, begin, end, [&](const Candidate& other) {
+      e[(other.item - begin) * padded + other.token] = lowest;
+    });
   }
 
   template <int Rows>
@@ -188,16 +170,6 @@ class Batch {
     }
     store(largest, most[0]);
     store(largest + lanes, most[1]);
-  }
-
-  // Candidates with the token's own id, beside its target. (Their logits may be the stretch's largest: no harm.)
-  void leave_out(int64_t begin, int64_t end, float* e) {
-    for (int64_t v = begin; v < end; ++v) {
-      const auto id = static_cast<int32_t>(of.item_ids[v]);
-      for (int64_t t = 0; t < count; ++t) {
-        if (ids_[t] == id && of.target[first + t] != v) e[(v - begin) * padded + t] = lowest;
-      }
-    }
   }
 
   void exponentiate(int64_t s, int64_t items, float* e) {
@@ -240,7 +212,9 @@ class Batch {
         store(e + v * padded + t, load(e + v * padded + t) * load(factor + t));
       }
     }
-    for_targets(begin, end, [&](const Target& target) { e[(target.item - begin) * padded + target.token] -= of.share; });
+    for_candidates(targets_, begin, end, [&](const Candidate& target) {
+      e[(target.item - begin) * padded + target.token] -= of.share;
+    });
     if (of.weight_gradient) {
       int64_t v = begin;
       for (; v + rows <= end; v += rows) add_weight_gradient<rows>(v, e + (v - begin) * padded);
@@ -314,7 +288,8 @@ inline void cross_entropy(const LinearCrossEntropy& args) {
     return;
   }
   const Catalogue catalogue(args.items);
-  Batch batch(args, catalogue, batch_tokens(args));
+  const ItemsById by_id = items_by_id(args);
+  Batch batch(args, catalogue, by_id, batch_tokens(args));
   for (int64_t first = 0; first < args.tokens; first += batch.size()) batch.run(first);
 }
 

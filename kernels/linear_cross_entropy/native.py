@@ -32,7 +32,7 @@ def mean_loss(
 ) -> Tensor:
     """Mean over the tokens that count of `logsumexp(hidden weight^T + bias) - its target entry`.
 
-    ids: int64 (V,), non-negative; a candidate with the id of a token's target is left out, the target itself is not.
+    ids: int64 (V,); a candidate with the id of a token's target is left out, the target itself is not.
     """
     wanted = (x.requires_grad and torch.is_grad_enabled() for x in (hidden, weight))
     return _mean_loss(hidden, weight, target, bias, ids, ignore_index, *wanted)[0]

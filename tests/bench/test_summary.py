@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ import pytest
 pytest.importorskip("transformers")  # the rows' baselines need it
 
 from bench import summary
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_shows_the_recorded_results():
+    shown = re.search(
+        r"<!-- table: (\S+) -->\n(.*?)\n<!-- end of table -->", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    assert shown, "the README has no performance table"
+    file, text = shown.groups()
+    assert text == summary.table(summary.read_report(ROOT / file)), f"run `python -m bench.summary {file}`"
 
 
 def run_of(seconds: float, **changes: Any) -> dict[str, Any]:

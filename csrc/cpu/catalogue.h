@@ -1,0 +1,52 @@
+// How the cross entropy over a catalogue goes through it, and candidates of its tokens. No include guard: see simd.h,
+// included before with gemm.h, linear_cross_entropy.h, <algorithm>, <utility> and <vector>.
+
+namespace uqabench::UQ_ISA {
+namespace {
+
+constexpr int64_t tile = 96;  // items whose rows stay in the L1 or L2 cache while the batch's tokens pass by
+constexpr int64_t most_slices = 24;  // of the catalogue: the tasks; each has its own share of the gradient of `hidden`
+
+// The catalogue in stretches of whole tiles, of which every slice but the last has the same number.
+struct Catalogue {
+  int64_t items, stretch, stretches, slices, stretches_each;
+
+  explicit Catalogue(int64_t size) : items(size) {
+    stretch = std::clamp(round_up(size / (2 * most_slices), tile), tile, 16 * tile);
+    stretches = (size + stretch - 1) / stretch;
+    stretches_each = (stretches + most_slices - 1) / most_slices;
+    slices = (stretches + stretches_each - 1) / stretches_each;
+  }
+
+  // body(stretch, first item, end) for the stretches of one slice.
+  template <class Body>
+  void for_stretches(int64_t slice, const Body& body) const {
+    const int64_t end = std::min(stretches, (slice + 1) * stretches_each);
+    for (int64_t s = slice * stretches_each; s < end; ++s) body(s, s * stretch, std::min(items, (s + 1) * stretch));
+  }
+};
+
+// A candidate of a token, which is told by its place in its batch.
+struct Candidate {
+  int64_t item, token;
+  bool operator<(const Candidate& other) const { return item < other.item; }
+};
+
+// body(candidate) for those of a sorted list among items [begin, end).
+template <class Body>
+void for_candidates(const std::vector<Candidate>& list, int64_t begin, int64_t end, const Body& body) {
+  auto at = std::lower_bound(list.begin(), list.end(), Candidate{begin, 0});
+  for (; at != list.end() && at->item < end; ++at) body(*at);
+}
+
+using ItemsById = std::vector<std::pair<int64_t, int64_t>>;  // (id, item), sorted
+
+inline ItemsById items_by_id(const LinearCrossEntropy& args) {
+  ItemsById items;
+  for (int64_t v = 0; args.item_ids && v < args.items; ++v) items.emplace_back(args.item_ids[v], v);
+  std::sort(items.begin(), items.end());
+  return items;
+}
+
+}  // namespace
+}  // namespace uqabench::UQ_ISA

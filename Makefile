@@ -15,23 +15,23 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 demo: $(STAMP)
 	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
 
-test: $(STAMP) $(VENV)/.dev
+test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"
 
-test-full: $(STAMP) $(VENV)/.dev
+test-full: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 # ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
-bench: $(STAMP) $(VENV)/.dev
+bench: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-min-rounds=3 --benchmark-columns=min,median,iqr,rounds
 	$(BIN)/python -m bench.roofline --json $(ROOFLINE) $(ROOFLINE_ARGS)
 
 # Needs clang++ (or another that CLANG names) and its OpenMP; says so where they are missing.
-sanitize: $(STAMP) $(VENV)/.dev
+sanitize: $(VENV)/.dev
 	$(BIN)/pip install -q --disable-pip-version-check cmake pybind11
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.sanitize
 
-lint: $(STAMP) $(VENV)/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -48,15 +48,19 @@ $(VENV)/.torch:
 	fi
 	@touch $@
 
-$(STAMP): $(VENV)/.torch pyproject.toml CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
+
+$(STAMP): $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench and building its native module"
 	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data]"
 	@touch $@
 
-$(VENV)/.dev: $(STAMP)
+# All at once: each installation builds the native module.
+$(VENV)/.dev: $(VENV)/.torch $(SOURCES)
+	@echo "installing uqabench for development and building its native module"
 	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data,train,dev]"
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1
-	@touch $@
+	@touch $(STAMP) $@
 
 clean:
 	rm -rf $(VENV) build dist

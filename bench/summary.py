@@ -90,7 +90,7 @@ def _line(row: dict[str, Any]) -> str:
     spread = row.get("spread", {}).get("ratio")
     ratio = f"{row['ratio']:.2f}" + (f" ({spread[0]:.2f} to {spread[1]:.2f})" if spread else "")
     cells = (
-        f"`{row['name']}`",
+        row["name"],
         ROWS[row["name"]].what,
         in_units(row["seconds"]),
         ratio,

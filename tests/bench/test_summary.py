@@ -59,7 +59,7 @@ def test_table(files: list[Path], capsys: pytest.CaptureFixture[str]):
     assert summary.main(list(map(str, files))) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("A CPU, avx2, 2 threads") and lines[0].endswith("medians of 3 runs.")
-    assert lines[-2].startswith("| `hstu` |") and "| 2 s | 4.00 (2.00 to 8.00) | 1.5 × a loop | 1,096 |" in lines[-2]
+    assert lines[-2].startswith("| hstu |") and "| 2 s | 4.00 (2.00 to 8.00) | 1.5 × a loop | 1,096 |" in lines[-2]
     assert "| 2 ms |" in lines[-1] and lines[-1].endswith("|  |")
 
 

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "cpu/packed.h"
+
 namespace uqabench {
 
 namespace py = pybind11;
@@ -64,6 +66,12 @@ inline float* output(std::optional<FloatArray>& x, const char* name, const Dims&
 
 // Elements from one row of a two-dimensional array to the next.
 inline int64_t row_stride(const py::array& x) { return x.strides(0) / x.itemsize(); }
+
+// Rows of heads: (tokens, heads, width).
+inline HeadView heads(const FloatArray& x) {
+  constexpr auto bytes = static_cast<int64_t>(sizeof(float));
+  return {x.data(), x.strides(0) / bytes, x.strides(1) / bytes};
+}
 
 inline void require_values_in(const IntArray& x, const char* name, int64_t size) {
   const int64_t* data = x.data();

@@ -6,11 +6,6 @@
 
 namespace uqabench {
 
-inline HeadView heads(const FloatArray& x) {
-  constexpr auto bytes = static_cast<int64_t>(sizeof(float));
-  return {x.data(), x.strides(0) / bytes, x.strides(1) / bytes};
-}
-
 // Fills what both attentions take, after checking it.
 inline void fill_attention(AttentionInputs& in, const FloatArray& q, const FloatArray& k, const FloatArray& v,
                     const IntArray& offsets, double scale, int threads) {

@@ -19,40 +19,34 @@ struct SsdArrays {
 
   SsdScan checked(bool softplus, int threads) const {
     require(x.ndim() == 3 && b.ndim() == 3, "x and B must have three dimensions.");
-    const py::ssize_t count = x.shape(0), heads = x.shape(1), groups = b.shape(1);
-    require(groups >= 1 && heads % groups == 0, "B's groups must divide the heads of x.");
+    const py::ssize_t count = x.shape(0), head_count = x.shape(1), groups = b.shape(1);
+    require(groups >= 1 && head_count % groups == 0, "B's groups must divide the heads of x.");
     require_shape(x, "x", tokens());
-    require_shape(dt, "dt", {count, heads});
+    require_shape(dt, "dt", {count, head_count});
     require_shape(b, "B", {count, groups, b.shape(2)});
     require_shape(c, "C", shared());
     if (z) require_shape(*z, "z", tokens());
     require_threads(threads);
     SsdScan in{};
     in.offsets = checked_offsets(offsets, count);
-    in.x = view(x);
-    in.z = z ? view(*z) : HeadView{nullptr, 0, 0};
-    in.b = view(b);
-    in.c = view(c);
+    in.x = heads(x);
+    in.z = z ? heads(*z) : HeadView{nullptr, 0, 0};
+    in.b = heads(b);
+    in.c = heads(c);
     in.dt = dt.data();
     in.dt_stride = row_stride(dt);
-    in.a = input(a, "A", {heads});
-    in.d = input(d, "D", {heads});
-    in.dt_bias = input(dt_bias, "dt_bias", {heads});
+    in.a = input(a, "A", {head_count});
+    in.d = input(d, "D", {head_count});
+    in.dt_bias = input(dt_bias, "dt_bias", {head_count});
     in.initial_state = input(initial_state, "initial_state", states());
     in.sequences = offsets.size() - 1;
-    in.heads = heads;
+    in.heads = head_count;
     in.width = x.shape(2);
     in.groups = groups;
     in.states = b.shape(2);
     in.softplus = softplus;
     in.threads = threads;
     return in;
-  }
-
- private:
-  static HeadView view(const FloatArray& x) {
-    constexpr auto bytes = static_cast<int64_t>(sizeof(float));
-    return {x.data(), x.strides(0) / bytes, x.strides(1) / bytes};
   }
 };
 

@@ -17,26 +17,8 @@ struct Shape {
         value_width(round_up(in.value_width, panel)) {}
 };
 
-// Hands out a task's scratch memory piece by piece.
-struct Arena {
-  float* next;
-
-  float* take(int64_t floats) {
-    float* piece = next;
-    next += round_up(floats, 16);
-    return piece;
-  }
-};
-
 // Pieces of an Arena are rounded up; this covers all of them.
 constexpr int64_t slack = 512;
-
-// -1 in the lanes whose query, `query` + lane, is not before key j.
-UQ_INLINE Ints causal(int64_t query, int64_t j) {
-  Ints lane;
-  for (int i = 0; i < lanes; ++i) lane[i] = i;
-  return lane >= static_cast<int32_t>(std::max<int64_t>(j - query, 0));
-}
 
 // One head of one sequence: its keys and values packed, and a panel of its queries at a time.
 struct Head {

@@ -30,6 +30,17 @@ class Scratch {
   std::unique_ptr<float, Free> floats_;
 };
 
+// Hands out a task's scratch memory piece by piece, each rounded up to 64 bytes.
+struct Arena {
+  float* next;
+
+  float* take(int64_t floats) {
+    float* piece = next;
+    next += (floats + 15) / 16 * 16;
+    return piece;
+  }
+};
+
 // Calls task(i, scratch) for i in [0, count) on up to `threads` threads, in order of i; `scratch` is `floats` floats of
 // the thread's own. The memory is taken beforehand, so nothing throws inside the parallel region.
 template <class Task>

@@ -51,6 +51,13 @@ UQ_INLINE Floats gather(const float* table, const uint8_t* index) {
 #endif
 }
 
+// -1 in the lanes whose query, `query` + lane, is not before key j.
+UQ_INLINE Ints causal(int64_t query, int64_t j) {
+  Ints lane;
+  for (int i = 0; i < lanes; ++i) lane[i] = i;
+  return lane >= static_cast<int32_t>(j > query ? j - query : 0);
+}
+
 // Where `mask` is -1: x, where it is 0: 0.
 UQ_INLINE Floats keep(Ints mask, Floats x) { return (Floats)(mask & (Ints)x); }
 

@@ -81,14 +81,14 @@ inline int64_t chunks_of(const SsdScan& in, int64_t sequence) {
 
 inline void differentiate_task(const SsdBackward& all, const SsdTask& task, float* scratch) {
   const SsdScan& in = all.in;
-  Pieces pieces{scratch};
-  SsdChunk shared(in, pieces);
-  SsdHeadGradient head(shared, pieces);
+  Arena arena{scratch};
+  SsdChunk shared(in, arena);
+  SsdHeadGradient head(shared, arena);
   const SsdSizes& size = shared.size;
-  float *slopes = pieces.take(chunk * chunk), *d_b = pieces.take(chunk * size.states);
-  float *d_c = pieces.take(chunk * size.states), *x = pieces.take(chunk * size.width);
-  float* d_states = pieces.take(heads_each * size.state());
-  float* states = pieces.next;
+  float *slopes = arena.take(chunk * chunk), *d_b = arena.take(chunk * size.states);
+  float *d_c = arena.take(chunk * size.states), *x = arena.take(chunk * size.width);
+  float* d_states = arena.take(heads_each * size.state());
+  float* states = arena.next;
   const int64_t first = (task.sequence * in.heads + task.head) * in.state_size();
   for (int64_t h = 0; h < task.heads; ++h) {
     const float* grad = all.given.state_grad ? all.given.state_grad + first + h * in.state_size() : nullptr;

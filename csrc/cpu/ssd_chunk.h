@@ -32,17 +32,6 @@ inline SsdTask ssd_task(const SsdScan& in, int64_t i) {
 
 inline int64_t ssd_tasks(const SsdScan& in) { return in.sequences * in.groups * parts_of(in); }
 
-// Hands out a task's scratch memory piece by piece.
-struct Pieces {
-  float* next;
-
-  float* take(int64_t floats) {
-    float* piece = next;
-    next += round_up(floats, 16);
-    return piece;
-  }
-};
-
 struct SsdSizes {
   int64_t width, states;  // padded to whole panels
 
@@ -61,13 +50,13 @@ struct SsdChunk {
 
   static int64_t scratch(const SsdSizes& s) { return 2 * chunk * s.states + chunk * chunk + s.states * panel; }
 
-  SsdChunk(const SsdScan& args, Pieces& pieces)
+  SsdChunk(const SsdScan& args, Arena& arena)
       : in(args),
         size(args),
-        b(pieces.take(chunk * size.states)),
-        c(pieces.take(chunk * size.states)),
-        products(pieces.take(chunk * chunk)),
-        transposed(pieces.take(size.states * panel)) {}
+        b(arena.take(chunk * size.states)),
+        c(arena.take(chunk * size.states)),
+        products(arena.take(chunk * chunk)),
+        transposed(arena.take(size.states * panel)) {}
 
   int64_t padded() const { return round_up(count, panel); }
 
@@ -110,10 +99,7 @@ struct SsdSteps {
 
   // Decays from token s to the tokens [t, t + lanes), 0 where they come before it.
   UQ_INLINE Floats decay(int64_t s, int64_t t) const {
-    Ints lane;
-    for (int i = 0; i < lanes; ++i) lane[i] = i;
-    const Ints is_past = lane >= static_cast<int32_t>(std::max<int64_t>(s - t, 0));
-    return keep(is_past, exponential(load(log_decay + t) - log_decay[s]));
+    return keep(causal(t, s), exponential(load(log_decay + t) - log_decay[s]));
   }
 };
 

@@ -87,12 +87,12 @@ inline void write_rows(const SsdChunk& of, int64_t head, const float* result, fl
 }
 
 inline void scan_task(const SsdScan& in, const SsdTask& task, float* y, float* ungated, float* final_state, float* scratch) {
-  Pieces pieces{scratch};
-  SsdChunk shared(in, pieces);
+  Arena arena{scratch};
+  SsdChunk shared(in, arena);
   const SsdSizes& size = shared.size;
-  float* states = pieces.take(heads_each * size.state());
-  SsdHead head{shared, nullptr, pieces.take(chunk * size.width), pieces.take(chunk * panel),
-               pieces.take(chunk * size.width), {}};
+  float* states = arena.take(heads_each * size.state());
+  SsdHead head{shared, nullptr, arena.take(chunk * size.width), arena.take(chunk * panel),
+               arena.take(chunk * size.width), {}};
   const int64_t first_state = task.sequence * in.heads + task.head;
   for (int64_t h = 0; h < task.heads; ++h) {
     const float* initial = in.initial_state ? in.initial_state + (first_state + h) * in.state_size() : nullptr;

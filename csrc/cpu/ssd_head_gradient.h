@@ -30,15 +30,15 @@ class SsdHeadGradient {
     return 3 * chunk * s.width + s.width * panel + s.state() + chunk * chunk + chunk_slack;
   }
 
-  SsdHeadGradient(const SsdChunk& shared, Pieces& pieces)
+  SsdHeadGradient(const SsdChunk& shared, Arena& arena)
       : of(shared),
         size_(shared.size),
-        grad_(pieces.take(chunk * size_.width)),
-        pulse_(pieces.take(chunk * size_.width)),
-        d_pulse_(pieces.take(chunk * size_.width)),
-        grad_transposed_(pieces.take(size_.width * panel)),
-        turned_(pieces.take(size_.state())),
-        weights_(pieces.take(chunk * chunk)) {}
+        grad_(arena.take(chunk * size_.width)),
+        pulse_(arena.take(chunk * size_.width)),
+        d_pulse_(arena.take(chunk * size_.width)),
+        grad_transposed_(arena.take(size_.width * panel)),
+        turned_(arena.take(size_.state())),
+        weights_(arena.take(chunk * chunk)) {}
 
   // Adds to what the heads share: slopes (the gradient of C B^T, laid out as it is), d_b and d_c.
   void run(const SsdBackward& all, int64_t sequence, int64_t head, float* slopes, float* d_b, float* d_c) {
@@ -114,7 +114,7 @@ class SsdHeadGradient {
             store(weights_ + place, product * decay);
             store(slopes + place, load(slopes + place) + slope);
             // A token's decay to itself is 1 whatever the steps: its share would come and go, and leave rounding.
-            const Floats change = keep_later(s + r, lane, slope * product);
+            const Floats change = keep(causal(lane, s + r + 1), slope * product);
             store(d_log_decay_ + lane, load(d_log_decay_ + lane) + change);
             row_sums[s + r] += sum_lanes(change);
           }
@@ -122,12 +122,6 @@ class SsdHeadGradient {
       }
     }
     for (int64_t t = 0; t < chunk; ++t) d_log_decay_[t] -= row_sums[t];
-  }
-
-  UQ_INLINE static Floats keep_later(int64_t s, int64_t t, Floats x) {
-    Ints lane;
-    for (int i = 0; i < lanes; ++i) lane[i] = i;
-    return keep(lane > static_cast<int32_t>(std::max<int64_t>(s - t, -1)), x);
   }
 
   void write_pulse_gradient() {

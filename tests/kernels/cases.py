@@ -1,6 +1,7 @@
 """One ragged example of every operator, for tests that hold for all of them.
 
-`case(name, lengths, dtype, seed)` builds it. An operator that lacks an example fails `test_every_operator.py`: add it here.
+`case(name, lengths, dtype, seed)` builds it. An operator that lacks an example fails
+`test_every_operator.py`: add it here.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
+# Without a GPU, for the interpreted tests of its kernels and for compiling them; with one, torch brings its own.
+TRITON ?= 3.6.0
 RUNS ?= runs
 DEMO_ARGS ?=
 ROOFLINE ?= $(RUNS)/roofline.json
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test test-full bench sanitize lint clean
@@ -39,7 +42,7 @@ lint: $(VENV)/.dev
 # first where pip is set up to look, then in PyTorch's own index.
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
-	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then \
+	@if [ -n "$(GPU)" ]; then \
 	  echo "GPU found: installing torch $(TORCH)"; $(BIN)/pip install -q --disable-pip-version-check torch==$(TORCH); \
 	else \
 	  echo "no GPU found: installing the CPU build of torch $(TORCH)"; \
@@ -58,7 +61,8 @@ $(STAMP): $(VENV)/.torch $(SOURCES)
 # All at once: each installation builds the native module.
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench for development and building its native module"
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data,train,dev]"
+	@[ -n "$(GPU)" ] || $(BIN)/pip install -q --disable-pip-version-check triton==$(TRITON)
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data,train,gpu,dev]"
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1
 	@touch $(STAMP) $@
 

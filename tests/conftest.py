@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is imported
 
 from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare
 from uqabench.questions.config import QuestionConfig

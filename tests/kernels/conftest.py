@@ -23,7 +23,8 @@ def outputs_and_gradients(call: Call, inputs: Mapping[str, Tensor]) -> dict[str,
     results = {f"output {i}": y.detach() for i, y in enumerate(outputs)}
     if any(y.requires_grad for y in outputs):
         generator = torch.Generator().manual_seed(0)
-        loss = sum((y.double() * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in outputs)
+        weights = (torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.device) for y in outputs)
+        loss = sum((y.double() * w).sum() for y, w in zip(outputs, weights, strict=True))
         leaves = {name: x for name, x in leaves.items() if x.requires_grad}
         gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         results |= {f"gradient of {name}": g.to_dense() for name, g in zip(leaves, gradients, strict=True)}

@@ -1,0 +1,79 @@
+"""What the Triton kernels share. Imports triton: only the modules `triton_*.py` may import it, and those only when
+an operator runs.
+
+Under TRITON_INTERPRET=1 (set before triton is imported) every kernel runs on CPU tensors, program after program: for
+tests. Interpreted, a kernel takes its first configuration and few programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .checks import remember
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
+def tuned(configs: Sequence[triton.Config], key: Sequence[str]) -> Callable[[Any], Any]:
+    """Decorates a `triton.jit` function: the fastest of `configs` for each value of the arguments named in `key`.
+
+    `configs` is the committed list that bench/aot.py compiles ahead of time. The choice is kept in Triton's cache
+    folder, so another process does not measure again.
+    """
+    if INTERPRETED or len(configs) == 1:
+        return triton.autotune(list(configs[:1]), key=[])
+    return triton.autotune(list(configs), key=list(key), cache_results=True)
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
+    """Kernels started within go to x's device, on its current stream."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def programs(x: Tensor, per_multiprocessor: int = 1) -> int:
+    """Programs of a persistent launch on x's device; 3 on CPU, where the interpreter runs one after the other."""
+    return _multiprocessors(x.device) * per_multiprocessor if x.is_cuda else 3
+
+
+def tile_schedule(offsets: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Work for a persistent launch over tiles of `block` tokens, longest sequences first, without asking the device.
+
+    Returns:
+        order: int64 (B,), the sequences from the longest to the shortest.
+        first_tile: int64 (B+1,), tile t belongs to sequence order[s] where first_tile[s] <= t < first_tile[s + 1];
+            first_tile[B] tiles in all. Kept on the offsets tensor, so the layers of a model share it.
+    """
+    return remember(offsets, f"tiles of {block}", lambda: _tile_schedule(offsets, block))
+
+
+def _tile_schedule(offsets: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    lengths, order = offsets.diff().sort(descending=True, stable=True)
+    first_tile = torch.zeros_like(offsets)
+    torch.cumsum((lengths + (block - 1)) // block, 0, out=first_tile[1:])
+    return order, first_tile
+
+
+@triton.jit
+def find_sequence(first_tile, tile, sequences):
+    """The s with first_tile[s] <= tile < first_tile[s + 1], by bisection; `sequences` is B."""
+    low = tl.zeros((), tl.int32)
+    high = low + sequences
+    while high - low > 1:
+        middle = (low + high) // 2
+        is_right = tl.load(first_tile + middle) <= tile
+        low = tl.where(is_right, middle, low)
+        high = tl.where(is_right, high, middle)
+    return low

@@ -1,0 +1,57 @@
+"""Every GPU kernel against its operator's reference: on the GPU where there is one, else interpreted on CPU tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from uqabench.kernels import use_backend
+from uqabench.kernels.backend import available
+
+from ..cases import RAGGED, case, offsets_of
+from ..conftest import TOLERANCES, assert_close, outputs_and_gradients, reference_results
+
+interpreter = pytest.importorskip("triton.runtime.interpreter")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _index_scalars_of_newer_numpy() -> None:
+    """Before 3.8, triton's interpreter turns arrays of one element into integers as NumPy 2.4 no longer does."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+
+
+_index_scalars_of_newer_numpy()
+
+
+def gpu_results(backend: str, call, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`outputs_and_gradients` of `backend` on DEVICE, brought back to the CPU."""
+    with use_backend(backend):
+        results = outputs_and_gradients(call, {name: x.to(DEVICE) for name, x in inputs.items()})
+    return {name: x.cpu() for name, x in results.items()}
+
+
+def assert_case_matches(
+    name: str, backend: str, lengths: Sequence[int] = RAGGED, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> None:
+    """The operator's example (tests/kernels/cases.py) on `backend` agrees with the reference, with all gradients."""
+    example = case(name, lengths, dtype, seed)
+    offsets = offsets_of(lengths)
+
+    def call(**arrays: Tensor):
+        return example.run(offsets.to(next(iter(arrays.values())).device), **arrays)
+
+    expected = reference_results(call, example.arrays)
+    assert_close(gpu_results(backend, call, example.arrays), expected, TOLERANCES[dtype])
+
+
+def gpu_backends(name: str) -> list[str]:
+    return [backend for backend in ("triton", "cuda") if available(name, DEVICE).get(backend, "none") is None]

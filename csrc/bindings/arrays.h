@@ -64,8 +64,12 @@ inline float* output(std::optional<FloatArray>& x, const char* name, const Dims&
   return x ? output(*x, name, shape) : nullptr;
 }
 
-// Elements from one row of a two-dimensional array to the next.
-inline int64_t row_stride(const py::array& x) { return x.strides(0) / x.itemsize(); }
+// Elements from one row of a two-dimensional array to the next. Like `heads`, it may be called without the GIL:
+// asking NumPy for the size of an element would count a reference.
+template <typename T>
+int64_t row_stride(const py::array_t<T, 0>& x) {
+  return x.strides(0) / static_cast<int64_t>(sizeof(T));
+}
 
 // Rows of heads: (tokens, heads, width).
 inline HeadView heads(const FloatArray& x) {

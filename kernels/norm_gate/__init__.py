@@ -7,15 +7,20 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_rows, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["norm_gate"]
 
 _BACKENDS = Operator(
     "norm_gate",
-    backends={"reference": reference.norm_gate, "eager": eager.norm_gate, "native": native.norm_gate},
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    backends={
+        "reference": reference.norm_gate,
+        "eager": eager.norm_gate,
+        "native": native.norm_gate,
+        "triton": triton.norm_gate,
+    },
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 
@@ -29,8 +34,8 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6) -> Tensor:
         eps: added to the variance.
 
     Returns:
-        (..., d), the dtype of x. The native kernel's result has no second derivatives, and does not depend on the
-        number of threads.
+        (..., d), the dtype of x. The compiled kernels' results have no second derivatives; the native one's does not
+        depend on the number of threads.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.

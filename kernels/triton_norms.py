@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import philox
 from .rows import as_rows
 from .triton_tools import on_device_of, programs
 
@@ -30,9 +31,21 @@ def tile(width: int) -> triton.Config:
 
 
 @triton.jit
+def _is_kept(seed, row, threshold, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """(ROWS, BLOCK), by the rule of kernels/philox.py: one counter for the 8 numbers of a 16-byte load, or its ten
+    rounds of integer products would take longer than the numbers' way from memory."""
+    group = tl.arange(0, BLOCK // 8)[None, :].to(tl.uint32) + tl.zeros((ROWS, 1), tl.uint32)
+    rows = row[:, None].to(tl.uint32) + tl.zeros((1, BLOCK // 8), tl.uint32)
+    a, b, c, d = tl.philox(tl.load(seed), group, rows, group * 0, group * 0)
+    words = tl.join(tl.join(a, c), tl.join(b, d))
+    halves = tl.join(words & 0xFFFF, words >> 16).to(tl.int32)
+    return halves.reshape(ROWS, BLOCK) >= threshold
+
+
+@triton.jit
 def forward_kernel(
-    y, total, statistics, x, residual, weight, bias, gate,
-    x_stride, residual_stride, gate_stride, rows, width, eps,
+    y, total, statistics, x, residual, weight, bias, gate, seed,
+    x_stride, residual_stride, gate_stride, rows, width, eps, threshold, scale,
     IS_CENTRED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -59,13 +72,15 @@ def forward_kernel(
         values += tl.load(bias + column, in_row, other=0.0).to(tl.float32)[None, :]
     if gate is not None:
         values *= tl.load(gate + row[:, None] * gate_stride + column[None, :], mask, other=0.0).to(tl.float32)
+    if seed is not None:
+        values = tl.where(_is_kept(seed, row, threshold, ROWS, BLOCK), values * scale, 0.0)
     tl.store(y + written, values.to(y.dtype.element_ty), mask)
 
 
 @triton.jit
 def backward_kernel(
-    dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate,
-    grad_stride, grad_sum_stride, x_stride, gate_stride, rows, width,
+    dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate, seed,
+    grad_stride, grad_sum_stride, x_stride, gate_stride, rows, width, threshold, scale,
     IS_CENTRED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BLOCK)
@@ -80,6 +95,8 @@ def backward_kernel(
         mask = is_row[:, None] & in_row[None, :]
         slope = tl.load(grad + row[:, None] * grad_stride + column[None, :], mask, other=0.0).to(tl.float32)
         values = tl.load(x + row[:, None] * x_stride + column[None, :], mask, other=0.0).to(tl.float32)
+        if seed is not None:
+            slope = tl.where(_is_kept(seed, row, threshold, ROWS, BLOCK), slope * scale, 0.0)
         written = row[:, None] * width + column[None, :]
         inverse = tl.load(statistics + (rows * IS_CENTRED + row), is_row, other=0.0)[:, None]
         if IS_CENTRED:
@@ -121,6 +138,8 @@ def norm_forward(
     bias: Tensor | None,
     gate: Tensor | None,
     eps: float,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
 ) -> None:
     """Writes y (..., d), `total` = x + residual, and `statistics` fp32: (2, rows) of means and inverse deviations, or
     (1, rows) for inverse root mean squares. y and total are contiguous."""
@@ -131,8 +150,9 @@ def norm_forward(
     x, residual, gate = (None if part is None else as_rows(part) for part in (x, residual, gate))
     with on_device_of(x):
         forward_kernel[(triton.cdiv(rows, config.kwargs["ROWS"]),)](
-            y, total, statistics, x, residual, weight, bias, gate,
+            y, total, statistics, x, residual, weight, bias, gate, seed,
             x.stride(0), _row_stride(residual), _row_stride(gate), rows, width, eps,
+            philox.threshold(dropout_p), philox.scale(dropout_p),
             IS_CENTRED=statistics.shape[0] == 2, **config.all_kwargs(),
         )  # fmt: skip
 
@@ -148,6 +168,8 @@ def norm_backward(
     gate: Tensor | None,
     needs_weight: bool = False,
     needs_bias: bool = False,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Writes dx and dgate, contiguous; returns the gradients of weight and bias, (d,) in x's dtype, empty if not
     needed. `x` is what was normalised; `grad_sum`, the gradient that reaches it beside, is added to dx."""
@@ -163,8 +185,9 @@ def norm_backward(
         grad, grad_sum, x, gate = (None if part is None else as_rows(part) for part in (grad, grad_sum, x, gate))
         with on_device_of(x):
             backward_kernel[(tiles,)](
-                dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate,
+                dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate, seed,
                 grad.stride(0), _row_stride(grad_sum), x.stride(0), _row_stride(gate), rows, width,
+                philox.threshold(dropout_p), philox.scale(dropout_p),
                 IS_CENTRED=statistics.shape[0] == 2, **config.all_kwargs(),
             )  # fmt: skip
     weight_sum, bias_sum = (

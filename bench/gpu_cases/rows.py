@@ -17,6 +17,7 @@ NORMS = {  # operator: (its arguments beside x, widths)
     "rms_norm": (("weight",), (512, 1024)),
     "rms_norm_sum": (("weight", "residual"), (512, 1024)),
     "norm_gate": (("gate",), (2048,)),
+    "norm_gate_dropout": (("gate", "seed"), (2048,)),
 }
 
 
@@ -36,7 +37,7 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
     is_present = dict.fromkeys(("x", "y", "grad", "dx", *arguments), True)
     rowwise = {"residual", "gate"} & is_present.keys()
     is_present |= dict.fromkeys(("total", "grad_sum"), "residual" in is_present)
-    is_present |= {"dgate": "gate" in is_present}
+    is_present |= {"dgate": "gate" in is_present, "seed": "seed" in is_present}
     is_present |= {f"{part}_sums": part in is_present for part in ("weight", "bias")}
     function = triton_norms.forward_kernel if is_forward else triton_norms.backward_kernel
     fp32 = ("statistics", "weight_sums", "bias_sums")
@@ -107,11 +108,13 @@ def _arguments(
     signature: dict[str, str] = {}
     constants = dict(constants or {})
     for name in function.arg_names:
-        if name in ("rows", "width", "tokens", "sequences", "half") or name.endswith(("_stride", "_heads")):
+        if name in ("rows", "width", "tokens", "sequences", "half", "threshold") or name.endswith(
+            ("_stride", "_heads")
+        ):
             signature[name] = "i32"
-        elif name in ("offsets", "steps"):
+        elif name in ("offsets", "steps") or (name == "seed" and is_present["seed"]):
             signature[name] = "*i64"
-        elif name == "eps":
+        elif name in ("eps", "scale"):
             signature[name] = "fp32"
         elif name in fp32 and (is_present is None or is_present.get(name, True)):
             signature[name] = "*fp32"

@@ -42,8 +42,15 @@ class HSTUBlock(nn.Module):
             )
         v = v.unflatten(-1, (config.heads, config.v_dim))
         attended = hstu_attention(q, k, v, offsets, max_len=config.max_len, **biases)
-        gated = norm_gate(attended.reshape(tokens, self.v_width), u, EPS)
-        return x + self.out(F.dropout(gated, config.dropout, self.training))
+        return x + self.out(self.gate(attended.reshape(tokens, self.v_width), u))
+
+    def gate(self, attended: Tensor, u: Tensor) -> Tensor:
+        """dropout(U * LayerNorm(attended)): on GPUs in one pass, which saves 10 of 26 bytes a number forward and
+        backward; on CPUs torch's generator is faster than the counters of norm_gate's dropout."""
+        p = self.config.dropout if self.training else 0.0
+        if attended.is_cuda and p > 0:
+            return norm_gate(attended, u, EPS, p, torch.randint(2**62, (), device=attended.device))
+        return F.dropout(norm_gate(attended, u, EPS), p, self.training)
 
 
 @register("hstu")

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uqabench.encoders.config import HSTUConfig
-from uqabench.encoders.layers import cast, check_longest, init_gaussian
+from uqabench.encoders.layers import as_product_input, cast, check_longest, init_gaussian
 from uqabench.encoders.registry import register
-from uqabench.kernels import hstu_attention, layer_norm, norm_gate
+from uqabench.kernels import hstu_attention, layer_norm, linear_silu, norm_gate
 
 EPS = 1e-6
 
@@ -32,7 +32,7 @@ class HSTUBlock(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
         config, tokens = self.config, x.shape[0]
-        mixed = F.silu(self.uvqk(layer_norm(x, eps=EPS)))
+        mixed = linear_silu(as_product_input(layer_norm(x, eps=EPS)), as_product_input(self.uvqk.weight))
         u, v, q, k = mixed.split([self.v_width, self.v_width, self.qk_width, self.qk_width], dim=-1)
         q, k = (part.unflatten(-1, (config.heads, config.qk_dim)) for part in (q, k))
         biases = {}

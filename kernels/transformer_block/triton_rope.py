@@ -81,7 +81,8 @@ def _rotate_heads(
         tl.store(out + written + half, (second * cos + first * sin).to(out.dtype.element_ty), mask)
 
 
-@triton.jit
+# One sequence as a constant would leave the bisection a loop that never runs, on which Triton 3.6's compiler fails.
+@triton.jit(do_not_specialize=["sequences"])
 def rotate_kernel(
     q_out, k_out, q, k, offsets, steps, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
     tokens, sequences, q_heads, k_heads, half,

@@ -4,7 +4,7 @@ Tiling: a program owns TOKENS tokens and loops over their heads, HEADS at a time
 token's position by bisection of the offsets (no table that a graph's replay would find out of date) and computes the
 cosines and sines once for all heads: they stay in registers, 8 pairs a thread. In bf16 a token of 16 heads of 64 moves
 4 KiB, 280 clocks of a multiprocessor's share of 3.35 TB/s; its 32 cosines and sines take about 60 instructions each,
-at most 8 times over (threads that hold other heads), some 120 clocks beside the loads. Two 16-byte loads a thread in
+4 times over (by the threads that hold other heads), some 60 clocks beside the loads. Two 16-byte loads a thread in
 flight, 768 threads or more resident: 24 KiB a multiprocessor of the 18 KiB that 700 ns ask for. Predicted on H100:
 75 to 85 % of 3.35 TB/s, the bisection's chain of loads from the nearest cache being what is not hidden.
 """
@@ -19,9 +19,9 @@ from ..triton_tools import on_device_of
 
 
 def tile(heads: int, width: int) -> triton.Config:
-    """The tile for q of (T, heads, width): 1,024 pairs, where a token has them for 4 tokens and 8 heads of 64."""
+    """The tile for q of (T, heads, width): 1,024 pairs, those of 8 tokens and 4 heads of 64."""
     half = max(8, triton.next_power_of_2(width // 2))
-    block = max(1, min(triton.next_power_of_2(heads), 8, 1024 // half))
+    block = max(1, min(triton.next_power_of_2(heads), 4, 1024 // half))
     tokens = max(1, min(64, 1024 // (half * block)))
     return triton.Config({"TOKENS": tokens, "HEADS": block, "HALF": half}, num_warps=4, num_stages=1)
 

@@ -10,6 +10,7 @@ from uqabench.encoders.config import HSTUConfig
 from uqabench.encoders.layers import as_product_input, cast, check_longest, init_gaussian
 from uqabench.encoders.registry import register
 from uqabench.kernels import hstu_attention, layer_norm, linear_silu, norm_gate
+from uqabench.kernels.backend import choose
 
 EPS = 1e-6
 
@@ -45,10 +46,10 @@ class HSTUBlock(nn.Module):
         return x + self.out(self.gate(attended.reshape(tokens, self.v_width), u))
 
     def gate(self, attended: Tensor, u: Tensor) -> Tensor:
-        """dropout(U * LayerNorm(attended)): on GPUs in one pass, which saves 10 of 26 bytes a number forward and
-        backward; on CPUs torch's generator is faster than the counters of norm_gate's dropout."""
+        """dropout(U * LayerNorm(attended)): by the GPU kernel in one pass, which saves 10 of 26 bytes a number forward
+        and backward; elsewhere torch's generator takes half as long as the counters of norm_gate's dropout."""
         p = self.config.dropout if self.training else 0.0
-        if attended.is_cuda and p > 0:
+        if p > 0 and choose("norm_gate", attended.device.type, attended.dtype) == "triton":
             return norm_gate(attended, u, EPS, p, torch.randint(2**62, (), device=attended.device))
         return F.dropout(norm_gate(attended, u, EPS), p, self.training)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uqabench.kernels import layer_norm, norm_gate, rms_norm, rope, swiglu
+from uqabench.encoders import build_encoder
+from uqabench.kernels import layer_norm, norm_gate, rms_norm, rope, swiglu, use_backend
 
 from ..cases import offsets_of
 from ..conftest import TOLERANCES, assert_close, assert_same_bits, reference_results
@@ -112,6 +113,19 @@ def test_only_some_inputs_are_differentiated():
     frozen = inputs.pop("weight")
     part = gpu_results("triton", lambda x, bias: layer_norm(x, frozen, bias), inputs)
     assert_same_bits(part, {name: x for name, x in whole.items() if name != "gradient of weight"})
+
+
+def test_hstu_draws_its_dropout_from_torchs_generator():
+    block = build_encoder("hstu", "tiny", dropout=0.4).blocks[0].train()
+    x, u = torch.randn(2, 5, block.v_width, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    with use_backend("triton"):
+        torch.manual_seed(3)
+        found = block.gate(x, u)
+        torch.manual_seed(3)
+        seed = torch.randint(2**62, (), device=DEVICE)
+        assert torch.equal(found, norm_gate(x, u, 1e-6, 0.4, seed))
+        assert not torch.equal(found, block.gate(x, u))
+        assert torch.equal(block.eval().gate(x, u), norm_gate(x, u, 1e-6))
 
 
 def rope_inputs(tokens: int, heads: int, kv_heads: int, width: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:

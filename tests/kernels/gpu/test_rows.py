@@ -48,15 +48,14 @@ def assert_matches(call, inputs: dict[str, torch.Tensor]) -> None:
 
 @every_call
 @every_dtype
-@pytest.mark.parametrize("width", [1, 15, 16, 17, 2100])
+@pytest.mark.parametrize("width", [1, 16, 17, 2100])
 def test_any_width(call, width, dtype):
     assert_matches(call, make_inputs(call, 3, width, dtype))
 
 
 @every_call
 @every_dtype
-@pytest.mark.parametrize("difference", [-1, 0, 1])
-@pytest.mark.parametrize("tiles", [1, 7])
+@pytest.mark.parametrize(("tiles", "difference"), [(1, -1), (1, 0), (4, 1)])
 def test_any_number_of_rows(call, tiles, difference, dtype):
     """One tile and more than interpreted programs; with 0 rows see test_every_operator.py."""
     assert_matches(call, make_inputs(call, tiles * tile(40).kwargs["ROWS"] + difference, 40, dtype))
@@ -76,7 +75,7 @@ def test_the_widest_rows(call):
 
 @every_call
 def test_the_same_bits_again(call):
-    inputs = make_inputs(call, 100, 24, torch.float32)
+    inputs = make_inputs(call, 70, 24, torch.float32)
     assert_same_bits(gpu_results("triton", call, inputs), gpu_results("triton", call, inputs))
 
 

@@ -27,6 +27,7 @@ else:
     from .layer_norm import layer_norm
     from .linear_cross_entropy import linear_cross_entropy
     from .linear_rank import linear_rank
+    from .linear_silu import linear_silu
     from .norm_gate import norm_gate
     from .selective_scan import selective_scan
     from .ssd_scan import ssd_scan
@@ -44,6 +45,7 @@ __all__ = [
     "layer_norm",
     "linear_cross_entropy",
     "linear_rank",
+    "linear_silu",
     "norm_gate",
     "rms_norm",
     "rope",

@@ -44,6 +44,7 @@ def _operators() -> dict[str, Callable[[], object]]:
         "layer_norm": lambda: k.layer_norm(row, vector, vector),
         "linear_cross_entropy": lambda: k.linear_cross_entropy(row, square, first),
         "linear_rank": lambda: k.linear_rank(row, square, first),
+        "linear_silu": lambda: k.linear_silu(row, square, vector),
         "norm_gate": lambda: k.norm_gate(row, other),
         "rms_norm": lambda: k.rms_norm(row, vector),
         "rope": lambda: k.rope(q, q, offsets),

@@ -7,15 +7,20 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_rows, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["layer_norm"]
 
 _BACKENDS = Operator(
     "layer_norm",
-    backends={"reference": reference.layer_norm, "eager": eager.layer_norm, "native": native.layer_norm},
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    backends={
+        "reference": reference.layer_norm,
+        "eager": eager.layer_norm,
+        "native": native.layer_norm,
+        "triton": triton.layer_norm,
+    },
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 
@@ -28,8 +33,8 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
         eps: added to the variance; HSTU's layers use 1e-6, torch's default is 1e-5.
 
     Returns:
-        (..., d), the dtype of x. The native kernel's result has no second derivatives, and does not depend on the
-        number of threads.
+        (..., d), the dtype of x. The compiled kernels' results have no second derivatives; the native one's does not
+        depend on the number of threads.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.

@@ -1,18 +1,20 @@
 """Normalise and gate by the C++ kernels (csrc/cpu/norms.cpp): fp32 on CPU, forward and backward.
 
-2,193 x 2,048, one core (AVX2): forward + backward 12 ms, in plain torch 19 ms.
+2,193 x 2,048, one core (AVX2): forward + backward 12 ms, in plain torch 19 ms. Dropout is added in plain torch.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from .. import philox
 from ..native import call, empty_like, native_op
 from ..rows import as_rows
 
 
-def norm_gate(x: Tensor, gate: Tensor, eps: float) -> Tensor:
-    return _forward(x, gate, eps)[0]
+def norm_gate(x: Tensor, gate: Tensor, eps: float, dropout_p: float, seed: Tensor | None) -> Tensor:
+    y = _forward(x, gate, eps)[0]
+    return y if seed is None else philox.dropout(y, dropout_p, seed)
 
 
 @native_op("norm_gate")

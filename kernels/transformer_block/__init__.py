@@ -7,19 +7,33 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_offsets, check_positive, check_rows, check_same, check_tensor
-from . import eager, native, native_rms_norm, reference
+from . import eager, native, native_rms_norm, reference, triton, triton_rms_norm
 
 __all__ = ["rms_norm", "rope", "swiglu"]
 
-_NATIVE = {"default": {"cpu": "native", "cuda": "eager"}, "dtypes": {"native": (torch.float32,)}}
+_COMPILED = {
+    "default": {"cpu": "native", "cuda": "triton"},
+    "dtypes": {"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
+}
 _RMS_NORM = Operator(
     "rms_norm",
-    backends={"reference": reference.rms_norm, "eager": eager.rms_norm, "native": native_rms_norm.rms_norm},
-    **_NATIVE,
+    backends={
+        "reference": reference.rms_norm,
+        "eager": eager.rms_norm,
+        "native": native_rms_norm.rms_norm,
+        "triton": triton_rms_norm.rms_norm,
+    },
+    **_COMPILED,
 )
-_ROPE = Operator("rope", backends={"reference": reference.rope, "eager": eager.rope, "native": native.rope}, **_NATIVE)
+_ROPE = Operator(
+    "rope",
+    backends={"reference": reference.rope, "eager": eager.rope, "native": native.rope, "triton": triton.rope},
+    **_COMPILED,
+)
 _SWIGLU = Operator(
-    "swiglu", backends={"reference": reference.swiglu, "eager": eager.swiglu, "native": native.swiglu}, **_NATIVE
+    "swiglu",
+    backends={"reference": reference.swiglu, "eager": eager.swiglu, "native": native.swiglu, "triton": triton.swiglu},
+    **_COMPILED,
 )
 
 
@@ -36,7 +50,7 @@ def rms_norm(
 
     Returns:
         (..., d) in the dtype of x; with `residual` the pair of that and s, which is the block's next residual. The
-        native kernel's result has no second derivatives, and does not depend on the number of threads.
+        compiled kernels' results have no second derivatives; the native one's does not depend on the number of threads.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.
@@ -63,7 +77,8 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float = 10000.0) -> tuple[
 
     Returns:
         The rotated (q, k), in their dtype. Angles and rotation are fp32 (float64 for float64 input); the native
-        kernel's angles are float64, and it takes their cosines and sines from tables, the last 8 of which are kept.
+        kernel's angles are float64, and it takes their cosines and sines from tables, the last 8 of which are kept;
+        the GPU kernel's are exact modulo a turn to 2**-40 turns.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
@@ -85,7 +100,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
         gate, up: (..., d), floating, one dtype and shape. Rows may be strided, the last dimension not.
 
     Returns:
-        (..., d), the same dtype. The native kernel's result has no second derivatives.
+        (..., d), the same dtype. The compiled kernels' results have no second derivatives.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, shape or device; it is named.

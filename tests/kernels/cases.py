@@ -153,6 +153,11 @@ def _linear_rank(x: _Random, lengths: tuple[int, ...]) -> Case:
     return Case(kernels.linear_rank, arrays, ("rows",), None, {"target": x.integers(0, 1501, sum(lengths))})
 
 
+def _linear_silu(x: _Random, lengths: tuple[int, ...]) -> Case:
+    arrays = {"x": _joint(x, sum(lengths), 19, 3)[0], "weight": x.normal(37, 19) / 4, "bias": x.normal(37)}
+    return Case(kernels.linear_silu, arrays, ("rows",))
+
+
 def _norm_gate(x: _Random, lengths: tuple[int, ...]) -> Case:
     gate, values, _ = _joint(x, sum(lengths), 19, 19, 3)
     return Case(kernels.norm_gate, {"x": values, "gate": gate}, ("rows",), None, {"eps": 1e-3})
@@ -213,6 +218,7 @@ _CASES = {
     "layer_norm": _layer_norm,
     "linear_cross_entropy": _linear_cross_entropy,
     "linear_rank": _linear_rank,
+    "linear_silu": _linear_silu,
     "norm_gate": _norm_gate,
     "rms_norm": _rms_norm,
     "rope": _rope,

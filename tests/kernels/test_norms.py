@@ -31,6 +31,19 @@ def test_norm_gate_matches_the_reference(matches_reference, backend, rows, dtype
     matches_reference(norm_gate, {"x": x, "gate": gate}, backend)
 
 
+@pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
+@pytest.mark.parametrize("shape", [(0, 9), (33, 9), (3, 5, 16)], ids=str)
+def test_norm_gate_with_dropout_matches_the_reference(matches_reference, backend, shape, dtype):
+    x, gate = randn(shape, shape, dtype=dtype)
+    seed = torch.tensor(-5)
+    matches_reference(lambda x, gate: norm_gate(x, gate, dropout_p=0.3, seed=seed), {"x": x, "gate": gate}, backend)
+
+
+def test_norm_gate_without_dropout_needs_no_seed():
+    x, gate = randn((6, 9), (6, 9))
+    assert torch.equal(norm_gate(x, gate, dropout_p=0.0, seed=torch.tensor(1)), norm_gate(x, gate))
+
+
 def test_norm_gate_takes_strided_rows():
     """x and gate as slices of one projection."""
     joint = randn((6, 10))[0]
@@ -64,6 +77,13 @@ def test_gradcheck():
         (lambda x: layer_norm(x, eps=float("nan")), ValueError, "eps must be finite"),
         (lambda x: norm_gate(x, x[:2]), ValueError, "gate must have shape"),
         (lambda x: norm_gate(x, x.to("meta")), ValueError, "gate is on meta, but x is on cpu"),
+        (lambda x: norm_gate(x, x, dropout_p=1.0), ValueError, "dropout_p must be from 0 to below 1, not 1.0"),
+        (lambda x: norm_gate(x, x, dropout_p=-0.1), ValueError, "dropout_p must be from 0 to below 1, not -0.1"),
+        (lambda x: norm_gate(x, x, dropout_p="half"), TypeError, "dropout_p must be a number"),
+        (lambda x: norm_gate(x, x, dropout_p=0.1), ValueError, "seed must be given with dropout"),
+        (lambda x: norm_gate(x, x, dropout_p=0.1, seed=3), TypeError, "seed must be a tensor"),
+        (lambda x: norm_gate(x, x, dropout_p=0.1, seed=torch.zeros(1).long()), ValueError, "seed must have shape"),
+        (lambda x: norm_gate(x, x, dropout_p=0.1, seed=torch.tensor(1.0)), TypeError, "seed must be int64"),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uqabench.encoders.config import HSTUConfig
-from uqabench.encoders.layers import cast, check_longest, init_gaussian
+from uqabench.encoders.layers import as_product_input, cast, check_longest, init_gaussian
 from uqabench.encoders.registry import register
-from uqabench.kernels import hstu_attention, layer_norm, norm_gate
+from uqabench.kernels import hstu_attention, layer_norm, linear_silu, norm_gate
+from uqabench.kernels.backend import choose
 
 EPS = 1e-6
 
@@ -32,7 +33,7 @@ class HSTUBlock(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
         config, tokens = self.config, x.shape[0]
-        mixed = F.silu(self.uvqk(layer_norm(x, eps=EPS)))
+        mixed = linear_silu(as_product_input(layer_norm(x, eps=EPS)), as_product_input(self.uvqk.weight))
         u, v, q, k = mixed.split([self.v_width, self.v_width, self.qk_width, self.qk_width], dim=-1)
         q, k = (part.unflatten(-1, (config.heads, config.qk_dim)) for part in (q, k))
         biases = {}
@@ -42,8 +43,15 @@ class HSTUBlock(nn.Module):
             )
         v = v.unflatten(-1, (config.heads, config.v_dim))
         attended = hstu_attention(q, k, v, offsets, max_len=config.max_len, **biases)
-        gated = norm_gate(attended.reshape(tokens, self.v_width), u, EPS)
-        return x + self.out(F.dropout(gated, config.dropout, self.training))
+        return x + self.out(self.gate(attended.reshape(tokens, self.v_width), u))
+
+    def gate(self, attended: Tensor, u: Tensor) -> Tensor:
+        """dropout(U * LayerNorm(attended)): by the GPU kernel in one pass, which saves 10 of 26 bytes a number forward
+        and backward; elsewhere torch's generator takes half as long as the counters of norm_gate's dropout."""
+        p = self.config.dropout if self.training else 0.0
+        if p > 0 and choose("norm_gate", attended.device.type, attended.dtype) == "triton":
+            return norm_gate(attended, u, EPS, p, torch.randint(2**62, (), device=attended.device))
+        return F.dropout(norm_gate(attended, u, EPS), p, self.training)
 
 
 @register("hstu")

@@ -1,0 +1,130 @@
+"""The operators that go row by row (rms_norm, layer_norm, norm_gate, swiglu, rope) at the published widths, in bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from uqabench.kernels import triton_norms
+from uqabench.kernels.transformer_block import triton_rope, triton_swiglu
+
+from . import KernelCase, Work
+
+ROWS = 16_384  # tokens of a batch: 32 users of 512
+NORMS = {  # operator: (its arguments beside x, widths)
+    "layer_norm": (("weight", "bias"), (512, 1024)),
+    "layer_norm_plain": ((), (512, 1024)),
+    "rms_norm": (("weight",), (512, 1024)),
+    "rms_norm_sum": (("weight", "residual"), (512, 1024)),
+    "norm_gate": (("gate",), (2048,)),
+    "norm_gate_dropout": (("gate", "seed"), (2048,)),
+}
+
+
+def kernel_cases() -> Iterator[KernelCase]:
+    for name, (arguments, widths) in NORMS.items():
+        for width in widths:
+            yield _norm(name, width, arguments, is_forward=True)
+            yield _norm(name, width, arguments, is_forward=False)
+    for width in (1536, 2048):
+        yield _swiglu(width, is_forward=True)
+        yield _swiglu(width, is_forward=False)
+    yield _rope(heads=8, width=64, is_inverse=False)
+    yield _rope(heads=8, width=64, is_inverse=True)
+
+
+def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -> KernelCase:
+    is_present = dict.fromkeys(("x", "y", "grad", "dx", *arguments), True)
+    rowwise = {"residual", "gate"} & is_present.keys()
+    is_present |= dict.fromkeys(("total", "grad_sum"), "residual" in is_present)
+    is_present |= {"dgate": "gate" in is_present, "seed": "seed" in is_present}
+    is_present |= {f"{part}_sums": part in is_present for part in ("weight", "bias")}
+    function = triton_norms.forward_kernel if is_forward else triton_norms.backward_kernel
+    fp32 = ("statistics", "weight_sums", "bias_sums")
+    config = triton_norms.tile(width)
+    tiles = -(-ROWS // config.kwargs["ROWS"])
+    programs = tiles if is_forward or not {"weight", "bias"} & set(arguments) else min(tiles, 4 * 132)
+    sums = 0 if is_forward else programs * width * 4 * len({"weight", "bias"} & set(arguments))
+    tensors = (2 if is_forward else 3) + len(rowwise) * (2 if is_forward or "gate" in rowwise else 1)
+    numbers = ROWS * width
+    return KernelCase(
+        f"{name}_{'forward' if is_forward else 'backward'}",
+        f"d={width} bf16",
+        function,
+        *_arguments(function, is_present, fp32, {"IS_CENTRED": not name.startswith("rms")}),
+        (config,),
+        lambda _: Work(vector_flops=10 * numbers, bytes=2 * tensors * numbers + 8 * ROWS + sums, blocks=programs),
+        aligned=_aligned(function),
+    )
+
+
+def _swiglu(width: int, is_forward: bool) -> KernelCase:
+    function = triton_swiglu.forward_kernel if is_forward else triton_swiglu.backward_kernel
+    numbers, tensors = ROWS * width, 3 if is_forward else 5
+
+    def work(config: Any) -> Work:
+        tiles = -(-ROWS // config.kwargs["ROWS"]) * -(-width // config.kwargs["BLOCK"])
+        return Work(
+            vector_flops=(8 if is_forward else 20) * numbers, special_ops=2 * numbers,
+            bytes=2 * tensors * numbers, blocks=tiles,
+        )  # fmt: skip
+
+    return KernelCase(
+        f"swiglu_{'forward' if is_forward else 'backward'}",
+        f"d={width} bf16",
+        function,
+        *_arguments(function),
+        (triton_swiglu.tile(width),),
+        work,
+        aligned=_aligned(function),
+    )
+
+
+def _rope(heads: int, width: int, is_inverse: bool) -> KernelCase:
+    function, numbers = triton_rope.rotate_kernel, 2 * ROWS * heads * width
+
+    def work(config: Any) -> Work:
+        repeated = config.kwargs["HEADS"]  # threads that hold other heads of a token compute its angles again
+        return Work(
+            vector_flops=5 * numbers + 60 * ROWS * width // 2 * repeated, bytes=4 * numbers + 8 * ROWS,
+            blocks=-(-ROWS // config.kwargs["TOKENS"]),
+        )  # fmt: skip
+
+    return KernelCase(
+        f"rope_{'backward' if is_inverse else 'forward'}",
+        f"H={heads} D={width} bf16",
+        function,
+        *_arguments(function, fp32=(), constants={"IS_INVERSE": is_inverse}),
+        (triton_rope.tile(heads, width),),
+        work,
+        aligned=(*_aligned(function), "half"),
+    )
+
+
+def _arguments(
+    function: Any, is_present: dict[str, bool] | None = None, fp32: tuple[str, ...] = (), constants: dict | None = None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Signature and constants: tensors bf16 unless in `fp32`, those that are not present None, sizes by their names."""
+    signature: dict[str, str] = {}
+    constants = dict(constants or {})
+    for name in function.arg_names:
+        if name in ("rows", "width", "tokens", "sequences", "half", "threshold") or name.endswith(
+            ("_stride", "_heads")
+        ):
+            signature[name] = "i32"
+        elif name in ("offsets", "steps") or (name == "seed" and is_present["seed"]):
+            signature[name] = "*i64"
+        elif name in ("eps", "scale"):
+            signature[name] = "fp32"
+        elif name in fp32 and (is_present is None or is_present.get(name, True)):
+            signature[name] = "*fp32"
+        elif name.islower() and (is_present is None or is_present.get(name, False)):
+            signature[name] = "*bf16"
+        elif name.islower():
+            constants[name] = None
+    return signature, constants
+
+
+def _aligned(function: Any) -> tuple[str, ...]:
+    """Every row begins at a boundary of 16 numbers: widths and strides are multiples of that."""
+    return tuple(name for name in function.arg_names if name.endswith("_stride") or name == "width")

@@ -1,0 +1,94 @@
+"""rms_norm by Triton kernels (kernels/triton_norms.py): fp32, bf16 and fp16 on GPU, forward and backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..native import empty_like, native_op
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+    return _forward(x, weight, eps)[0] if residual is None else _forward_sum(x, residual, weight, eps)[:2]
+
+
+@native_op("rms_norm_triton")
+def _forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The output, and each row's inverse root mean square (1, rows); arguments are checked by the caller."""
+    from ..triton_norms import norm_forward
+
+    y, statistics = _empty(x)
+    norm_forward(y, None, statistics, x, None, weight, None, None, eps)
+    return y, statistics
+
+
+def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
+    return *empty_like(x), x.new_empty(1, x.numel() // x.shape[-1], dtype=torch.float32)
+
+
+@_forward.register_fake
+def _(x, weight, eps):
+    return _empty(x)
+
+
+@native_op("rms_norm_sum_triton")
+def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, the sum x + residual, and the sum's inverse root mean squares."""
+    from ..triton_norms import norm_forward
+
+    y, total, statistics = *empty_like(x), *_empty(x)
+    norm_forward(y, total, statistics, x, residual, weight, None, None, eps)
+    return y, total, statistics
+
+
+@_forward_sum.register_fake
+def _(x, residual, weight, eps):
+    return *empty_like(x), *_empty(x)
+
+
+@native_op("rms_norm_triton_backward")
+def _backward(
+    grad: Tensor, grad_sum: Tensor | None, x: Tensor, statistics: Tensor, weight: Tensor, needs_weight: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x (the sum where there is one, reached by `grad_sum` too) and weight, empty if not needed."""
+    from ..triton_norms import norm_backward
+
+    (dx,) = empty_like(x)
+    return dx, norm_backward(dx, None, grad, grad_sum, x, statistics, weight, None, needs_weight)[0]
+
+
+@_backward.register_fake
+def _(grad, grad_sum, x, statistics, weight, needs_weight):
+    return *empty_like(x), x.new_empty(x.shape[-1] * needs_weight)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, weight, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, output[1], weight)
+
+
+def _differentiate(ctx, grad, _):
+    if grad is None:
+        return None, None, None
+    needs_weight = ctx.needs_input_grad[1]
+    dx, dweight = _backward(grad, None, *ctx.saved_tensors, needs_weight)
+    return dx, dweight if needs_weight else None, None
+
+
+def _save_sum(ctx, inputs, output) -> None:
+    _, total, statistics = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(total, statistics, inputs[2])
+
+
+def _differentiate_sum(ctx, grad, grad_sum, _):
+    if grad is None:
+        return grad_sum, grad_sum, None, None
+    needs_weight = ctx.needs_input_grad[2]
+    dx, dweight = _backward(grad, grad_sum, *ctx.saved_tensors, needs_weight)
+    return dx, dx, dweight if needs_weight else None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+_forward_sum.register_autograd(_differentiate_sum, setup_context=_save_sum)

@@ -1,0 +1,77 @@
+"""swiglu's Triton kernels.
+
+Tiling: a program owns ROWS x BLOCK numbers (2,048, 16 a thread) and loops over nothing; backward computes the gate's
+sigmoid again instead of keeping it. In bf16 6 bytes a number forward and 10 backward, about 10 and 20 FLOPs and one
+exponential (16 a clock and multiprocessor, so 0.06 of the 0.4 clocks that 6 bytes take): copying is the bound. Two
+16-byte loads for each input of a thread and 1,024 threads resident keep 64 KiB in flight a multiprocessor, three times
+what 3.35 TB/s at 700 ns asks for. Predicted on H100: 90 % of 3.35 TB/s both ways from 10 million numbers on.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..rows import as_rows
+from ..triton_tools import on_device_of
+
+
+def tile(width: int) -> triton.Config:
+    """The tile for rows of `width`: blocks of 512 columns waste little of 1,536 or 2,730."""
+    block = min(512, max(16, triton.next_power_of_2(width)))
+    return triton.Config({"ROWS": min(32, 2048 // block), "BLOCK": block}, num_warps=4, num_stages=1)
+
+
+@triton.jit
+def _place(rows, width, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """This program's rows and columns, and which of them exist."""
+    blocks = tl.cdiv(width, BLOCK)
+    row = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    return row, column, (row < rows) & (column < width)
+
+
+@triton.jit
+def forward_kernel(y, gate, up, gate_stride, up_stride, rows, width, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row, column, mask = _place(rows, width, ROWS, BLOCK)
+    g = tl.load(gate + row * gate_stride + column, mask, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + column, mask, other=0.0).to(tl.float32)
+    tl.store(y + row * width + column, (g * tl.sigmoid(g) * u).to(y.dtype.element_ty), mask)
+
+
+@triton.jit
+def backward_kernel(
+    dgate, dup, grad, gate, up, grad_stride, gate_stride, up_stride, rows, width,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row, column, mask = _place(rows, width, ROWS, BLOCK)
+    slope = tl.load(grad + row * grad_stride + column, mask, other=0.0).to(tl.float32)
+    g = tl.load(gate + row * gate_stride + column, mask, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + column, mask, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(g)
+    written = row * width + column
+    tl.store(dup + written, (slope * g * sigmoid).to(dup.dtype.element_ty), mask)
+    slope *= u * sigmoid * (1.0 + g * (1.0 - sigmoid))
+    tl.store(dgate + written, slope.to(dgate.dtype.element_ty), mask)
+
+
+def _launch(kernel: triton.JITFunction, outputs: tuple[Tensor, ...], *inputs: Tensor) -> None:
+    width, rows = inputs[0].shape[-1], inputs[0].numel() // inputs[0].shape[-1]
+    if rows == 0:
+        return
+    config = tile(width)
+    laid = [as_rows(x) for x in inputs]
+    programs = triton.cdiv(rows, config.kwargs["ROWS"]) * triton.cdiv(width, config.kwargs["BLOCK"])
+    with on_device_of(inputs[0]):
+        kernel[(programs,)](*outputs, *laid, *(x.stride(0) for x in laid), rows, width, **config.all_kwargs())
+
+
+def forward(y: Tensor, gate: Tensor, up: Tensor) -> None:
+    """Writes y (..., d), contiguous."""
+    _launch(forward_kernel, (y,), gate, up)
+
+
+def backward(dgate: Tensor, dup: Tensor, grad: Tensor, gate: Tensor, up: Tensor) -> None:
+    """Writes dgate and dup (..., d), contiguous."""
+    _launch(backward_kernel, (dgate, dup), grad, gate, up)

@@ -33,17 +33,18 @@ __global__ void __launch_bounds__(128) scan_ends(const Scan<T> scan) {
   float *rates = shared + threadIdx.x, *h = rates + scan.states * blockDim.x;
   Step* B = reinterpret_cast<Step*>(shared + 2 * scan.states * blockDim.x);
   read_rates(scan, lane, rates);
-  for (int64_t item = block_row(scan); item < scan.items; item += block_rows(scan)) {
+  for (int item = block_row(scan); item < scan.items; item += block_rows(scan)) {
     const Piece piece = find_piece(scan, item);
     if (!piece.exists || piece.is_last()) continue;
     float total = 0.0f;
     for (int n = 0; n < scan.states; ++n) h[n * blockDim.x] = 0.0f;
-    for (int64_t t = piece.begin; t < piece.end; t += step_tokens) {
+    for (int t = piece.begin; t < piece.end; t += step_tokens) {
+      const int64_t token = piece.first_token + t;
       Step step, pulse;
-      read_steps(scan, lane, t, step_tokens, step);  // pieces with another behind them are whole
-      read_tokens(scan.u, lane, t, step_tokens, pulse);
+      read_steps(scan, lane, token, step_tokens, step);  // pieces with another behind them are whole
+      read_tokens(scan.u, lane, token, step_tokens, pulse);
       __syncthreads();
-      stage(scan, scan.B, t, step_tokens, B);
+      stage(scan, scan.B, token, step_tokens, B);
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < step_tokens; ++k) {
@@ -92,7 +93,7 @@ __global__ void __launch_bounds__(128, 6) scan_forward(const Scan<T> scan) {
   Step* C = B + scan.states;
   read_rates(scan, lane, rates);
   const float skip = scan.D && lane.is_active ? scan.D[lane.channel] : 0.0f;
-  for (int64_t item = block_row(scan); item < scan.items; item += block_rows(scan)) {
+  for (int item = block_row(scan); item < scan.items; item += block_rows(scan)) {
     const Piece piece = find_piece(scan, item);
     if (!piece.exists) continue;
     if (piece.is_first()) {
@@ -100,18 +101,19 @@ __global__ void __launch_bounds__(128, 6) scan_forward(const Scan<T> scan) {
     } else {
       read_column(scan, lane, scan.ends, item, h);
     }
-    for (int64_t t = piece.begin; t < piece.end; t += step_tokens) {
-      if (scan.kept && t > piece.sequence_begin && (t - piece.sequence_begin) % kept_every == 0) {
+    for (int t = piece.begin; t < piece.end; t += step_tokens) {
+      const int64_t token = piece.first_token + t;
+      if (scan.kept && t > 0 && t % kept_every == 0) {
         write_column(scan, lane, h, kept_place(piece, t), scan.kept);
       }
-      const int count = static_cast<int>(piece.end - t < step_tokens ? piece.end - t : step_tokens);
+      const int count = tokens_of_step(piece, t);
       Step step, u, pulse, y, z;
-      read_steps(scan, lane, t, count, step);
-      read_tokens(scan.u, lane, t, count, u);
-      if (scan.z.data) read_tokens(scan.z, lane, t, count, z);
+      read_steps(scan, lane, token, count, step);
+      read_tokens(scan.u, lane, token, count, u);
+      if (scan.z.data) read_tokens(scan.z, lane, token, count, z);
       __syncthreads();
-      stage(scan, scan.B, t, count, B);
-      stage(scan, scan.C, t, count, C);
+      stage(scan, scan.B, token, count, B);
+      stage(scan, scan.C, token, count, C);
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < step_tokens; ++k) {
@@ -122,7 +124,7 @@ __global__ void __launch_bounds__(128, 6) scan_forward(const Scan<T> scan) {
 #pragma unroll
       for (int k = 0; k < step_tokens; ++k) {
         const float gate = scan.z.data ? z.at[k] * sigmoid(z.at[k]) : 1.0f;
-        if (lane.is_active && k < count) store(scan.y + (t + k) * scan.channels + lane.channel, y.at[k] * gate);
+        if (lane.is_active && k < count) store(scan.y + (token + k) * scan.channels + lane.channel, y.at[k] * gate);
       }
     }
     if (scan.state && piece.is_last()) write_state(scan, lane, h, piece.sequence, scan.state);

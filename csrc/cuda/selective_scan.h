@@ -12,10 +12,11 @@ struct Rows {
   int64_t stride;
 };
 
-constexpr int64_t kept_every = 16;  // tokens from one state that the forward pass keeps to the next
+constexpr int kept_every = 16;  // tokens from one state that the forward pass keeps to the next
 
 // The operator's tensors in T or float, as uqabench.kernels.selective_scan describes them; null where absent. Offsets
-// rise from 0 to `tokens`. Every item of work is a piece of one sequence, `1 << shift` tokens or its rest.
+// rise from 0 to `tokens`, by less than 2^31 each. Every item of work is a piece of one sequence, `1 << shift` tokens
+// or its rest; shift < 31.
 template <class T>
 struct Scan {
   int64_t tokens, channels, states, sequences, shift, softplus, parameter_rows;

@@ -7,10 +7,11 @@
 // of 80, after which two lanes hold one sum. The block adds its warps' sums and writes them as one of the partial sums
 // over channels, which sum_tokens adds in the groups' order; sum_parameters does so with those of A, D and delta_bias.
 //
-// Bound on an H100, for an element at N = 16: about 16 * 24 + 70 instructions, 3.5 clocks of a multiprocessor, so at
-// most 65e9 elements a second, bound by instructions (exponentials: 1.9 clocks with those of the steps repeated). Bytes
-// an element in bfloat16: 8 read, 4 of kept states, 6 written and 2 of partial sums, 1.3 TB/s or 39 % of the memory's
-// rate; in float32 34, 2.2 TB/s or 66 %.
+// Bound on an H100, for an element at N = 16: 28 instructions a state (as nvcc 13.0 compiles retreat for sm_90), half
+// of the steps once more over the states at 5, and about 80 besides take 4.4 clocks of a multiprocessor, so at most
+// 53e9 elements a second, bound by instructions (special functions, most of them exponentials: 1.8 clocks). Bytes an
+// element in bfloat16: 8 read, 4 of kept states, 6 written and 2 of partial sums, 1.1 TB/s or 32 % of the memory's rate; in
+// float32 34, 1.8 TB/s or 54 %. Registers leave 3 blocks a multiprocessor; for 4 of them the compiler spills.
 #pragma once
 
 #include "cuda/selective_scan_steps.cuh"
@@ -24,26 +25,28 @@ inline int64_t ends_backward_shared(int64_t states, int threads) {
 }
 
 inline int64_t backward_shared(int64_t states, int threads) {
-  return states * (4 * threads * sizeof(float) + 2 * sizeof(Step) + threads / 32 * sums_of_state * sizeof(float));
+  const int64_t columns = 4 * states + 2 + step_tokens, sums = threads / 32 * sums_of_state * states;
+  return (columns * threads + sums) * sizeof(float) + 2 * states * sizeof(Step);
 }
 
-// The gradient of y before its gate.
+// The gradient of y before its gate, and, to a column unless null, what that of z is of y.
 template <class T>
-__device__ inline void read_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count, Step& to) {
+__device__ inline void read_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count, Step& to,
+                                      float* slopes) {
   read_tokens(scan.grad, lane, first, count, to);
   if (!scan.z.data) return;
   Step z;
   read_tokens(scan.z, lane, first, count, z);
 #pragma unroll
-  for (int k = 0; k < step_tokens; ++k) to.at[k] *= z.at[k] * sigmoid(z.at[k]);
+  for (int k = 0; k < step_tokens; ++k) {
+    const float share = sigmoid(z.at[k]);
+    if (slopes) slopes[k * blockDim.x] = to.at[k] * share * (1.0f + z.at[k] * (1.0f - share));
+    to.at[k] *= z.at[k] * share;
+  }
 }
 
-__device__ inline int64_t last_step(const Piece& piece) {
+__device__ inline int last_step(const Piece& piece) {
   return piece.begin + (piece.end - piece.begin - 1) / step_tokens * step_tokens;
-}
-
-__device__ inline int tokens_of_step(const Piece& piece, int64_t first) {
-  return static_cast<int>(piece.end - first < step_tokens ? piece.end - first : step_tokens);
 }
 
 // As scan_ends, backwards: the gradient of the state before each piece but a sequence's first, as if that of the state
@@ -55,18 +58,19 @@ __global__ void __launch_bounds__(128) scan_ends_backward(const Scan<T> scan) {
   float *rates = shared + threadIdx.x, *g = rates + scan.states * blockDim.x;
   Step* C = reinterpret_cast<Step*>(shared + 2 * scan.states * blockDim.x);
   read_rates(scan, lane, rates);
-  for (int64_t item = block_row(scan); item < scan.items; item += block_rows(scan)) {
+  for (int item = block_row(scan); item < scan.items; item += block_rows(scan)) {
     const Piece piece = find_piece(scan, item);
     if (!piece.exists || piece.is_first()) continue;
     float total = 0.0f;
     for (int n = 0; n < scan.states; ++n) g[n * blockDim.x] = 0.0f;
-    for (int64_t t = last_step(piece); t >= piece.begin; t -= step_tokens) {
+    for (int t = last_step(piece); t >= piece.begin; t -= step_tokens) {
+      const int64_t token = piece.first_token + t;
       const int count = tokens_of_step(piece, t);
       Step step, grad;
-      read_steps(scan, lane, t, count, step);
-      read_gradients(scan, lane, t, count, grad);
+      read_steps(scan, lane, token, count, step);
+      read_gradients(scan, lane, token, count, grad, nullptr);
       __syncthreads();
-      stage(scan, scan.C, t, count, C);
+      stage(scan, scan.C, token, count, C);
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < step_tokens; ++k) total += step.at[k];
@@ -107,7 +111,9 @@ __device__ inline void sum_over_lanes(float* x) {
 
 // A thread's columns and a block's arrays in shared memory.
 struct BackwardMemory {
-  float *rates, *h, *g, *g_rates;  // columns of (states, threads)
+  float *rates, *h, *g;  // columns of (states, threads)
+  float* parameters;     // a column of (states + 2, threads): the gradients of A, D and delta_bias
+  float* slopes;         // a column of (step_tokens, threads), see read_gradients
   Step *B, *C;
   float* sums;  // (warps, states, sums_of_state)
 
@@ -117,29 +123,32 @@ struct BackwardMemory {
     rates = shared + threadIdx.x;
     h = rates + size;
     g = h + size;
-    g_rates = g + size;
-    B = reinterpret_cast<Step*>(shared + 4 * size);
+    parameters = g + size;
+    slopes = parameters + size + 2 * blockDim.x;
+    B = reinterpret_cast<Step*>(shared + 4 * size + (2 + step_tokens) * blockDim.x);
     C = B + scan.states;
     sums = reinterpret_cast<float*>(C + scan.states);
   }
 };
 
-// The state before `token`, where a step begins, to memory.h, from that kept last. All threads of a block together.
+// The state before the sequence's token `until`, where a step begins, to memory.h, from that kept last. All threads of
+// a block together.
 template <class T>
-__device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int64_t token,
+__device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int until,
                                      const BackwardMemory& memory) {
-  int64_t t = token - (token - piece.sequence_begin) % kept_every;
-  if (t == piece.sequence_begin) {
+  int t = until / kept_every * kept_every;
+  if (t == 0) {
     read_state(scan, lane, scan.initial_state, piece.sequence, memory.h);
   } else {
     read_column(scan, lane, scan.kept, kept_place(piece, t), memory.h);
   }
-  for (; t < token; t += step_tokens) {
+  for (; t < until; t += step_tokens) {
+    const int64_t token = piece.first_token + t;
     Step step, pulse;
-    read_steps(scan, lane, t, step_tokens, step);
-    read_tokens(scan.u, lane, t, step_tokens, pulse);
+    read_steps(scan, lane, token, step_tokens, step);
+    read_tokens(scan.u, lane, token, step_tokens, pulse);
     __syncthreads();
-    stage(scan, scan.B, t, step_tokens, memory.B);
+    stage(scan, scan.B, token, step_tokens, memory.B);
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < step_tokens; ++k) pulse.at[k] *= step.at[k];
@@ -167,7 +176,7 @@ __device__ inline void retreat(int n, int64_t states, const BackwardMemory& memo
     before[k + 1] = decay[k] * before[k] + x.step.at[k] * x.u.at[k] * b.at[k];
   }
   const Step c = memory.C[n];
-  float g = memory.g[at], g_rate = memory.g_rates[at];
+  float g = memory.g[at], g_rate = memory.parameters[at];
 #pragma unroll
   for (int k = step_tokens - 1; k >= 0; --k) {
     x.y.at[k] += c.at[k] * before[k + 1];
@@ -181,7 +190,7 @@ __device__ inline void retreat(int n, int64_t states, const BackwardMemory& memo
     x.g_step.at[k] += rate * g_exponent;
   }
   memory.g[at] = g;
-  memory.g_rates[at] = g_rate;
+  memory.parameters[at] = g_rate;
   sum_over_lanes<sums_of_state / 2>(sums);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (lane % 2 == 0) memory.sums[(warp * states + n) * sums_of_state + lane / 2] = sums[0];
@@ -189,13 +198,10 @@ __device__ inline void retreat(int n, int64_t states, const BackwardMemory& memo
 
 // The gradients of u, delta and z; adds to those of D and delta_bias.
 template <class T>
-__device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count, float skip,
-                                       const BackwardStep& x, float& g_skip, float& g_bias) {
-  Step z, grad;
-  if (scan.z.data) {  // read again: two arrays less in registers meanwhile
-    read_tokens(scan.z, lane, first, count, z);
-    read_tokens(scan.grad, lane, first, count, grad);
-  }
+__device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count,
+                                       const BackwardMemory& memory, const BackwardStep& x) {
+  const float skip = scan.D && lane.is_active ? scan.D[lane.channel] : 0.0f;
+  float g_skip = 0.0f, g_bias = 0.0f;
 #pragma unroll
   for (int k = 0; k < step_tokens; ++k) {
     if (!lane.is_active || k >= count) continue;
@@ -206,11 +212,11 @@ __device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, in
     store(scan.ddelta + to, g_delta);
     g_skip += x.grad.at[k] * x.u.at[k];
     g_bias += g_delta;
-    if (scan.z.data) {
-      const float share = sigmoid(z.at[k]), slope = share * (1.0f + z.at[k] * (1.0f - share));
-      store(scan.dz + to, grad.at[k] * (x.y.at[k] + skip * x.u.at[k]) * slope);
-    }
+    if (scan.z.data) store(scan.dz + to, memory.slopes[k * blockDim.x] * (x.y.at[k] + skip * x.u.at[k]));
   }
+  float* sums = memory.parameters + scan.states * blockDim.x;
+  sums[0] += g_skip;
+  sums[blockDim.x] += g_bias;
 }
 
 // The warps' sums of a step to their place among the partial sums. All threads of a block together.
@@ -227,15 +233,13 @@ __device__ inline void write_sums(const Scan<T>& scan, int64_t first, int count,
 }
 
 template <class T>
-__global__ void __launch_bounds__(128, 4) scan_backward(const Scan<T> scan) {
+__global__ void __launch_bounds__(128, 3) scan_backward(const Scan<T> scan) {
   UQ_SHARED(shared);
   const Lane lane(scan);
   const BackwardMemory memory(scan, shared);
   read_rates(scan, lane, memory.rates);
-  for (int n = 0; n < scan.states; ++n) memory.g_rates[n * blockDim.x] = 0.0f;
-  const float skip = scan.D && lane.is_active ? scan.D[lane.channel] : 0.0f;
-  float g_skip = 0.0f, g_bias = 0.0f;
-  for (int64_t item = block_row(scan); item < scan.items; item += block_rows(scan)) {
+  for (int n = 0; n < scan.states + 2; ++n) memory.parameters[n * blockDim.x] = 0.0f;
+  for (int item = block_row(scan); item < scan.items; item += block_rows(scan)) {
     const Piece piece = find_piece(scan, item);
     if (!piece.exists) continue;
     if (piece.is_last()) {
@@ -243,22 +247,24 @@ __global__ void __launch_bounds__(128, 4) scan_backward(const Scan<T> scan) {
     } else {
       read_column(scan, lane, scan.ends, item, memory.g);
     }
-    for (int64_t t = last_step(piece); t >= piece.begin; t -= step_tokens) {
+    for (int t = last_step(piece); t >= piece.begin; t -= step_tokens) {
+      const int64_t token = piece.first_token + t;
       const int count = tokens_of_step(piece, t);
       take_up_state(scan, lane, piece, t, memory);
-      BackwardStep x{};
-      read_steps(scan, lane, t, count, x.step);
-      read_tokens(scan.u, lane, t, count, x.u);
-      read_gradients(scan, lane, t, count, x.grad);
+      BackwardStep x;
+      read_steps(scan, lane, token, count, x.step);
+      read_tokens(scan.u, lane, token, count, x.u);
+      read_gradients(scan, lane, token, count, x.grad, memory.slopes);
       __syncthreads();  // all have read the step before's rows and sums
-      stage(scan, scan.B, t, count, memory.B);
-      stage(scan, scan.C, t, count, memory.C);
+      stage(scan, scan.B, token, count, memory.B);
+      stage(scan, scan.C, token, count, memory.C);
       __syncthreads();
+      x.y = x.g_step = x.g_pulse = Step{};
 #pragma unroll 1
       for (int n = 0; n < scan.states; ++n) retreat(n, scan.states, memory, x);
-      write_gradients(scan, lane, t, count, skip, x, g_skip, g_bias);
+      write_gradients(scan, lane, token, count, memory, x);
       __syncthreads();
-      write_sums(scan, t, count, memory.sums);
+      write_sums(scan, token, count, memory.sums);
     }
     if (scan.dinitial_state && piece.is_first()) {
       write_state(scan, lane, memory.g, piece.sequence, scan.dinitial_state);
@@ -266,9 +272,7 @@ __global__ void __launch_bounds__(128, 4) scan_backward(const Scan<T> scan) {
   }
   if (!lane.is_active) return;
   float* to = scan.parameter_partials + block_row(scan) * (scan.states + 2) * scan.channels + lane.channel;
-  for (int n = 0; n < scan.states; ++n) to[n * scan.channels] = memory.g_rates[n * blockDim.x];
-  to[scan.states * scan.channels] = g_skip;
-  to[(scan.states + 1) * scan.channels] = g_bias;
+  for (int n = 0; n < scan.states + 2; ++n) to[n * scan.channels] = memory.parameters[n * blockDim.x];
 }
 
 }  // namespace uqabench::cuda

@@ -18,11 +18,12 @@ struct alignas(16) Step {
 // The piece of a sequence that is one item of work. A sequence's pieces have neighbouring items, and every sequence has
 // one at least; an item that none needs has `exists` false.
 struct Piece {
-  int64_t sequence, sequence_begin, sequence_end, begin, end;
+  int64_t first_token;               // of the sequence
+  int sequence, length, begin, end;  // tokens of the sequence, of which the piece is [begin, end)
   bool exists;
 
-  __device__ bool is_first() const { return begin == sequence_begin; }
-  __device__ bool is_last() const { return end == sequence_end; }
+  __device__ bool is_first() const { return begin == 0; }
+  __device__ bool is_last() const { return end == length; }
 };
 
 template <class T>
@@ -31,51 +32,55 @@ __device__ inline int64_t first_item(const Scan<T>& scan, int64_t sequence) {
 }
 
 template <class T>
-__device__ inline Piece find_piece(const Scan<T>& scan, int64_t item) {
+__device__ inline Piece find_piece(const Scan<T>& scan, int item) {
   int64_t low = 0, high = scan.sequences;
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
     (first_item(scan, middle) <= item ? low : high) = middle;
   }
   Piece piece;
-  piece.sequence = low;
-  piece.sequence_begin = scan.offsets[low];
-  piece.sequence_end = scan.offsets[low + 1];
-  const int64_t before = item - first_item(scan, low);
-  piece.begin = piece.sequence_begin + (before << scan.shift);
-  piece.exists = before == 0 || piece.begin < piece.sequence_end;
-  const int64_t rest = piece.sequence_end - piece.begin, most = int64_t{1} << scan.shift;
+  piece.sequence = static_cast<int>(low);
+  piece.first_token = scan.offsets[low];
+  piece.length = static_cast<int>(scan.offsets[low + 1] - piece.first_token);
+  const int64_t begin = (item - first_item(scan, low)) << scan.shift;
+  piece.begin = static_cast<int>(begin);
+  piece.exists = begin == 0 || begin < piece.length;
+  const int rest = piece.length - piece.begin, most = 1 << scan.shift;
   piece.end = piece.begin + (rest < most ? rest : most);
   return piece;
 }
 
-// Where the state before `token`, kept_every tokens or a multiple after the sequence's start, is kept: no two share a
-// place, and it lies below tokens / kept_every.
-__device__ inline int64_t kept_place(const Piece& piece, int64_t token) {
-  return piece.sequence_begin / kept_every + (token - piece.sequence_begin) / kept_every - 1;
+__device__ inline int tokens_of_step(const Piece& piece, int t) {
+  return piece.end - t < step_tokens ? piece.end - t : step_tokens;
+}
+
+// Where the state before the sequence's token t > 0, a multiple of kept_every, is kept: no two share a place, and it
+// lies below tokens / kept_every.
+__device__ inline int64_t kept_place(const Piece& piece, int t) {
+  return piece.first_token / kept_every + t / kept_every - 1;
 }
 
 // A thread's part: its channel and its column of the arrays (states, threads) in shared memory.
 struct Lane {
-  int64_t channel;
+  int channel;
   bool is_active;  // a block's last channels may lie beyond the width; its threads compute with zeros
 
   template <class T>
   __device__ explicit Lane(const Scan<T>& scan) {
-    channel = blockIdx.x % scan.groups * blockDim.x + threadIdx.x;
+    channel = static_cast<int>(blockIdx.x % scan.groups * blockDim.x + threadIdx.x);
     is_active = channel < scan.channels;
   }
 };
 
 // The block's first item of work, and how many others lie between it and the next.
 template <class T>
-__device__ inline int64_t block_row(const Scan<T>& scan) {
-  return blockIdx.x / scan.groups;
+__device__ inline int block_row(const Scan<T>& scan) {
+  return static_cast<int>(blockIdx.x / scan.groups);
 }
 
 template <class T>
-__device__ inline int64_t block_rows(const Scan<T>& scan) {
-  return gridDim.x / scan.groups;
+__device__ inline int block_rows(const Scan<T>& scan) {
+  return static_cast<int>(gridDim.x / scan.groups);
 }
 
 // A's row of this channel, times log2(e), to a column of `rates`.

@@ -66,11 +66,10 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the state if asked for, and the states that backward needs if `keep`: one in _KEPT_EVERY tokens.
 
-    What is not needed has no elements. Arguments are checked by the caller; A, D, delta_bias and initial_state are
-    float32 and contiguous.
+    What is not needed has no elements, and of the kept states not every place is written or read. Arguments are
+    checked by the caller; A, D, delta_bias and initial_state are float32 and contiguous.
     """
     y, state, kept = _outputs(u, A, offsets, return_state, keep)
-    kept.zero_()  # many of its places are never written, and an operator's results should not be chance
     inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state, offsets)
     _run(
         "selective_scan_forward_cuda",

@@ -36,7 +36,7 @@ __device__ inline float reciprocal(float x) {
 }
 
 __device__ inline float load(const float* from) { return __ldg(from); }
-__device__ inline float load(const Bfloat16* from) { return __bfloat162float(*from); }
+__device__ inline float load(const Bfloat16* from) { return __bfloat162float(__ldg(from)); }
 __device__ inline void store(float* to, float x) { *to = x; }
 __device__ inline void store(Bfloat16* to, float x) { *to = __float2bfloat16(x); }
 

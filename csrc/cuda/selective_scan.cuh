@@ -121,10 +121,14 @@ __global__ void __launch_bounds__(128, 6) scan_forward(const Scan<T> scan) {
         y.at[k] = skip * u.at[k];
       }
       advance(scan, step, pulse, rates, B, C, h, y);
+      if (scan.z.data) {
 #pragma unroll
-      for (int k = 0; k < step_tokens; ++k) {
-        const float gate = scan.z.data ? z.at[k] * sigmoid(z.at[k]) : 1.0f;
-        if (lane.is_active && k < count) store(scan.y + (token + k) * scan.channels + lane.channel, y.at[k] * gate);
+        for (int k = 0; k < step_tokens; ++k) y.at[k] *= z.at[k] * sigmoid(z.at[k]);
+      }
+      T* to = scan.y + token * scan.channels + lane.channel;
+#pragma unroll
+      for (int k = 0; k < step_tokens; ++k, to += scan.channels) {
+        if (lane.is_active && k < count) store(to, y.at[k]);
       }
     }
     if (scan.state && piece.is_last()) write_state(scan, lane, h, piece.sequence, scan.state);

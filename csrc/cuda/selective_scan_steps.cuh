@@ -123,9 +123,10 @@ __device__ inline void write_column(const Scan<T>& scan, const Lane& lane, const
 // This channel of the tokens [first, first + count); zeros where there is none.
 template <class T>
 __device__ inline void read_tokens(const Rows<T>& rows, const Lane& lane, int64_t first, int count, Step& to) {
+  const T* from = rows.data + first * rows.stride + lane.channel;
 #pragma unroll
-  for (int k = 0; k < step_tokens; ++k) {
-    to.at[k] = lane.is_active && k < count ? load(rows.data + (first + k) * rows.stride + lane.channel) : 0.0f;
+  for (int k = 0; k < step_tokens; ++k, from += rows.stride) {
+    to.at[k] = lane.is_active && k < count ? load(from) : 0.0f;
   }
 }
 
@@ -135,10 +136,13 @@ __device__ inline void read_steps(const Scan<T>& scan, const Lane& lane, int64_t
   read_tokens(scan.delta, lane, first, count, to);
   const float bias = scan.delta_bias && lane.is_active ? scan.delta_bias[lane.channel] : 0.0f;
 #pragma unroll
-  for (int k = 0; k < step_tokens; ++k) {
-    const float x = to.at[k] + bias;
-    to.at[k] = lane.is_active && k < count ? (scan.softplus ? softplus(x) : x) : 0.0f;
+  for (int k = 0; k < step_tokens; ++k) to.at[k] += bias;
+  if (scan.softplus) {
+#pragma unroll
+    for (int k = 0; k < step_tokens; ++k) to.at[k] = softplus(to.at[k]);
   }
+#pragma unroll
+  for (int k = 0; k < step_tokens; ++k) to.at[k] = lane.is_active && k < count ? to.at[k] : 0.0f;
 }
 
 // The rows of B or C of a step to shared memory, one Step for each state. All threads of a block together.

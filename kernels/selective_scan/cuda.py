@@ -1,8 +1,8 @@
 """The selective scan by the CUDA kernels (csrc/cuda/selective_scan*.cuh): float32 and bfloat16, forward and backward.
 
 A thread owns a channel and goes through one piece of a sequence token by token; the head comments of the kernels tell
-their tiling and the bound: exponentials in bfloat16, memory in float32. No sum is left to atomics: results are the
-same, bit for bit, run after run. The states kept for a gradient take 4 N / 16 bytes an element of u.
+their tiling and their bounds, which have not been measured on a GPU. No sum is left to atomics: results are the same,
+bit for bit, run after run. The states kept for a gradient take 4 N / 16 bytes an element of u.
 
 A call allocates through torch alone and does not wait, so a CUDA graph can capture it.
 """

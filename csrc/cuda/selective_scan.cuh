@@ -5,16 +5,16 @@
 // lie in registers and whose rows of B and C in shared memory, transposed, where all lanes read one address. For each
 // state in turn the thread moves it over these tokens and adds to their y. States and rates lie in shared memory, a
 // column a thread (17 KB a block at N = 16), touched once a step. Tokens follow one another within a thread: a prefix
-// scan over lanes would need about half as many instructions again for a state and token. Parallelism
-// comes from channels, sequences and pieces of long ones: scan_ends finds what each piece adds to its state, carry
-// takes this from piece to piece, and the pass itself begins each piece where the one before ends.
+// scan over lanes would need about half as many instructions again for a state and token. Parallelism comes from
+// channels, sequences and pieces of long ones: scan_ends finds what each piece adds to its state, carry takes this from
+// piece to piece, and the pass itself begins each piece where the one before ends.
 //
 // Bound on an H100 (132 multiprocessors, 1.755 GHz, 3.35 TB/s), for an element, i.e. a channel of a token, at N = 16:
 // 16 exponentials and 4 more special functions (softplus, SiLU) take 20 / 16 = 1.25 clocks of a multiprocessor. All
 // instructions, as nvcc 13.0 compiles them for sm_90, are 7.9 a state and 85 besides, 1.7 clocks. So at most 138e9
-// elements a second: in bfloat16, 8 bytes an element (12 with the states kept for a gradient), 1.1 TB/s (1.7), 33 %
-// (50 %) of the memory's rate, bound by instructions and, without those besides the states, by exponentials; in float32,
-// 16 bytes (20), 2.2 TB/s (2.8), 66 % (82 %).
+// elements a second, bound by instructions: in bfloat16, 8 bytes an element (12 with the states kept for a gradient),
+// 1.1 TB/s (1.7), 33 % (50 %) of the memory's rate; in float32, 16 bytes (20), 2.2 TB/s (2.8), 66 % (82 %). Without the
+// instructions besides, exponentials would bound bfloat16 at 44 % (66 %).
 #pragma once
 
 #include "cuda/selective_scan_steps.cuh"

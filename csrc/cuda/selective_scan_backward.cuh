@@ -10,8 +10,8 @@
 // Bound on an H100, for an element at N = 16: 28 instructions a state (as nvcc 13.0 compiles retreat for sm_90), half
 // of the steps once more over the states at 5, and about 80 besides take 4.4 clocks of a multiprocessor, so at most
 // 53e9 elements a second, bound by instructions (special functions, most of them exponentials: 1.8 clocks). Bytes an
-// element in bfloat16: 8 read, 4 of kept states, 6 written and 2 of partial sums, 1.1 TB/s or 32 % of the memory's rate; in
-// float32 34, 1.8 TB/s or 54 %. Registers leave 3 blocks a multiprocessor; for 4 of them the compiler spills.
+// element in bfloat16: 8 read, 4 of kept states, 6 written and 2 of partial sums, 1.1 TB/s or 32 % of the memory's
+// rate; in float32 34, 1.8 TB/s or 54 %. Registers leave 3 blocks a multiprocessor; for 4 of them the compiler spills.
 #pragma once
 
 #include "cuda/selective_scan_steps.cuh"

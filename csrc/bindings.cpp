@@ -1,4 +1,4 @@
-// The Python module uqabench._native. bindings/ checks arguments and releases the GIL; the work is in cpu/.
+// The Python module uqabench._native. bindings/ checks arguments and releases the GIL; the work is in cpu/ and cuda/.
 #include "bindings/bind.h"
 
 #include <pybind11/stl.h>
@@ -34,8 +34,13 @@ void bind_instruction_sets(py::module_& m) {
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "Native CPU kernels of uqabench.";
+  m.doc() = "Native kernels of uqabench.";
+#ifdef UQABENCH_CUDA
+  m.attr("has_cuda") = true;
+  bind_cuda_selective_scan(m);
+#else
   m.attr("has_cuda") = false;
+#endif
   bind_instruction_sets(m);
   bind_adamw(m);
   bind_causal_attention(m);

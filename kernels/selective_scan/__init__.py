@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_flag, check_offsets, check_same, check_tensor
-from . import eager, native, reference
+from . import cuda, eager, native, reference
 
 __all__ = ["selective_scan"]
 
@@ -17,9 +17,10 @@ _BACKENDS = Operator(
         "reference": reference.selective_scan,
         "eager": eager.selective_scan,
         "native": native.selective_scan,
+        "cuda": cuda.selective_scan,
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "cuda"},
+    dtypes={"native": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)},
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,11 +103,15 @@ def test_without_the_compiled_module_eager_runs_and_a_request_says_why(operator,
 
 def test_reasons_by_device(monkeypatch):
     assert backend.unavailable("native", "cpu") is None  # the suite runs on a built package
-    assert "without CUDA" in backend.unavailable("cuda", "cuda")
     assert "CUDA tensors only" in backend.unavailable("cuda", "cpu")
+    for has_cuda in (True, False):
+        monkeypatch.setattr(backend, "_import_native", lambda: (SimpleNamespace(has_cuda=has_cuda), None))  # noqa: B023
+        reason = backend.unavailable("cuda", "cuda")
+        assert reason is None if has_cuda else "without CUDA" in reason
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     assert "'triton' is not installed" in backend.unavailable("triton", "cuda")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # set for the whole suite where there is no GPU
     assert "TRITON_INTERPRET" in backend.unavailable("triton", "cpu")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert backend.unavailable("triton", "cpu") is None

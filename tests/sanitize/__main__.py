@@ -54,6 +54,7 @@ def build(compiler: str, name: str) -> Path:
         "UQABENCH_SANITIZE": SANITIZERS[name],
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
+        "UQABENCH_CUDA": "off",  # tests/cuda has its own sanitized build
     }
     settings = [f"-D{key}={value}" for key, value in options.items()]
     subprocess.run(["cmake", "-S", ROOT, "-B", folder, *settings, "--log-level=WARNING"], check=True)

@@ -1,0 +1,278 @@
+// The selective scan's backward pass.
+//
+// Tiling: as the forward pass (a thread a channel, a block one piece of 128 channels), steps of 8 tokens from a piece's
+// last to its first. States kept every 16 tokens are taken up again: a step in the middle of these 16 first moves them
+// over 8 tokens. For each state in turn the 8 states and decays lie in registers, the gradient comes back through them,
+// and the gradients of B and C (16 numbers a thread) are added over the warp's channels by halving: 16 shuffles instead
+// of 80, after which two lanes hold one sum. The block adds its warps' sums and writes them as one of the partial sums
+// over channels, which sum_tokens adds in the groups' order; sum_parameters does so with those of A, D and delta_bias.
+//
+// Bound on an H100, for an element at N = 16: 28 instructions a state (as nvcc 13.0 compiles retreat for sm_90), half
+// of the steps once more over the states at 5, and about 80 besides take 4.4 clocks of a multiprocessor, so at most
+// 53e9 elements a second, bound by instructions (special functions, most of them exponentials: 1.8 clocks). Bytes an
+// element in bfloat16: 8 read, 4 of kept states, 6 written and 2 of partial sums, 1.1 TB/s or 32 % of the memory's
+// rate; in float32 34, 1.8 TB/s or 54 %. Registers leave 3 blocks a multiprocessor; for 4 of them the compiler spills.
+#pragma once
+
+#include "cuda/selective_scan_steps.cuh"
+
+namespace uqabench::cuda {
+
+constexpr int sums_of_state = 2 * step_tokens;  // of a step's gradients: those of B, then those of C
+
+inline int64_t ends_backward_shared(int64_t states, int threads) {
+  return states * (2 * threads * sizeof(float) + sizeof(Step));
+}
+
+inline int64_t backward_shared(int64_t states, int threads) {
+  const int64_t columns = 4 * states + 2 + step_tokens, sums = threads / 32 * sums_of_state * states;
+  return (columns * threads + sums) * sizeof(float) + 2 * states * sizeof(Step);
+}
+
+// The gradient of y before its gate, and, to a column unless null, what that of z is of y.
+template <class T>
+__device__ inline void read_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count, Step& to,
+                                      float* slopes) {
+  read_tokens(scan.grad, lane, first, count, to);
+  if (!scan.z.data) return;
+  Step z;
+  read_tokens(scan.z, lane, first, count, z);
+#pragma unroll
+  for (int k = 0; k < step_tokens; ++k) {
+    const float share = sigmoid(z.at[k]);
+    if (slopes) slopes[k * blockDim.x] = to.at[k] * share * (1.0f + z.at[k] * (1.0f - share));
+    to.at[k] *= z.at[k] * share;
+  }
+}
+
+__device__ inline int last_step(const Piece& piece) {
+  return piece.begin + (piece.end - piece.begin - 1) / step_tokens * step_tokens;
+}
+
+// As scan_ends, backwards: the gradient of the state before each piece but a sequence's first, as if that of the state
+// after it were zero.
+template <class T>
+__global__ void __launch_bounds__(128) scan_ends_backward(const Scan<T> scan) {
+  UQ_SHARED(shared);
+  const Lane lane(scan);
+  float *rates = shared + threadIdx.x, *g = rates + scan.states * blockDim.x;
+  Step* C = reinterpret_cast<Step*>(shared + 2 * scan.states * blockDim.x);
+  read_rates(scan, lane, rates);
+  for (int item = block_row(scan); item < scan.items; item += block_rows(scan)) {
+    const Piece piece = find_piece(scan, item);
+    if (!piece.exists || piece.is_first()) continue;
+    float total = 0.0f;
+    for (int n = 0; n < scan.states; ++n) g[n * blockDim.x] = 0.0f;
+    for (int t = last_step(piece); t >= piece.begin; t -= step_tokens) {
+      const int64_t token = piece.first_token + t;
+      const int count = tokens_of_step(piece, t);
+      Step step, grad;
+      read_steps(scan, lane, token, count, step);
+      read_gradients(scan, lane, token, count, grad, nullptr);
+      __syncthreads();
+      stage(scan, scan.C, token, count, C);
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < step_tokens; ++k) total += step.at[k];
+#pragma unroll 2
+      for (int n = 0; n < scan.states; ++n) {
+        const Step c = C[n];
+        const float rate = rates[n * blockDim.x];
+        float gradient = g[n * blockDim.x];
+#pragma unroll
+        for (int k = step_tokens - 1; k >= 0; --k) {
+          gradient = (gradient + c.at[k] * grad.at[k]) * power_of_two(step.at[k] * rate);
+        }
+        g[n * blockDim.x] = gradient;
+      }
+    }
+    write_column(scan, lane, g, item, scan.ends);
+    if (lane.is_active) scan.totals[item * scan.channels + lane.channel] = total;
+  }
+}
+
+// Adds each of 2 * half = 16 numbers over the warp: half of them go to half of the lanes, and so on. Leaves lane l with
+// the sum of number l / 2 in x[0].
+template <int half, int apart = 16>
+__device__ inline void sum_over_lanes(float* x) {
+  const bool is_upper = threadIdx.x & apart;
+#pragma unroll
+  for (int i = 0; i < half; ++i) {
+    const float kept = is_upper ? x[i + half] : x[i], given = is_upper ? x[i] : x[i + half];
+    x[i] = kept + shuffle_xor(given, apart);
+  }
+  if constexpr (half > 1) {
+    sum_over_lanes<half / 2, apart / 2>(x);
+  } else {
+    static_assert(apart == 2, "of 16 numbers");
+    x[0] += shuffle_xor(x[0], 1);
+  }
+}
+
+// A thread's columns and a block's arrays in shared memory.
+struct BackwardMemory {
+  float *rates, *h, *g;  // columns of (states, threads)
+  float* parameters;     // a column of (states + 2, threads): the gradients of A, D and delta_bias
+  float* slopes;         // a column of (step_tokens, threads), see read_gradients
+  Step *B, *C;
+  float* sums;  // (warps, states, sums_of_state)
+
+  template <class T>
+  __device__ BackwardMemory(const Scan<T>& scan, float* shared) {
+    const int64_t size = scan.states * blockDim.x;
+    rates = shared + threadIdx.x;
+    h = rates + size;
+    g = h + size;
+    parameters = g + size;
+    slopes = parameters + size + 2 * blockDim.x;
+    B = reinterpret_cast<Step*>(shared + 4 * size + (2 + step_tokens) * blockDim.x);
+    C = B + scan.states;
+    sums = reinterpret_cast<float*>(C + scan.states);
+  }
+};
+
+// The state before the sequence's token `until`, where a step begins, to memory.h, from that kept last. All threads of
+// a block together.
+template <class T>
+__device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int until,
+                                     const BackwardMemory& memory) {
+  int t = until / kept_every * kept_every;
+  if (t == 0) {
+    read_state(scan, lane, scan.initial_state, piece.sequence, memory.h);
+  } else {
+    read_column(scan, lane, scan.kept, kept_place(piece, t), memory.h);
+  }
+  for (; t < until; t += step_tokens) {
+    const int64_t token = piece.first_token + t;
+    Step step, pulse;
+    read_steps(scan, lane, token, step_tokens, step);
+    read_tokens(scan.u, lane, token, step_tokens, pulse);
+    __syncthreads();
+    stage(scan, scan.B, token, step_tokens, memory.B);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < step_tokens; ++k) pulse.at[k] *= step.at[k];
+    advance(scan, step, pulse, memory.rates, memory.B, memory.h);
+  }
+}
+
+// What a thread knows of a step, and what the states add to.
+struct BackwardStep {
+  Step step, u, grad;
+  Step y, g_step, g_pulse;  // g_step: by way of the decays, over ln 2
+};
+
+// One state back through a step: moves the gradient in memory.g to the step's start and leaves the block's share of the
+// gradients of B and C in memory.sums.
+__device__ inline void retreat(int n, int64_t states, const BackwardMemory& memory, BackwardStep& x) {
+  const Step b = memory.B[n];
+  const int at = n * blockDim.x;
+  const float rate = memory.rates[at];
+  float before[step_tokens + 1], decay[step_tokens], sums[sums_of_state];
+  before[0] = memory.h[at];
+#pragma unroll
+  for (int k = 0; k < step_tokens; ++k) {
+    decay[k] = power_of_two(x.step.at[k] * rate);
+    before[k + 1] = decay[k] * before[k] + x.step.at[k] * x.u.at[k] * b.at[k];
+  }
+  const Step c = memory.C[n];
+  float g = memory.g[at], g_rate = memory.parameters[at];
+#pragma unroll
+  for (int k = step_tokens - 1; k >= 0; --k) {
+    x.y.at[k] += c.at[k] * before[k + 1];
+    g += c.at[k] * x.grad.at[k];
+    sums[k] = x.step.at[k] * x.u.at[k] * g;
+    sums[step_tokens + k] = before[k + 1] * x.grad.at[k];
+    x.g_pulse.at[k] += b.at[k] * g;
+    g *= decay[k];  // now the gradient of the state before this token
+    const float g_exponent = g * before[k];
+    g_rate += x.step.at[k] * g_exponent;
+    x.g_step.at[k] += rate * g_exponent;
+  }
+  memory.g[at] = g;
+  memory.parameters[at] = g_rate;
+  sum_over_lanes<sums_of_state / 2>(sums);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (lane % 2 == 0) memory.sums[(warp * states + n) * sums_of_state + lane / 2] = sums[0];
+}
+
+// The gradients of u, delta and z; adds to those of D and delta_bias.
+template <class T>
+__device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count,
+                                       const BackwardMemory& memory, const BackwardStep& x) {
+  const float skip = scan.D && lane.is_active ? scan.D[lane.channel] : 0.0f;
+  float g_skip = 0.0f, g_bias = 0.0f;
+#pragma unroll
+  for (int k = 0; k < step_tokens; ++k) {
+    if (!lane.is_active || k >= count) continue;
+    const int64_t to = (first + k) * scan.channels + lane.channel;
+    float g_delta = x.g_pulse.at[k] * x.u.at[k] + x.g_step.at[k] * ln_2;
+    if (scan.softplus) g_delta *= softplus_slope(x.step.at[k]);
+    store(scan.du + to, x.g_pulse.at[k] * x.step.at[k] + skip * x.grad.at[k]);
+    store(scan.ddelta + to, g_delta);
+    g_skip += x.grad.at[k] * x.u.at[k];
+    g_bias += g_delta;
+    if (scan.z.data) store(scan.dz + to, memory.slopes[k * blockDim.x] * (x.y.at[k] + skip * x.u.at[k]));
+  }
+  float* sums = memory.parameters + scan.states * blockDim.x;
+  sums[0] += g_skip;
+  sums[blockDim.x] += g_bias;
+}
+
+// The warps' sums of a step to their place among the partial sums. All threads of a block together.
+template <class T>
+__device__ inline void write_sums(const Scan<T>& scan, int64_t first, int count, const float* sums) {
+  const int states = static_cast<int>(scan.states), warps = blockDim.x / 32;
+  float* to = scan.token_partials + (blockIdx.x % scan.groups * scan.tokens + first) * 2 * states;
+  for (int i = threadIdx.x; i < count * 2 * states; i += blockDim.x) {
+    const int n = i % states, which = i / states % 2, k = i / (2 * states);
+    float sum = 0.0f;
+    for (int w = 0; w < warps; ++w) sum += sums[(w * states + n) * sums_of_state + which * step_tokens + k];
+    to[i] = sum;
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(128, 3) scan_backward(const Scan<T> scan) {
+  UQ_SHARED(shared);
+  const Lane lane(scan);
+  const BackwardMemory memory(scan, shared);
+  read_rates(scan, lane, memory.rates);
+  for (int n = 0; n < scan.states + 2; ++n) memory.parameters[n * blockDim.x] = 0.0f;
+  for (int item = block_row(scan); item < scan.items; item += block_rows(scan)) {
+    const Piece piece = find_piece(scan, item);
+    if (!piece.exists) continue;
+    if (piece.is_last()) {
+      read_state(scan, lane, scan.grad_state, piece.sequence, memory.g);
+    } else {
+      read_column(scan, lane, scan.ends, item, memory.g);
+    }
+    for (int t = last_step(piece); t >= piece.begin; t -= step_tokens) {
+      const int64_t token = piece.first_token + t;
+      const int count = tokens_of_step(piece, t);
+      take_up_state(scan, lane, piece, t, memory);
+      BackwardStep x;
+      read_steps(scan, lane, token, count, x.step);
+      read_tokens(scan.u, lane, token, count, x.u);
+      read_gradients(scan, lane, token, count, x.grad, memory.slopes);
+      __syncthreads();  // all have read the step before's rows and sums
+      stage(scan, scan.B, token, count, memory.B);
+      stage(scan, scan.C, token, count, memory.C);
+      __syncthreads();
+      x.y = x.g_step = x.g_pulse = Step{};
+#pragma unroll 1
+      for (int n = 0; n < scan.states; ++n) retreat(n, scan.states, memory, x);
+      write_gradients(scan, lane, token, count, memory, x);
+      __syncthreads();
+      write_sums(scan, token, count, memory.sums);
+    }
+    if (scan.dinitial_state && piece.is_first()) {
+      write_state(scan, lane, memory.g, piece.sequence, scan.dinitial_state);
+    }
+  }
+  if (!lane.is_active) return;
+  float* to = scan.parameter_partials + block_row(scan) * (scan.states + 2) * scan.channels + lane.channel;
+  for (int n = 0; n < scan.states + 2; ++n) to[n * scan.channels] = memory.parameters[n * blockDim.x];
+}
+
+}  // namespace uqabench::cuda

@@ -1,0 +1,72 @@
+// The order of the selective scan's kernels, and the sums that end its backward pass.
+#pragma once
+
+#include "cuda/selective_scan.cuh"
+#include "cuda/selective_scan_backward.cuh"
+
+namespace uqabench::cuda {
+
+// The gradients of B and C: what the groups of channels give, added in the groups' order. One thread a number.
+template <class T>
+__global__ void __launch_bounds__(128) sum_tokens(const Scan<T> scan) {
+  const int64_t size = scan.tokens * 2 * scan.states, i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= size) return;
+  float sum = 0.0f;
+  for (int64_t group = 0; group < scan.groups; ++group) sum += scan.token_partials[group * size + i];
+  const int64_t row = i / (2 * scan.states), n = i % scan.states;
+  store((i / scan.states % 2 ? scan.dC : scan.dB) + row * scan.states + n, sum);
+}
+
+constexpr int row_shares = 8;  // of the partial sums, added at once by the rows of a block
+
+// The gradients of A, D and delta_bias: what the blocks give, in a fixed order. A block takes 32 channels of one of the
+// states + 2 parameters; its row r of threads adds every eighth partial sum from r on, its first row those.
+template <class T>
+__global__ void __launch_bounds__(32 * row_shares) sum_parameters(const Scan<T> scan) {
+  UQ_SHARED(shares);
+  const int64_t parts = (scan.channels + 31) / 32, n = blockIdx.x / parts;
+  const int lane = threadIdx.x % 32, share = threadIdx.x / 32;
+  const int64_t channel = blockIdx.x % parts * 32 + lane, stride = (scan.states + 2) * scan.channels;
+  const float* from = scan.parameter_partials + n * scan.channels + channel;
+  float sum = 0.0f;
+  if (channel < scan.channels) {
+#pragma unroll 4
+    for (int64_t row = share; row < scan.parameter_rows; row += row_shares) sum += from[row * stride];
+  }
+  shares[threadIdx.x] = sum;
+  __syncthreads();
+  if (share != 0 || channel >= scan.channels) return;
+  for (int other = 1; other < row_shares; ++other) sum += shares[other * 32 + lane];
+  if (n < scan.states) {
+    scan.dA[channel * scan.states + n] = sum;
+  } else if (float* to = n == scan.states ? scan.dD : scan.ddelta_bias) {
+    to[channel] = sum;
+  }
+}
+
+// `launch(kernel, blocks, threads, bytes of shared memory, scan)` puts a kernel on the stream, if there are blocks.
+template <class T, class Launch>
+void launch_forward(const Scan<T>& scan, Launch launch) {
+  const int threads = block_threads(scan.states);
+  const int64_t shared = forward_shared(scan.states, threads);
+  if (scan.tokens >> scan.shift) {
+    launch(scan_ends<T>, scan.items * scan.groups, threads, shared, scan);
+    launch(carry<T, false>, (scan.states * scan.channels + 127) / 128 * scan.sequences, 128, 0, scan);
+  }
+  launch(scan_forward<T>, scan.items * scan.groups, threads, shared, scan);
+}
+
+template <class T, class Launch>
+void launch_backward(const Scan<T>& scan, Launch launch) {
+  const int threads = block_threads(scan.states);
+  if (scan.tokens >> scan.shift) {
+    launch(scan_ends_backward<T>, scan.items * scan.groups, threads, ends_backward_shared(scan.states, threads), scan);
+    launch(carry<T, true>, (scan.states * scan.channels + 127) / 128 * scan.sequences, 128, 0, scan);
+  }
+  launch(scan_backward<T>, scan.parameter_rows * scan.groups, threads, backward_shared(scan.states, threads), scan);
+  launch(sum_tokens<T>, (scan.tokens * 2 * scan.states + 127) / 128, 128, 0, scan);
+  launch(sum_parameters<T>, (scan.channels + 31) / 32 * (scan.states + 2), 32 * row_shares,
+         32 * row_shares * static_cast<int64_t>(sizeof(float)), scan);
+}
+
+}  // namespace uqabench::cuda

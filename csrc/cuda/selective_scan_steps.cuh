@@ -1,0 +1,191 @@
+// What the selective scan's kernels share: which piece of which sequence a block works on, how a thread reads its
+// channel of a step's tokens, and how states move over a step.
+#pragma once
+
+#include "cuda/device.cuh"
+#include "cuda/selective_scan.h"
+
+namespace uqabench::cuda {
+
+constexpr int step_tokens = 8;  // in registers at a time
+static_assert(kept_every % step_tokens == 0);
+
+// One number for each token of a step.
+struct alignas(16) Step {
+  float at[step_tokens];
+};
+
+// The piece of a sequence that is one item of work. A sequence's pieces have neighbouring items, and every sequence has
+// one at least; an item that none needs has `exists` false.
+struct Piece {
+  int64_t first_token;               // of the sequence
+  int sequence, length, begin, end;  // tokens of the sequence, of which the piece is [begin, end)
+  bool exists;
+
+  __device__ bool is_first() const { return begin == 0; }
+  __device__ bool is_last() const { return end == length; }
+};
+
+template <class T>
+__device__ inline int64_t first_item(const Scan<T>& scan, int64_t sequence) {
+  return (scan.offsets[sequence] >> scan.shift) + sequence;
+}
+
+template <class T>
+__device__ inline Piece find_piece(const Scan<T>& scan, int item) {
+  int64_t low = 0, high = scan.sequences;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    (first_item(scan, middle) <= item ? low : high) = middle;
+  }
+  Piece piece;
+  piece.sequence = static_cast<int>(low);
+  piece.first_token = scan.offsets[low];
+  piece.length = static_cast<int>(scan.offsets[low + 1] - piece.first_token);
+  const int64_t begin = (item - first_item(scan, low)) << scan.shift;
+  piece.begin = static_cast<int>(begin);
+  piece.exists = begin == 0 || begin < piece.length;
+  const int rest = piece.length - piece.begin, most = 1 << scan.shift;
+  piece.end = piece.begin + (rest < most ? rest : most);
+  return piece;
+}
+
+__device__ inline int tokens_of_step(const Piece& piece, int t) {
+  return piece.end - t < step_tokens ? piece.end - t : step_tokens;
+}
+
+// Where the state before the sequence's token t > 0, a multiple of kept_every, is kept: no two share a place, and it
+// lies below tokens / kept_every.
+__device__ inline int64_t kept_place(const Piece& piece, int t) {
+  return piece.first_token / kept_every + t / kept_every - 1;
+}
+
+// A thread's part: its channel and its column of the arrays (states, threads) in shared memory.
+struct Lane {
+  int channel;
+  bool is_active;  // a block's last channels may lie beyond the width; its threads compute with zeros
+
+  template <class T>
+  __device__ explicit Lane(const Scan<T>& scan) {
+    channel = static_cast<int>(blockIdx.x % scan.groups * blockDim.x + threadIdx.x);
+    is_active = channel < scan.channels;
+  }
+};
+
+// The block's first item of work, and how many others lie between it and the next.
+template <class T>
+__device__ inline int block_row(const Scan<T>& scan) {
+  return static_cast<int>(blockIdx.x / scan.groups);
+}
+
+template <class T>
+__device__ inline int block_rows(const Scan<T>& scan) {
+  return static_cast<int>(gridDim.x / scan.groups);
+}
+
+// A's row of this channel, times log2(e), to a column of `rates`.
+template <class T>
+__device__ inline void read_rates(const Scan<T>& scan, const Lane& lane, float* rates) {
+  for (int n = 0; n < scan.states; ++n) {
+    rates[n * blockDim.x] = lane.is_active ? scan.A[lane.channel * scan.states + n] * log2_e : 0.0f;
+  }
+}
+
+// A state (sequences, channels, states), zeros if null, to a column.
+template <class T>
+__device__ inline void read_state(const Scan<T>& scan, const Lane& lane, const float* from, int64_t sequence,
+                                  float* column) {
+  const int64_t at = (sequence * scan.channels + lane.channel) * scan.states;
+  for (int n = 0; n < scan.states; ++n) column[n * blockDim.x] = from && lane.is_active ? from[at + n] : 0.0f;
+}
+
+template <class T>
+__device__ inline void write_state(const Scan<T>& scan, const Lane& lane, const float* column, int64_t sequence,
+                                   float* to) {
+  const int64_t at = (sequence * scan.channels + lane.channel) * scan.states;
+  for (int n = 0; n < scan.states && lane.is_active; ++n) to[at + n] = column[n * blockDim.x];
+}
+
+// A column from and to the place `at` of an array (places, states, channels).
+template <class T>
+__device__ inline void read_column(const Scan<T>& scan, const Lane& lane, const float* from, int64_t at,
+                                   float* column) {
+  from += at * scan.states * scan.channels + lane.channel;
+  for (int n = 0; n < scan.states; ++n) column[n * blockDim.x] = lane.is_active ? from[n * scan.channels] : 0.0f;
+}
+
+template <class T>
+__device__ inline void write_column(const Scan<T>& scan, const Lane& lane, const float* column, int64_t at, float* to) {
+  to += at * scan.states * scan.channels + lane.channel;
+  for (int n = 0; n < scan.states && lane.is_active; ++n) to[n * scan.channels] = column[n * blockDim.x];
+}
+
+// This channel of the tokens [first, first + count); zeros where there is none.
+template <class T>
+__device__ inline void read_tokens(const Rows<T>& rows, const Lane& lane, int64_t first, int count, Step& to) {
+  const T* from = rows.data + first * rows.stride + lane.channel;
+#pragma unroll
+  for (int k = 0; k < step_tokens; ++k, from += rows.stride) {
+    to.at[k] = lane.is_active && k < count ? load(from) : 0.0f;
+  }
+}
+
+// The step sizes: 0 for what is no token, which leaves the state as it is.
+template <class T>
+__device__ inline void read_steps(const Scan<T>& scan, const Lane& lane, int64_t first, int count, Step& to) {
+  read_tokens(scan.delta, lane, first, count, to);
+  const float bias = scan.delta_bias && lane.is_active ? scan.delta_bias[lane.channel] : 0.0f;
+#pragma unroll
+  for (int k = 0; k < step_tokens; ++k) to.at[k] += bias;
+  if (scan.softplus) {
+#pragma unroll
+    for (int k = 0; k < step_tokens; ++k) to.at[k] = softplus(to.at[k]);
+  }
+#pragma unroll
+  for (int k = 0; k < step_tokens; ++k) to.at[k] = lane.is_active && k < count ? to.at[k] : 0.0f;
+}
+
+// The rows of B or C of a step to shared memory, one Step for each state. All threads of a block together.
+template <class T>
+__device__ inline void stage(const Scan<T>& scan, const Rows<T>& rows, int64_t first, int count, Step* to) {
+  const int states = static_cast<int>(scan.states);
+  for (int i = threadIdx.x; i < step_tokens * states; i += blockDim.x) {
+    const int k = i / states, n = i % states;
+    to[n].at[k] = k < count ? load(rows.data + (first + k) * rows.stride + n) : 0.0f;
+  }
+}
+
+// Moves the states in a column over a step, whose rows of B are staged.
+template <class T>
+__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& pulse, const float* rates,
+                               const Step* B, float* column) {
+#pragma unroll 2
+  for (int n = 0; n < scan.states; ++n) {
+    const Step b = B[n];
+    const float rate = rates[n * blockDim.x];
+    float h = column[n * blockDim.x];
+#pragma unroll
+    for (int k = 0; k < step_tokens; ++k) h = power_of_two(step.at[k] * rate) * h + pulse.at[k] * b.at[k];
+    column[n * blockDim.x] = h;
+  }
+}
+
+// As advance; adds the states' products with C to y.
+template <class T>
+__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& pulse, const float* rates,
+                               const Step* B, const Step* C, float* column, Step& y) {
+#pragma unroll 2
+  for (int n = 0; n < scan.states; ++n) {
+    const Step b = B[n], c = C[n];
+    const float rate = rates[n * blockDim.x];
+    float h = column[n * blockDim.x];
+#pragma unroll
+    for (int k = 0; k < step_tokens; ++k) {
+      h = power_of_two(step.at[k] * rate) * h + pulse.at[k] * b.at[k];
+      y.at[k] += c.at[k] * h;
+    }
+    column[n * blockDim.x] = h;
+  }
+}
+
+}  // namespace uqabench::cuda

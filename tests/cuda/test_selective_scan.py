@@ -1,0 +1,194 @@
+"""The CUDA selective scan, its Python side included, with its kernels emulated on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from uqabench.kernels.selective_scan import cuda, reference
+
+from ..kernels.cases import case, offsets_of
+from ..kernels.conftest import TOLERANCES, assert_close, assert_same_bits, outputs_and_gradients
+
+SOURCE = Path(__file__).with_name("selective_scan.cpp")
+FORWARD = "selective_scan_forward_cuda"
+MIXED = [0, 1, 7, 8, 9, 0, 15, 16, 17, 33]
+PIECES = [1, 64, 0, 65, 130]  # pieces have 64 tokens where there are few
+
+
+@pytest.fixture
+def emulated(build: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the backend's kernels run emulated; called with "descending", lanes and blocks in the other order."""
+    program = build(SOURCE)
+
+    def use(order: str = "ascending") -> None:
+        from .conftest import run_emulated
+
+        def run(function: str, sizes: Sequence[int], tensors: Sequence[Tensor | None], device: torch.device) -> None:
+            what = "forward" if function == FORWARD else "backward"
+            run_emulated(program, what, order, sizes, tensors, tmp_path)
+
+        monkeypatch.setattr(cuda, "run_kernels", run)
+
+    use()
+    return use
+
+
+def make_inputs(
+    lengths: Sequence[int], width: int, states: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(len(lengths))
+    tokens = sum(lengths)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    joined = normal(tokens, 2 * width + 2 * states + 1).to(dtype)
+    u, delta, B, C, _ = joined.split([width, width, states, states, 1], dim=1)
+    return {
+        "u": u, "delta": delta, "A": -torch.rand(width, states, generator=generator) - 0.1, "B": B, "C": C,
+        "D": normal(width), "z": normal(tokens, width).to(dtype), "delta_bias": normal(width) - 2,
+        "initial_state": normal(len(lengths), width, states),
+    }  # fmt: skip
+
+
+def compare(lengths: Sequence[int], inputs: dict[str, Tensor], **settings: bool) -> None:
+    """Outputs and all gradients against the reference."""
+    offsets = offsets_of(lengths)
+    settings = {"delta_softplus": True, "return_state": True, **settings}
+    absent = dict.fromkeys({"D", "z", "delta_bias"} - set(inputs))
+
+    def call(run):
+        return lambda **arrays: run(**arrays, **absent, offsets=offsets, **settings)
+
+    doubles = {name: x.double() for name, x in inputs.items()}
+    expected = outputs_and_gradients(call(reference.selective_scan), doubles)
+    actual = outputs_and_gradients(call(cuda.selective_scan), inputs)
+    assert_close(actual, expected, TOLERANCES[inputs["u"].dtype])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "width", "states"),
+    [
+        ([], 5, 3),
+        ([0], 5, 3),
+        (MIXED, 5, 3),
+        (PIECES, 131, 2),
+        ([18, 3], 2, 66),  # blocks of 64 channels
+        ([9], 35, 130),  # and of 32
+        ([5], 0, 3),
+        ([5], 3, 0),
+    ],
+    ids=str,
+)
+def test_matches_the_reference(emulated, lengths, width, states):
+    compare(lengths, make_inputs(lengths, width, states))
+
+
+@pytest.mark.parametrize(("lengths", "width"), [(MIXED, 5), ([1, 65], 2)], ids=str)
+def test_matches_the_reference_in_bfloat16(emulated, lengths, width):
+    compare(lengths, make_inputs(lengths, width, 2, torch.bfloat16))
+
+
+@pytest.mark.parametrize("absent", [("D", "z", "delta_bias", "initial_state"), ("z",), ("initial_state",)], ids=str)
+def test_without_options(emulated, absent):
+    lengths = [70, 0, 9, 16]
+    inputs = {name: x for name, x in make_inputs(lengths, 4, 3).items() if name not in absent}
+    positive = {name: inputs[name].abs() for name in ("delta", "delta_bias") if name in inputs}
+    compare(lengths, inputs | positive, delta_softplus=False, return_state=False)
+
+
+def test_every_input_in_bfloat16(emulated):
+    inputs = {name: x.bfloat16() for name, x in make_inputs([20, 3], 5, 4).items()}
+    compare([20, 3], inputs)
+
+
+def test_the_operator_s_example(emulated):
+    example = case("selective_scan", (9, 0, 33))
+    compare((9, 0, 33), dict(example.arrays))
+
+
+@pytest.mark.parametrize("rate", [-1e4, 30.0], ids=str)
+def test_decays_far_from_one(emulated, rate):
+    lengths = [1, 1] if rate > 0 else [9, 130]
+    inputs = make_inputs(lengths, 3, 2)
+    inputs["A"] = torch.full_like(inputs["A"], rate)
+    compare(lengths, inputs)
+
+
+def test_a_state_of_zeros_stays_zero_where_decays_overflow(emulated):
+    ones = torch.ones(256, 1)
+    y = cuda.selective_scan(0 * ones, ones, ones[:1], ones, ones, None, None, None, offsets_of([256]))
+    assert torch.equal(y, 0 * ones)
+
+
+def test_softplus_of_large_steps_and_of_steps_near_zero(emulated):
+    delta = torch.tensor([-80.0, -12, -5, -3.5, -3.4, 0, 3, 30, 90])[:, None].requires_grad_()
+    ones = torch.ones(9, 1)
+    offsets = offsets_of([1] * 9)  # so y = softplus(delta)
+    y = cuda.selective_scan(ones, delta, -ones[:1], ones, ones, None, None, None, offsets, delta_softplus=True)
+    expected = torch.nn.functional.softplus(delta.double())
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=0)
+    slope = torch.autograd.grad(y.sum(), delta)[0]
+    torch.testing.assert_close(slope.double(), torch.sigmoid(delta.double()), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["u", "B", "z", "A", "initial_state"])
+def test_nan_stays_in_its_sequence_channel_and_future(emulated, name):
+    lengths, width, states = [3, 70, 2], 5, 3
+    inputs = make_inputs(lengths, width, states)
+    at = {"initial_state": (1, 4, 1), "A": (4, 1)}.get(name, (68, 1 if name in "BC" else 4))
+    spoilt = {n: x.clone() for n, x in inputs.items()}
+    spoilt[name][at] = float("nan")
+
+    def run(arrays):
+        return cuda.selective_scan(**arrays, offsets=offsets_of(lengths), delta_softplus=True, return_state=True)
+
+    expected, (y, state) = run(inputs)[0], run({n: x.requires_grad_() for n, x in spoilt.items()})
+    bad = torch.zeros(75, width, dtype=torch.bool)
+    tokens = {"initial_state": slice(3, 73), "A": slice(None)}.get(name, slice(68, 69 if name in "zC" else 73))
+    bad[tokens, slice(None) if name in "BC" else 4] = True
+    assert torch.equal(y.isnan(), bad)
+    assert torch.equal(y[~bad], expected[~bad])
+    if name != "A":
+        gradient = torch.autograd.grad(y.sum() + state.sum(), spoilt["u"])[0]
+        assert not gradient[:3].isnan().any() and not gradient[73:].isnan().any()
+
+
+def test_the_order_of_lanes_and_blocks_changes_no_bit(emulated):
+    lengths = [70, 9, 0]
+    inputs = make_inputs(lengths, 34, 2)
+
+    def call(**arrays):
+        return cuda.selective_scan(**arrays, offsets=offsets_of(lengths), delta_softplus=True, return_state=True)
+
+    ascending = outputs_and_gradients(call, inputs)
+    emulated("descending")
+    assert_same_bits(outputs_and_gradients(call, inputs), ascending)
+
+
+def test_too_many_states():
+    x, rows = torch.ones(1, 1), torch.ones(1, 257)
+    with pytest.raises(RuntimeError, match="takes 256 states, not 257"):
+        cuda.selective_scan(x, x, rows, rows, rows, None, None, None, offsets_of([1]))
+
+
+def test_registered_operators_are_opaque(emulated):
+    lengths = [33, 0, 9]
+    inputs = tuple(x.contiguous() for x in make_inputs(lengths, 3, 2).values())
+    names = list(make_inputs(lengths, 3, 2))
+    tensors = [dict(zip(names, inputs, strict=True))[n] for n in
+               ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")]  # fmt: skip
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(
+        torch.ops.uqabench.selective_scan_cuda, (*tensors, offsets_of(lengths), True, True, True), test_utils=checks
+    )
+    y, state, kept = torch.ops.uqabench.selective_scan_cuda(*tensors, offsets_of(lengths), True, True, True)
+    torch.library.opcheck(
+        torch.ops.uqabench.selective_scan_backward_cuda,
+        (y, state, kept, *tensors, offsets_of(lengths), True), test_utils=checks,
+    )  # fmt: skip

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..triton_tools import on_device_of, programs, tuned
 from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, silu_gradient, store_rows
-from .triton_launch import common_arguments, padded, rows_of_tile, shared_memory
+from .triton_launch import block_rows, common_arguments, configs, padded, shared_memory
 
 if TYPE_CHECKING:
     from .eager import Settings
@@ -65,7 +65,6 @@ def hstu_attention_backward(
     VALUE_PADDED: tl.constexpr,
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
-    PRECISION: tl.constexpr,
     OF_QUERIES: tl.constexpr,
     WITH_OWN: tl.constexpr,
     WITH_VALUES: tl.constexpr,
@@ -97,7 +96,7 @@ def hstu_attention_backward(
         for at in range(first, last, STREAM):
             columns = at + tl.arange(0, STREAM)
             theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
-            scores = tl.dot(mine, tl.trans(theirs), input_precision=PRECISION) * scale
+            scores = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * scale
             theirs_values = load_rows(
                 other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED
             )
@@ -112,11 +111,11 @@ def hstu_attention_backward(
             sigma = sigmoid(scores)
             if WITH_VALUES:
                 weights = tl.where(distance >= 0, scores * sigma, 0.0).to(theirs_values.dtype)
-                result_values = tl.dot(weights, theirs_values, result_values, input_precision=PRECISION)
+                result_values = tl.dot(weights, theirs_values, result_values, input_precision="ieee")
             if WITH_OWN:
-                d_scores = tl.dot(mine_values, tl.trans(theirs_values), input_precision=PRECISION)
+                d_scores = tl.dot(mine_values, tl.trans(theirs_values), input_precision="ieee")
                 d_scores = tl.where(distance >= 0, d_scores * silu_gradient(scores, sigma), 0.0).to(theirs.dtype)
-                result = tl.dot(d_scores, theirs, result, input_precision=PRECISION)
+                result = tl.dot(d_scores, theirs, result, input_precision="ieee")
         if WITH_OWN:
             d_row = heads * WIDTH
             base = d_own + start * d_row + head * WIDTH
@@ -127,23 +126,30 @@ def hstu_attention_backward(
             store_rows(base, d_row, rows, length, result_values / max_len, VALUE_WIDTH, VALUE_PADDED)
 
 
-def backward_block(widest: int, max_len: int, dtype: torch.dtype, shared: int) -> int:
-    """Own rows a tile, for heads padded to `widest` columns."""
-    most = 128 if dtype == torch.bfloat16 else 32
-    return rows_of_tile(max(16, min(most, 32_768 // widest)), max_len)
+def backward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: bool, both: bool) -> list[triton.Config]:
+    """The committed configurations for `block` own rows of heads padded to `widest` columns: none of them spills.
 
-
-def backward_configs(
-    block: int, widest: int, dtype: torch.dtype, is_biased: bool, both: bool, shared: int
-) -> list[triton.Config]:
-    """The committed configurations; `shared` is the bytes of shared memory that a program may have."""
-    return [triton.Config({"STREAM": 32}, num_warps=8, num_stages=2)]
+    `both`: the launch sums dk and dv. The dv of 256 columns has room for more, but its autotuner has the same list.
+    """
+    if dtype == torch.float32:
+        return configs([(16, 4, 1)])
+    if widest > 256:
+        return configs([(16, 4, 1)])
+    if block == 64:
+        if widest == 256:
+            return configs([(16, 8, 2), (32, 8, 1)])
+        return configs([(32, 4, 2), (32, 8, 2)])
+    if widest == 256:
+        return configs([(32, 8, 2)])
+    if widest == 128:
+        return configs([(32, 8, 2), (32, 8, 3)])
+    return configs([(32, 8, 3), (64, 8, 2)])
 
 
 @cache
-def _kernel(block: int, widest: int, dtype: torch.dtype, is_biased: bool, both: bool, shared: int) -> Any:
+def _kernel(block: int, widest: int, dtype: torch.dtype, is_biased: bool, both: bool) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "OF_QUERIES", "WITH_OWN"]
-    return tuned(backward_configs(block, widest, dtype, is_biased, both, shared), key)(hstu_attention_backward)
+    return tuned(backward_configs(block, widest, dtype, is_biased, both), key)(hstu_attention_backward)
 
 
 def backward(
@@ -174,8 +180,8 @@ def _launch(
     with_own: bool,
     with_values: bool,
 ) -> None:
-    widest, shared = max(padded(q.shape[2]), padded(v.shape[2])), shared_memory(q.device)
-    block = backward_block(widest, settings.max_len, q.dtype, shared)
+    widest = max(padded(q.shape[2]), padded(v.shape[2]))
+    block = block_rows(widest, settings.max_len, q.dtype, shared_memory(q.device))
     arguments = common_arguments(q, v, settings, block)
     is_biased = arguments["HAS_POSITION"] or arguments["HAS_TIME"]
     strides = {
@@ -183,7 +189,7 @@ def _launch(
         for name in ("own", "own_values", "other", "other_values")
         for i, dim in enumerate(("row", "head"))
     }
-    kernel = _kernel(block, widest, q.dtype, is_biased, with_own and with_values, shared)
+    kernel = _kernel(block, widest, q.dtype, is_biased, with_own and with_values)
     with on_device_of(q):
         kernel[(programs(q, 1 if widest > 64 else 2),)](
             **sides,

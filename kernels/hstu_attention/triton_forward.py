@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..triton_tools import on_device_of, programs, tuned
 from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, store_rows
-from .triton_launch import common_arguments, padded, rows_of_tile, shared_memory
+from .triton_launch import block_rows, common_arguments, configs, padded, shared_memory
 
 if TYPE_CHECKING:
     from .eager import Settings
@@ -60,7 +60,6 @@ def hstu_attention_forward(
     VALUE_PADDED: tl.constexpr,
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
-    PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
     STREAM: tl.constexpr,
 ):
@@ -78,7 +77,7 @@ def hstu_attention_forward(
         for other in range(0, tl.minimum(begin + BLOCK, length), STREAM):
             columns = other + tl.arange(0, STREAM)
             keys = load_rows(k_base, k_row, columns, length, WIDTH, PADDED)
-            scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
+            scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale
             distance = rows[:, None] - columns[None, :]
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
             gap = times[:, None] - other_times[None, :]
@@ -87,32 +86,31 @@ def hstu_attention_forward(
             )
             weights = tl.where(distance >= 0, scores * sigmoid(scores), 0.0)
             values = load_rows(v_base, v_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
-            result = tl.dot(weights.to(values.dtype), values, result, input_precision=PRECISION)
+            result = tl.dot(weights.to(values.dtype), values, result, input_precision="ieee")
         out_row = heads * VALUE_WIDTH
         base = out + start * out_row + head * VALUE_WIDTH
         store_rows(base, out_row, rows, length, result / max_len, VALUE_WIDTH, VALUE_PADDED)
 
 
-def forward_block(widest: int, max_len: int, dtype: torch.dtype) -> int:
-    """Queries a tile, for heads padded to `widest` columns."""
-    most = 128 if dtype == torch.bfloat16 else 32
-    return rows_of_tile(max(16, min(most, 32_768 // widest)), max_len)
-
-
-def forward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: bool, shared: int) -> list[triton.Config]:
-    """The committed configurations; `shared` is the bytes of shared memory that a program may have."""
-    choices = [(64, 2), (32, 2), (32, 3), (64, 3)]
-    warps = 8
-    return [
-        triton.Config({"STREAM": stream}, num_warps=warps, num_stages=stages)
-        for stream, stages in choices
-    ]
+def forward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: bool) -> list[triton.Config]:
+    """The committed configurations for `block` queries of heads padded to `widest` columns: none of them spills."""
+    if dtype == torch.float32:
+        return configs([(32 if widest <= 64 else 16, 4, 1)])
+    if widest > 256:
+        return configs([(16, 4, 1)])
+    if block == 64:
+        if widest == 256:
+            return configs([(16, 8, 2), (32, 8, 2)])
+        return configs([(32, 4, 2), (32, 4, 3)] + ([] if is_biased else [(64, 4, 2)]))
+    if widest == 256 or (widest == 128 and is_biased):
+        return configs([(32, 8, 2), (32, 8, 3)] + ([] if is_biased else [(64, 8, 2)]))
+    return configs([(64, 8, 2), (64, 8, 3), (32, 8, 3)])
 
 
 @cache
-def _kernel(block: int, widest: int, dtype: torch.dtype, is_biased: bool, shared: int) -> Any:
+def _kernel(block: int, widest: int, dtype: torch.dtype, is_biased: bool) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME"]
-    return tuned(forward_configs(block, widest, dtype, is_biased, shared), key)(hstu_attention_forward)
+    return tuned(forward_configs(block, widest, dtype, is_biased), key)(hstu_attention_forward)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
@@ -121,10 +119,10 @@ def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
     if out.numel() == 0:
         return out
     widest = max(padded(q.shape[2]), padded(v.shape[2]))
-    block = forward_block(widest, settings.max_len, q.dtype)
+    block = block_rows(widest, settings.max_len, q.dtype, shared_memory(q.device))
     arguments = common_arguments(q, v, settings, block)
     is_biased = arguments["HAS_POSITION"] or arguments["HAS_TIME"]
-    kernel = _kernel(block, widest, q.dtype, is_biased, shared_memory(q.device))
+    kernel = _kernel(block, widest, q.dtype, is_biased)
     with on_device_of(q):
         kernel[(programs(q, 1 if widest > 128 else 2),)](
             *(out, q, k, v),

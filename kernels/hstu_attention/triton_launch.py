@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,26 @@ def shared_memory(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
-def rows_of_tile(most: int, max_len: int) -> int:
-    """`most`, or a smaller power of two where no sequence fills it."""
-    return min(most, padded(max_len))
+def is_large(shared: int) -> bool:
+    """Whether tiles of 128 rows of 256 columns fit beside each other: an H100 (227 KiB), not an A100 (163 KiB)."""
+    return shared >= 200_000
+
+
+def block_rows(widest: int, max_len: int, dtype: torch.dtype, shared: int) -> int:
+    """The rows of one sequence that a program owns, for heads padded to `widest` columns.
+
+    fp32 products are no matrix instructions here: their operands lie in registers, so the tiles are small.
+    """
+    if dtype == torch.float32:
+        return 32 if widest <= 64 else 16
+    if widest > 256:
+        return max(16, 16_384 // widest)
+    return 64 if not is_large(shared) or (max_len <= 64 and widest <= 128) else 128
+
+
+def configs(choices: Iterable[tuple[int, int, int]]) -> list[triton.Config]:
+    """Configurations of (STREAM, warps, stages)."""
+    return [triton.Config({"STREAM": n}, num_warps=warps, num_stages=stages) for n, warps, stages in choices]
 
 
 @cache
@@ -64,5 +82,4 @@ def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> di
         "VALUE_PADDED": padded(v.shape[2]),
         "HAS_POSITION": settings.position_bias is not None,
         "HAS_TIME": settings.time_bias is not None,
-        "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
     }

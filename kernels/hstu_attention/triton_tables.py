@@ -23,13 +23,13 @@ from torch import Tensor
 
 from ..triton_tools import on_device_of, programs, tuned
 from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, silu_gradient, time_bucket
-from .triton_launch import common_arguments, padded, rows_of_tile, shared_memory
+from .triton_launch import common_arguments, padded
 
 if TYPE_CHECKING:
     from .eager import Settings
 
 # A tile of queries is the work of this many programs, which take its tiles of keys by turns.
-_SHARES = 8
+SHARES = 8
 
 
 @triton.jit
@@ -101,7 +101,6 @@ def hstu_attention_tables(
     VALUE_PADDED: tl.constexpr,
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
-    PRECISION: tl.constexpr,
     BUCKETS: tl.constexpr,
     SHARES: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -133,11 +132,11 @@ def hstu_attention_tables(
             for head in range(0, heads):
                 queries = load_rows(q + start * q_row + head * q_head, q_row, rows, length, WIDTH, PADDED)
                 keys = load_rows(k + start * k_row + head * k_head, k_row, columns, length, WIDTH, PADDED)
-                scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale + bias
+                scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale + bias
                 values = load_rows(v + start * v_row + head * v_head, v_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
                 base = grad + start * grad_row + head * grad_head
                 grads = load_rows(base, grad_row, rows, length, VALUE_WIDTH, VALUE_PADDED)
-                d_weights = tl.dot(grads, tl.trans(values), input_precision=PRECISION)
+                d_weights = tl.dot(grads, tl.trans(values), input_precision="ieee")
                 d_scores += d_weights * silu_gradient(scores, sigmoid(scores))
             counts = (distance >= 0) & (rows < length)[:, None]
             d_scores = tl.where(counts, d_scores, 0.0)
@@ -150,21 +149,23 @@ def hstu_attention_tables(
         tl.store(time_sums + program * BUCKETS + tl.arange(0, BUCKETS), time_table)
 
 
-def tables_block(widest: int, max_len: int, dtype: torch.dtype, shared: int) -> int:
+def tables_block(widest: int, dtype: torch.dtype) -> int:
     """Queries and keys a tile."""
-    most = 64 if dtype == torch.bfloat16 else 32
-    return rows_of_tile(max(16, min(most, 16_384 // widest)), max_len)
+    if dtype == torch.float32:
+        return 32 if widest <= 64 else 16
+    return 64 if widest <= 256 else max(16, 16_384 // widest)
 
 
-def tables_configs(block: int, widest: int, dtype: torch.dtype, shared: int) -> list[triton.Config]:
-    """The committed configurations; `shared` is the bytes of shared memory that a program may have."""
-    return [triton.Config({}, num_warps=4, num_stages=2)]
+def tables_configs(widest: int, dtype: torch.dtype) -> list[triton.Config]:
+    """The committed configurations for heads padded to `widest` columns."""
+    stages = (1,) if dtype == torch.float32 or widest > 128 else (1, 2)
+    return [triton.Config({}, num_warps=4, num_stages=n) for n in stages]
 
 
 @cache
-def _kernel(block: int, widest: int, dtype: torch.dtype, shared: int) -> Any:
+def _kernel(widest: int, dtype: torch.dtype) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME"]
-    return tuned(tables_configs(block, widest, dtype, shared), key)(hstu_attention_tables)
+    return tuned(tables_configs(widest, dtype), key)(hstu_attention_tables)
 
 
 def table_gradients(
@@ -186,8 +187,8 @@ def table_gradients(
 
 def _sums(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Each program's position sums (programs, max_len) and time sums (programs, buckets); uninitialised if not used."""
-    widest, shared = max(padded(q.shape[2]), padded(v.shape[2])), shared_memory(q.device)
-    block = tables_block(widest, settings.max_len, q.dtype, shared)
+    widest = max(padded(q.shape[2]), padded(v.shape[2]))
+    block = tables_block(widest, q.dtype)
     arguments = common_arguments(q, v, settings, block)
     number, buckets = programs(q, 2), padded(arguments["last_bucket"] + 1)
     position_sums = q.new_empty(number, settings.max_len, dtype=torch.float32)
@@ -198,14 +199,14 @@ def _sums(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> 
         for name, x in (("q", q), ("k", k), ("v", v), ("grad", grad))
         for i, dim in enumerate(("row", "head"))
     }
-    kernel = _kernel(block, widest, q.dtype, shared)
+    kernel = _kernel(widest, q.dtype)
     with on_device_of(q):
         kernel[(number,)](
             *(position_sums, time_sums, scratch, q, k, v, grad),
             **arguments,
             **strides,
             BUCKETS=buckets,
-            SHARES=_SHARES,
+            SHARES=SHARES,
             BLOCK=block,
         )
     return position_sums, time_sums

@@ -73,16 +73,16 @@ def _compile(module: str, job: tuple[int, int, int]) -> Figures | str:
 
 
 def compile_all(
-    module: str, todo: Sequence[tuple[int, int, int]], seconds: float | None, processes: int
+    module: str, asked: Sequence[tuple[int, int, int]], seconds: float | None, processes: int
 ) -> Iterator[Figures | str]:
     """Results as they come, from some processes if it is worth it; after `seconds` no further ones are begun."""
-    if len(todo) <= FEW or processes == 1:
-        yield from (_compile(module, job) for job in todo)
+    if len(asked) <= FEW or processes == 1:
+        yield from (_compile(module, job) for job in asked)
         return
     context = multiprocessing.get_context("spawn")
     begun = time.monotonic()
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = [pool.submit(_compile, module, job) for job in todo]
+        futures = [pool.submit(_compile, module, job) for job in asked]
         left = 0
         for future in as_completed(futures):
             if future.cancelled():
@@ -220,8 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in (options.json, options.budget if options.record else None):
             if path is not None:
                 check_writable(path)
-        todo = jobs(options.cases, archs, prefixes, options.subset)
-        results = list(compile_all(options.cases, todo, options.seconds, options.processes)) if todo else []
+        asked = jobs(options.cases, archs, prefixes, options.subset)
+        results = list(compile_all(options.cases, asked, options.seconds, options.processes)) if asked else []
         results += [] if options.no_cuda else list(compile_cuda_all(archs, prefixes))
         figures = [r for r in results if isinstance(r, Figures)]
         problems = [r for r in results if isinstance(r, str)]

@@ -1,4 +1,4 @@
-"""What all result files share: the schema's number, the commit, and a check before the work that they can be written."""
+"""What all result files share: the schema's number, the commit, and a check that they can be written."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ Programming Guide, "Arithmetic Instructions" (https://docs.nvidia.com/cuda/cuda-
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -37,7 +36,7 @@ ARCH = 90
 
 @dataclass(frozen=True)
 class Device:
-    """Rates of one card: FLOP/s, special functions/s, bytes/s. Matrix products and copies as far as they are reached."""
+    """Rates of one card: FLOP/s, special functions/s, bytes/s; of products and copies what large ones reach."""
 
     name: str
     tensor: float
@@ -82,7 +81,7 @@ class Prediction:
 
 
 def predict(figures: Figures, work: Work, warps: int, device: Device) -> Prediction:
-    """Predicted time of one launch, compiled to `figures` with `warps` a block. InputError never: 0 blocks give inf."""
+    """Predicted time of one launch, compiled to `figures` with `warps` a block. Infinite where no block fits."""
     held = blocks_a_multiprocessor(figures.registers, figures.shared_bytes, warps, figures.arch)
     parts = {
         "tensor": work.tensor_flops / device.tensor,
@@ -94,10 +93,9 @@ def predict(figures: Figures, work: Work, warps: int, device: Device) -> Predict
     memory = work.bytes / device.bandwidth
     slots = max(1, held) * device.multiprocessors
     waves = max(1, work.blocks) / slots
-    filled = min(waves, waves / math.ceil(waves))
-    # Blocks that share a multiprocessor share its pipes: a wave that is not full loses less than its share of slots.
-    idle = min(1.0, max(1, work.blocks) / device.multiprocessors) if waves < 1 else filled
-    busy = max(compute, memory) / idle
+    # Blocks that share a multiprocessor share its pipes: alone, a wave with a block on each of them loses nothing.
+    filled = waves / math.ceil(waves) if waves >= 1 else min(1.0, max(1, work.blocks) / device.multiprocessors)
+    busy = max(compute, memory) / filled
     seconds = busy + _LAUNCH if held else math.inf
     binding = "memory" if memory >= compute else max(parts, key=parts.__getitem__)
     if busy < _LAUNCH:
@@ -111,7 +109,7 @@ def predict(figures: Figures, work: Work, warps: int, device: Device) -> Predict
         seconds=seconds,
         binding=binding,
         blocks=held,
-        quantisation=idle,
+        quantisation=filled,
         percent=100 * useful / seconds,
     )
 

@@ -52,11 +52,11 @@ def jobs(module: str, archs: Sequence[int], prefixes: Sequence[str], is_subset: 
     for i, case in enumerate(cases(module)):
         if prefixes and not case.kernel.startswith(tuple(prefixes)):
             continue
-        if is_subset and case.kernel in seen:
+        if is_subset and (case.kernel, case.archs) in seen:
             continue
-        seen.add(case.kernel)
+        seen.add((case.kernel, case.archs))
         count = 1 if is_subset else len(case.configs)
-        found += [(i, j, arch) for j in range(count) for arch in archs]
+        found += [(i, j, arch) for j in range(count) for arch in archs if arch in case.archs]
     return found
 
 

@@ -41,7 +41,7 @@ def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterat
                 triton_forward.forward_configs(block, width, dtype, is_biased), 2)]  # fmt: skip
     for launch in ("dq", "dk", "dv") if width > 128 else ("dq", "dk dv"):
         constants, products = LAUNCHES[launch]
-        listed = triton_backward.backward_configs(block, width, dtype, is_biased, launch == "dk dv")
+        listed = triton_backward.backward_configs(block, width, dtype)
         function = triton_backward.hstu_attention_backward
         kernels.append((f"backward {launch}", function, constants | {"BLOCK": block}, listed, products))
     if is_biased:
@@ -62,7 +62,8 @@ def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterat
                 _work(lengths, width, dtype.itemsize, products, constants["BLOCK"], name),
                 EXPECTS if element == "bf16" else {},
                 tuple(n for n in function.arg_names if n.endswith(("_row", "_head"))),
-                hot=element == "bf16",
+                # The tables' kernel spills 8 to 128 bytes on sm_80.
+                hot=element == "bf16" and not (name == "tables" and arch == 80),
                 archs=(arch,),
             )
 
@@ -83,9 +84,7 @@ def _signature(function: Any, element: str) -> Mapping[str, str]:
     }
 
 
-def _work(
-    lengths: list[int], width: int, itemsize: int, products: int, block: int, name: str
-) -> Callable[[Any], Work]:
+def _work(lengths: list[int], width: int, itemsize: int, products: int, block: int, name: str) -> Callable[[Any], Work]:
     """Pairs of tiles are counted in full; each pair of queries and keys is one SiLU of two special operations."""
 
     def work(config: Any) -> Work:

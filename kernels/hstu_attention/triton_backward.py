@@ -1,16 +1,17 @@
 """HSTU attention's gradients of q, k and v: one kernel, run over tiles of queries for dq and over tiles of keys for dk
 and dv. The scores are computed again from q and k.
 
-A program owns BLOCK rows of one head of one sequence, longest sequences first, and loops over the STREAM rows of the
-other side at a time: keys up to its diagonal, or queries from its diagonal on. Its own two tiles (q and grad, or k and v)
+A program owns BLOCK rows of one head of one sequence, longest sequences first, and loops over the other side's rows,
+STREAM at a time: keys up to its diagonal, or queries from its diagonal on. Its own two tiles (q and grad, or k and v)
 stay in shared memory, the fp32 sums of its gradients in registers, and the other side's tiles arrive by asynchronous
 copies. Own rows are a product's first operand throughout, so the weights go from registers into the second product.
-No two programs write one row: the same bits run after run.
+No two programs write one row: no atomics.
 
 Products a tile pair: 3 for dq (scores, gradient of the weights, sum), 4 for dk with dv. At widths above 128 the sums of
-dk and dv together would need every register of the SM, so they are two launches of 3 and 2 products. A pair of 128 x 32 at
-Dqk = Dv = 256 and 3 products is 6.3 MFLOP for 32 KiB out of the L2 cache: 192 FLOP a byte, 0.84 us at the dense bf16 rate and
-about as much of the L2's bandwidth (40 B a ns and SM); its 4,096 SiLUs take 0.28 us of the special-function units beside it.
+dk and dv together would need every register of the SM, so they are two launches of 3 and 2 products. A pair of 128 x 32
+at Dqk = Dv = 256 and 3 products is 6.3 MFLOP for 32 KiB out of the L2 cache: 192 FLOP a byte, 0.84 us at the dense bf16
+rate and about as much of the L2's bandwidth (40 B a ns and SM); its 4,096 SiLUs take 0.28 us of the special-function
+units beside it. Of the 8 products run in all, 5 are those that a pass which could keep everything would need.
 """
 
 from __future__ import annotations
@@ -97,16 +98,23 @@ def hstu_attention_backward(
             columns = at + tl.arange(0, STREAM)
             theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
             scores = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * scale
-            theirs_values = load_rows(
-                other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED
-            )
+            theirs_values = load_rows(other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
             distance = rows[:, None] - columns[None, :]
             if not OF_QUERIES:
                 distance = -distance
             gap = times[:, None] - other_times[None, :]
             scores = add_bias(
-                scores, distance, position_bias, time_bias, bucket_ends, last_bucket, max_len, gap, HAS_POSITION, HAS_TIME
+                scores,
+                distance,
+                position_bias,
+                time_bias,
+                bucket_ends,
+                last_bucket,
+                max_len,
+                gap,
+                HAS_POSITION,
+                HAS_TIME,
             )
             sigma = sigmoid(scores)
             if WITH_VALUES:
@@ -126,11 +134,8 @@ def hstu_attention_backward(
             store_rows(base, d_row, rows, length, result_values / max_len, VALUE_WIDTH, VALUE_PADDED)
 
 
-def backward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: bool, both: bool) -> list[triton.Config]:
-    """The committed configurations for `block` own rows of heads padded to `widest` columns: none of them spills.
-
-    `both`: the launch sums dk and dv. The dv of 256 columns has room for more, but its autotuner has the same list.
-    """
+def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton.Config]:
+    """The committed configurations for `block` own rows of heads padded to `widest` columns: none of them spills."""
     if dtype == torch.float32:
         return configs([(16, 4, 1)])
     if widest > 256:
@@ -147,14 +152,12 @@ def backward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: boo
 
 
 @cache
-def _kernel(block: int, widest: int, dtype: torch.dtype, is_biased: bool, both: bool) -> Any:
+def _kernel(block: int, widest: int, dtype: torch.dtype) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "OF_QUERIES", "WITH_OWN"]
-    return tuned(backward_configs(block, widest, dtype, is_biased, both), key)(hstu_attention_backward)
+    return tuned(backward_configs(block, widest, dtype), key)(hstu_attention_backward)
 
 
-def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk and dv, contiguous; `grad` (T, H, Dv) may have any strides of rows and heads."""
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     if dq.numel() == 0:
@@ -183,13 +186,12 @@ def _launch(
     widest = max(padded(q.shape[2]), padded(v.shape[2]))
     block = block_rows(widest, settings.max_len, q.dtype, shared_memory(q.device))
     arguments = common_arguments(q, v, settings, block)
-    is_biased = arguments["HAS_POSITION"] or arguments["HAS_TIME"]
     strides = {
         f"{name}_{dim}": sides[name].stride(i)
         for name in ("own", "own_values", "other", "other_values")
         for i, dim in enumerate(("row", "head"))
     }
-    kernel = _kernel(block, widest, q.dtype, is_biased, with_own and with_values)
+    kernel = _kernel(block, widest, q.dtype)
     with on_device_of(q):
         kernel[(programs(q, 1 if widest > 64 else 2),)](
             **sides,

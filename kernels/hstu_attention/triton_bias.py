@@ -100,7 +100,7 @@ def add_bias(
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
 ):
-    """Scores with both biases; `distance` is i - j, `gap` their timestamps' difference (any integer without HAS_TIME)."""
+    """Scores with both biases; `distance` is i - j, `gap` that of their timestamps (unused without HAS_TIME)."""
     if HAS_POSITION:
         counts = (distance >= 0) & (distance < max_len)
         scores += tl.load(position_bias + (max_len - 1) + distance, mask=counts, other=0.0).to(tl.float32)

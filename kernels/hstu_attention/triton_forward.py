@@ -1,15 +1,16 @@
 """HSTU attention's forward pass.
 
 A program owns BLOCK queries of one head of one sequence, longest sequences and last tiles first, and loops over the
-STREAM keys at a time up to its diagonal: q and the fp32 sums (BLOCK x Dv) stay on the chip, k and v tiles arrive by
+keys up to its diagonal, STREAM at a time: q and the fp32 sums (BLOCK x Dv) stay on the chip, k and v tiles arrive by
 asynchronous copies, and the scores exist only as one BLOCK x STREAM tile in registers. No statistics, so no rescaling:
 each tile is product, bias, SiLU, product. Tiles past the diagonal are never visited; half of the diagonal one is
 masked work.
 
-A tile pair of 128 x 64 at Dqk = Dv = 256 is 8.4 MFLOP for 64 KiB of k and v out of the L2 cache: 128 FLOP a byte. An H100's
-SM does it in 1.1 us at the dense bf16 rate; the tile's 8,192 pairs of exp2 and reciprocal take 0.55 us of the
-special-function units beside it, so Dqk = 256 is bound by the products (and the L2's 40 B a ns and SM), 128 by both alike,
-and 64 and 32 by the special functions.
+A tile pair of 128 x 64 at Dqk = Dv = 256 is 8.4 MFLOP for 64 KiB of k and v out of the L2 cache: 128 FLOP a byte. An
+H100's SM does it in 1.1 us at the dense bf16 rate, and takes 1.6 us for the copies (40 B a ns and SM): bound by the L2,
+at most two thirds of the dense rate. Its 8,192 pairs of exp2 and reciprocal are 0.55 us of the special-function units
+beside that whatever the width, so at 128 (0.55 us of products, 0.8 us of copies) the three are nearly alike, and 64 and
+32 are bound by the special functions.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def hstu_attention_forward(
     BLOCK: tl.constexpr,
     STREAM: tl.constexpr,
 ):
-    """out (T, H, VALUE_WIDTH), contiguous; the other arrays as the operator has them, rows and heads by their strides."""
+    """out (T, H, VALUE_WIDTH), contiguous; the other arrays as the operator has them, by strides of rows and heads."""
     total = tl.load(first_tile + sequences).to(tl.int32) * heads
     for work in range(tl.program_id(0), total, tl.num_programs(0)):
         start, length, begin = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, True)
@@ -82,7 +83,16 @@ def hstu_attention_forward(
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
             gap = times[:, None] - other_times[None, :]
             scores = add_bias(
-                scores, distance, position_bias, time_bias, bucket_ends, last_bucket, max_len, gap, HAS_POSITION, HAS_TIME
+                scores,
+                distance,
+                position_bias,
+                time_bias,
+                bucket_ends,
+                last_bucket,
+                max_len,
+                gap,
+                HAS_POSITION,
+                HAS_TIME,
             )
             weights = tl.where(distance >= 0, scores * sigmoid(scores), 0.0)
             values = load_rows(v_base, v_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
@@ -102,8 +112,10 @@ def forward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: bool
         if widest == 256:
             return configs([(16, 8, 2), (32, 8, 2)])
         return configs([(32, 4, 2), (32, 4, 3)] + ([] if is_biased else [(64, 4, 2)]))
-    if widest == 256 or (widest == 128 and is_biased):
-        return configs([(32, 8, 2), (32, 8, 3)] + ([] if is_biased else [(64, 8, 2)]))
+    if widest == 256:
+        return configs([(32, 8, 2)] if is_biased else [(64, 8, 2), (32, 8, 2), (32, 8, 3)])
+    if widest == 128 and is_biased:
+        return configs([(32, 8, 2), (32, 8, 3)])
     return configs([(64, 8, 2), (64, 8, 3), (32, 8, 3)])
 
 

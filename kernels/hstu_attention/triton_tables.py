@@ -1,14 +1,15 @@
 """HSTU attention's gradients of the position and time tables: a kernel of its own, so that the other gradients keep
 their registers, and run only where there is a table.
 
-Both tables are shared by the heads, so a program owns a pair of tiles (BLOCK queries x BLOCK keys) and adds the scores'
-gradients of every head in registers before it sorts them: by diagonal, through a skewed reload of the tile from a
-scratch array (16 KiB that stay in the L2 cache), and by time bucket, one masked sum for each bucket between the tile's
-least and greatest. Each program adds into tables of its own, in the order of its tiles; torch adds those up. No atomics:
-the same bits run after run on one kind of GPU.
+Both tables are shared by the heads, so a program owns a pair of tiles (BLOCK queries x BLOCK keys) and adds the
+scores' gradients of every head in registers before it sorts them: by diagonal, through a skewed reload of the tile from
+a scratch array (16 KiB that stay in the L2 cache), and by time bucket, one masked sum for each bucket between the
+tile's least and greatest. Each program adds into tables of its own, in the order of its tiles; torch adds those up. No
+atomics: the same bits run after run on one kind of GPU.
 
-A pair of 64 x 64 at 8 heads of Dqk = Dv = 256 is 33.6 MFLOP for 1 MiB out of the L2 cache, 32 FLOP a byte: bound by the L2's
-bandwidth, about 25 us a pair and SM (40 B a ns and SM), an eighth of the dense rate.
+A pair of 64 x 64 at 8 heads of Dqk = Dv = 256 is 33.6 MFLOP for 1 MiB out of the L2 cache, 32 FLOP a byte: bound by the
+L2's bandwidth, about 26 us a pair and SM (40 B a ns and SM), a sixth of the dense rate. Timestamps that rise along a
+sequence put few buckets into a tile; times in no order make up to all of them, each some 0.3 us.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_tools import on_device_of, programs, tuned
-from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, silu_gradient, time_bucket
+from .triton_bias import add_bias, load_times, locate, sigmoid, silu_gradient, time_bucket
 from .triton_launch import common_arguments, padded
 
 if TYPE_CHECKING:
@@ -33,25 +34,33 @@ SHARES = 8
 
 
 @triton.jit
-def _add_diagonals(table, scratch, d_scores, begin, other, max_len, BLOCK: tl.constexpr):
-    """table[i - j] += d_scores of (i, j), for i from `begin` and j from `other` on."""
-    rows = tl.arange(0, BLOCK)[:, None]
-    columns = tl.arange(0, BLOCK)
+def _add_diagonals(table, scratch, d_scores, rows, columns, max_len, BLOCK: tl.constexpr):
+    """table[i - j] += d_scores of (i, j), for i in `rows` and j in `columns`, which begin at multiples of BLOCK.
+
+    Offsets come from `rows` and `columns`, not from constants: those would be kept in registers from the first tile
+    to the last.
+    """
+    row, column = (rows & (BLOCK - 1))[:, None], (columns & (BLOCK - 1))[None, :]
     tl.debug_barrier()
-    tl.store(scratch + rows * BLOCK + columns[None, :], d_scores)
+    tl.store(scratch + (row * BLOCK + column), d_scores)
     tl.debug_barrier()
     # Column c of the skewed tile holds diagonal c where the row is at least c, else diagonal c - BLOCK.
-    skewed = tl.load(scratch + rows * BLOCK + ((rows - columns[None, :]) & (BLOCK - 1)))
-    is_lower = rows >= columns[None, :]
-    distance = begin - other + columns
-    for part in tl.static_range(2):
-        diagonal = distance - part * BLOCK
-        is_part = is_lower if part == 0 else ~is_lower
-        counts = (diagonal >= 0) & (diagonal < max_len)
-        tl.debug_barrier()
-        before = tl.load(table + diagonal, mask=counts, other=0.0)
-        tl.debug_barrier()
-        tl.store(table + diagonal, before + tl.sum(tl.where(is_part, skewed, 0.0), 0), mask=counts)
+    skewed = tl.load(scratch + (row * BLOCK + ((row - column) & (BLOCK - 1))))
+    lower = tl.sum(tl.where(row >= column, skewed, 0.0), 0)
+    upper = tl.sum(tl.where(row < column, skewed, 0.0), 0)
+    distance = tl.min(rows, 0) - tl.min(columns, 0) + tl.arange(0, BLOCK)
+    _add_to_table(table, distance, lower, max_len)
+    _add_to_table(table, distance - BLOCK, upper, max_len)
+
+
+@triton.jit
+def _add_to_table(table, entries, values, size):
+    """table[entries] += values, where an entry exists. The program's own: the barriers order its threads."""
+    exists = (entries >= 0) & (entries < size)
+    tl.debug_barrier()
+    values += tl.load(table + entries, mask=exists, other=0.0)
+    tl.debug_barrier()
+    tl.store(table + entries, values, mask=exists)
 
 
 @triton.jit
@@ -64,6 +73,30 @@ def _add_buckets(sums, d_scores, buckets, counts, BUCKETS: tl.constexpr):
         total = tl.sum(tl.sum(tl.where(buckets == bucket, d_scores, 0.0), 1), 0)
         sums += tl.where(names == bucket, total, 0.0)
     return sums
+
+
+@triton.jit
+def _load_part(base, stride, rows, length, at, WIDTH: tl.constexpr, CHUNK: tl.constexpr):
+    """CHUNK columns from `at` on of what `load_rows` reads."""
+    columns = at + tl.arange(0, CHUNK)
+    mask = rows[:, None] < length
+    if WIDTH % CHUNK != 0:
+        mask = mask & (columns[None, :] < WIDTH)
+    return tl.load(base + rows.to(tl.int64)[:, None] * stride + columns[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _product(
+    a, a_stride, b, b_stride, rows, columns, length, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Rows of a times rows of b, transposed: 64 of their columns at a time, for fewer addresses in registers."""
+    CHUNK: tl.constexpr = min(PADDED, 64)
+    result = tl.zeros([BLOCK, BLOCK], tl.float32)
+    for at in range(0, PADDED, CHUNK):
+        left = _load_part(a, a_stride, rows, length, at, WIDTH, CHUNK)
+        right = _load_part(b, b_stride, columns, length, at, WIDTH, CHUNK)
+        result = tl.dot(left, tl.trans(right), result, input_precision="ieee")
+    return result
 
 
 @triton.jit
@@ -130,20 +163,25 @@ def hstu_attention_tables(
             )
             d_scores = tl.zeros([BLOCK, BLOCK], tl.float32)
             for head in range(0, heads):
-                queries = load_rows(q + start * q_row + head * q_head, q_row, rows, length, WIDTH, PADDED)
-                keys = load_rows(k + start * k_row + head * k_head, k_row, columns, length, WIDTH, PADDED)
-                scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale + bias
-                values = load_rows(v + start * v_row + head * v_head, v_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
-                base = grad + start * grad_row + head * grad_head
-                grads = load_rows(base, grad_row, rows, length, VALUE_WIDTH, VALUE_PADDED)
-                d_weights = tl.dot(grads, tl.trans(values), input_precision="ieee")
+                scores = _product(
+                    *(q + start * q_row + head * q_head, q_row, k + start * k_row + head * k_head, k_row),
+                    *(rows, columns, length, WIDTH, PADDED, BLOCK),
+                )
+                scores = scores * scale + bias
+                d_weights = _product(
+                    *(grad + start * grad_row + head * grad_head, grad_row, v + start * v_row + head * v_head, v_row),
+                    *(rows, columns, length, VALUE_WIDTH, VALUE_PADDED, BLOCK),
+                )
                 d_scores += d_weights * silu_gradient(scores, sigmoid(scores))
             counts = (distance >= 0) & (rows < length)[:, None]
             d_scores = tl.where(counts, d_scores, 0.0)
             if HAS_POSITION:
-                _add_diagonals(position_table, scratch, d_scores, begin, other, max_len, BLOCK)
+                _add_diagonals(position_table, scratch, d_scores, rows, columns, max_len, BLOCK)
             if HAS_TIME:
-                buckets = time_bucket(gap, bucket_ends, last_bucket)
+                # Read again, and truly so: the tile's gaps would else hold registers while the heads are added up.
+                own = tl.load(timestamps + start + rows, mask=rows < length, other=0, volatile=True)
+                their = tl.load(timestamps + start + columns, mask=columns < length, other=0, volatile=True)
+                buckets = time_bucket(own[:, None] - their[None, :], bucket_ends, last_bucket)
                 time_table = _add_buckets(time_table, d_scores, buckets, counts, BUCKETS)
     if HAS_TIME:
         tl.store(time_sums + program * BUCKETS + tl.arange(0, BUCKETS), time_table)
@@ -157,9 +195,10 @@ def tables_block(widest: int, dtype: torch.dtype) -> int:
 
 
 def tables_configs(widest: int, dtype: torch.dtype) -> list[triton.Config]:
-    """The committed configurations for heads padded to `widest` columns."""
-    stages = (1,) if dtype == torch.float32 or widest > 128 else (1, 2)
-    return [triton.Config({}, num_warps=4, num_stages=n) for n in stages]
+    """The committed configuration for heads padded to `widest` columns: one, so that the order of sums is always it."""
+    if dtype == torch.float32:
+        return [triton.Config({}, num_warps=4, num_stages=1)]
+    return [triton.Config({}, num_warps=8 if widest <= 256 else 4, num_stages=2)]
 
 
 @cache
@@ -168,9 +207,7 @@ def _kernel(widest: int, dtype: torch.dtype) -> Any:
     return tuned(tables_configs(widest, dtype), key)(hstu_attention_tables)
 
 
-def table_gradients(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor]:
+def table_gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Gradients of position_bias and time_bias in q's dtype, empty where there is no table."""
     position, time = (
         q.new_zeros(0 if table is None else len(table)) for table in (settings.position_bias, settings.time_bias)

@@ -29,7 +29,11 @@ def make_inputs(tokens: int, max_len: int, bias="none", dtype=FP32, heads=1, wid
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(dtype)
 
-    inputs = {"q": normal(tokens, heads, width), "k": normal(tokens, heads, width), "v": normal(tokens, heads, value_width)}
+    inputs = {
+        "q": normal(tokens, heads, width),
+        "k": normal(tokens, heads, width),
+        "v": normal(tokens, heads, value_width),
+    }
     if bias in ("position", "both"):
         inputs["position_bias"] = normal(2 * max_len - 1)
     if bias in ("time", "both"):
@@ -112,6 +116,7 @@ def test_nan_stays_in_its_sequence_and_bits_do_not_change():
         assert poisoned[name][~others].isnan().all()
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_large_scores_saturate():
     q = torch.tensor([[[1000.0]], [[-1000.0]]], device=DEVICE)
     ones = torch.ones(2, 1, 1, device=DEVICE)

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from ..triton_tools import on_device_of, programs, tuned
 from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, silu_gradient, store_rows
-from .triton_launch import block_rows, common_arguments, configs, padded, shared_memory
+from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, padded, shared_memory
 
 if TYPE_CHECKING:
     from .eager import Settings
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def hstu_attention_backward(
     d_own,
     d_own_values,
@@ -143,7 +143,7 @@ def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton
     if block == 64:
         if widest == 256:
             return configs([(16, 8, 2), (32, 8, 1)])
-        return configs([(32, 4, 2), (32, 8, 2)])
+        return configs([(32, 8, 2), (16, 4, 2) if widest == 128 else (32, 4, 2)])
     if widest == 256:
         return configs([(32, 8, 2)])
     if widest == 128:

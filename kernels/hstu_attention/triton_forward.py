@@ -25,13 +25,13 @@ from torch import Tensor
 
 from ..triton_tools import on_device_of, programs, tuned
 from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, store_rows
-from .triton_launch import block_rows, common_arguments, configs, padded, shared_memory
+from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, padded, shared_memory
 
 if TYPE_CHECKING:
     from .eager import Settings
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def hstu_attention_forward(
     out,
     q,

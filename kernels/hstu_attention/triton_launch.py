@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .eager import Settings
 
 
+# Integers that differ from batch to batch: one compiled kernel serves all of their values.
+UNSPECIALISED = ("sequences", "max_len", "last_bucket")
+
+
 def padded(width: int) -> int:
     """The columns of a tile for heads of `width`: a power of two, and 16 at least, as products need."""
     return max(16, triton.next_power_of_2(width))

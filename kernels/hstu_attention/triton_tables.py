@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..triton_tools import on_device_of, programs, tuned
 from .triton_bias import add_bias, load_times, locate, sigmoid, silu_gradient, time_bucket
-from .triton_launch import common_arguments, padded
+from .triton_launch import UNSPECIALISED, common_arguments, padded
 
 if TYPE_CHECKING:
     from .eager import Settings
@@ -99,7 +99,7 @@ def _product(
     return result
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def hstu_attention_tables(
     position_sums,
     time_sums,

@@ -18,12 +18,21 @@ HEADS, MAX_LEN, BUCKETS = 8, 512, 128
 BATCHES = {2193: [512, 448, 384, 300, 230, 160, 100, 59], 8192: [512] * 16}
 SHARED = {80: 163 << 10, 90: 227 << 10}
 EXPECTS = {"sm_80": ("mma.sync",), "sm_90": ("wgmma",)}
-# The launches of a backward pass: which sums they hold, and how many products a pair of tiles has.
+# The launches of a backward pass: which sums they hold.
 LAUNCHES = {
-    "dq": ({"OF_QUERIES": True, "WITH_OWN": True, "WITH_VALUES": False}, 3),
-    "dk": ({"OF_QUERIES": False, "WITH_OWN": True, "WITH_VALUES": False}, 3),
-    "dv": ({"OF_QUERIES": False, "WITH_OWN": False, "WITH_VALUES": True}, 2),
-    "dk dv": ({"OF_QUERIES": False, "WITH_OWN": True, "WITH_VALUES": True}, 4),
+    "dq": {"OF_QUERIES": True, "WITH_OWN": True, "WITH_VALUES": False},
+    "dk": {"OF_QUERIES": False, "WITH_OWN": True, "WITH_VALUES": False},
+    "dv": {"OF_QUERIES": False, "WITH_OWN": False, "WITH_VALUES": True},
+    "dk dv": {"OF_QUERIES": False, "WITH_OWN": True, "WITH_VALUES": True},
+}
+# Products that a pair of tiles has, and those of them that no other launch of the pass repeats.
+PRODUCTS = {
+    "forward": (2, 2),
+    "backward dq": (3, 1),
+    "backward dk": (3, 2),
+    "backward dv": (2, 2),
+    "backward dk dv": (4, 4),
+    "tables": (2, 0),
 }
 
 
@@ -38,19 +47,19 @@ def kernel_cases() -> Iterator[KernelCase]:
 def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterator[KernelCase]:
     block = triton_launch.block_rows(width, MAX_LEN, dtype, SHARED[arch])
     kernels = [("forward", triton_forward.hstu_attention_forward, {"BLOCK": block},
-                triton_forward.forward_configs(block, width, dtype, is_biased), 2)]  # fmt: skip
+                triton_forward.forward_configs(block, width, dtype, is_biased))]  # fmt: skip
     for launch in ("dq", "dk", "dv") if width > 128 else ("dq", "dk dv"):
-        constants, products = LAUNCHES[launch]
+        constants = LAUNCHES[launch] | {"BLOCK": block}
         listed = triton_backward.backward_configs(block, width, dtype)
         function = triton_backward.hstu_attention_backward
-        kernels.append((f"backward {launch}", function, constants | {"BLOCK": block}, listed, products))
+        kernels.append((f"backward {launch}", function, constants, listed))
     if is_biased:
         own = triton_tables.tables_block(width, dtype)
         constants = {"BUCKETS": BUCKETS, "SHARES": triton_tables.SHARES, "BLOCK": own}
         listed = triton_tables.tables_configs(width, dtype)
-        kernels.append(("tables", triton_tables.hstu_attention_tables, constants, listed, 2))
+        kernels.append(("tables", triton_tables.hstu_attention_tables, constants, listed))
     element = "bf16" if dtype == torch.bfloat16 else "fp32"
-    for name, function, constants, listed, products in kernels:
+    for name, function, constants, listed in kernels:
         for tokens, lengths in BATCHES.items():
             yield KernelCase(
                 f"hstu_attention_{name.replace(' ', '_')}",
@@ -59,7 +68,7 @@ def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterat
                 _signature(function, element),
                 constants | _constants(width, is_biased),
                 listed,
-                _work(lengths, width, dtype.itemsize, products, constants["BLOCK"], name),
+                _work(lengths, width, dtype.itemsize, constants["BLOCK"], name),
                 EXPECTS if element == "bf16" else {},
                 tuple(n for n in function.arg_names if n.endswith(("_row", "_head"))),
                 # The tables' kernel spills 8 to 128 bytes on sm_80.
@@ -84,7 +93,7 @@ def _signature(function: Any, element: str) -> Mapping[str, str]:
     }
 
 
-def _work(lengths: list[int], width: int, itemsize: int, products: int, block: int, name: str) -> Callable[[Any], Work]:
+def _work(lengths: list[int], width: int, itemsize: int, block: int, name: str) -> Callable[[Any], Work]:
     """Pairs of tiles are counted in full; each pair of queries and keys is one SiLU of two special operations."""
 
     def work(config: Any) -> Work:
@@ -96,11 +105,12 @@ def _work(lengths: list[int], width: int, itemsize: int, products: int, block: i
                 pairs += block * stream * -(-seen // stream)
                 tiles += 1
             useful += length * (length + 1) // 2
-        flops = 2 * products * width * HEADS
+        products, needed = PRODUCTS[name]
+        flops = 2 * width * HEADS
         rows = sum(lengths) * HEADS * width * itemsize
         return Work(
-            tensor_flops=pairs * flops,
-            useful_flops=useful * flops,
+            tensor_flops=pairs * products * flops,
+            useful_flops=useful * needed * flops,
             vector_flops=pairs * HEADS * (8 if name == "forward" else 12),
             special_ops=pairs * HEADS * 2,
             bytes=rows * (4 if name in ("forward", "tables") else 5 + (name == "backward dk dv")),

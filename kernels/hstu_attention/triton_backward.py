@@ -143,7 +143,7 @@ def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton
     if block == 64:
         if widest == 256:
             return configs([(16, 8, 2), (32, 8, 1)])
-        return configs([(32, 8, 2), (16, 4, 2) if widest == 128 else (32, 4, 2)])
+        return configs([(32, 8, 2), (32, 4, 2) if widest == 32 else (16, 4, 2)])
     if widest == 256:
         return configs([(32, 8, 2)])
     if widest == 128:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +15,11 @@ from typing import Any
 
 import torch
 
+from bench.envelope import SCHEMA, check_writable, commit
 from bench.machine import Machine, measure_machine
 from bench.rows import ROWS, Measure
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
-
-SCHEMA = 1
 
 EXAMPLES = """examples:
   python -m bench.roofline --json runs/roofline.json
@@ -169,16 +166,6 @@ def in_units(seconds: float) -> str:
     return f"{seconds / 1e-6:.3g} us"
 
 
-def commit() -> str:
-    """The checked-out commit, with "-dirty" where files differ from it; "unknown" outside a git repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
 def report(machine: Machine, results: Sequence[Result]) -> dict[str, Any]:
     """The result file: rows, and details (measures behind a row's first) with the row that they belong to."""
     return {
@@ -217,17 +204,6 @@ def chosen_rows(text: str) -> list[str]:
     if not names:
         raise InputError(f"No row was named: choose from {', '.join(ROWS)}.")
     return names
-
-
-def check_writable(path: Path) -> None:
-    """InputError now, rather than after all rows, if `path` cannot be written; makes its folder."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file for the results.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

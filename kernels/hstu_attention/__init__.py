@@ -26,20 +26,21 @@ def _registered(
     position_bias: Tensor | None,
     time_bias: Tensor | None,
     timestamps: Tensor | None,
-    is_native: bool,
+    backend: str,
 ) -> Tensor:
-    return _operator(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, is_native)
+    return _operator(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, backend)
 
 
 _BACKENDS = Operator(
     "hstu_attention",
     backends={
         "reference": reference.hstu_attention,
-        "eager": partial(_registered, is_native=False),
-        "native": partial(_registered, is_native=True),
+        "eager": partial(_registered, backend="eager"),
+        "native": partial(_registered, backend="native"),
+        "triton": partial(_registered, backend="triton"),
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
 )
 
 

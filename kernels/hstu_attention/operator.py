@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from ..native import native_op
-from . import eager, native
 from .eager import Settings
+
+
+def _module(backend: str) -> ModuleType:
+    """The module `eager`, `native` or `triton` beside this one, imported when it first runs."""
+    return import_module(f"{__package__}.{backend}")
 
 
 @native_op("hstu_attention")
@@ -21,15 +28,15 @@ def hstu_attention(
     timestamps: Tensor | None,
     max_len: int,
     scale: float,
-    is_native: bool,
+    backend: str,
 ) -> Tensor:
-    """Forward pass (T, H, Dv), by the native kernel or in plain torch; arguments are checked by the caller."""
+    """Forward pass (T, H, Dv), by the named backend; arguments are checked by the caller."""
     settings = Settings(offsets, max_len, scale, position_bias, time_bias, timestamps)
-    return (native if is_native else eager).forward(q, k, v, settings)
+    return _module(backend).forward(q, k, v, settings)
 
 
 @hstu_attention.register_fake
-def _(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, is_native) -> Tensor:
+def _(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, backend) -> Tensor:
     return torch.empty_like(v, memory_format=torch.contiguous_format)
 
 
@@ -45,21 +52,21 @@ def hstu_attention_backward(
     timestamps: Tensor | None,
     max_len: int,
     scale: float,
-    is_native: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and the two tables (empty where a table is absent)."""
     settings = Settings(offsets, max_len, scale, position_bias, time_bias, timestamps)
-    return (native if is_native else eager).backward(grad, q, k, v, settings)
+    return _module(backend).backward(grad, q, k, v, settings)
 
 
 @hstu_attention_backward.register_fake
-def _(grad, q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, is_native):
+def _(grad, q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, backend):
     tables = (q.new_empty(0 if table is None else table.shape[0]) for table in (position_bias, time_bias))
     return (*(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)), *tables)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.max_len, ctx.scale, ctx.is_native = inputs
+    *tensors, ctx.max_len, ctx.scale, ctx.backend = inputs
     ctx.save_for_backward(*tensors)
 
 
@@ -76,7 +83,7 @@ def _backward(ctx, grad):
         timestamps,
         ctx.max_len,
         ctx.scale,
-        ctx.is_native,
+        ctx.backend,
     )
     tables = (None if position_bias is None else position, None if time_bias is None else time)
     return dq, dk, dv, None, *tables, None, None, None, None

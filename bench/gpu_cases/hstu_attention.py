@@ -1,0 +1,120 @@
+"""HSTU attention: 8 heads of 32 to 256; 2,193 tokens in 8 sequences of at most 512 and 8,192 in 16 of 512.
+
+Sizes for an H100's shared memory are compiled for sm_90 and those for an A100's for sm_80: the tiles differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from uqabench.kernels.hstu_attention import triton_backward, triton_forward, triton_launch, triton_tables
+
+from . import KernelCase, Work
+
+HEADS, MAX_LEN, BUCKETS = 8, 512, 128
+BATCHES = {2193: [512, 448, 384, 300, 230, 160, 100, 59], 8192: [512] * 16}
+SHARED = {80: 163 << 10, 90: 227 << 10}
+EXPECTS = {"sm_80": ("mma.sync",), "sm_90": ("wgmma",)}
+# The launches of a backward pass: which sums they hold.
+LAUNCHES = {
+    "dq": {"OF_QUERIES": True, "WITH_OWN": True, "WITH_VALUES": False},
+    "dk": {"OF_QUERIES": False, "WITH_OWN": True, "WITH_VALUES": False},
+    "dv": {"OF_QUERIES": False, "WITH_OWN": False, "WITH_VALUES": True},
+    "dk dv": {"OF_QUERIES": False, "WITH_OWN": True, "WITH_VALUES": True},
+}
+# Products that a pair of tiles has, and those of them that no other launch of the pass repeats.
+PRODUCTS = {
+    "forward": (2, 2),
+    "backward dq": (3, 1),
+    "backward dk": (3, 2),
+    "backward dv": (2, 2),
+    "backward dk dv": (4, 4),
+    "tables": (2, 0),
+}
+
+
+def kernel_cases() -> Iterator[KernelCase]:
+    for arch in SHARED:
+        for width in (32, 64, 128, 256):
+            for is_biased in (False, True):
+                yield from _cases(width, is_biased, torch.bfloat16, arch)
+    yield from _cases(64, True, torch.float32, 90)
+
+
+def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterator[KernelCase]:
+    block = triton_launch.block_rows(width, MAX_LEN, dtype, SHARED[arch])
+    kernels = [("forward", triton_forward.hstu_attention_forward, {"BLOCK": block},
+                triton_forward.forward_configs(block, width, dtype, is_biased))]  # fmt: skip
+    for launch in ("dq", "dk", "dv") if width > 128 else ("dq", "dk dv"):
+        constants = LAUNCHES[launch] | {"BLOCK": block}
+        listed = triton_backward.backward_configs(block, width, dtype)
+        function = triton_backward.hstu_attention_backward
+        kernels.append((f"backward {launch}", function, constants, listed))
+    if is_biased:
+        own = triton_tables.tables_block(width, dtype)
+        constants = {"BUCKETS": BUCKETS, "SHARES": triton_tables.SHARES, "BLOCK": own}
+        listed = triton_tables.tables_configs(width, dtype)
+        kernels.append(("tables", triton_tables.hstu_attention_tables, constants, listed))
+    element = "bf16" if dtype == torch.bfloat16 else "fp32"
+    for name, function, constants, listed in kernels:
+        for tokens, lengths in BATCHES.items():
+            yield KernelCase(
+                f"hstu_attention_{name.replace(' ', '_')}",
+                f"{tokens} tokens d={width} {'both biases' if is_biased else 'no bias'} {element} sm_{arch}",
+                function,
+                _signature(function, element),
+                constants | _constants(width, is_biased),
+                listed,
+                _work(lengths, width, dtype.itemsize, constants["BLOCK"], name),
+                EXPECTS if element == "bf16" else {},
+                tuple(n for n in function.arg_names if n.endswith(("_row", "_head"))),
+                # The tables' kernel spills 8 to 128 bytes on sm_80.
+                hot=element == "bf16" and not (name == "tables" and arch == 80),
+                archs=(arch,),
+            )
+
+
+def _constants(width: int, is_biased: bool) -> dict[str, Any]:
+    absent = {} if is_biased else dict.fromkeys(("position_bias", "time_bias", "bucket_ends", "timestamps"))
+    widths = {"WIDTH": width, "VALUE_WIDTH": width, "PADDED": width, "VALUE_PADDED": width}
+    return absent | widths | {"HAS_POSITION": is_biased, "HAS_TIME": is_biased}
+
+
+def _signature(function: Any, element: str) -> Mapping[str, str]:
+    types = dict.fromkeys(("offsets", "order", "first_tile", "bucket_ends", "timestamps"), "*i64")
+    types |= dict.fromkeys(("position_sums", "time_sums", "scratch"), "*fp32") | {"scale": "fp32"}
+    integers = {"sequences", "heads", "max_len", "last_bucket"}
+    return {
+        name: types.get(name, "i32" if name in integers or name.endswith(("_row", "_head")) else f"*{element}")
+        for name in function.arg_names
+    }
+
+
+def _work(lengths: list[int], width: int, itemsize: int, block: int, name: str) -> Callable[[Any], Work]:
+    """Pairs of tiles are counted in full; each pair of queries and keys is one SiLU of two special operations."""
+
+    def work(config: Any) -> Work:
+        stream = config.kwargs.get("STREAM", block)
+        pairs = useful = tiles = 0
+        for length in lengths:
+            for begin in range(0, length, block):
+                seen = length - begin if name.startswith(("backward dk", "backward dv")) else min(begin + block, length)
+                pairs += block * stream * -(-seen // stream)
+                tiles += 1
+            useful += length * (length + 1) // 2
+        products, needed = PRODUCTS[name]
+        flops = 2 * width * HEADS
+        rows = sum(lengths) * HEADS * width * itemsize
+        return Work(
+            tensor_flops=pairs * products * flops,
+            useful_flops=useful * needed * flops,
+            vector_flops=pairs * HEADS * (8 if name == "forward" else 12),
+            special_ops=pairs * HEADS * 2,
+            bytes=rows * (4 if name in ("forward", "tables") else 5 + (name == "backward dk dv")),
+            blocks=tiles * (triton_tables.SHARES if name == "tables" else HEADS),
+        )
+
+    return work

@@ -1,0 +1,195 @@
+"""What a GPU kernel should take, from the work of its launch and what it was compiled to: `python -m bench.model`.
+
+The time is that of the busiest resource. Tensor cores, fp32 pipes, special functions and memory each take work / rate;
+how far the first three hide behind one another depends on how many warp groups a multiprocessor holds: with n of them,
+busiest + (sum - busiest) / n. The last wave of blocks leaves multiprocessors idle (wave quantisation), and a launch
+costs a few microseconds. Not modelled: latency within a block, bank conflicts, clocks that fall under load.
+
+Rates: H100 SXM data sheet (https://www.nvidia.com/en-us/data-center/h100/: bf16 989 TFLOP/s dense, fp32 67 TFLOP/s,
+3.35 TB/s), H200 (https://www.nvidia.com/en-us/data-center/h200/: 4.8 TB/s, the same processor); 132 multiprocessors,
+50 MB of L2 and 228 KiB of shared memory each from the Hopper tuning guide
+(https://docs.nvidia.com/cuda/hopper-tuning-guide/); 16 special functions a clock and multiprocessor from the CUDA C++
+Programming Guide, "Arithmetic Instructions" (https://docs.nvidia.com/cuda/cuda-c-programming-guide/).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.aot import BUDGET, read_budget
+from bench.compiled import Figures, config_name
+from bench.envelope import SCHEMA, check_writable, commit
+from bench.gpu_cases import KernelCase, Work
+from bench.occupancy import blocks_a_multiprocessor
+from uqabench.errors import UQABenchError
+from uqabench.files import read_json, write_json
+
+RESULTS = BUDGET.parent
+ARCH = 90
+
+
+@dataclass(frozen=True)
+class Device:
+    """Rates of one card: FLOP/s, special functions/s, bytes/s; of products and copies what large ones reach."""
+
+    name: str
+    tensor: float
+    vector: float
+    special: float
+    bandwidth: float
+    multiprocessors: int = 132
+
+
+_CLOCK = 1.755e9
+"""Hz under load; at the 1.98 GHz of the data sheet's fp32 figure no large product runs for long."""
+_TENSOR, _VECTOR, _SPECIAL = 800e12, 132 * 256 * _CLOCK, 132 * 16 * _CLOCK
+"""800 of the 989 TFLOP/s are what a large bf16 product reaches on these cards (power); 256 = 128 fp32 lanes x 2."""
+_REACHED = 0.92
+"""Share of the data sheet's bandwidth that a large copy reaches."""
+DEVICES = (
+    Device("H100", _TENSOR, _VECTOR, _SPECIAL, _REACHED * 3.35e12),
+    Device("H200", _TENSOR, _VECTOR, _SPECIAL, _REACHED * 4.8e12),
+)
+_LAUNCH = 3e-6
+"""Seconds from one kernel's end to the next one's start when both wait in the stream."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one launch should take on one card.
+
+    seconds: predicted time. binding: "tensor", "vector", "special", "memory" or "launch". blocks: held by a
+    multiprocessor. quantisation: share of the multiprocessors' time that the waves fill, 0 to 1. percent: of the
+    card's product rate where the operator's definition has matrix products, else of its bandwidth.
+    """
+
+    kernel: str
+    size: str
+    config: str
+    device: str
+    seconds: float
+    binding: str
+    blocks: int
+    quantisation: float
+    percent: float
+
+
+def predict(figures: Figures, work: Work, warps: int, device: Device) -> Prediction:
+    """Predicted time of one launch, compiled to `figures` with `warps` a block. Infinite where no block fits."""
+    held = blocks_a_multiprocessor(figures.registers, figures.shared_bytes, warps, figures.arch)
+    parts = {
+        "tensor": work.tensor_flops / device.tensor,
+        "vector": work.vector_flops / device.vector,
+        "special": work.special_ops / device.special,
+    }
+    busiest, groups = max(parts.values()), max(1.0, held * warps / 4)
+    compute = busiest + (sum(parts.values()) - busiest) / groups
+    memory = work.bytes / device.bandwidth
+    slots = max(1, held) * device.multiprocessors
+    waves = max(1, work.blocks) / slots
+    # Blocks that share a multiprocessor share its pipes: alone, a wave with a block on each of them loses nothing.
+    filled = waves / math.ceil(waves) if waves >= 1 else min(1.0, max(1, work.blocks) / device.multiprocessors)
+    busy = max(compute, memory) / filled
+    seconds = busy + _LAUNCH if held else math.inf
+    binding = "memory" if memory >= compute else max(parts, key=parts.__getitem__)
+    if busy < _LAUNCH:
+        binding = "launch"
+    useful = work.useful_flops / device.tensor if work.useful_flops else memory
+    return Prediction(
+        kernel=figures.kernel,
+        size=figures.size,
+        config=figures.config,
+        device=device.name,
+        seconds=seconds,
+        binding=binding,
+        blocks=held,
+        quantisation=filled,
+        percent=100 * useful / seconds,
+    )
+
+
+def best(case: KernelCase, recorded: dict[tuple[Any, ...], dict[str, Any]], device: Device) -> Prediction | None:
+    """The fastest of the case's configurations as predicted; None where no configuration has recorded figures."""
+    found = []
+    for config in case.configs:
+        row = recorded.get((case.kernel, case.size, config_name(config), ARCH))
+        if row is not None:
+            found.append(predict(Figures(**row), case.work(config), config.num_warps, device))
+    return min(found, key=lambda p: p.seconds, default=None)
+
+
+def measured(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """{(kernel, device): {operator's row: median seconds a launch}} from the files that bench.gpu wrote in `folder`."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for path in sorted(folder.glob("*gpu*.json")):
+        report = read_json(path)
+        device = report["machine"].get("gpu", "")
+        for row in report.get("kernels", []):
+            found.setdefault((row["kernel"], _short(device)), {})[row["row"]] = row["seconds"]
+    return found
+
+
+def _short(device: str) -> str:
+    return next((d.name for d in DEVICES if d.name in device), device)
+
+
+def table(predictions: Iterable[Prediction], times: dict[tuple[str, str], dict[str, float]]) -> list[str]:
+    """One line a prediction. Measurements are of whatever sizes bench.gpu ran, which the line names."""
+    lines = [
+        ("kernel", "size", "configuration", "card", "predicted", "bound by", "blocks/SM", "waves", "peak", "measured")
+    ]
+    for p in predictions:
+        seen = times.get((p.kernel, p.device), {})
+        text = "; ".join(f"{_us(seconds)} ({row})" for row, seconds in seen.items()) or "not measured"
+        figures = (_us(p.seconds), p.binding, str(p.blocks), f"{p.quantisation:.2f}", f"{p.percent:.0f} %")
+        lines.append((p.kernel, p.size, p.config, p.device, *figures, text))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _us(seconds: float) -> str:
+    return f"{seconds * 1e6:,.1f} us"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; 2 for a file that cannot be read or written."""
+    from bench.gpu_cases import all_cases
+
+    parser = argparse.ArgumentParser(prog="python -m bench.model", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="OUT", help="result file")
+    parser.add_argument("--aot", type=Path, default=BUDGET, help="figures that bench.aot wrote (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        recorded, times = read_budget(options.aot), measured(RESULTS)
+        predictions, missing = [], []
+        for case in all_cases():
+            found = [best(case, recorded, device) for device in DEVICES]
+            predictions += [p for p in found if p is not None]
+            missing += [] if found[0] else [f"{case.kernel} [{case.size}]"]
+        print("\n".join(table(predictions, times)))
+        for name in missing:
+            print(f"{name}: not compiled yet; `python -m bench.aot --record` does it.", file=sys.stderr)
+        if options.json is not None:
+            check_writable(options.json)
+            rows = [{**asdict(p), "measured": times.get((p.kernel, p.device), {})} for p in predictions]
+            content = {
+                "schema": SCHEMA,
+                "machine": {d.name: asdict(d) for d in DEVICES},
+                "commit": commit(),
+                "rows": rows,
+            }
+            write_json(options.json, json.loads(json.dumps(content)))
+    except UQABenchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""HSTU attention's gradients of q, k and v: one kernel, run over tiles of queries for dq and over tiles of keys for dk
+and dv. The scores are computed again from q and k.
+
+A program owns BLOCK rows of one head of one sequence, longest sequences first, and loops over the other side's rows,
+STREAM at a time: keys up to its diagonal, or queries from its diagonal on. Its own two tiles (q and grad, or k and v)
+stay in shared memory, the fp32 sums of its gradients in registers, and the other side's tiles arrive by asynchronous
+copies. Own rows are a product's first operand throughout, so the weights go from registers into the second product.
+No two programs write one row: no atomics.
+
+Products a tile pair: 3 for dq (scores, gradient of the weights, sum), 4 for dk with dv. At widths above 128 the sums of
+dk and dv together would need every register of the SM, so they are two launches of 3 and 2 products. A pair of 128 x 32
+at Dqk = Dv = 256 and 3 products is 6.3 MFLOP for 32 KiB out of the L2 cache: 192 FLOP a byte, 0.84 us at the dense bf16
+rate and about as much of the L2's bandwidth (40 B a ns and SM); its 4,096 SiLUs take 0.28 us of the special-function
+units beside it. Of the 8 products run in all, 5 are those that a pass which could keep everything would need.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..triton_tools import on_device_of, programs, tuned
+from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, silu_gradient, store_rows
+from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, padded, shared_memory
+
+if TYPE_CHECKING:
+    from .eager import Settings
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def hstu_attention_backward(
+    d_own,
+    d_own_values,
+    own,
+    own_values,
+    other,
+    other_values,
+    offsets,
+    order,
+    first_tile,
+    position_bias,
+    time_bias,
+    bucket_ends,
+    timestamps,
+    sequences,
+    heads,
+    max_len,
+    last_bucket,
+    scale,
+    own_row,
+    own_head,
+    own_values_row,
+    own_values_head,
+    other_row,
+    other_head,
+    other_values_row,
+    other_values_head,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
+    VALUE_PADDED: tl.constexpr,
+    HAS_POSITION: tl.constexpr,
+    HAS_TIME: tl.constexpr,
+    OF_QUERIES: tl.constexpr,
+    WITH_OWN: tl.constexpr,
+    WITH_VALUES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STREAM: tl.constexpr,
+):
+    """Gradients of the own side's rows, contiguous (T, H, width).
+
+    OF_QUERIES: own is q, own_values is grad, other is k, other_values is v; d_own is dq. Else own is k, own_values is
+    v, other is q, other_values is grad; d_own is dk (WITH_OWN) and d_own_values is dv (WITH_VALUES).
+    """
+    total = tl.load(first_tile + sequences).to(tl.int32) * heads
+    for work in range(tl.program_id(0), total, tl.num_programs(0)):
+        start, length, begin = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, OF_QUERIES)
+        head = work % heads
+        rows = begin + tl.arange(0, BLOCK)
+        other_base = other + start * other_row + head * other_head
+        other_values_base = other_values + start * other_values_row + head * other_values_head
+        mine = load_rows(own + start * own_row + head * own_head, own_row, rows, length, WIDTH, PADDED)
+        times = load_times(timestamps + start, rows, length) if HAS_TIME else rows
+        if WITH_OWN:
+            base = own_values + start * own_values_row + head * own_values_head
+            mine_values = load_rows(base, own_values_row, rows, length, VALUE_WIDTH, VALUE_PADDED)
+            result = tl.zeros([BLOCK, PADDED], tl.float32)
+        if WITH_VALUES:
+            result_values = tl.zeros([BLOCK, VALUE_PADDED], tl.float32)
+        first = 0 if OF_QUERIES else begin
+        last = tl.minimum(begin + BLOCK, length) if OF_QUERIES else length
+        for at in range(first, last, STREAM):
+            columns = at + tl.arange(0, STREAM)
+            theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
+            scores = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * scale
+            theirs_values = load_rows(other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
+            other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
+            distance = rows[:, None] - columns[None, :]
+            if not OF_QUERIES:
+                distance = -distance
+            gap = times[:, None] - other_times[None, :]
+            scores = add_bias(
+                scores,
+                distance,
+                position_bias,
+                time_bias,
+                bucket_ends,
+                last_bucket,
+                max_len,
+                gap,
+                HAS_POSITION,
+                HAS_TIME,
+            )
+            sigma = sigmoid(scores)
+            if WITH_VALUES:
+                weights = tl.where(distance >= 0, scores * sigma, 0.0).to(theirs_values.dtype)
+                result_values = tl.dot(weights, theirs_values, result_values, input_precision="ieee")
+            if WITH_OWN:
+                d_scores = tl.dot(mine_values, tl.trans(theirs_values), input_precision="ieee")
+                d_scores = tl.where(distance >= 0, d_scores * silu_gradient(scores, sigma), 0.0).to(theirs.dtype)
+                result = tl.dot(d_scores, theirs, result, input_precision="ieee")
+        if WITH_OWN:
+            d_row = heads * WIDTH
+            base = d_own + start * d_row + head * WIDTH
+            store_rows(base, d_row, rows, length, result * (scale / max_len), WIDTH, PADDED)
+        if WITH_VALUES:
+            d_row = heads * VALUE_WIDTH
+            base = d_own_values + start * d_row + head * VALUE_WIDTH
+            store_rows(base, d_row, rows, length, result_values / max_len, VALUE_WIDTH, VALUE_PADDED)
+
+
+def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton.Config]:
+    """The committed configurations for `block` own rows of heads padded to `widest` columns: none of them spills."""
+    if dtype == torch.float32:
+        return configs([(16, 4, 1)])
+    if widest > 256:
+        return configs([(16, 4, 1)])
+    if block == 64:
+        if widest == 256:
+            return configs([(16, 8, 2), (32, 8, 1)])
+        return configs([(32, 8, 2), (32, 4, 2) if widest == 32 else (16, 4, 2)])
+    if widest == 256:
+        return configs([(32, 8, 2)])
+    if widest == 128:
+        return configs([(32, 8, 2), (32, 8, 3)])
+    return configs([(32, 8, 3), (64, 8, 2)])
+
+
+@cache
+def _kernel(block: int, widest: int, dtype: torch.dtype) -> Any:
+    key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "OF_QUERIES", "WITH_OWN"]
+    return tuned(backward_configs(block, widest, dtype), key)(hstu_attention_backward)
+
+
+def backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk and dv, contiguous; `grad` (T, H, Dv) may have any strides of rows and heads."""
+    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    if dq.numel() == 0:
+        return dq, dk, dv
+    queries = {"d_own": dq, "d_own_values": dv, "own": q, "own_values": grad, "other": k, "other_values": v}
+    keys = {"d_own": dk, "d_own_values": dv, "own": k, "own_values": v, "other": q, "other_values": grad}
+    _launch(queries, q, v, settings, of_queries=True, with_own=True, with_values=False)
+    if max(padded(q.shape[2]), padded(v.shape[2])) > 128:
+        _launch(keys, q, v, settings, of_queries=False, with_own=True, with_values=False)
+        _launch(keys, q, v, settings, of_queries=False, with_own=False, with_values=True)
+    else:
+        _launch(keys, q, v, settings, of_queries=False, with_own=True, with_values=True)
+    return dq, dk, dv
+
+
+def _launch(
+    sides: dict[str, Tensor],
+    q: Tensor,
+    v: Tensor,
+    settings: Settings,
+    *,
+    of_queries: bool,
+    with_own: bool,
+    with_values: bool,
+) -> None:
+    widest = max(padded(q.shape[2]), padded(v.shape[2]))
+    block = block_rows(widest, settings.max_len, q.dtype, shared_memory(q.device))
+    arguments = common_arguments(q, v, settings, block)
+    strides = {
+        f"{name}_{dim}": sides[name].stride(i)
+        for name in ("own", "own_values", "other", "other_values")
+        for i, dim in enumerate(("row", "head"))
+    }
+    kernel = _kernel(block, widest, q.dtype)
+    with on_device_of(q):
+        kernel[(programs(q, 1 if widest > 64 else 2),)](
+            **sides,
+            **arguments,
+            **strides,
+            OF_QUERIES=of_queries,
+            WITH_OWN=with_own,
+            WITH_VALUES=with_values,
+            BLOCK=block,
+        )

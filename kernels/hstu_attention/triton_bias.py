@@ -1,0 +1,109 @@
+"""What the HSTU kernels share: which tile a program owns, how its rows are read, the bias of a tile and SiLU.
+
+Scores, biases and SiLU are fp32. A pair (i, j) of query and key counts where j <= i: the rows past a sequence's end are
+read as zeros, so they neither give nor take anything, and what another sequence holds is never read.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ..triton_tools import INTERPRETED as _INTERPRETED
+from ..triton_tools import find_sequence
+
+INTERPRETED = tl.constexpr(_INTERPRETED)
+_LOG2_E = tl.constexpr(1.4426950408889634)
+# 1 / (0.301 log2(e)): a bucket is 0.301 wide in the natural logarithm of the gap.
+_BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301)
+
+
+@triton.jit
+def locate(order, first_tile, offsets, tile, sequences, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
+    """The first token of the tile's sequence, the sequence's length, and the tile's first row within it.
+
+    LAST_FIRST takes a sequence's tiles from its end: for queries, where the last see the most keys.
+    """
+    place = find_sequence(first_tile, tile, sequences)
+    sequence = tl.load(order + place)
+    start = tl.load(offsets + sequence)
+    length = (tl.load(offsets + sequence + 1) - start).to(tl.int32)
+    part = (tile - tl.load(first_tile + place)).to(tl.int32)
+    if LAST_FIRST:
+        part = (length + BLOCK - 1) // BLOCK - 1 - part
+    return start, length, part * BLOCK
+
+
+@triton.jit
+def load_rows(base, stride, rows, length, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """Rows (n, PADDED) of a matrix of WIDTH columns; zeros in the padding and in the rows from `length` on."""
+    columns = tl.arange(0, PADDED)
+    pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    if PADDED == WIDTH:
+        return tl.load(pointers, mask=rows[:, None] < length, other=0.0)
+    return tl.load(pointers, mask=(rows[:, None] < length) & (columns[None, :] < WIDTH), other=0.0)
+
+
+@triton.jit
+def store_rows(base, stride, rows, length, values, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """Writes what `load_rows` would read."""
+    columns = tl.arange(0, PADDED)
+    pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    mask = (rows[:, None] < length) & (columns[None, :] < WIDTH)
+    tl.store(pointers, values.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)) with the two approximate instructions; exactly 0 and 1 far out, NaN for NaN."""
+    denominator = 1.0 + tl.exp2(x * -_LOG2_E)
+    if INTERPRETED:
+        return 1.0 / denominator
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [denominator], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def silu_gradient(x, sigma):
+    """The derivative of x sigma(x)."""
+    return sigma * (1.0 + x * (1.0 - sigma))
+
+
+@triton.jit
+def time_bucket(gap, bucket_ends, last_bucket):
+    """Bucket int32 of int64 gaps, exactly: a guess from the logarithm, at most one too low, and one comparison.
+
+    `bucket_ends` int64 holds for each bucket the first gap past it. The logarithm's error is below 1e-4 buckets.
+    """
+    gap = tl.maximum(tl.abs(gap), 1)
+    guess = tl.floor(tl.log2(gap.to(tl.float32)) * _BUCKETS_PER_OCTAVE - 1e-3).to(tl.int32)
+    guess = tl.minimum(tl.maximum(guess, 0), last_bucket)
+    return tl.minimum(guess + (gap >= tl.load(bucket_ends + guess)).to(tl.int32), last_bucket)
+
+
+@triton.jit
+def load_times(timestamps, rows, length):
+    return tl.load(timestamps + rows, mask=rows < length, other=0)
+
+
+@triton.jit
+def add_bias(
+    scores,
+    distance,
+    position_bias,
+    time_bias,
+    bucket_ends,
+    last_bucket,
+    max_len,
+    gap,
+    HAS_POSITION: tl.constexpr,
+    HAS_TIME: tl.constexpr,
+):
+    """Scores with both biases; `distance` is i - j, `gap` that of their timestamps (unused without HAS_TIME)."""
+    if HAS_POSITION:
+        counts = (distance >= 0) & (distance < max_len)
+        scores += tl.load(position_bias + (max_len - 1) + distance, mask=counts, other=0.0).to(tl.float32)
+    if HAS_TIME:
+        scores += tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
+    return scores

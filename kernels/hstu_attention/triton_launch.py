@@ -1,0 +1,89 @@
+"""What the launches of the HSTU kernels share: their common arguments and the sizes of their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ..triton_tools import tile_schedule
+from .buckets import MOST_BUCKETS, bucket_starts
+
+if TYPE_CHECKING:
+    from .eager import Settings
+
+
+# Integers that differ from batch to batch: one compiled kernel serves all of their values.
+UNSPECIALISED = ("sequences", "max_len", "last_bucket")
+
+
+def padded(width: int) -> int:
+    """The columns of a tile for heads of `width`: a power of two, and 16 at least, as products need."""
+    return max(16, triton.next_power_of_2(width))
+
+
+@cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have on `device`; on CPU (interpreted) an H100's."""
+    if device.type == "cpu":
+        return 232_448
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+
+
+def is_large(shared: int) -> bool:
+    """Whether tiles of 128 rows of 256 columns fit beside each other: an H100 (227 KiB), not an A100 (163 KiB)."""
+    return shared >= 200_000
+
+
+def block_rows(widest: int, max_len: int, dtype: torch.dtype, shared: int) -> int:
+    """The rows of one sequence that a program owns, for heads padded to `widest` columns.
+
+    fp32 products are no matrix instructions here: their operands lie in registers, so the tiles are small.
+    """
+    if dtype == torch.float32:
+        return 32 if widest <= 64 else 16
+    if widest > 256:
+        return max(16, 16_384 // widest)
+    return 64 if not is_large(shared) or (max_len <= 64 and widest <= 128) else 128
+
+
+def configs(choices: Iterable[tuple[int, int, int]]) -> list[triton.Config]:
+    """Configurations of (STREAM, warps, stages)."""
+    return [triton.Config({"STREAM": n}, num_warps=warps, num_stages=stages) for n, warps, stages in choices]
+
+
+@cache
+def _bucket_ends(num_buckets: int, device: torch.device) -> Tensor:
+    """For each bucket the first gap past it. Kept, so that only the first call of a process copies to the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(bucket_starts(num_buckets + 1), dtype=torch.int64, device=device)
+
+
+def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> dict[str, Any]:
+    """The arguments that every HSTU kernel takes, for tiles of `block` rows."""
+    order, first_tile = tile_schedule(settings.offsets, block)
+    buckets = 0 if settings.time_bias is None else min(len(settings.time_bias), MOST_BUCKETS)
+    return {
+        "offsets": settings.offsets,
+        "order": order,
+        "first_tile": first_tile,
+        "position_bias": settings.position_bias,
+        "time_bias": settings.time_bias,
+        "bucket_ends": _bucket_ends(buckets, q.device) if buckets else None,
+        "timestamps": settings.timestamps,
+        "sequences": len(settings.offsets) - 1,
+        "heads": q.shape[1],
+        "max_len": settings.max_len,
+        "last_bucket": buckets - 1,
+        "scale": settings.scale,
+        "WIDTH": q.shape[2],
+        "VALUE_WIDTH": v.shape[2],
+        "PADDED": padded(q.shape[2]),
+        "VALUE_PADDED": padded(v.shape[2]),
+        "HAS_POSITION": settings.position_bias is not None,
+        "HAS_TIME": settings.time_bias is not None,
+    }

@@ -1,0 +1,69 @@
+"""The cost model names the resource that binds, and its table stands beside measurements."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from bench import model
+from bench.compiled import Figures
+from bench.gpu_cases import Work
+from bench.model import DEVICES, predict
+
+H100, H200 = DEVICES
+FIGURES = Figures("k", "d", "c", 90, 128, 0, 64 << 10)
+WAVE = 132 * 3  # blocks of 4 warps, 128 registers and 64 KiB: shared memory lets three stay
+
+
+@pytest.mark.parametrize(
+    ("work", "binding", "seconds"),
+    [
+        (Work(tensor_flops=8e12, useful_flops=8e12, blocks=WAVE), "tensor", 10e-3),
+        (Work(bytes=H100.bandwidth * 1e-2, blocks=WAVE), "memory", 10e-3),
+        (Work(special_ops=132 * 16 * 1.755e7, blocks=WAVE), "special", 10e-3),
+        (Work(vector_flops=132 * 256 * 1.755e7, blocks=WAVE), "vector", 10e-3),
+        (Work(bytes=1.0, blocks=1), "launch", 3e-6),
+    ],
+)
+def test_the_busiest_resource_binds(work: Work, binding: str, seconds: float):
+    found = predict(FIGURES, work, 4, H100)
+    assert found.binding == binding and found.blocks == 3
+    assert found.seconds == pytest.approx(seconds, rel=2e-3)
+
+
+def test_one_warp_group_hides_nothing_and_more_hide_more():
+    work = Work(tensor_flops=8e12, useful_flops=8e12, special_ops=132 * 16 * 1.755e7, blocks=132 * 12)
+    times = [predict(replace(FIGURES, shared_bytes=n << 10), work, 4, H100).seconds for n in (200, 100, 40)]
+    assert times[0] == pytest.approx(20e-3, rel=1e-3) and times[0] > times[1] > times[2] > 10e-3
+
+
+def test_a_wave_too_many_costs_a_wave():
+    work = Work(tensor_flops=8e12, useful_flops=8e12, blocks=WAVE)
+    full, more = (predict(FIGURES, replace(work, blocks=n), 4, H100) for n in (WAVE, WAVE + 1))
+    assert full.quantisation == 1 and more.quantisation == pytest.approx((WAVE + 1) / (2 * WAVE))
+    assert full.percent == pytest.approx(100, rel=1e-3) and more.percent < 51
+    assert predict(FIGURES, replace(work, blocks=33), 4, H100).quantisation == pytest.approx(0.25)
+
+
+def test_memory_is_faster_on_the_newer_card():
+    work = Work(bytes=1e9, blocks=WAVE)
+    assert predict(FIGURES, work, 4, H100).seconds / predict(FIGURES, work, 4, H200).seconds > 1.4
+
+
+def test_measurements_stand_beside_predictions(tmp_path: Path):
+    prediction = predict(FIGURES, Work(bytes=1e9, blocks=WAVE), 4, H100)
+    assert model.table([prediction], {})[1].endswith("not measured")
+    content = {"machine": {"gpu": "NVIDIA H100 80GB HBM3"}, "kernels": [{"kernel": "k", "row": "r", "seconds": 1e-4}]}
+    (tmp_path / "gpu-h100.json").write_text(json.dumps(content))
+    assert model.table([prediction], model.measured(tmp_path))[1].endswith("100.0 us (r)")
+
+
+def test_the_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert model.main(["--json", str(tmp_path / "model.json")]) == 0
+    assert capsys.readouterr().out.startswith("kernel ")
+    assert set(json.loads((tmp_path / "model.json").read_text())) == {"schema", "machine", "commit", "rows"}

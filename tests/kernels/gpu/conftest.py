@@ -29,7 +29,26 @@ def _index_scalars_of_newer_numpy() -> None:
     interpreter._patch_lang_tensor = patched
 
 
+def _products_of_bf16() -> None:
+    """Triton's interpreter holds bf16 as bits and would multiply those: it gets their values in fp32, which are exact."""
+    create_dot = interpreter.InterpreterBuilder.create_dot
+
+    def widened(x):
+        is_bf16 = x.dtype.scalar == interpreter.tl.bfloat16
+        return interpreter.TensorHandle(_values_of(x.data), interpreter.tl.float32) if is_bf16 else x
+
+    def patched(self, a, b, *others):
+        return create_dot(self, widened(a), widened(b), *others)
+
+    interpreter.InterpreterBuilder.create_dot = patched
+
+
+def _values_of(bits):
+    return (bits.astype("uint32") << 16).view("float32")
+
+
 _index_scalars_of_newer_numpy()
+_products_of_bf16()
 
 
 def gpu_results(backend: str, call, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

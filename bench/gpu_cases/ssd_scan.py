@@ -1,0 +1,127 @@
+"""Mamba-2's published proportions: 16 heads of 64 (width 1,024), 128 states, one group; 8 or 32 sequences of 512."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from uqabench.kernels.ssd_scan import triton_backward, triton_forward, triton_states
+from uqabench.kernels.ssd_scan.triton_chunk import CHUNK, heads_each
+
+from . import KernelCase, Work
+
+HEADS, WIDTH, GROUPS, STATES = 16, 64, 1, 128
+SEQUENCES = {4096: 8, 16384: 32}
+EACH = heads_each(HEADS, GROUPS)
+STEPS = {"A": "*fp32", "dt_bias": "*fp32", "offsets": "*i64", "order": "*i64", "first_chunk": "*i64"}
+SIZES = dict.fromkeys(("heads", "groups", "width", "states"), "i32")
+ALIGNED = ("heads", "width", "states", "dt_stride")
+EXPECTS = {"bf16": {"sm_90": ("wgmma",), "sm_80": ("mma.sync",)}, "fp32": {}}
+
+
+def kernel_cases() -> Iterator[KernelCase]:
+    for dtype, element in (("bf16", 2), ("fp32", 4)):
+        for tokens in SEQUENCES:
+            size = f"{tokens} tokens, {HEADS} heads of {WIDTH}, {STATES} states, {dtype}"
+            yield _states(size, dtype, tokens, element, reverse=False)
+            yield _states(size, dtype, tokens, element, reverse=True)
+            yield _outputs(size, dtype, tokens, element)
+            yield _gradients(size, dtype, tokens, element)
+
+
+def _rows(dtype: str, **names: tuple[str, str]) -> dict[str, str]:
+    """Tensors whose rows are strided, each with its two strides."""
+    return {k: v for name, (a, b) in names.items() for k, v in {name: f"*{dtype}", a: "i32", b: "i32"}.items()}
+
+
+def _strides(signature: dict[str, str]) -> tuple[str, ...]:
+    return tuple(name for name in signature if name.endswith(("_token", "_head", "_group", "_stride")))
+
+
+def _case(kernel: str, size: str, dtype: str, function: Any, signature, constants, configs, work: Callable[..., Work]):
+    signature = signature | STEPS | SIZES | {"dt": f"*{dtype}", "dt_stride": "i32"}
+    constants = constants | {"SOFTPLUS": True, "CHUNK": CHUNK}
+    aligned = (*ALIGNED, *_strides(signature))
+    return KernelCase(kernel, size, function, signature, constants, configs, work, EXPECTS[dtype], aligned)
+
+
+def _states(size: str, dtype: str, tokens: int, element: int, reverse: bool) -> KernelCase:
+    signature = {"between": f"*{dtype}"} | _rows(
+        dtype, rows=("rows_token", "rows_head"), other=("other_token", "other_group"), gate=("gate_token", "gate_head")
+    )
+    constants = {"initial": None, "final": None, "REVERSE": reverse, "MOST_P": WIDTH, "MOST_N": STATES}
+    if not reverse:
+        del signature["gate"]
+        constants["gate"] = None
+
+    def work(config: Any) -> Work:
+        block = min(config.kwargs["BLOCK"], STATES)
+        flops = 2.0 * tokens * HEADS * WIDTH * STATES
+        rows = tokens * HEADS * WIDTH * (2 if reverse else 1) + tokens * GROUPS * STATES + tokens * HEADS
+        return Work(
+            tensor_flops=flops,
+            useful_flops=flops,
+            vector_flops=4.0 * tokens * HEADS * (WIDTH + STATES),
+            special_ops=tokens * HEADS * (5.0 + (2 * WIDTH if reverse else 0)) * STATES / block,
+            bytes=element * (rows + tokens // CHUNK * HEADS * WIDTH * STATES),
+            blocks=SEQUENCES[tokens] * HEADS * -(-WIDTH // 64) * -(-STATES // block),
+        )
+
+    name = "ssd_scan_state_gradients" if reverse else "ssd_scan_states"
+    return _case(
+        name, size, dtype, triton_states.states_kernel.fn, signature, constants, triton_states.CONFIGS, work
+    )  # fmt: skip
+
+
+def _inputs(dtype: str) -> dict[str, str]:
+    return _rows(
+        dtype, x=("x_token", "x_head"), z=("z_token", "z_head"), B=("B_token", "B_group"), C=("C_token", "C_group")
+    ) | {"D": "*fp32", "sequences": "i32"}
+
+
+def _outputs(size: str, dtype: str, tokens: int, element: int) -> KernelCase:
+    signature = _inputs(dtype) | dict.fromkeys(("y", "ungated", "before"), f"*{dtype}")
+    constants = {"HEADS": EACH, "BLOCK_P": min(64, WIDTH), "BLOCK_N": STATES}
+
+    def work(config: Any) -> Work:
+        inner = tokens * HEADS * 2.0 * (STATES * WIDTH + CHUNK * WIDTH)
+        shared = tokens * HEADS / EACH * 2.0 * CHUNK * STATES
+        rows = 4 * tokens * HEADS * WIDTH + 2 * tokens * STATES * HEADS / EACH
+        return Work(
+            tensor_flops=inner + shared,
+            useful_flops=inner - tokens * HEADS * CHUNK * WIDTH + tokens * GROUPS * CHUNK * STATES,
+            vector_flops=tokens * HEADS * (5.0 * CHUNK + 8 * WIDTH),
+            special_ops=tokens * HEADS * (CHUNK + 2.0 * WIDTH),
+            bytes=element * (rows + tokens // CHUNK * HEADS * WIDTH * STATES),
+            blocks=tokens // CHUNK * HEADS // EACH,
+        )
+
+    return _case(
+        "ssd_scan_outputs", size, dtype, triton_forward.outputs_kernel.fn, signature, constants,
+        triton_forward.CONFIGS, work,
+    )  # fmt: skip
+
+
+def _gradients(size: str, dtype: str, tokens: int, element: int) -> KernelCase:
+    in_dtype = ("dx", "ddt", "dz", "grad", "ungated", "before", "after")
+    signature = _inputs(dtype) | dict.fromkeys(in_dtype, f"*{dtype}") | {"dB": "*fp32", "dC": "*fp32", "sums": "*fp32"}
+    signature["tokens"] = "i32"
+    constants = {"HEADS": EACH, "MOST_P": WIDTH, "BLOCK_N": STATES}
+
+    def work(config: Any) -> Work:
+        inner = tokens * HEADS * 2.0 * (3 * STATES * WIDTH + 2 * CHUNK * WIDTH)
+        shared = tokens * HEADS / EACH * 6.0 * CHUNK * STATES
+        rows = 6 * tokens * HEADS * WIDTH + 2 * tokens * STATES * HEADS / EACH
+        return Work(
+            tensor_flops=inner + shared,
+            useful_flops=inner - 2.0 * tokens * HEADS * CHUNK * WIDTH + 3.0 * tokens * GROUPS * CHUNK * STATES,
+            vector_flops=tokens * HEADS * (10.0 * CHUNK + 16 * WIDTH + 8 * STATES),
+            special_ops=tokens * HEADS * (CHUNK + 2.0 * WIDTH),
+            bytes=element * (rows + 2 * tokens // CHUNK * HEADS * WIDTH * STATES) + 8 * tokens * STATES * HEADS / EACH,
+            blocks=tokens // CHUNK * HEADS // EACH,
+        )
+
+    return _case(
+        "ssd_scan_gradients", size, dtype, triton_backward.gradients_kernel.fn, signature, constants,
+        triton_backward.CONFIGS, work,
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from uqabench.kernels.ssd_scan import triton_backward, triton_forward, triton_states
+from uqabench.kernels.ssd_scan import triton_backward, triton_backward_shared, triton_forward, triton_states
 from uqabench.kernels.ssd_scan.triton_chunk import CHUNK, heads_each
 
 from . import KernelCase, Work
@@ -26,7 +26,8 @@ def kernel_cases() -> Iterator[KernelCase]:
             yield _states(size, dtype, tokens, element, reverse=False)
             yield _states(size, dtype, tokens, element, reverse=True)
             yield _outputs(size, dtype, tokens, element)
-            yield _gradients(size, dtype, tokens, element)
+            yield _gradients(size, dtype, tokens, element, shared=False)
+            yield _gradients(size, dtype, tokens, element, shared=True)
 
 
 def _rows(dtype: str, **names: tuple[str, str]) -> dict[str, str]:
@@ -102,26 +103,31 @@ def _outputs(size: str, dtype: str, tokens: int, element: int) -> KernelCase:
     )  # fmt: skip
 
 
-def _gradients(size: str, dtype: str, tokens: int, element: int) -> KernelCase:
-    in_dtype = ("dx", "ddt", "dz", "grad", "ungated", "before", "after")
-    signature = _inputs(dtype) | dict.fromkeys(in_dtype, f"*{dtype}") | {"dB": "*fp32", "dC": "*fp32", "sums": "*fp32"}
-    signature["tokens"] = "i32"
+def _gradients(size: str, dtype: str, tokens: int, element: int, shared: bool) -> KernelCase:
+    in_dtype = ("ddt",) if shared else ("dx", "dz", "ungated")
+    in_float = ("of_token", "of_chunk", "dB", "dC") if shared else ("of_token", "of_chunk")
+    signature = _inputs(dtype) | dict.fromkeys((*in_dtype, "grad", "before", "after"), f"*{dtype}")
+    signature |= dict.fromkeys(in_float, "*fp32") | {"tokens": "i32"}
+    if shared:
+        del signature["D"]
     constants = {"HEADS": EACH, "MOST_P": WIDTH, "BLOCK_N": STATES}
 
     def work(config: Any) -> Work:
-        inner = tokens * HEADS * 2.0 * (3 * STATES * WIDTH + 2 * CHUNK * WIDTH)
-        shared = tokens * HEADS / EACH * 6.0 * CHUNK * STATES
-        rows = 6 * tokens * HEADS * WIDTH + 2 * tokens * STATES * HEADS / EACH
+        inner = tokens * HEADS * 2.0 * WIDTH * (CHUNK + 2 * STATES)
+        once = tokens * HEADS / EACH * 2.0 * CHUNK * STATES * (3 if shared else 1)
+        masked = tokens * HEADS * WIDTH * CHUNK
+        rows = (3 if shared else 6) * tokens * HEADS * WIDTH + 2 * tokens * STATES * HEADS / EACH
+        sums = 4 * tokens * HEADS * (3 + (2 * STATES / EACH if shared else 0))
         return Work(
-            tensor_flops=inner + shared,
-            useful_flops=inner - 2.0 * tokens * HEADS * CHUNK * WIDTH + 3.0 * tokens * GROUPS * CHUNK * STATES,
-            vector_flops=tokens * HEADS * (10.0 * CHUNK + 16 * WIDTH + 8 * STATES),
+            tensor_flops=inner + once,
+            useful_flops=inner - masked + (once * EACH / HEADS / 2 if shared else 0),
+            vector_flops=tokens * HEADS * (10.0 * CHUNK + 16 * WIDTH),
             special_ops=tokens * HEADS * (CHUNK + 2.0 * WIDTH),
-            bytes=element * (rows + 2 * tokens // CHUNK * HEADS * WIDTH * STATES) + 8 * tokens * STATES * HEADS / EACH,
+            bytes=element * (rows + 2 * tokens // CHUNK * HEADS * WIDTH * STATES) + sums,
             blocks=tokens // CHUNK * HEADS // EACH,
         )
 
-    return _case(
-        "ssd_scan_gradients", size, dtype, triton_backward.gradients_kernel.fn, signature, constants,
-        triton_backward.CONFIGS, work,
-    )  # fmt: skip
+    module = triton_backward_shared if shared else triton_backward
+    function = (module.shared_gradients_kernel if shared else module.input_gradients_kernel).fn
+    name = "ssd_scan_shared_gradients" if shared else "ssd_scan_input_gradients"
+    return _case(name, size, dtype, function, signature, constants, module.CONFIGS, work)

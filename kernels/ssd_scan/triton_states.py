@@ -108,10 +108,11 @@ def states_between(
         blocks_p = triton.cdiv(width, min(most_p, 64))
         return sequences * heads, blocks_p, triton.cdiv(states, min(most_n, meta["BLOCK"]))
 
+    gates = (gate, *(gate.stride()[:2] if gate is not None else (0, 0)))
     with on_device_of(rows):
         states_kernel[grid](
-            between, final, initial, rows, *rows.stride()[:2],
-            gate, *(gate.stride()[:2] if gate is not None else (0, 0)), other, *other.stride()[:2], dt, dt.stride(0), A, dt_bias, offsets, order, first_chunk, heads, groups, width,
-            states, REVERSE=reverse, SOFTPLUS=dt_softplus, CHUNK=CHUNK, MOST_P=most_p, MOST_N=most_n,
+            between, final, initial, rows, *rows.stride()[:2], *gates, other, *other.stride()[:2],
+            dt, dt.stride(0), A, dt_bias, offsets, order, first_chunk, heads, groups, width, states,
+            REVERSE=reverse, SOFTPLUS=dt_softplus, CHUNK=CHUNK, MOST_P=most_p, MOST_N=most_n,
         )  # fmt: skip
     return between

@@ -14,8 +14,7 @@ HEADS, WIDTH, GROUPS, STATES = 16, 64, 1, 128
 SEQUENCES = {4096: 8, 16384: 32}
 EACH = heads_each(HEADS, GROUPS)
 STEPS = {"A": "*fp32", "dt_bias": "*fp32", "offsets": "*i64", "order": "*i64", "first_chunk": "*i64"}
-SIZES = dict.fromkeys(("heads", "groups", "width", "states"), "i32")
-ALIGNED = ("heads", "width", "states", "dt_stride")
+SIZES = {"heads": HEADS, "groups": GROUPS, "width": WIDTH, "states": STATES}
 EXPECTS = {"bf16": {"sm_90": ("wgmma",), "sm_80": ("mma.sync",)}, "fp32": {}}
 
 
@@ -40,9 +39,9 @@ def _strides(signature: dict[str, str]) -> tuple[str, ...]:
 
 
 def _case(kernel: str, size: str, dtype: str, function: Any, signature, constants, configs, work: Callable[..., Work]):
-    signature = signature | STEPS | SIZES | {"dt": f"*{dtype}", "dt_stride": "i32"}
-    constants = constants | {"SOFTPLUS": True, "CHUNK": CHUNK}
-    aligned = (*ALIGNED, *_strides(signature))
+    signature = signature | STEPS | {"dt": f"*{dtype}", "dt_stride": "i32"}
+    constants = constants | SIZES | {"SOFTPLUS": True, "CHUNK": CHUNK}
+    aligned = _strides(signature)
     return KernelCase(kernel, size, function, signature, constants, configs, work, EXPECTS[dtype], aligned)
 
 

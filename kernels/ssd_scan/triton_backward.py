@@ -32,7 +32,8 @@ CONFIGS = [
 def input_gradients_kernel(
     dx, dz, of_token, of_chunk, grad, ungated, before, after,
     x, x_token, x_head, z, z_token, z_head, B, B_token, B_group, C, C_token, C_group,
-    dt, dt_stride, A, D, dt_bias, offsets, order, first_chunk, sequences, tokens, heads, groups, width, states,
+    dt, dt_stride, A, D, dt_bias, offsets, order, first_chunk, sequences, tokens,
+    heads: tl.constexpr, groups: tl.constexpr, width: tl.constexpr, states: tl.constexpr,
     SOFTPLUS: tl.constexpr, HEADS: tl.constexpr, CHUNK: tl.constexpr, MOST_P: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -55,7 +56,7 @@ def input_gradients_kernel(
     for head in range(first_head, first_head + HEADS):
         rate = tl.load(A + head).to(tl.float32)
         _, step, log_decay, last = load_steps(dt, dt_stride, dt_bias, rate, head, token, count, SOFTPLUS, CHUNK)
-        weights = (products * tl.trans(decays(log_decay, CHUNK))).to(b.dtype)
+        weights = (products * decays(log_decay, True, CHUNK)).to(b.dtype)
         from_start, to_end = tl.exp(log_decay), tl.exp(last - log_decay)
         d_log = tl.zeros((CHUNK,), tl.float32)
         d_to_end = tl.zeros((CHUNK,), tl.float32)
@@ -74,10 +75,11 @@ def input_gradients_kernel(
                 g *= gate * share
             values = load_rows(x + head * x_head, x_token, token, count, p, width, CHUNK)
             wide = values.to(tl.float32)
-            place = ((number.to(tl.int64) * heads + head) * states + n[:, None]) * width + p[None, :]
+            of_state = (number.to(tl.int64) * heads + head) * states * width
+            place = n[:, None] * width + p[None, :]
             in_state = (n[:, None] < states) & (p[None, :] < width)
-            state = tl.load(before + place, mask=in_state, other=0.0)
-            d_state = tl.load(after + place, mask=in_state, other=0.0)
+            state = tl.load(before + of_state + place, mask=in_state, other=0.0)
+            d_state = tl.load(after + of_state + place, mask=in_state, other=0.0)
             d_last += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
             d_log += from_start * tl.sum(tl.dot(c, state, input_precision="ieee") * g, 1)
             d_pulse = tl.dot(b, d_state, input_precision="ieee") * to_end[:, None]
@@ -89,7 +91,7 @@ def input_gradients_kernel(
             if D is not None:
                 d_pulse += tl.load(D + head).to(tl.float32) * g
             store_rows(dx + head * width, d_pulse, row_stride, token, count, p, width, CHUNK)
-        at = of_token + (token + row) * heads + head
+        at = of_token + (token * heads + head) + row * heads
         size = tl.full((), heads, tl.int64) * tokens
         tl.store(at, d_log, mask=row < count)
         tl.store(at + size, d_to_end, mask=row < count)

@@ -27,7 +27,8 @@ CONFIGS = [
 def shared_gradients_kernel(
     ddt, dB, dC, of_token, of_chunk, grad, before, after,
     x, x_token, x_head, z, z_token, z_head, B, B_token, B_group, C, C_token, C_group,
-    dt, dt_stride, A, dt_bias, offsets, order, first_chunk, sequences, tokens, heads, groups, width, states,
+    dt, dt_stride, A, dt_bias, offsets, order, first_chunk, sequences, tokens,
+    heads: tl.constexpr, groups: tl.constexpr, width: tl.constexpr, states: tl.constexpr,
     SOFTPLUS: tl.constexpr, HEADS: tl.constexpr, CHUNK: tl.constexpr, MOST_P: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -59,20 +60,24 @@ def shared_gradients_kernel(
                 gate = load_rows(z + head * z_head, z_token, token, count, p, width, CHUNK).to(tl.float32)
                 g *= gate * tl.sigmoid(gate)
             values = load_rows(x + head * x_head, x_token, token, count, p, width, CHUNK)
-            place = ((number.to(tl.int64) * heads + head) * states + n[:, None]) * width + p[None, :]
+            of_state = (number.to(tl.int64) * heads + head) * states * width
+            place = n[:, None] * width + p[None, :]
             in_state = (n[:, None] < states) & (p[None, :] < width)
-            state = tl.load(before + place, mask=in_state, other=0.0)
-            d_state = tl.load(after + place, mask=in_state, other=0.0)
-            d_weights = tl.dot(g.to(values.dtype), tl.trans(values), d_weights, input_precision="ieee")
+            state = tl.load(before + of_state + place, mask=in_state, other=0.0)
+            d_state = tl.load(after + of_state + place, mask=in_state, other=0.0)
+            # The step belongs to the rows of x here: as a factor of the products' columns, it would be computed (with
+            # its softplus) by every thread for 16 columns, in 60 registers.
+            pulse = (values.to(tl.float32) * step[:, None]).to(values.dtype)
+            d_weights = tl.dot(g.to(values.dtype), tl.trans(pulse), d_weights, input_precision="ieee")
             left = (g * from_start[:, None]).to(values.dtype)
             d_c = tl.dot(left, tl.trans(state), d_c, input_precision="ieee")
             left = (values.to(tl.float32) * gain[:, None]).to(values.dtype)
             d_b = tl.dot(left, tl.trans(d_state), d_b, input_precision="ieee")
-        slope = d_weights * decays(log_decay, CHUNK) * step[None, :]
+        slope = d_weights * decays(log_decay, False, CHUNK)
         slopes += slope
         # A token's decay to itself is 1 whatever the steps: its share would come and go, and leave rounding.
         change = tl.where(row[:, None] > row[None, :], slope * products, 0.0)
-        at = of_token + (token + row) * heads + head
+        at = of_token + (token * heads + head) + row * heads
         size = tl.full((), heads, tl.int64) * tokens
         d_log = tl.load(at, mask=row < count, other=0.0) + tl.sum(change, 1) - tl.sum(change, 0)
         d_to_end = tl.load(at + size, mask=row < count, other=0.0)
@@ -84,7 +89,7 @@ def shared_gradients_kernel(
         d_raw = d_rate * rate + tl.load(at + 2 * size, mask=row < count, other=0.0)
         if SOFTPLUS:
             d_raw *= tl.sigmoid(raw)
-        tl.store(ddt + (token + row) * heads + head, d_raw.to(ddt.dtype.element_ty), mask=row < count)
+        tl.store(ddt + (token * heads + head) + row * heads, d_raw.to(ddt.dtype.element_ty), mask=row < count)
         tl.store(at_chunk + 2 * of_sum, tl.sum(d_rate * step, 0))
         tl.store(at_chunk + 3 * of_sum, tl.sum(tl.where(row < count, d_raw, 0.0), 0))
     slopes_rounded = slopes.to(b.dtype)

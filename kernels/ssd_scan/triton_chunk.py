@@ -42,17 +42,20 @@ def find_chunk(number, offsets, order, first_chunk, sequences, CHUNK: tl.constex
 
 @triton.jit
 def load_rows(x, stride, token, count, column, columns, CHUNK: tl.constexpr):
-    """Columns `column` of the chunk's rows, (CHUNK, columns), 0 outside."""
+    """Columns `column` of the chunk's rows, (CHUNK, columns), 0 outside.
+
+    The chunk's place is a scalar of 64 bits, the rows' places in it are vectors of 32: half the registers.
+    """
     row = tl.arange(0, CHUNK)[:, None]
     inside = (row < count) & (column[None, :] < columns)
-    return tl.load(x + (token + row) * stride + column[None, :], mask=inside, other=0.0)
+    return tl.load(x + token * stride + (row * stride + column[None, :]), mask=inside, other=0.0)
 
 
 @triton.jit
 def store_rows(x, values, stride, token, count, column, columns, CHUNK: tl.constexpr):
     row = tl.arange(0, CHUNK)[:, None]
     inside = (row < count) & (column[None, :] < columns)
-    tl.store(x + (token + row) * stride + column[None, :], values.to(x.dtype.element_ty), mask=inside)
+    tl.store(x + token * stride + (row * stride + column[None, :]), values.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -69,7 +72,7 @@ def load_steps(
 ):  # fmt: skip
     """What softplus is applied to, the steps, l, each (CHUNK,) in fp32, and l_last."""
     row = tl.arange(0, CHUNK)
-    raw = tl.load(dt + (token + row) * dt_stride + head, mask=row < count, other=0.0).to(tl.float32)
+    raw = tl.load(dt + (token * dt_stride + head) + row * dt_stride, mask=row < count, other=0.0).to(tl.float32)
     if dt_bias is not None:
         raw += tl.load(dt_bias + head).to(tl.float32)
     step = tl.where(row < count, softplus(raw) if SOFTPLUS else raw, 0.0)
@@ -78,8 +81,11 @@ def load_steps(
 
 
 @triton.jit
-def decays(log_decay, CHUNK: tl.constexpr):
-    """exp(l_t - l_s), (t, s); 0 where s > t: hidden before exp, which could overflow there."""
+def decays(log_decay, SOURCES_FIRST: tl.constexpr, CHUNK: tl.constexpr):
+    """exp(l_t - l_s), 0 where s > t: hidden before exp, which could overflow there; (t, s), or (s, t)."""
     row = tl.arange(0, CHUNK)
+    is_past = row[:, None] >= row[None, :]
     gaps = log_decay[:, None] - log_decay[None, :]
-    return tl.exp(tl.where(row[:, None] >= row[None, :], gaps, float("-inf")))
+    if SOURCES_FIRST:
+        is_past, gaps = row[:, None] <= row[None, :], log_decay[None, :] - log_decay[:, None]
+    return tl.exp(tl.where(is_past, gaps, float("-inf")))

@@ -30,7 +30,8 @@ CONFIGS = [
 @triton.jit
 def states_kernel(
     between, final, initial, rows, rows_token, rows_head, gate, gate_token, gate_head, other, other_token, other_group,
-    dt, dt_stride, A, dt_bias, offsets, order, first_chunk, heads, groups, width, states,
+    dt, dt_stride, A, dt_bias, offsets, order, first_chunk,
+    heads: tl.constexpr, groups: tl.constexpr, width: tl.constexpr, states: tl.constexpr,
     REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr, CHUNK: tl.constexpr, MOST_P: tl.constexpr, MOST_N: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -54,8 +55,8 @@ def states_kernel(
         state += tl.load(initial + of_sequence, mask=inside, other=0.0).to(tl.float32)
     for i in range(chunks):
         chunk = chunks - 1 - i if REVERSE else i
-        of_chunk = (((first + chunk) * heads + head) * states + n[:, None]) * width + p[None, :]
-        tl.store(between + of_chunk, state.to(between.dtype.element_ty), mask=inside)
+        of_chunk = between + ((first + chunk) * heads + head) * states * width
+        tl.store(of_chunk + (n[:, None] * width + p[None, :]), state.to(between.dtype.element_ty), mask=inside)
         token = start + chunk * CHUNK
         count = tl.minimum(end - token, CHUNK)
         left = load_rows(other + group * other_group, other_token, token, count, n, states, CHUNK)

@@ -21,10 +21,7 @@ from ..triton_tools import on_device_of, tile_schedule, tuned
 from . import triton_backward_shared as shared
 from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, padded, store_rows
 
-CONFIGS = [
-    triton.Config({"BLOCK": 64}, num_warps=8, num_stages=1),
-    triton.Config({"BLOCK": 32}, num_warps=4, num_stages=1),
-]
+CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=4, num_stages=1)]
 
 
 @tuned(CONFIGS, key=["width", "states"])
@@ -38,8 +35,7 @@ def input_gradients_kernel(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Also leaves, for the steps' gradients, three sums a token (of_token, fp32 (3, T, H)): of l_t through the state
-    before the chunk, of the decay to the chunk's end, of the step itself; and two a chunk (of_chunk, (4, chunks, H)):
-    rows 0 and 1, of D and of the whole chunk's decay."""
+    before the chunk, of the decay to the chunk's end, of the step itself; and D's a chunk, row 0 of of_chunk."""
     BLOCK_P: tl.constexpr = MOST_P if MOST_P < BLOCK else BLOCK
     number = tl.program_id(0)
     if number >= tl.load(first_chunk + sequences):
@@ -62,7 +58,6 @@ def input_gradients_kernel(
         d_to_end = tl.zeros((CHUNK,), tl.float32)
         d_step = tl.zeros((CHUNK,), tl.float32)
         d_skip = tl.zeros((CHUNK,), tl.float32)
-        d_last = tl.zeros((BLOCK_N,), tl.float32)
         for column in range(0, width, BLOCK_P):
             p = column + tl.arange(0, BLOCK_P)
             g = load_rows(grad + head * width, row_stride, token, count, p, width, CHUNK).to(tl.float32)
@@ -80,7 +75,6 @@ def input_gradients_kernel(
             in_state = (n[:, None] < states) & (p[None, :] < width)
             state = tl.load(before + of_state + place, mask=in_state, other=0.0)
             d_state = tl.load(after + of_state + place, mask=in_state, other=0.0)
-            d_last += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
             d_log += from_start * tl.sum(tl.dot(c, state, input_precision="ieee") * g, 1)
             d_pulse = tl.dot(b, d_state, input_precision="ieee") * to_end[:, None]
             d_to_end += step * tl.sum(d_pulse * wide, 1)
@@ -96,9 +90,7 @@ def input_gradients_kernel(
         tl.store(at, d_log, mask=row < count)
         tl.store(at + size, d_to_end, mask=row < count)
         tl.store(at + 2 * size, d_step, mask=row < count)
-        at_chunk = of_chunk + number * heads + head
-        tl.store(at_chunk, tl.sum(d_skip, 0))
-        tl.store(at_chunk + tl.num_programs(0) * heads, tl.sum(d_last, 0) * tl.exp(last))
+        tl.store(of_chunk + number * heads + head, tl.sum(d_skip, 0))
 
 
 def gradients(
@@ -128,7 +120,7 @@ def gradients(
     dz = None if z is None else torch.empty_like(dx)
     each, chunks = heads_each(heads, groups), most_chunks(x, offsets)
     of_token = x.new_empty((3, len(x), heads), dtype=torch.float32)
-    of_chunk = x.new_zeros((4, chunks, heads), dtype=torch.float32)
+    of_chunk = x.new_zeros((3, chunks, heads), dtype=torch.float32)
     if x.numel() == 0:
         dB, dC = torch.zeros_like(B), torch.zeros_like(C)
     else:
@@ -149,6 +141,6 @@ def gradients(
                 ddt, parts[0], parts[1], of_token, of_chunk, grad, before, after, *inputs, dt_bias, *schedule, *sizes,
                 **settings,
             )  # fmt: skip
-        dB, dC = parts.sum(1).to(x.dtype)
-    dD, _, dA, d_bias = of_chunk.sum(1)
+        dB, dC = (part.sum(0).to(x.dtype) for part in parts)  # an operator's results may not share memory
+    dD, dA, d_bias = (part.sum(0) for part in of_chunk)
     return dx, ddt, dA, dB, dC, (None if D is None else dD), dz, (None if dt_bias is None else d_bias)

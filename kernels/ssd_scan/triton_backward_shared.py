@@ -16,10 +16,7 @@ import triton.language as tl
 from ..triton_tools import tuned
 from .triton_chunk import decays, find_chunk, load_rows, load_steps, store_rows
 
-CONFIGS = [
-    triton.Config({"BLOCK": 64}, num_warps=8, num_stages=1),
-    triton.Config({"BLOCK": 32}, num_warps=8, num_stages=1),
-]
+CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=8, num_stages=1)]
 
 
 @tuned(CONFIGS, key=["width", "states"])
@@ -32,7 +29,7 @@ def shared_gradients_kernel(
     SOFTPLUS: tl.constexpr, HEADS: tl.constexpr, CHUNK: tl.constexpr, MOST_P: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """of_token and of_chunk: see input_gradients_kernel; rows 2 and 3 of of_chunk receive the sums of A and dt_bias."""
+    """of_token and of_chunk: see input_gradients_kernel; rows 1 and 2 of of_chunk receive the sums of A and dt_bias."""
     BLOCK_P: tl.constexpr = MOST_P if MOST_P < BLOCK else BLOCK
     number = tl.program_id(0)
     if number >= tl.load(first_chunk + sequences):
@@ -53,6 +50,7 @@ def shared_gradients_kernel(
         raw, step, log_decay, last = load_steps(dt, dt_stride, dt_bias, rate, head, token, count, SOFTPLUS, CHUNK)
         from_start, gain = tl.exp(log_decay), tl.exp(last - log_decay) * step
         d_weights = tl.zeros((CHUNK, CHUNK), tl.float32)
+        d_last = tl.zeros((BLOCK_N,), tl.float32)
         for column in range(0, width, BLOCK_P):
             p = column + tl.arange(0, BLOCK_P)
             g = load_rows(grad + head * width, heads * width, token, count, p, width, CHUNK).to(tl.float32)
@@ -65,6 +63,7 @@ def shared_gradients_kernel(
             in_state = (n[:, None] < states) & (p[None, :] < width)
             state = tl.load(before + of_state + place, mask=in_state, other=0.0)
             d_state = tl.load(after + of_state + place, mask=in_state, other=0.0)
+            d_last += tl.sum(state.to(tl.float32) * d_state.to(tl.float32), 1)
             # The step belongs to the rows of x here: as a factor of the products' columns, it would be computed (with
             # its softplus) by every thread for 16 columns, in 60 registers.
             pulse = (values.to(tl.float32) * step[:, None]).to(values.dtype)
@@ -85,13 +84,15 @@ def shared_gradients_kernel(
         # whole chunk's decay, and in the decay to the end of earlier tokens.
         at_chunk = of_chunk + number * heads + head
         of_sum = tl.num_programs(0) * heads
-        d_rate = tl.cumsum(d_log, 0, reverse=True) + tl.load(at_chunk + of_sum) + (tl.cumsum(d_to_end, 0) - d_to_end)
+        d_rate = (
+            tl.cumsum(d_log, 0, reverse=True) + tl.sum(d_last, 0) * tl.exp(last) + (tl.cumsum(d_to_end, 0) - d_to_end)
+        )
         d_raw = d_rate * rate + tl.load(at + 2 * size, mask=row < count, other=0.0)
         if SOFTPLUS:
             d_raw *= tl.sigmoid(raw)
         tl.store(ddt + (token * heads + head) + row * heads, d_raw.to(ddt.dtype.element_ty), mask=row < count)
-        tl.store(at_chunk + 2 * of_sum, tl.sum(d_rate * step, 0))
-        tl.store(at_chunk + 3 * of_sum, tl.sum(tl.where(row < count, d_raw, 0.0), 0))
+        tl.store(at_chunk + of_sum, tl.sum(d_rate * step, 0))
+        tl.store(at_chunk + 2 * of_sum, tl.sum(tl.where(row < count, d_raw, 0.0), 0))
     slopes_rounded = slopes.to(b.dtype)
     d_c = tl.dot(slopes_rounded, b, d_c, input_precision="ieee")
     d_b = tl.dot(tl.trans(slopes_rounded), c, d_b, input_precision="ieee")

@@ -18,8 +18,7 @@ from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load
 
 CONFIGS = [
     triton.Config({}, num_warps=4, num_stages=1),
-    triton.Config({}, num_warps=4, num_stages=2),
-    triton.Config({}, num_warps=8, num_stages=2),
+    triton.Config({}, num_warps=8, num_stages=1),
 ]
 
 

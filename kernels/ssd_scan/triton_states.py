@@ -20,9 +20,9 @@ from ..triton_tools import on_device_of, tile_schedule, tuned
 from .triton_chunk import CHUNK, load_rows, load_steps, most_chunks, padded
 
 CONFIGS = [
-    triton.Config({"BLOCK": 64}, num_warps=4, num_stages=2),
     triton.Config({"BLOCK": 64}, num_warps=4, num_stages=3),
-    triton.Config({"BLOCK": 32}, num_warps=4, num_stages=3),
+    triton.Config({"BLOCK": 64}, num_warps=4, num_stages=2),
+    triton.Config({"BLOCK": 128}, num_warps=8, num_stages=2),
 ]
 
 

@@ -42,7 +42,9 @@ def _case(kernel: str, size: str, dtype: str, function: Any, signature, constant
     signature = signature | STEPS | {"dt": f"*{dtype}", "dt_stride": "i32"}
     constants = constants | SIZES | {"SOFTPLUS": True, "CHUNK": CHUNK}
     aligned = _strides(signature)
-    return KernelCase(kernel, size, function, signature, constants, configs, work, EXPECTS[dtype], aligned)
+    return KernelCase(
+        kernel, size, function, signature, constants, configs, work, EXPECTS[dtype], aligned, hot=dtype == "bf16"
+    )
 
 
 def _states(size: str, dtype: str, tokens: int, element: int, reverse: bool) -> KernelCase:

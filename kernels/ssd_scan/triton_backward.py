@@ -7,7 +7,7 @@ A program owns one chunk of CHUNK tokens and HEADS heads of one group, holds B, 
 and over blocks of P: what x_s adds to later tokens of the chunk and to the state after it, 2 CHUNK P (CHUNK + 2 N) =
 2.6 MFLOP a head with N = 128, P = 64, and C B^T (1 MFLOP) shared by the heads. Bytes a head in bf16: two states of
 16 KB, six tiles of 8 KB: 8 x 512 tokens of 16 heads are 3 GFLOP and 82 MB, 25 us at 3.35 TB/s, less where the states
-are still in the L2 cache.
+are still in the L2 cache. 234 registers a thread: 2 programs of 4 warps fit a multiprocessor, 256 tiles are one wave.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..triton_tools import on_device_of, tile_schedule, tuned
 from . import triton_backward_shared as shared
 from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, padded, store_rows
 
+# 32 columns at once would spill 56 to 96 bytes a thread.
 CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=4, num_stages=1)]
 
 
@@ -48,7 +49,7 @@ def input_gradients_kernel(
     row_stride = heads * width
     b = load_rows(B + group * B_group, B_token, token, count, n, states, CHUNK)
     c = load_rows(C + group * C_group, C_token, token, count, n, states, CHUNK)
-    products = tl.dot(b, tl.trans(c), input_precision="ieee")  # (s, t)
+    products = tl.dot(b, tl.trans(c), input_precision="tf32x3")  # (s, t)
     for head in range(first_head, first_head + HEADS):
         rate = tl.load(A + head).to(tl.float32)
         _, step, log_decay, last = load_steps(dt, dt_stride, dt_bias, rate, head, token, count, SOFTPLUS, CHUNK)
@@ -75,10 +76,10 @@ def input_gradients_kernel(
             in_state = (n[:, None] < states) & (p[None, :] < width)
             state = tl.load(before + of_state + place, mask=in_state, other=0.0)
             d_state = tl.load(after + of_state + place, mask=in_state, other=0.0)
-            d_log += from_start * tl.sum(tl.dot(c, state, input_precision="ieee") * g, 1)
-            d_pulse = tl.dot(b, d_state, input_precision="ieee") * to_end[:, None]
+            d_log += from_start * tl.sum(tl.dot(c, state, input_precision="tf32x3") * g, 1)
+            d_pulse = tl.dot(b, d_state, input_precision="tf32x3") * to_end[:, None]
             d_to_end += step * tl.sum(d_pulse * wide, 1)
-            d_pulse = tl.dot(weights, g.to(values.dtype), d_pulse, input_precision="ieee")
+            d_pulse = tl.dot(weights, g.to(values.dtype), d_pulse, input_precision="tf32x3")
             d_step += tl.sum(d_pulse * wide, 1)
             d_skip += tl.sum(g * wide, 1)
             d_pulse *= step[:, None]

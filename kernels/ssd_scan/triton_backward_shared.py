@@ -16,6 +16,7 @@ import triton.language as tl
 from ..triton_tools import tuned
 from .triton_chunk import decays, find_chunk, load_rows, load_steps, store_rows
 
+# 32 columns at once would spill on sm_80; the registers of one program fill a multiprocessor.
 CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=8, num_stages=1)]
 
 
@@ -41,7 +42,7 @@ def shared_gradients_kernel(
     n = tl.arange(0, BLOCK_N)
     b = load_rows(B + group * B_group, B_token, token, count, n, states, CHUNK)
     c = load_rows(C + group * C_group, C_token, token, count, n, states, CHUNK)
-    products = tl.dot(c, tl.trans(b), input_precision="ieee")
+    products = tl.dot(c, tl.trans(b), input_precision="tf32x3")
     slopes = tl.zeros((CHUNK, CHUNK), tl.float32)  # the gradient of C B^T
     d_b = tl.zeros((CHUNK, BLOCK_N), tl.float32)
     d_c = tl.zeros((CHUNK, BLOCK_N), tl.float32)
@@ -67,11 +68,11 @@ def shared_gradients_kernel(
             # The step belongs to the rows of x here: as a factor of the products' columns, it would be computed (with
             # its softplus) by every thread for 16 columns, in 60 registers.
             pulse = (values.to(tl.float32) * step[:, None]).to(values.dtype)
-            d_weights = tl.dot(g.to(values.dtype), tl.trans(pulse), d_weights, input_precision="ieee")
+            d_weights = tl.dot(g.to(values.dtype), tl.trans(pulse), d_weights, input_precision="tf32x3")
             left = (g * from_start[:, None]).to(values.dtype)
-            d_c = tl.dot(left, tl.trans(state), d_c, input_precision="ieee")
+            d_c = tl.dot(left, tl.trans(state), d_c, input_precision="tf32x3")
             left = (values.to(tl.float32) * gain[:, None]).to(values.dtype)
-            d_b = tl.dot(left, tl.trans(d_state), d_b, input_precision="ieee")
+            d_b = tl.dot(left, tl.trans(d_state), d_b, input_precision="tf32x3")
         slope = d_weights * decays(log_decay, False, CHUNK)
         slopes += slope
         # A token's decay to itself is 1 whatever the steps: its share would come and go, and leave rounding.
@@ -94,8 +95,8 @@ def shared_gradients_kernel(
         tl.store(at_chunk + of_sum, tl.sum(d_rate * step, 0))
         tl.store(at_chunk + 2 * of_sum, tl.sum(tl.where(row < count, d_raw, 0.0), 0))
     slopes_rounded = slopes.to(b.dtype)
-    d_c = tl.dot(slopes_rounded, b, d_c, input_precision="ieee")
-    d_b = tl.dot(tl.trans(slopes_rounded), c, d_b, input_precision="ieee")
+    d_c = tl.dot(slopes_rounded, b, d_c, input_precision="tf32x3")
+    d_b = tl.dot(tl.trans(slopes_rounded), c, d_b, input_precision="tf32x3")
     part = ((first_head - group * (heads // groups)) // HEADS).to(tl.int64)
     of_part = part * tokens * groups * states + group * states
     store_rows(dB + of_part, d_b, groups * states, token, count, n, states, CHUNK)

@@ -40,7 +40,7 @@ def outputs_kernel(
     n = tl.arange(0, BLOCK_N)
     b = load_rows(B + group * B_group, B_token, token, count, n, states, CHUNK)
     c = load_rows(C + group * C_group, C_token, token, count, n, states, CHUNK)
-    products = tl.dot(c, tl.trans(b), input_precision="ieee")
+    products = tl.dot(c, tl.trans(b), input_precision="tf32x3")
     in_state = (n[:, None] < states) & (p[None, :] < width)
     for head in range(first_head, first_head + HEADS):
         of_chunk = before + (number.to(tl.int64) * heads + head) * states * width
@@ -51,8 +51,8 @@ def outputs_kernel(
         )
         weights = (products * decays(log_decay, False, CHUNK)).to(values.dtype)
         pulse = (values.to(tl.float32) * step[:, None]).to(values.dtype)
-        result = tl.dot(c, state, input_precision="ieee") * tl.exp(log_decay)[:, None]
-        result = tl.dot(weights, pulse, result, input_precision="ieee")
+        result = tl.dot(c, state, input_precision="tf32x3") * tl.exp(log_decay)[:, None]
+        result = tl.dot(weights, pulse, result, input_precision="tf32x3")
         if D is not None:
             result += tl.load(D + head).to(tl.float32) * values.to(tl.float32)
         if ungated is not None:

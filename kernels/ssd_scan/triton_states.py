@@ -72,7 +72,7 @@ def states_kernel(
         else:
             right *= (tl.exp(last - log_decay) * step)[:, None]
         state *= tl.exp(last)
-        state = tl.dot(tl.trans(left), right.to(left.dtype), state, input_precision="ieee")
+        state = tl.dot(tl.trans(left), right.to(left.dtype), state, input_precision="tf32x3")
     if final is not None:
         tl.store(final + of_sequence, state.to(final.dtype.element_ty), mask=inside)
 

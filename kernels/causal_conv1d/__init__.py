@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_flag, check_offsets, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["causal_conv1d"]
 
@@ -17,9 +17,10 @@ _BACKENDS = Operator(
         "reference": reference.causal_conv1d,
         "eager": eager.causal_conv1d,
         "native": native.causal_conv1d,
+        "triton": triton.causal_conv1d,
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
 )
 
 
@@ -35,8 +36,8 @@ def causal_conv1d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`y_t = bias + sum_k weight[:, k] * x_{t - (K - 1) + k}`; what lies before a sequence is its state, or zero.
 
-    All inputs but `offsets` are differentiable, once. In bf16 and fp16 the sum rounds at each tap. The native
-    kernel's results do not depend on the number of threads.
+    All inputs but `offsets` are differentiable, once. In bf16 and fp16 the eager sum rounds at each tap. The
+    native kernel's results do not depend on the number of threads.
 
     Args:
         x: (T, C), floating.

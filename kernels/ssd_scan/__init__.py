@@ -7,15 +7,20 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_flag, check_offsets, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["ssd_scan"]
 
 _BACKENDS = Operator(
     "ssd_scan",
-    backends={"reference": reference.ssd_scan, "eager": eager.ssd_scan, "native": native.ssd_scan},
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    backends={
+        "reference": reference.ssd_scan,
+        "eager": eager.ssd_scan,
+        "native": native.ssd_scan,
+        "triton": triton.ssd_scan,
+    },
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
 )
 
 

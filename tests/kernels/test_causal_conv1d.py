@@ -9,7 +9,7 @@ from uqabench.kernels import causal_conv1d, use_backend
 from uqabench.kernels.backend import available, native_module
 from uqabench.kernels.causal_conv1d import eager
 
-BACKENDS = [name for name, problem in available("causal_conv1d").items() if problem is None and name != "reference"]
+BACKENDS = [name for name in ("eager", "native") if available("causal_conv1d")[name] is None]  # gpu/ has the others
 RAGGED = [[], [0], [1], [2, 3, 4], [7], [8, 9], [0, 1, 7, 8, 9, 0, 33, 64]]
 CHANNELS = 5
 

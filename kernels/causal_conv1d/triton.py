@@ -1,0 +1,118 @@
+"""Causal convolution by Triton kernels (triton_forward.py, triton_backward.py): fp32 and bf16, sums in fp32.
+
+Bias and SiLU are part of the one pass over x; the backward pass computes what SiLU was applied to again, so nothing
+but the inputs is kept. The weights' gradients are added in an order fixed by the offsets: the same bits every run.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..native import empty_like, native_op
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offsets: Tensor,
+    *,
+    activation: str | None = None,
+    initial_state: Tensor | None = None,
+    return_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    weight = weight.contiguous()
+    if initial_state is not None:
+        initial_state = initial_state.contiguous()
+    y, state = _forward(x, weight, bias, initial_state, offsets, activation == "silu", return_state)
+    return (y, state) if return_state else y
+
+
+@native_op("causal_conv1d_triton")
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    offsets: Tensor,
+    is_silu: bool,
+    return_state: bool,
+) -> tuple[Tensor, Tensor]:
+    """y (T, C) and the last state (B, C, K-1), empty unless asked for; arguments are checked by the caller."""
+    from . import triton_forward
+
+    y, state = _empty(x, weight, offsets, return_state)
+    triton_forward.convolve(y, x, weight, bias, initial_state, offsets, is_silu)
+    if return_state:
+        triton_forward.write_state(state, x, initial_state, offsets)
+    return y, state
+
+
+def _empty(x: Tensor, weight: Tensor, offsets: Tensor, return_state: bool) -> tuple[Tensor, Tensor]:
+    shape = (offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1) if return_state else (0,)
+    return *empty_like(x), x.new_empty(shape)
+
+
+@_forward.register_fake
+def _(x, weight, bias, initial_state, offsets, is_silu, return_state):
+    return _empty(x, weight, offsets, return_state)
+
+
+@native_op("causal_conv1d_triton_backward")
+def _backward(
+    grad: Tensor,
+    grad_state: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    offsets: Tensor,
+    is_silu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight, bias and initial_state (the last empty where there is none)."""
+    from . import triton_backward
+
+    dx, dweight, dbias, dinitial = _empty_gradients(x, weight, initial_state)
+    inner, partials = triton_backward.weight_gradients(grad, x, weight, bias, initial_state, offsets, is_silu)
+    dweight.copy_(partials[:, 1:].sum(0).t())
+    dbias.copy_(partials[:, 0].sum(0))
+    triton_backward.input_gradient(dx, inner, weight, grad_state, offsets)
+    if initial_state is not None:
+        triton_backward.state_gradient(dinitial, inner, weight, grad_state, offsets)
+    return dx, dweight, dbias, dinitial
+
+
+def _empty_gradients(x: Tensor, weight: Tensor, initial_state: Tensor | None) -> tuple[Tensor, ...]:
+    initial = x.new_empty(0) if initial_state is None else empty_like(initial_state)[0]
+    return *empty_like(x, weight), x.new_empty(x.shape[1]), initial
+
+
+@_backward.register_fake
+def _(grad, grad_state, x, weight, bias, initial_state, offsets, is_silu):
+    return _empty_gradients(x, weight, initial_state)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, ctx.is_silu, ctx.return_state = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx, grad, grad_state):
+    x, weight, bias, initial_state, offsets = ctx.saved_tensors
+    if grad.shape[1] > 1 and grad.stride(1) != 1:
+        grad = grad.contiguous()
+    grad_state = grad_state.contiguous() if ctx.return_state else None
+    gradients = _backward(grad, grad_state, x, weight, bias, initial_state, offsets, ctx.is_silu)
+    dx, dweight, dbias, dinitial = gradients
+    return (
+        dx,
+        dweight,
+        None if bias is None else dbias,
+        None if initial_state is None else dinitial,
+        None,
+        None,
+        None,
+    )
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

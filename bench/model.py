@@ -178,13 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json is not None:
             check_writable(options.json)
             rows = [{**asdict(p), "measured": times.get((p.kernel, p.device), {})} for p in predictions]
-            content = {
-                "schema": SCHEMA,
-                "machine": {d.name: asdict(d) for d in DEVICES},
-                "commit": commit(),
-                "rows": rows,
-            }
-            write_json(options.json, json.loads(json.dumps(content)))
+            machine = {device.name: asdict(device) for device in DEVICES}
+            write_json(options.json, {"schema": SCHEMA, "machine": machine, "commit": commit(), "rows": rows})
     except UQABenchError as error:
         print(error, file=sys.stderr)
         return 2

@@ -78,7 +78,7 @@ def installed(environment: Mapping[str, str]) -> bool:
 
 
 def build(scratch: Path, seconds: float, environment: dict[str, str]) -> Step:
-    """Make `uqabench` importable from this tree: as installed, else as links in `scratch`, with the module if it builds.
+    """Make `uqabench` importable from this tree: as installed, else as links in `scratch` beside a module built there.
 
     Sets PYTHONPATH in `environment`. Nothing is installed and nothing is fetched.
     """
@@ -91,7 +91,8 @@ def build(scratch: Path, seconds: float, environment: dict[str, str]) -> Step:
         link = package / path.name
         if path.name != "__pycache__" and not link.exists():
             link.symlink_to(path)
-    environment["PYTHONPATH"] = os.pathsep.join([str(scratch / "site"), str(ROOT)])
+    given = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
+    environment["PYTHONPATH"] = os.pathsep.join([str(scratch / "site"), str(ROOT), *given])
     problem = _build_native(scratch, package, seconds, environment)
     if not installed(environment):
         check = run([sys.executable, "-c", "import uqabench.kernels"], 60, environment, scratch / "import.log")
@@ -156,15 +157,11 @@ def tests(scratch: Path, seconds: float, environment: Mapping[str, str]) -> Step
             over.append(file.stem)
             _end(process)
     output = "\n".join((scratch / f"{file.stem}.log").read_text(errors="replace") for file in files)
-    words = {
-        word: len(re.findall(rf"^\S+::.* {word}\b", output, re.MULTILINE)) for word in ("PASSED", "FAILED", "ERROR")
-    }
-    text = ", ".join(f"{count} {word.lower()}" for word, count in words.items() if count)
+    count = {word: len(re.findall(rf"^\S+::.* {word}\b", output, re.MULTILINE)) for word in ("PASSED", "FAILED")}
     broken = [f.stem for f, p in zip(files, running, strict=True) if p.returncode and f.stem not in over]
     failures = re.findall(r"^(\S+::.*?) FAILED", output, re.MULTILINE)[:5]
-    text += "".join(f"; {name}" for name in [*failures, *broken[:3]]) + (
-        f"; not finished: {', '.join(over)}" if over else ""
-    )
+    text = "; ".join([f"{count['PASSED']} passed, {count['FAILED']} failed", *failures, *broken[:3]])
+    text += f"; not finished: {', '.join(over)}" if over else ""
     result = "failed" if broken else "time over" if over else "ok"
     return Step("tests on the GPU", result, time.monotonic() - started, text)
 

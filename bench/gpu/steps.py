@@ -70,6 +70,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.returncode = -signal.SIGKILL
 
 
+_FINDER = """
+import importlib.machinery, os, sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        here = os.path.dirname(os.path.abspath(__file__))
+        return importlib.machinery.PathFinder.find_spec(name, [here]) if name == "uqabench" else None
+
+sys.meta_path.insert(0, Finder)
+"""
+"""Python runs it as `sitecustomize`: `uqabench` is the folder of links, though Python and pytest put the tree first."""
+
+
 def installed(environment: Mapping[str, str]) -> bool:
     """Whether `import uqabench.kernels` finds this tree's files."""
     code = "import uqabench.kernels, os; print(os.path.realpath(uqabench.kernels.__file__))"
@@ -91,6 +105,7 @@ def build(scratch: Path, seconds: float, environment: dict[str, str]) -> Step:
         link = package / path.name
         if path.name != "__pycache__" and not link.exists():
             link.symlink_to(path)
+    (scratch / "site" / "sitecustomize.py").write_text(_FINDER)
     given = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
     environment["PYTHONPATH"] = os.pathsep.join([str(scratch / "site"), str(ROOT), *given])
     problem = _build_native(scratch, package, seconds, environment)

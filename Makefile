@@ -1,5 +1,6 @@
 # `make demo` runs the whole benchmark, `make test` all tests, `make bench` times the operators and encoders,
-# `make sanitize` watches the native kernels with clang's sanitizers. Each sets up .venv itself.
+# `make gpu` builds, tests and times everything on a GPU, `make sanitize` watches the native kernels with clang's
+# sanitizers. All but `make gpu` set up .venv themselves.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.installed
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-full bench sanitize lint clean
+.PHONY: demo test test-full bench gpu sanitize lint clean
 
 demo: $(STAMP)
 	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
@@ -28,6 +29,11 @@ test-full: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-min-rounds=3 --benchmark-columns=min,median,iqr,rounds
 	$(BIN)/python -m bench.roofline --json $(ROOFLINE) $(ROOFLINE_ARGS)
+
+# Nothing is installed and nothing is fetched: it runs in .venv if there is one, else in the Python that there is.
+# GPU_ARGS adds options (--json FILE, --minutes 4, --dry-run).
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu $(GPU_ARGS)
 
 # Needs clang++ (or another that CLANG names) and its OpenMP; says so where they are missing.
 sanitize: $(VENV)/.dev

@@ -143,7 +143,7 @@ def compile_cuda(source: Path, arch: int) -> list[Figures]:
     """
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "x.cubin"
-        flags = ["-std=c++20", "-O3", f"-arch=sm_{arch}", f"-I{CSRC}", "-cubin", "-o", str(cubin)]
+        flags = ["-std=c++17", "-O3", f"-arch=sm_{arch}", f"-I{CSRC}", "-cubin", "-o", str(cubin)]
         subprocess.run([str(nvcc()), *flags, str(source)], capture_output=True, text=True, check=True)
         found = list(_usage(cubin.read_bytes()))
     rows = []

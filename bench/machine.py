@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-from uqabench.kernels.backend import native_module
-
 _GEMM_SIZE = 2048
 _COPY_BYTES = 256 << 20
 """Far beyond any cache: a copy within one would promise a bandwidth that catalogue-sized tables never see."""
@@ -75,6 +73,8 @@ def cpu_name() -> str:
 
 def instruction_set() -> str:
     """ "baseline", "avx2" or "avx512": what the native module dispatches to; without it, torch's own capability."""
+    from uqabench.kernels.backend import native_module  # cpu_name() serves where nothing is installed yet
+
     try:
         return native_module().instruction_set()
     except RuntimeError:

@@ -18,7 +18,7 @@ import argparse
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ class Prediction:
 
     seconds: predicted time. binding: "tensor", "vector", "special", "memory" or "launch". blocks: held by a
     multiprocessor. quantisation: share of the multiprocessors' time that the waves fill, 0 to 1. percent: of the
-    card's product rate where the operator's definition has matrix products, else of its bandwidth.
+    card's product rate where the operator's definition has matrix products, else of its bandwidth. measured: seconds
+    a launch of the same kernel in the rows that bench.gpu timed, by row.
     """
 
     kernel: str
@@ -78,6 +79,7 @@ class Prediction:
     blocks: int
     quantisation: float
     percent: float
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 def predict(figures: Figures, work: Work, warps: int, device: Device) -> Prediction:
@@ -125,7 +127,7 @@ def best(case: KernelCase, recorded: dict[tuple[Any, ...], dict[str, Any]], devi
 
 
 def measured(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """{(kernel, device): {operator's row: median seconds a launch}} from the files that bench.gpu wrote in `folder`."""
+    """{(function, device): {operator's row: mean seconds a launch}} from the files of bench.gpu in `folder`."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     for path in sorted(folder.glob("*gpu*.json")):
         report = read_json(path)
@@ -139,14 +141,13 @@ def _short(device: str) -> str:
     return next((d.name for d in DEVICES if d.name in device), device)
 
 
-def table(predictions: Iterable[Prediction], times: dict[tuple[str, str], dict[str, float]]) -> list[str]:
+def table(predictions: Iterable[Prediction]) -> list[str]:
     """One line a prediction. Measurements are of whatever sizes bench.gpu ran, which the line names."""
     lines = [
         ("kernel", "size", "configuration", "card", "predicted", "bound by", "blocks/SM", "waves", "peak", "measured")
     ]
     for p in predictions:
-        seen = times.get((p.kernel, p.device), {})
-        text = "; ".join(f"{_us(seconds)} ({row})" for row, seconds in seen.items()) or "not measured"
+        text = "; ".join(f"{_us(seconds)} ({row})" for row, seconds in p.measured.items()) or "not measured"
         figures = (_us(p.seconds), p.binding, str(p.blocks), f"{p.quantisation:.2f}", f"{p.percent:.0f} %")
         lines.append((p.kernel, p.size, p.config, p.device, *figures, text))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -170,21 +171,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictions, missing = [], []
         for case in all_cases():
             found = [best(case, recorded, device) for device in DEVICES]
-            predictions += [p for p in found if p is not None]
+            function = case.function.fn.__name__  # by which a profiler knows the kernel
+            predictions += [replace(p, measured=times.get((function, p.device), {})) for p in found if p is not None]
             missing += [] if found[0] else [f"{case.kernel} [{case.size}]"]
-        print("\n".join(table(predictions, times)))
+        print("\n".join(table(predictions)))
         for name in missing:
             print(f"{name}: not compiled yet; `python -m bench.aot --record` does it.", file=sys.stderr)
         if options.json is not None:
             check_writable(options.json)
-            rows = [{**asdict(p), "measured": times.get((p.kernel, p.device), {})} for p in predictions]
-            content = {
-                "schema": SCHEMA,
-                "machine": {d.name: asdict(d) for d in DEVICES},
-                "commit": commit(),
-                "rows": rows,
-            }
-            write_json(options.json, json.loads(json.dumps(content)))
+            rows = [asdict(p) for p in predictions]
+            machine = {device.name: asdict(device) for device in DEVICES}
+            write_json(options.json, {"schema": SCHEMA, "machine": machine, "commit": commit(), "rows": rows})
     except UQABenchError as error:
         print(error, file=sys.stderr)
         return 2

@@ -18,6 +18,7 @@ import torch
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.machine import Machine, measure_machine
 from bench.rows import ROWS, Measure
+from bench.units import in_units
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
 
@@ -156,14 +157,6 @@ def _print_line(result: Result) -> None:
     text = "  ".join(f"{heading} {cell:>8}" for heading, cell in zip(HEADINGS, cells, strict=True))
     memory = "" if result.extra_bytes is None else f"  extra {result.extra_bytes / 2**20:.0f} MiB"
     print(f"  {result.name:<34} {text}{memory}  [{result.baseline}]", flush=True)
-
-
-def in_units(seconds: float) -> str:
-    """Three digits in s, ms or us."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
 
 
 def report(machine: Machine, results: Sequence[Result]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.roofline import SCHEMA, in_units
+from bench.envelope import SCHEMA
 from bench.rows import ROWS
 from bench.rows.encoders import TOKENS
+from bench.units import in_units
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
 

@@ -80,6 +80,17 @@ def _mamba2(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
     return c.layers * scan, c.layers * kept, "4 P N a token, head and layer, and 2 taps a channel"
 
 
+WORK: dict[str, Work] = {
+    "hstu": _hstu,
+    "trm++": _trmpp,
+    "sasrec": _sasrec,
+    "gru4rec": _gru4rec,
+    "mamba4rec": _mamba4rec,
+    "mamba2": _mamba2,
+}
+"""By the encoder's registered name."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One encoder's row: its name, the encoder's, lengths in tokens, and whether to time it padded to N as well."""

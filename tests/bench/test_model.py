@@ -57,10 +57,12 @@ def test_memory_is_faster_on_the_newer_card():
 
 def test_measurements_stand_beside_predictions(tmp_path: Path):
     prediction = predict(FIGURES, Work(bytes=1e9, blocks=WAVE), 4, H100)
-    assert model.table([prediction], {})[1].endswith("not measured")
+    assert model.table([prediction])[1].endswith("not measured")
     content = {"machine": {"gpu": "NVIDIA H100 80GB HBM3"}, "kernels": [{"kernel": "k", "row": "r", "seconds": 1e-4}]}
     (tmp_path / "gpu-h100.json").write_text(json.dumps(content))
-    assert model.table([prediction], model.measured(tmp_path))[1].endswith("100.0 us (r)")
+    times = model.measured(tmp_path)
+    assert times == {("k", "H100"): {"r": 1e-4}}
+    assert model.table([replace(prediction, measured=times["k", "H100"])])[1].endswith("100.0 us (r)")
 
 
 def test_the_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

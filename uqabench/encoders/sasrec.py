@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uqabench.encoders.config import SASRecConfig
-from uqabench.encoders.layers import EMBEDDING_STD, LayerNorm, check_longest, init_gaussian, positions
+from uqabench.encoders.layers import EMBEDDING_STD, LayerNorm, cast, check_longest, init_gaussian, positions
 from uqabench.encoders.registry import register
 from uqabench.kernels import causal_attention
 
@@ -60,7 +60,7 @@ class SASRec(nn.Module):
         Raises InputError when a sequence is longer than `max_len`.
         """
         check_longest(offsets, self.config.max_len, "SASRec")
-        x = x + self.position_embedding(positions(offsets, x.shape[0]))
+        x = x + cast(self.position_embedding(positions(offsets, x.shape[0])), x)
         x = F.dropout(x, self.config.dropout, self.training)
         for layer in self.layers:
             x = layer(x, offsets)

@@ -31,7 +31,7 @@ from uqabench.questions.render import history_items
 from uqabench.questions.templates import Templates
 from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.states import FrozenStates
-from uqabench.stages.training import OptimConfig, Trainer, seed_everything
+from uqabench.stages.training import OptimConfig, Trainer, fits_in_memory, seed_everything
 
 INTEGRATIONS = ("mean-pooling", "q-former")
 STRATEGIES = ("adapter", "full")
@@ -177,7 +177,8 @@ def align(
     settings = {**to_dict(config), "n_text": method.n_text, **context.asking()}
 
     def make(folder: Path, work: Path) -> float:
-        return _train(context, method, folder, work, config, progress)
+        with fits_in_memory(f"align {method.name}", "align.token_budget", config.token_budget):
+            return _train(context, method, folder, work, config, progress)
 
     return build(out, "align", settings, inputs, make)
 

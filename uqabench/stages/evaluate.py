@@ -32,6 +32,7 @@ from uqabench.stages.align import (
     soft_for,
 )
 from uqabench.stages.artifact import Artifact, build
+from uqabench.stages.training import fits_in_memory
 
 BASELINES = ("uniform", "majority", "popularity", "seen-option", "oracle")
 
@@ -86,7 +87,9 @@ def evaluate(
         groups = prompt_groups(context, lm, context.evaluation, method, soft.n_tokens if soft else 0)
         if shuffle:
             groups = _other_users(groups, method, context.evaluation, config.seed)
-        answers = _answers(context, lm, soft, groups, config, f"evaluate {method.name}", progress)
+        label = f"evaluate {method.name}"
+        with fits_in_memory(label, "evaluate.token_budget", config.token_budget):
+            answers = _answers(context, lm, soft, groups, config, label, progress)
         seconds = time.monotonic() - started
         _write(folder, context.store, context.evaluation, method.name, answers, config)
         return seconds

@@ -21,7 +21,7 @@ from uqabench.errors import InputError, RunError
 from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.stages.artifact import Artifact, build
-from uqabench.stages.training import OptimConfig, Trainer, seed_everything
+from uqabench.stages.training import OptimConfig, Trainer, fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 
@@ -191,7 +191,8 @@ def pretrain(
     """Train an encoder into the artefact folder `out` (model.safetensors, metrics.json); reuse it when unchanged."""
 
     def make(folder: Path, work: Path) -> float:
-        return _train(store, folder, work, config, torch.device(device), progress)
+        with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
+            return _train(store, folder, work, config, torch.device(device), progress)
 
     return build(out, "pretrain", {**to_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
 

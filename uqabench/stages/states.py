@@ -25,6 +25,7 @@ from uqabench.errors import InputError
 from uqabench.questions.questions import QuestionSet
 from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.pretrain import TorchBatch, unshared
+from uqabench.stages.training import fits_in_memory
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def encode_histories(
         started = time.monotonic()
         model = load_encoder(pretrained, store, device)
         np.save(folder / "pairs.npy", table)
-        _encode(model, store, pairs, folder, keep_states, token_budget, device, progress)
+        with fits_in_memory("states", "states_token_budget", token_budget):
+            _encode(model, store, pairs, folder, keep_states, token_budget, device, progress)
         return time.monotonic() - started
 
     return build(out, "states", config, inputs, make)

@@ -6,7 +6,8 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def seed_everything(seed: int, device: torch.device) -> None:
     """Seed torch; on CPU also choose deterministic kernels (index_put would add in thread order otherwise)."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+
+
+@contextmanager
+def fits_in_memory(label: str, setting: str, value: int) -> Iterator[None]:
+    """Within the block, a GPU whose memory is full is a RunError that names the setting to lower, and its value now."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(f"{label}: the GPU's memory is full: lower {setting}, now {value:,} tokens a batch.") from error
 
 
 class Trainer:

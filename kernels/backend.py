@@ -25,6 +25,7 @@ import torch
 BACKENDS = ("reference", "eager", "native", "triton", "cuda")
 ENVIRONMENT_VARIABLE = "UQABENCH_BACKEND"
 
+_KEY = os.environ.encodekey(ENVIRONMENT_VARIABLE)
 _requested: ContextVar[str | None] = ContextVar("uqabench_backend", default=None)
 _operators: dict[str, Operator] = {}
 
@@ -77,6 +78,8 @@ def requested_backend() -> str | None:
     name = _requested.get()
     if name is not None:
         return name
+    if _KEY not in os.environ._data:  # the dictionary beneath: os.environ.get takes 1 us to find nothing
+        return None
     name = os.environ.get(ENVIRONMENT_VARIABLE)
     return check_backend_name(name, f"the environment variable {ENVIRONMENT_VARIABLE}") if name else None
 
@@ -132,7 +135,7 @@ class Operator:
 
     def __call__(self, device: str, dtype: torch.dtype | None = None) -> Callable[..., Any]:
         """The implementation that `choose` picks: `op(x.device.type, x.dtype)(x, ...)`."""
-        return self.backends[self.choose(device, dtype)]
+        return self.backends[_choose(self.name, device, dtype)]
 
 
 @torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar

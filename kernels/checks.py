@@ -1,7 +1,8 @@
 """Argument checks at an operator's door: each raises a TypeError or ValueError that names the argument.
 
-Values (offsets, indices) are read once a tensor and remembered on it, so a model of many layers pays for one read
-(on CUDA: one synchronisation) a batch. While torch.compile traces, shapes and dtypes are checked and values are not.
+Values (offsets, indices) that Python reads are read once a tensor and remembered on it, so a model of many layers pays
+for one read (on CUDA: one synchronisation) a batch. While torch.compile traces or a CUDA graph is captured, shapes and
+dtypes are checked and values are not.
 NaN and infinity are not looked for: they propagate within their own sequence, never into another.
 """
 
@@ -13,6 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
+
+from .tensors import are_alike, are_rows, do_lie_below, do_rise, fits
 
 Value = TypeVar("Value")
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -24,6 +28,8 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 
 def check_tensor(x: Any, name: str, shape: Sequence[int | None], dtypes: Sequence[torch.dtype] = FLOATING) -> None:
     """`x` is a dense tensor of `shape` (None: any size) and one of `dtypes`, its last dimension contiguous."""
+    if not is_compiling() and fits(x, shape, dtypes):
+        return
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
     if x.layout is not torch.strided:
@@ -56,6 +62,8 @@ def check_heads(x: Any, name: str, shape: Sequence[int | None] = (None, None, No
 
 def check_rows(x: Any, name: str) -> None:
     """`x` is a floating tensor (..., d) with d >= 1, its last dimension contiguous."""
+    if not is_compiling() and are_rows(x, FLOATING):
+        return
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
     if x.ndim < 1 or x.shape[-1] < 1:
@@ -65,6 +73,8 @@ def check_rows(x: Any, name: str) -> None:
 
 def check_same(first: Tensor, first_name: str, *, dtype: bool = True, **others: Tensor | None) -> None:
     """Every tensor in `others` (None: absent) lies on `first`'s device and, if `dtype`, has its dtype."""
+    if not is_compiling() and are_alike(first, dtype, *others.values()):
+        return
     for name, x in others.items():
         if x is None:
             continue
@@ -76,11 +86,13 @@ def check_same(first: Tensor, first_name: str, *, dtype: bool = True, **others: 
 
 def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
     """`offsets` (B+1,) int64 on the device of `tokens` rises from 0 to `tokens.shape[0]` without falling."""
+    if not is_compiling() and do_rise(offsets, tokens):
+        return
     check_tensor(offsets, name, (None,), (torch.int64,))
     check_same(tokens, "the input", dtype=False, **{name: offsets})
     if offsets.shape[0] < 1:
         raise ValueError(f"{name} must have at least one entry: B sequences have B + 1 offsets.")
-    if torch.compiler.is_compiling():
+    if are_values_hidden(offsets):
         return
     values = host_offsets(offsets)
     if values[0] != 0:
@@ -90,6 +102,11 @@ def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
             raise ValueError(f"{name} must not fall: {name}[{i + 1}] = {values[i + 1]} after {values[i]}.")
     if values[-1] != tokens.shape[0]:
         raise ValueError(f"{name} must end at the number of tokens, {tokens.shape[0]}, not at {values[-1]}.")
+
+
+def are_values_hidden(x: Tensor) -> bool:
+    """`x` has no values yet (torch.compile traces), or none that may be waited for (a CUDA graph is captured)."""
+    return is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def remember(x: Tensor, key: str, build: Callable[[], Value]) -> Value:
@@ -115,9 +132,14 @@ def host_lengths(offsets: Tensor) -> list[int]:
     return [end - start for start, end in zip(values, values[1:], strict=False)]
 
 
+def host_longest(offsets: Tensor) -> int:
+    """The longest sequence's length, 0 without sequences (see `host_offsets`)."""
+    return remember(offsets, "longest", lambda: max(host_lengths(offsets), default=0))
+
+
 def check_indices(ids: Tensor, size: int, name: str, ignored: int | None = None) -> None:
-    """Every value of the integer tensor `ids` but `ignored` lies in [0, size). Reads them (CUDA: synchronises) once."""
-    if torch.compiler.is_compiling() or ids.numel() == 0:
+    """Every value of the integer tensor `ids` but `ignored` lies in [0, size). Reads more than a few thousand once."""
+    if are_values_hidden(ids) or do_lie_below(ids, size, ignored) or ids.numel() == 0:
         return
     bounds = remember(ids, f"bounds {ignored}", lambda: _bounds(ids if ignored is None else ids[ids != ignored]))
     if bounds and (bounds[0] < 0 or bounds[1] >= size):
@@ -134,7 +156,7 @@ def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
     if integer and not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}.")
     check_finite(value, name)
-    if not torch.compiler.is_compiling() and value <= 0:
+    if not is_compiling() and value <= 0:
         raise ValueError(f"{name} must be above 0, not {value}.")
 
 
@@ -148,7 +170,7 @@ def check_finite(value: Any, name: str) -> None:
     """`value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
-    if not torch.compiler.is_compiling() and not _is_finite(value):
+    if not is_compiling() and not _is_finite(value):
         raise ValueError(f"{name} must be finite, not {value}.")
 
 

@@ -8,19 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.compiler import is_compiling
 
 from .backend import native_module
+from .tensors import KNOWN, are_plain, want_gradients
+
+_count_dispatch_modes = torch._C._len_torch_dispatch_stack
+_find_transform = torch._C._functorch.peek_interpreter_stack
 
 
 def call(function: str, *tensors: Tensor | None, **settings: Any) -> None:
     """Runs `uqabench._native.FUNCTION` in place on the memory of CPU tensors, with torch's number of threads."""
-    arrays = [None if x is None else (x.detach() if x.requires_grad else x).numpy() for x in tensors]
+    arrays = tensors if KNOWN else [None if x is None else x.detach().numpy() for x in tensors]
     getattr(native_module(), function)(*arrays, **settings, threads=torch.get_num_threads())
 
 
 def empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:
     """A contiguous uninitialised tensor for each: what a kernel writes in full."""
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors)
+    return tuple([torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors])
 
 
 class NativeOp:
@@ -56,9 +61,9 @@ class NativeOp:
         self._autograd = type(function.__name__, (torch.autograd.Function,), members)
 
     def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling() or _is_traced(args):
+        if is_compiling() or is_traced(args):
             return self.op(*args)
-        if self._autograd is not None and torch.is_grad_enabled() and _requires_grad(args):
+        if self._autograd is not None and torch.is_grad_enabled() and want_gradients(args):
             return self._autograd.apply(*args)
         return self.function(*args)
 
@@ -68,12 +73,6 @@ def native_op(name: str) -> Callable[[Callable[..., Any]], NativeOp]:
     return lambda function: NativeOp(name, function)
 
 
-def _is_traced(args: tuple[Any, ...]) -> bool:
+def is_traced(args: tuple[Any, ...]) -> bool:
     """Something beside autograd wants to see the call: a tracing mode, a transform, or a tensor subclass."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    return any(isinstance(x, Tensor) and type(x) not in (Tensor, torch.nn.Parameter) for x in args)
-
-
-def _requires_grad(args: tuple[Any, ...]) -> bool:
-    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
+    return _count_dispatch_modes() > 0 or _find_transform() is not None or not are_plain(args)

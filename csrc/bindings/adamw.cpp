@@ -18,7 +18,7 @@ int64_t written_stride(const FloatArray& x, const char* name, py::ssize_t rows, 
 void bind_adamw(py::module_& m) {
   m.def(
       "sparse_adamw",
-      [](FloatArray table, FloatArray exp_avg, FloatArray exp_avg_sq, IntArray last_step, py::array_t<double, 0> last_decay,
+      [](FloatArray table, FloatArray exp_avg, FloatArray exp_avg_sq, IntArray last_step, Array<double> last_decay,
          const IntArray& ids, const FloatArray& grads, int64_t step, double decayed, double lr, double beta1,
          double beta2, double eps, int threads) {
         require(table.ndim() == 2 && ids.ndim() == 1, "table must have two dimensions and ids one.");

@@ -1,7 +1,8 @@
-// Checks of the arrays that Python hands to a kernel.
+// The arrays that Python hands to a kernel, and their checks.
 //
-// Arrays come as NumPy views of the tensors' memory and are never copied: a wrong dtype is a TypeError. The operators
-// have checked their arguments already; what could read or write out of bounds is checked here again.
+// Arrays come as tensors of torch or as NumPy arrays, in the processor's memory, and are never copied: a wrong dtype is
+// a TypeError. The operators have checked their arguments already; what could read or write out of bounds is checked
+// here again.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -12,36 +13,102 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bindings/tensor.h"
 #include "cpu/packed.h"
 
 namespace uqabench {
 
 namespace py = pybind11;
 
-using FloatArray = py::array_t<float, 0>;
-using IntArray = py::array_t<int64_t, 0>;
+// Memory that Python owns, and how it lies there. Valid while its owner is an argument of the call.
+template <class T>
+class Array {
+ public:
+  static constexpr int most_dims = 8;
+
+  Array() = default;
+  // Strides in bytes.
+  template <class Int>
+  Array(void* data, bool is_writable, int ndim, const Int* shape, const Int* strides, int64_t stride_unit)
+      : data_(static_cast<T*>(data)), is_writable_(is_writable), ndim_(ndim) {
+    for (int i = 0; i < ndim; ++i) {
+      shape_[i] = shape[i];
+      strides_[i] = strides[i] * stride_unit;
+    }
+  }
+
+  int ndim() const { return ndim_; }
+  const py::ssize_t* shape() const { return shape_; }
+  py::ssize_t shape(int i) const { return shape_[i]; }
+  py::ssize_t strides(int i) const { return strides_[i]; }
+  py::ssize_t itemsize() const { return sizeof(T); }
+  const T* data() const { return data_; }
+
+  T* mutable_data() {
+    if (!is_writable_) throw std::domain_error("array is not writeable");
+    return data_;
+  }
+
+  py::ssize_t size() const {
+    py::ssize_t product = 1;
+    for (int i = 0; i < ndim_; ++i) product *= shape_[i];
+    return product;
+  }
+
+  bool is_aligned() const {
+    bool aligned = reinterpret_cast<uintptr_t>(data_) % alignof(T) == 0;
+    for (int i = 0; i < ndim_; ++i) aligned &= strides_[i] % static_cast<py::ssize_t>(alignof(T)) == 0;
+    return aligned;
+  }
+
+  bool is_contiguous() const {
+    py::ssize_t expected = sizeof(T);
+    for (int i = ndim_ - 1; i >= 0; --i) {
+      if (shape_[i] != 1 && strides_[i] != expected) return size() == 0;
+      expected *= shape_[i];
+    }
+    return true;
+  }
+
+ private:
+  T* data_ = nullptr;
+  bool is_writable_ = false;
+  int ndim_ = 0;
+  py::ssize_t shape_[most_dims] = {}, strides_[most_dims] = {};
+};
+
+using FloatArray = Array<float>;
+using IntArray = Array<int64_t>;
 using Dims = std::vector<py::ssize_t>;
 
 inline void require(bool holds, const std::string& message) {
   if (!holds) throw py::value_error(message);
 }
 
+// As `require`, but the message is put together only where it is needed: an array has three.
+inline void require(bool holds, const char* name, const char* message) {
+  if (!holds) throw py::value_error(std::string(name) + message);
+}
+
 // `x` has that shape, its elements lie where the processor wants them, and its last dimension is contiguous.
-inline void require_shape(const py::array& x, const char* name, const Dims& shape) {
+template <class T>
+void require_shape(const Array<T>& x, const char* name, const Dims& shape) {
   require(x.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), x.shape()),
-          std::string(name) + " has the wrong shape.");
-  require(x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_, std::string(name) + " must be aligned.");
-  require(x.size() == 0 || x.shape(x.ndim() - 1) <= 1 || x.strides(x.ndim() - 1) == x.itemsize(),
-          std::string(name) + " must be contiguous in its last dimension.");
+          name, " has the wrong shape.");
+  require(x.is_aligned(), name, " must be aligned.");
+  require(x.size() == 0 || x.ndim() == 0 || x.shape(x.ndim() - 1) <= 1 || x.strides(x.ndim() - 1) == x.itemsize(), name,
+          " must be contiguous in its last dimension.");
 }
 
 // As require_shape, and contiguous as a whole.
-inline void require_contiguous(const py::array& x, const char* name, const Dims& shape) {
+template <class T>
+void require_contiguous(const Array<T>& x, const char* name, const Dims& shape) {
   require_shape(x, name, shape);
-  require(x.size() == 0 || x.flags() & py::array::c_style, std::string(name) + " must be contiguous.");
+  require(x.is_contiguous(), name, " must be contiguous.");
 }
 
 // The memory of an array that is read as a whole, and of one that is written.
@@ -64,12 +131,9 @@ inline float* output(std::optional<FloatArray>& x, const char* name, const Dims&
   return x ? output(*x, name, shape) : nullptr;
 }
 
-// Elements from one row of a two-dimensional array to the next. Like `heads`, it may be called without the GIL:
-// asking NumPy for the size of an element would count a reference.
-template <typename T>
-int64_t row_stride(const py::array_t<T, 0>& x) {
-  return x.strides(0) / static_cast<int64_t>(sizeof(T));
-}
+// Elements from one row of a two-dimensional array to the next.
+template <class T>
+int64_t row_stride(const Array<T>& x) { return x.strides(0) / x.itemsize(); }
 
 // Rows of heads: (tokens, heads, width).
 inline HeadView heads(const FloatArray& x) {
@@ -96,3 +160,40 @@ inline const int64_t* checked_offsets(const IntArray& offsets, int64_t tokens) {
 }
 
 }  // namespace uqabench
+
+namespace pybind11::detail {
+
+template <class T>
+struct type_caster<uqabench::Array<T>> {
+  using Array = uqabench::Array<T>;
+  PYBIND11_TYPE_CASTER(Array, const_name("array"));
+
+  bool load(handle from, bool) { return load_tensor(from) || load_numpy(from); }
+
+ private:
+  static constexpr uqabench::DType dtype() {
+    if (std::is_same_v<T, float>) return uqabench::DType::float32;
+    return std::is_same_v<T, double> ? uqabench::DType::float64 : uqabench::DType::int64;
+  }
+
+  bool load_tensor(handle from) {
+    uqabench::DlpackTensor x;
+    if (!uqabench::describe(from.ptr(), &x)) return false;
+    if (!x.is_on_cpu() || x.dtype() != dtype() || x.ndim > Array::most_dims) return false;
+    if (!x.data && x.numel() != 0) return false;
+    if (std::is_floating_point_v<T> && uqabench::is_negated(from.ptr()))
+      throw std::runtime_error("a tensor has its negative bit set: pass x.resolve_neg().");
+    value = Array(static_cast<char*>(x.data) + x.byte_offset, true, x.ndim, x.shape, x.strides, sizeof(T));
+    return true;
+  }
+
+  bool load_numpy(handle from) {
+    if (!array_t<T, 0>::check_(from)) return false;
+    const auto x = reinterpret_borrow<array_t<T, 0>>(from);
+    if (x.ndim() > Array::most_dims) return false;
+    value = Array(const_cast<T*>(x.data()), x.writeable(), static_cast<int>(x.ndim()), x.shape(), x.strides(), 1);
+    return true;
+  }
+};
+
+}  // namespace pybind11::detail

@@ -30,7 +30,7 @@ void bind_causal_attention(py::module_& m) {
         require_shape(grad, "grad", value_shape);
         require_shape(out, "out", value_shape);
         require_shape(log_sums, "log_sums", {q.shape(0), q.shape(1)});
-        require(log_sums.flags() & py::array::c_style, "log_sums must be contiguous.");
+        require(log_sums.is_contiguous(), "log_sums must be contiguous.");
         const CausalGradients gradients{output(dq, "dq", shape), output(dk, "dk", shape),
                                         output(dv, "dv", value_shape)};
         const CausalAttentionResult result{heads(grad), heads(out), log_sums.data()};

@@ -1,5 +1,7 @@
 #include "cpu/linear_cross_entropy.h"
 
+#include <numeric>
+
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
 
@@ -12,14 +14,20 @@ const int64_t* ids(const std::optional<IntArray>& x, const char* name, py::ssize
   return x->data();
 }
 
+// `share` times the sum.
+float shared_sum(const float* losses, int64_t count, double share) {
+  return static_cast<float>(share * std::accumulate(losses, losses + count, 0.0));
+}
+
 }  // namespace
 
 void bind_linear_cross_entropy(py::module_& m) {
   m.def(
       "linear_cross_entropy",
-      [](FloatArray losses, std::optional<FloatArray> hidden_gradient, std::optional<FloatArray> weight_gradient,
-         const FloatArray& hidden, const FloatArray& weight, const IntArray& target, std::optional<FloatArray> bias,
-         std::optional<IntArray> token_ids, std::optional<IntArray> item_ids, double share, int threads) {
+      [](FloatArray losses, std::optional<FloatArray> loss, std::optional<FloatArray> hidden_gradient,
+         std::optional<FloatArray> weight_gradient, const FloatArray& hidden, const FloatArray& weight,
+         const IntArray& target, std::optional<FloatArray> bias, std::optional<IntArray> token_ids,
+         std::optional<IntArray> item_ids, double share, int threads) {
         require(hidden.ndim() == 2 && weight.ndim() == 2, "hidden and weight must have two dimensions.");
         const py::ssize_t tokens = hidden.shape(0), width = hidden.shape(1), items = weight.shape(0);
         require_shape(hidden, "hidden", {tokens, width});
@@ -45,13 +53,15 @@ void bind_linear_cross_entropy(py::module_& m) {
                                       items,
                                       width,
                                       threads};
+        float* to_loss = output(loss, "loss", {});
         py::gil_scoped_release release;
         linear_cross_entropy(args);
+        if (to_loss) *to_loss = shared_sum(args.losses, args.tokens, share);
       },
-      py::arg("losses").noconvert(), py::arg("hidden_gradient").noconvert(), py::arg("weight_gradient").noconvert(),
-      py::arg("hidden").noconvert(), py::arg("weight").noconvert(), py::arg("target").noconvert(),
-      py::arg("bias").noconvert(), py::arg("token_ids").noconvert(), py::arg("item_ids").noconvert(), py::arg("share"),
-      py::arg("threads"));
+      py::arg("losses").noconvert(), py::arg("loss").noconvert(), py::arg("hidden_gradient").noconvert(),
+      py::arg("weight_gradient").noconvert(), py::arg("hidden").noconvert(), py::arg("weight").noconvert(),
+      py::arg("target").noconvert(), py::arg("bias").noconvert(), py::arg("token_ids").noconvert(),
+      py::arg("item_ids").noconvert(), py::arg("share"), py::arg("threads"));
 }
 
 }  // namespace uqabench

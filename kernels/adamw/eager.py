@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 
+@torch.no_grad()
 def sparse_adamw_(
     table: Tensor,
     exp_avg: Tensor,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from ..native import call
+from ..native import call, is_traced
 
 # Not torch.library.custom_op, which takes 100 us more for an operator of 13 arguments that changes some of them.
 _NAME = "uqabench::sparse_adamw"
@@ -18,11 +19,18 @@ torch.library.define(
     "(Tensor(a!) table, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor(d!) last_step, Tensor(e!) last_decay, "
     "Tensor ids, Tensor grads, int step, float decayed, float lr, float beta1, float beta2, float eps) -> ()",
 )
-sparse_adamw_ = torch.ops.uqabench.sparse_adamw.default
 
 
-@torch.library.impl(_NAME, "cpu")
-def _(
+def sparse_adamw_(*args: object) -> None:
+    """The operator; without torch's dispatcher, and so 15 us faster, where nobody traces."""
+    if is_compiling() or is_traced(args):
+        with torch.no_grad():
+            torch.ops.uqabench.sparse_adamw.default(*args)
+    else:
+        _step(*args)
+
+
+def _step(
     table: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
@@ -42,6 +50,9 @@ def _(
     call("sparse_adamw", *written, ids, grads, step=step, decayed=decayed, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
     # So that autograd notices a graph that has kept what is now changed.
     torch.autograd.graph.increment_version([x for x in written if not x.is_inference()])
+
+
+torch.library.impl(_NAME, "cpu", _step)
 
 
 @torch.library.register_fake(_NAME)

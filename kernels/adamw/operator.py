@@ -20,7 +20,6 @@ _BACKENDS = Operator(
 )
 
 
-@torch.no_grad()
 def sparse_adamw_(
     table: Tensor,
     exp_avg: Tensor,

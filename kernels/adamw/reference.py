@@ -34,6 +34,7 @@ def adamw(
     return p, m, v
 
 
+@torch.no_grad()
 def sparse_adamw_(
     table: Tensor,
     exp_avg: Tensor,

@@ -48,8 +48,9 @@ def _forward(
 
 
 def _empty(x: Tensor, weight: Tensor, offsets: Tensor, return_state: bool) -> tuple[Tensor, Tensor]:
-    shape = (offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1) if return_state else (0,)
-    return *empty_like(x), x.new_empty(shape)
+    if not return_state:
+        return *empty_like(x), x.new_empty(0)
+    return *empty_like(x), x.new_empty(offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1)
 
 
 @_forward.register_fake

@@ -70,13 +70,13 @@ def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | 
     if not isinstance(layer, Sequence) or len(layer) != 4:
         raise TypeError(f"{name} must hold w_ih, w_hh, b_ih and b_hh.")
     w_ih, w_hh, b_ih, b_hh = layer
-    check_tensor(w_hh, f"{name}'s w_hh", (None, hidden))
+    names = [f"{name}'s {part}" for part in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    check_tensor(w_hh, names[1], (None, hidden))
     hidden = w_hh.shape[1]
-    check_tensor(w_hh, f"{name}'s w_hh", (3 * hidden, hidden))
-    check_tensor(w_ih, f"{name}'s w_ih", (3 * hidden, width))
-    for part, bias in (("b_ih", b_ih), ("b_hh", b_hh)):
+    check_tensor(w_hh, names[1], (3 * hidden, hidden))
+    check_tensor(w_ih, names[0], (3 * hidden, width))
+    for bias_name, bias in ((names[2], b_ih), (names[3], b_hh)):
         if bias is not None:
-            check_tensor(bias, f"{name}'s {part}", (3 * hidden,))
-    parts = zip(("w_ih", "w_hh", "b_ih", "b_hh"), layer, strict=True)
-    check_same(x, "x", **{f"{name}'s {part}": w for part, w in parts})
+            check_tensor(bias, bias_name, (3 * hidden,))
+    check_same(x, "x", **dict(zip(names, layer, strict=True)))
     return hidden

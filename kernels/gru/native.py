@@ -46,10 +46,11 @@ def _forward(
     """States (T, H), final states (B, H) if `has_state`, and if `is_trained` what the backward pass needs: the gates
     (T, 3H) and the new gate's recurrent product (T, H). `inputs` (T, 3H) is the inputs' share of the gates.
     """
-    out, state, *kept = results = _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state)
+    out, state, gates, recurrent_new = results = _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state)
     if not has_state:
         state = inputs.new_empty(offsets.shape[0] - 1, w_hh.shape[1])
-    call("gru_forward", out, state, *(kept if is_trained else (None, None)), inputs, w_hh, b_hh, h0, offsets)
+    kept = (gates, recurrent_new) if is_trained else (None, None)
+    call("gru_forward", out, state, *kept, inputs, w_hh, b_hh, h0, offsets)
     return results
 
 
@@ -57,8 +58,12 @@ def _forward(
 def _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state):
     tokens, hidden = inputs.shape[0], w_hh.shape[1]
     kept = tokens if is_trained else 0
-    state = (offsets.shape[0] - 1, hidden) if has_state else (0,)
-    return tuple(inputs.new_empty(shape) for shape in ((tokens, hidden), state, (kept, 3 * hidden), (kept, hidden)))
+    return (
+        inputs.new_empty(tokens, hidden),
+        inputs.new_empty(offsets.shape[0] - 1, hidden) if has_state else inputs.new_empty(0),
+        inputs.new_empty(kept, 3 * hidden),
+        inputs.new_empty(kept, hidden),
+    )
 
 
 @native_op("gru_recurrence_backward")

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_finite, check_heads, check_offsets, check_positive, check_same, check_tensor, host_lengths
+from ..checks import (
+    are_values_hidden,
+    check_finite,
+    check_heads,
+    check_offsets,
+    check_positive,
+    check_same,
+    check_tensor,
+    host_longest,
+)
 from . import reference
 from .operator import hstu_attention as _operator
 
@@ -104,8 +113,8 @@ def hstu_attention(
         check_same(q, "q", dtype=False, timestamps=timestamps)
     elif timestamps is not None:
         raise ValueError("timestamps must not be given without time_bias, which alone reads them.")
-    if not torch.compiler.is_compiling() and max(host_lengths(offsets), default=0) > max_len:
-        raise ValueError(f"max_len is {max_len}, but a sequence has {max(host_lengths(offsets))} tokens.")
+    if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
+        raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
     return _BACKENDS(q.device.type, q.dtype)(
         q,
         k,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..checks import remember
-from ..native import call, native_op
+from ..native import call, empty_like, native_op
+from ..tensors import do_lie_below
 
 
 def linear_cross_entropy(
@@ -18,28 +19,19 @@ def linear_cross_entropy(
 ) -> Tensor:
     if reduction == "none":
         return _losses(hidden.detach(), weight.detach(), target, ignore_index)
-    return mean_loss(hidden, weight, target, ignore_index=ignore_index)
+    return _mean_loss(hidden, weight, target, ignore_index, *wanted_gradients(hidden, weight))[0]
 
 
-def mean_loss(
-    hidden: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    bias: Tensor | None = None,
-    ids: Tensor | None = None,
-    *,
-    ignore_index: int = -100,
-) -> Tensor:
-    """Mean over the tokens that count of `logsumexp(hidden weight^T + bias) - its target entry`.
-
-    ids: int64 (V,); a candidate with the id of a token's target is left out, the target itself is not.
-    """
-    wanted = (x.requires_grad and torch.is_grad_enabled() for x in (hidden, weight))
-    return _mean_loss(hidden, weight, target, bias, ids, ignore_index, *wanted)[0]
+def wanted_gradients(hidden: Tensor, weight: Tensor) -> tuple[bool, bool]:
+    """Whether autograd will ask for each one's."""
+    is_on = torch.is_grad_enabled()
+    return is_on and hidden.requires_grad, is_on and weight.requires_grad
 
 
-def _counted(target: Tensor, ignore_index: int) -> Tensor | None:
+def _counted(target: Tensor, items: int, ignore_index: int) -> Tensor | None:
     """The tokens that count, None for all of them."""
+    if not 0 <= ignore_index < items and do_lie_below(target, items, None):
+        return None
 
     def find() -> Tensor | None:
         counted = (target != ignore_index).nonzero().squeeze(1)
@@ -48,79 +40,98 @@ def _counted(target: Tensor, ignore_index: int) -> Tensor | None:
     return remember(target, f"counted {ignore_index}", find)
 
 
+def mean_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    ids: tuple[Tensor | None, Tensor | None],
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Mean of `logsumexp(hidden weight^T + bias) - its target entry`, and its gradients to `hidden` and `weight`.
+
+    ids: of the tokens' targets and of the items, int64 (T,) and (V,); a candidate with the id of a token's target is
+    left out, the target itself is not. `wanted`: which gradients are; the others are None.
+    """
+    of_hidden, of_weight = wanted
+    gradients = (empty_like(hidden)[0] if of_hidden else None, empty_like(weight)[0] if of_weight else None)
+    loss = hidden.new_empty(())
+    _run(hidden, weight, target, bias, ids, (loss, *gradients))
+    return loss, *gradients
+
+
 def _run(
     hidden: Tensor,
     weight: Tensor,
     target: Tensor,
     bias: Tensor | None,
-    ids: Tensor | None,
-    gradients: tuple[Tensor | None, Tensor | None],
+    ids: tuple[Tensor | None, Tensor | None],
+    results: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> Tensor:
-    """Each token's loss; fills what is not None of the mean's gradients to `hidden` and `weight`."""
-    losses = hidden.new_empty(len(target))
-    token_ids = None if ids is None else ids.index_select(0, target)
-    arguments = (losses, *gradients, hidden, weight, target, bias, token_ids, ids)
-    call("linear_cross_entropy", *arguments, share=1 / max(1, len(target)))
+    """Each token's loss; fills what is not None of the mean loss and its gradients to `hidden` and `weight`."""
+    tokens = hidden.shape[0]
+    losses = hidden.new_empty(tokens)
+    call("linear_cross_entropy", losses, *results, hidden, weight, target, bias, *ids, share=1 / max(1, tokens))
     return losses
 
 
 @native_op("linear_cross_entropy")
 def _mean_loss(
-    hidden: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    bias: Tensor | None,
-    ids: Tensor | None,
-    ignore_index: int,
-    of_hidden: bool,
-    of_weight: bool,
+    hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int, of_hidden: bool, of_weight: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mean loss and its gradients to `hidden` and `weight`, empty where they are not asked for."""
-    counted = _counted(target, ignore_index)
+    counted = _counted(target, weight.shape[0], ignore_index)
     states, targets = (hidden, target) if counted is None else (x.index_select(0, counted) for x in (hidden, target))
-    g_hidden = states.new_empty(states.shape) if of_hidden else None
-    g_weight = weight.new_empty(weight.shape) if of_weight else None
-    losses = _run(states, weight, targets, bias, ids, (g_hidden, g_weight))
-    loss = losses.sum() / max(1, len(losses))
+    loss, g_hidden, g_weight = mean_loss(states, weight, targets, None, (None, None), (of_hidden, of_weight))
     if counted is not None and of_hidden:
         g_hidden = hidden.new_zeros(hidden.shape).index_copy_(0, counted, g_hidden)
     return loss, *(hidden.new_empty(0) if g is None else g for g in (g_hidden, g_weight))
 
 
 @_mean_loss.register_fake
-def _(hidden, weight, target, bias, ids, ignore_index, of_hidden, of_weight):
+def _(hidden, weight, target, ignore_index, of_hidden, of_weight):
+    return fake_loss(hidden, weight, of_hidden, of_weight)
+
+
+def fake_loss(hidden: Tensor, weight: Tensor, of_hidden: bool, of_weight: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What an operator that gives a mean loss and its gradients returns, without values."""
     gradients = (
         x.new_empty(x.shape if is_wanted else 0) for x, is_wanted in ((hidden, of_hidden), (weight, of_weight))
     )
     return hidden.new_empty(()), *gradients
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def save_gradients(ctx, inputs, output) -> None:
+    """For such an operator, whose last two inputs say which gradients are wanted."""
     *_, ctx.of_hidden, ctx.of_weight = inputs
+    ctx.count = len(inputs)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # else zeros are made for the gradients' own gradients
     ctx.save_for_backward(*output[1:])
 
 
-def _differentiate(ctx, grad_loss, *_):
+def differentiate_loss(ctx, grad_loss, *_):
+    """The saved gradients times the loss's own."""
     wanted = (ctx.of_hidden, ctx.of_weight)
     # Sparing the factor 1, which loss.backward() sends, spares a pass over (V, d) and as much memory.
     is_one = type(grad_loss) is Tensor and grad_loss.item() == 1
     scaled = (g if is_one else g * grad_loss for g in ctx.saved_tensors)
     gradients = (g if is_wanted else None for g, is_wanted in zip(scaled, wanted, strict=True))
-    return *gradients, None, None, None, None, None, None
+    return *gradients, *[None] * (ctx.count - 2)
 
 
-_mean_loss.register_autograd(_differentiate, setup_context=_setup_context)
+_mean_loss.register_autograd(differentiate_loss, setup_context=save_gradients)
 
 
 @native_op("linear_cross_entropy_losses")
 def _losses(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """Each token's loss (T,), 0 where it does not count."""
-    counted = _counted(target, ignore_index)
+    counted = _counted(target, weight.shape[0], ignore_index)
+    nothing = (None, None)
     if counted is None:
-        return _run(hidden, weight, target, None, None, (None, None))
-    losses = _run(hidden.index_select(0, counted), weight, target.index_select(0, counted), None, None, (None, None))
+        return _run(hidden, weight, target, None, nothing, (None, *nothing))
+    states, targets = hidden.index_select(0, counted), target.index_select(0, counted)
+    losses = _run(states, weight, targets, None, nothing, (None, *nothing))
     return hidden.new_zeros(len(target)).index_copy_(0, counted, losses)
 
 

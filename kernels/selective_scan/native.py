@@ -61,23 +61,19 @@ def _forward(
     What is not needed has no elements. Arguments are checked by the caller.
     """
     y, state, kept, ungated = outputs = _outputs(u, A, z, offsets, return_state, keep)
-    kept[-2:].zero_()  # for torch.export: see kept_shape in csrc/bindings/selective_scan.cpp
+    if keep:
+        kept[-2:].zero_()  # for torch.export: see kept_shape in csrc/bindings/selective_scan.cpp
     call(
         "selective_scan_forward",
         y,
         state if return_state else None,
         kept if keep else None,
         ungated if keep and z is not None else None,
-        *_contiguous_state(u, delta, A, B, C, D, z, delta_bias, initial_state),
+        *(u, delta, A, B, C, D, z, delta_bias, None if initial_state is None else initial_state.contiguous()),
         offsets,
         softplus=delta_softplus,
     )
     return outputs
-
-
-def _contiguous_state(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    *others, state = tensors
-    return *others, None if state is None else state.contiguous()
 
 
 def _outputs(
@@ -126,7 +122,8 @@ def _backward(
         grad_state,
         kept,
         None if z is None else ungated,
-        *_contiguous_state(*tensors),
+        *tensors[:-1],
+        None if initial_state is None else initial_state.contiguous(),
         offsets,
         softplus=delta_softplus,
     )

@@ -26,7 +26,9 @@ def ssd_scan(
     initial_state: Tensor | None = None,
     return_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    A, D, dt_bias = (None if p is None else p.contiguous() for p in (A, D, dt_bias))
+    A = A.contiguous()
+    D = None if D is None else D.contiguous()
+    dt_bias = None if dt_bias is None else dt_bias.contiguous()
     initial_state = None if initial_state is None else initial_state.contiguous()
     keep = torch.is_grad_enabled() and z is not None
     y, state, _ = _forward(x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus, keep, return_state)
@@ -34,8 +36,8 @@ def ssd_scan(
 
 
 def _outputs(x: Tensor, B: Tensor, offsets: Tensor, keep: bool, has_state: bool) -> tuple[Tensor, Tensor, Tensor]:
-    state = (offsets.shape[0] - 1, *x.shape[1:], B.shape[2]) if has_state else (0,)
-    return *empty_like(x), x.new_empty(state), x.new_empty(x.shape if keep else (0,))
+    state = x.new_empty(offsets.shape[0] - 1, *x.shape[1:], B.shape[2]) if has_state else x.new_empty(0)
+    return *empty_like(x), state, x.new_empty(x.shape) if keep else x.new_empty(0)
 
 
 @native_op("ssd_scan")

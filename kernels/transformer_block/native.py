@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..checks import host_lengths, remember
+from ..checks import host_longest
 from ..native import call, empty_like, native_op
 from ..rows import as_rows, dense_rows
 
@@ -60,8 +60,7 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Te
 @native_op("rope")
 def _rotate(q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool) -> tuple[Tensor, Tensor]:
     """q and k turned by their positions' angles, or back; arguments are checked by the caller."""
-    longest = remember(offsets, "longest", lambda: max(host_lengths(offsets), default=0))
-    table = _cosines_and_sines(1 << max(longest - 1, 0).bit_length(), q.shape[-1], base)
+    table = _cosines_and_sines(1 << max(host_longest(offsets) - 1, 0).bit_length(), q.shape[-1], base)
     rotated = empty_like(q, k)
     call("rope", *rotated, dense_rows(q), dense_rows(k), table, offsets, is_inverse=is_inverse)
     return rotated

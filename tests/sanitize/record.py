@@ -27,6 +27,11 @@ SMALL = [(), (0,), (1,), (0, 1, 0), (2, 3), RAGGED]
 LARGE = (300, 0, 513, 64, 1, 259)  # past the blocks, chunks and slices of every kernel
 
 
+def _array(x: Any) -> Any:
+    """NumPy's view of a tensor, which the replay, that knows no torch, takes in its place."""
+    return x.detach().numpy() if isinstance(x, torch.Tensor) else x
+
+
 @contextmanager
 def recording(module: ModuleType) -> Iterator[list[Call]]:
     """Every call of the module's kernels within the block."""
@@ -34,7 +39,8 @@ def recording(module: ModuleType) -> Iterator[list[Call]]:
 
     def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **settings: Any) -> Any:
-            calls.append(Call(name, [saved(x) for x in arguments], {key: saved(x) for key, x in settings.items()}))
+            kept = {key: saved(_array(x)) for key, x in settings.items()}
+            calls.append(Call(name, [saved(_array(x)) for x in arguments], kept))
             return function(*arguments, **settings)
 
         return call

@@ -51,9 +51,10 @@ struct Head {
     pack_transposed(query_rows(), in.q.token_stride, queries, in.width, q_transposed);
   }
 
-  // Products of keys [j, j + block) with the panel's queries, not scaled.
-  UQ_INLINE Sums<block> products(int64_t j) const {
-    Sums<block> sums;
+  // Products of keys [j, j + Rows) with the panel's queries, not scaled.
+  template <int Rows>
+  UQ_INLINE Sums<Rows> products(int64_t j) const {
+    Sums<Rows> sums;
     sums.add_panels(in.width, k + j * panel, shape.rows, q_transposed);
     return sums;
   }
@@ -63,26 +64,33 @@ struct Head {
                         float* scratch) const {
     const int64_t panels = round_up(columns, panel) / panel, row = in.heads * columns;
     for (int64_t p = 0; p < panels; ++p) {
-      for (int i = 0; i < panel; i += block) {
-        Sums<block> sums;
+      for_each_block(panel, [&](auto rows, int64_t i) UQ_LAMBDA {
+        Sums<rows()> sums;
         // Keys after the block's last query have weight 0.
-        const int64_t seen = std::min(keys, query + i + block);
+        const int64_t seen = std::min(keys, query + i + rows());
         sums.add_product(seen, weights + i, 1, panel, right + p * shape.rows * panel);
         sums.store_to(scratch + (p * panel + i) * panel);
-      }
+      });
     }
     unpack(scratch, panel, queries, columns, factor, out + (start + query) * row + head * columns, row);
   }
 };
 
-// The gradients of one head's keys and values, and the panel's share of them.
+// Panels of queries whose share of the keys' and values' gradients is added at once: each time, all of them are read
+// and written, which for one panel takes as long as its products.
+constexpr int together = 2;
+
+// The gradients of one head's keys and values, and the panels' share of them.
 struct HeadGradient {
   const Head& of;
   HeadView grad;
   float *dk, *dv, *q, *g, *g_transposed;
+  float *weights[together], *slopes[together];  // of each panel: (keys, panel); slopes: the scores' gradient
+  int64_t keys[together] = {};                  // of each panel, 0 where there is none
 
   static int64_t scratch(const Shape& s) {
-    return s.rows * (s.width + s.value_width) + panel * (s.width + 2 * s.value_width);
+    return s.rows * (s.width + s.value_width + 2 * together * panel) +
+           panel * (together * (s.width + s.value_width) + s.value_width);
   }
 
   HeadGradient(const Head& head, const HeadView& grad_view, Arena& arena)
@@ -90,31 +98,48 @@ struct HeadGradient {
         grad(grad_view),
         dk(arena.take(head.shape.rows * head.shape.width)),
         dv(arena.take(head.shape.rows * head.shape.value_width)),
-        q(arena.take(panel * head.shape.width)),
-        g(arena.take(panel * head.shape.value_width)),
+        q(arena.take(together * panel * head.shape.width)),
+        g(arena.take(together * panel * head.shape.value_width)),
         g_transposed(arena.take(head.shape.value_width * panel)) {
     std::fill_n(dk, head.shape.rows * head.shape.width, 0.0f);
     std::fill_n(dv, head.shape.rows * head.shape.value_width, 0.0f);
+    for (int i = 0; i < together; ++i) {
+      weights[i] = arena.take(head.shape.rows * panel);
+      slopes[i] = arena.take(head.shape.rows * panel);
+    }
   }
 
-  const float* grad_rows() const { return grad.at(of.start + of.query, of.head); }
+  const float* grad_rows(int64_t query) const { return grad.at(of.start + query, of.head); }
+
+  // Before the head's own begin_panel for each of the panels from query `first` on.
+  void begin_panels(int64_t first) {
+    const AttentionInputs& in = of.in;
+    const int64_t queries = std::min<int64_t>(together * panel, of.shape.length - first);
+    pack(in.q.at(of.start + first, of.head), in.q.token_stride, queries, in.width, together * panel, q);
+    pack(grad_rows(first), grad.token_stride, queries, in.value_width, together * panel, g);
+    std::fill_n(keys, together, 0);
+    first_ = first;
+  }
 
   // After the head's own begin_panel.
-  void begin_panel() {
-    const AttentionInputs& in = of.in;
-    pack(of.query_rows(), in.q.token_stride, of.queries, in.width, panel, q);
-    pack(grad_rows(), grad.token_stride, of.queries, in.value_width, panel, g);
-    pack_transposed(grad_rows(), grad.token_stride, of.queries, in.value_width, g_transposed);
+  void begin_panel(int i) {
+    keys[i] = of.keys;
+    // A later panel's register block may begin among this one's keys and end past them.
+    const int64_t past = (std::min(of.keys + tall, of.shape.rows) - of.keys) * panel;
+    std::fill_n(weights[i] + of.keys * panel, past, 0.0f);
+    std::fill_n(slopes[i] + of.keys * panel, past, 0.0f);
+    pack_transposed(grad_rows(of.query), grad.token_stride, of.queries, of.in.value_width, g_transposed);
   }
 
-  // The gradient of the weights of keys [j, j + block).
-  UQ_INLINE Sums<block> weight_gradients(int64_t j) const {
-    Sums<block> sums;
+  // The gradient of the weights of keys [j, j + Rows).
+  template <int Rows>
+  UQ_INLINE Sums<Rows> weight_gradients(int64_t j) const {
+    Sums<Rows> sums;
     sums.add_panels(of.in.value_width, of.v + j * panel, of.shape.rows, g_transposed);
     return sums;
   }
 
-  void add_panel(const float* weights, const float* slopes) {
+  void add_panels() {
     accumulate(weights, g, of.shape.value_width, dv);
     accumulate(slopes, q, of.shape.width, dk);
   }
@@ -128,18 +153,23 @@ struct HeadGradient {
   }
 
  private:
-  // into (keys, columns) += transposed weights (keys, panel) times right (panel queries, columns), both packed.
-  void accumulate(const float* weights, const float* right, int64_t columns, float* into) const {
-    for (int64_t p = 0; p < columns / panel; ++p) {
-      for (int64_t j = 0; j < of.keys; j += block) {
-        const int64_t skipped = std::max<int64_t>(j - of.query, 0);  // queries before key j have weight 0
+  int64_t first_ = 0;  // query of the first panel
+
+  // into (keys, columns) += transposed weights (keys, panel) of each panel times right (queries, columns), both packed.
+  void accumulate(float* const* from, const float* right, int64_t columns, float* into) const {
+    for (int64_t p = 0; p < columns / panel; ++p, right += together * panel * panel) {
+      for_each_block(*std::max_element(keys, keys + together), [&](auto rows, int64_t j) UQ_LAMBDA {
         float* to = into + (p * of.shape.rows + j) * panel;
-        Sums<block> sums;
+        Sums<rows()> sums;
         sums.load_from(to);
-        sums.add_product(panel - skipped, weights + j * panel + skipped, panel, 1,
-                         right + (p * panel + skipped) * panel);
+        for (int i = 0; i < together; ++i) {
+          if (j >= keys[i]) continue;
+          const int64_t skipped = std::max<int64_t>(j - first_ - i * panel, 0);  // queries before key j have weight 0
+          sums.add_product(panel - skipped, from[i] + j * panel + skipped, panel, 1,
+                           right + (i * panel + skipped) * panel);
+        }
         sums.store_to(to);
-      }
+      });
     }
   }
 };

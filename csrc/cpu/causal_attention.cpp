@@ -53,9 +53,9 @@ inline int64_t forward_scratch(const AttentionInputs& in, int64_t longest) {
 // Scaled scores of the head's panel, and each query's largest.
 UQ_INLINE void write_scores(const Head& head, float* scores, Floats (&largest)[2]) {
   largest[0] = largest[1] = broadcast(lowest);
-  for (int64_t j = 0; j < head.keys; j += block) {
-    const Sums<block> products = head.products(j);
-    for (int r = 0; r < block; ++r) {
+  for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
+    const Sums<rows()> products = head.products<rows()>(j);
+    for (int r = 0; r < rows(); ++r) {
       for (int half = 0; half < 2; ++half) {
         const Ints mask = causal(head.query + half * lanes, j + r);
         const Floats x = mask ? products.value[r][half] * head.in.scale : broadcast(lowest);
@@ -63,7 +63,7 @@ UQ_INLINE void write_scores(const Head& head, float* scores, Floats (&largest)[2
         largest[half] = x > largest[half] ? x : largest[half];
       }
     }
-  }
+  });
 }
 
 // Scores to their softmax over the keys; returns the logarithms of the divisors.
@@ -103,7 +103,7 @@ inline void forward(const AttentionInputs& in, const HeadRange& task, float* out
 
 inline int64_t backward_scratch(const AttentionInputs& in, int64_t longest) {
   const Shape s(in, longest);
-  return Head::scratch(s) + HeadGradient::scratch(s) + panel * (2 * s.rows + s.width) + slack;
+  return Head::scratch(s) + HeadGradient::scratch(s) + panel * s.width + slack;
 }
 
 // For each query of the panel: the logarithm of its divisor, and grad . out, which the softmax's gradient subtracts.
@@ -119,35 +119,41 @@ struct PanelStatistics {
   }
 };
 
+// The weights of one panel, and what the scores' gradient is.
+inline void backward_panel(const Head& head, const HeadGradient& gradient, const PanelStatistics& statistics,
+                           float* weights, float* slopes) {
+  for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
+    head.products<rows()>(j).store_to(weights + j * panel);
+    const Sums<rows()> d_weights = gradient.weight_gradients<rows()>(j);
+    for (int r = 0; r < rows(); ++r) {
+      for (int half = 0; half < 2; ++half) {
+        float* weight = weights + (j + r) * panel + half * lanes;
+        const Floats x = load(weight) * head.in.scale - load(statistics.log_sum + half * lanes);
+        const Floats p = keep(causal(head.query + half * lanes, j + r), exponential(x));
+        store(weight, p);
+        store(slopes + (j + r) * panel + half * lanes,
+              p * (d_weights.value[r][half] - load(statistics.product + half * lanes)));
+      }
+    }
+  });
+}
+
 inline void backward(const AttentionInputs& in, const CausalAttentionResult& result, const HeadRange& task,
                      const CausalGradients& gradients, float* scratch) {
   const Shape s(in, in.length(task.sequence));
   Arena arena{scratch};
   Head head(in, s, in.offsets[task.sequence], task.begin, arena);
   HeadGradient gradient(head, result.grad, arena);
-  float* weights = arena.take(s.rows * panel);
-  float* slopes = arena.take(s.rows * panel);  // the scores' gradient
   float* dq = arena.take(s.width * panel);
-  for (int64_t query = 0; query < s.length; query += panel) {
-    head.begin_panel(query);
-    gradient.begin_panel();
-    const PanelStatistics statistics(head, result);
-    for (int64_t j = 0; j < head.keys; j += block) {
-      head.products(j).store_to(weights + j * panel);
-      const Sums<block> d_weights = gradient.weight_gradients(j);
-      for (int r = 0; r < block; ++r) {
-        for (int half = 0; half < 2; ++half) {
-          float* weight = weights + (j + r) * panel + half * lanes;
-          const Floats x = load(weight) * in.scale - load(statistics.log_sum + half * lanes);
-          const Floats p = keep(causal(query + half * lanes, j + r), exponential(x));
-          store(weight, p);
-          store(slopes + (j + r) * panel + half * lanes,
-                p * (d_weights.value[r][half] - load(statistics.product + half * lanes)));
-        }
-      }
+  for (int64_t first = 0; first < s.length; first += together * panel) {
+    gradient.begin_panels(first);
+    for (int i = 0; i < together && first + i * panel < s.length; ++i) {
+      head.begin_panel(first + i * panel);
+      gradient.begin_panel(i);
+      backward_panel(head, gradient, PanelStatistics(head, result), gradient.weights[i], gradient.slopes[i]);
+      head.multiply_queries(gradient.slopes[i], head.k, in.width, in.scale, gradients.q, dq);
     }
-    gradient.add_panel(weights, slopes);
-    head.multiply_queries(slopes, head.k, in.width, in.scale, gradients.q, dq);
+    gradient.add_panels();
   }
   gradient.write(in.scale, 1.0f, gradients.k, gradients.v);
 }

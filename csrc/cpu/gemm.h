@@ -7,8 +7,19 @@ namespace uqabench::UQ_ISA {
 
 constexpr int panel = 2 * lanes;              // columns a panel and a register block: two vectors
 constexpr int block = UQ_LANES == 16 ? 8 : 4;  // rows a register block: 2 * block sums fit the registers
+// Rows of the tallest that fits. On AVX2 twelve sums keep both multipliers busy, eight wait for each other.
+constexpr int tall = UQ_LANES == 16 ? 8 : 6;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Calls f(rows, first) for register blocks that together are the rows [0, n), a multiple of `block`: as many `tall`
+// ones as leave a multiple of `block`. `rows` is a std::integral_constant.
+template <typename F>
+UQ_INLINE void for_each_block(int64_t n, F f) {
+  int64_t first = 0;
+  for (; (n - first) % tall != 0; first += block) f(std::integral_constant<int, block>(), first);
+  for (; first < n; first += tall) f(std::integral_constant<int, tall>(), first);
+}
 
 // A block of `Rows` x `panel` sums.
 template <int Rows>

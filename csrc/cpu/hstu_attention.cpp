@@ -111,15 +111,15 @@ inline void forward_head(const HstuAttention& args, Head head, Bias& bias, float
   for (int64_t query = 0; query < s.length; query += panel) {
     head.begin_panel(query);
     bias.begin_panel(query);
-    for (int64_t j = 0; j < head.keys; j += block) {
-      const Sums<block> scores = head.products(j);
-      for (int r = 0; r < block; ++r) {
+    for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
+      const Sums<rows()> scores = head.products<rows()>(j);
+      for (int r = 0; r < rows(); ++r) {
         for (int half = 0; half < 2; ++half) {
           const Floats x = multiply_add(scores.value[r][half], broadcast(args.scale), bias.of(j + r, half * lanes));
           store(weights + (j + r) * panel + half * lanes, keep(causal(query + half * lanes, j + r), x * sigmoid(x)));
         }
       }
-    }
+    });
     head.multiply_queries(weights, head.v, args.value_width, 1.0f / static_cast<float>(args.max_len), out, result);
   }
 }
@@ -139,40 +139,47 @@ inline void forward(const HstuAttention& args, const TimeBuckets& buckets, const
 
 inline int64_t backward_scratch(const HstuAttention& args, int64_t longest) {
   const Shape s(args, longest);
-  return Head::scratch(s) + HeadGradient::scratch(s) + panel * (2 * s.rows + s.width) + Bias::scratch(s) + slack;
+  return Head::scratch(s) + HeadGradient::scratch(s) + panel * s.width + Bias::scratch(s) + slack;
+}
+
+// The weights of one panel, what the scores' gradient is, and its sums in the tables' gradients.
+inline void backward_panel(const HstuAttention& args, const Head& head, const HeadGradient& gradient, Bias& bias,
+                           float share, float* weights, float* slopes) {
+  for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
+    head.products<rows()>(j).store_to(weights + j * panel);
+    const Sums<rows()> d_weights = gradient.weight_gradients<rows()>(j);
+    for (int r = 0; r < rows(); ++r) {
+      for (int half = 0; half < 2; ++half) {
+        float* weight = weights + (j + r) * panel + half * lanes;
+        const Floats x = multiply_add(load(weight), broadcast(args.scale), bias.of(j + r, half * lanes));
+        const Floats gate = sigmoid(x);
+        const Ints mask = causal(head.query + half * lanes, j + r);
+        store(weight, keep(mask, x * gate));
+        const Floats slope = gate + x * gate * (1.0f - gate);
+        store(slopes + (j + r) * panel + half * lanes, keep(mask, d_weights.value[r][half] * slope * share));
+      }
+      bias.accumulate(j + r, slopes + (j + r) * panel);
+    }
+  });
 }
 
 inline void backward_head(const HstuAttention& args, const HeadView& grad, Head head, Bias& bias,
                           const HstuGradients& gradients, Arena arena) {
   const Shape& s = head.shape;
   HeadGradient gradient(head, grad, arena);
-  float* weights = arena.take(s.rows * panel);
-  float* slopes = arena.take(s.rows * panel);  // the scores' gradient
   float* dq = arena.take(s.width * panel);
   const float share = 1.0f / static_cast<float>(args.max_len);
   bias.clear_gradients();
-  for (int64_t query = 0; query < s.length; query += panel) {
-    head.begin_panel(query);
-    gradient.begin_panel();
-    bias.begin_panel(query);
-    for (int64_t j = 0; j < head.keys; j += block) {
-      head.products(j).store_to(weights + j * panel);
-      const Sums<block> d_weights = gradient.weight_gradients(j);
-      for (int r = 0; r < block; ++r) {
-        for (int half = 0; half < 2; ++half) {
-          float* weight = weights + (j + r) * panel + half * lanes;
-          const Floats x = multiply_add(load(weight), broadcast(args.scale), bias.of(j + r, half * lanes));
-          const Floats gate = sigmoid(x);
-          const Ints mask = causal(query + half * lanes, j + r);
-          store(weight, keep(mask, x * gate));
-          const Floats slope = gate + x * gate * (1.0f - gate);
-          store(slopes + (j + r) * panel + half * lanes, keep(mask, d_weights.value[r][half] * slope * share));
-        }
-        bias.accumulate(j + r, slopes + (j + r) * panel);
-      }
+  for (int64_t first = 0; first < s.length; first += together * panel) {
+    gradient.begin_panels(first);
+    for (int i = 0; i < together && first + i * panel < s.length; ++i) {
+      head.begin_panel(first + i * panel);
+      gradient.begin_panel(i);
+      bias.begin_panel(head.query);
+      backward_panel(args, head, gradient, bias, share, gradient.weights[i], gradient.slopes[i]);
+      head.multiply_queries(gradient.slopes[i], head.k, args.width, args.scale, gradients.q, dq);
     }
-    gradient.add_panel(weights, slopes);
-    head.multiply_queries(slopes, head.k, args.width, args.scale, gradients.q, dq);
+    gradient.add_panels();
   }
   gradient.write(args.scale, share, gradients.k, gradients.v);
 }

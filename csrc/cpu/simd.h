@@ -1,5 +1,6 @@
 // Vectors of UQ_LANES floats. No include guard: included once for each instruction set, by foreach_isa.h.
 #define UQ_INLINE inline __attribute__((always_inline))
+#define UQ_LAMBDA __attribute__((always_inline))
 
 namespace uqabench::UQ_ISA {
 

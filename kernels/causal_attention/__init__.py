@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_offsets, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, flash, native, reference, triton
 
 __all__ = ["causal_attention"]
 
@@ -17,9 +17,10 @@ _BACKENDS = Operator(
         "reference": reference.causal_attention,
         "eager": eager.causal_attention,
         "native": native.causal_attention,
+        "triton": triton.causal_attention,
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 

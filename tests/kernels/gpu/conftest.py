@@ -15,6 +15,7 @@ from ..cases import RAGGED, case, offsets_of
 from ..conftest import TOLERANCES, assert_close, outputs_and_gradients, reference_results
 
 interpreter = pytest.importorskip("triton.runtime.interpreter")
+tl = pytest.importorskip("triton.language")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -29,7 +30,19 @@ def _index_scalars_of_newer_numpy() -> None:
     interpreter._patch_lang_tensor = patched
 
 
+def _products_of_bf16() -> None:
+    """Triton's interpreter keeps bf16 as bits in uint16, and multiplies those in `tl.dot`."""
+    create_dot = interpreter.InterpreterBuilder.create_dot
+
+    def patched(self, a, b, d, *settings):
+        a, b = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+        return create_dot(self, a, b, d, *settings)
+
+    interpreter.InterpreterBuilder.create_dot = patched
+
+
 _index_scalars_of_newer_numpy()
+_products_of_bf16()
 
 
 def gpu_results(backend: str, call, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, programs, tile_schedule, tuned
-from .triton_tiles import LOG2_E, dot, find_tile, load_rows, padded, snake_item, store_rows
+from ..triton_tools import on_device_of, tile_schedule, tuned
+from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
 
 DELTA_BLOCK = 32
 DELTA_CONFIGS = [triton.Config({}, num_warps=4)]
@@ -34,30 +34,26 @@ def backward_block(width: int, dtype: torch.dtype) -> int:
     return 128 if width <= 128 else 64 if width <= 256 else 32 if width <= 512 else 16
 
 
-def _configs(name: str, choices: list[tuple[int, int, int]]) -> list[triton.Config]:
-    return [triton.Config({name: n}, num_warps=warps, num_stages=stages) for n, warps, stages in choices]
-
-
 def keys_configs(width: int, dtype: torch.dtype) -> list[triton.Config]:
     """What the autotuner chooses from; `width` is the larger of the padded widths of keys and values."""
     if dtype == torch.float32:
-        return _configs("BLOCK_M", [(16, 4, 1)])
+        return configs("BLOCK_M", [(16, 4, 1)])
     if width <= 64:
-        return _configs("BLOCK_M", [(64, 8, 2), (32, 4, 3), (64, 8, 3), (64, 4, 2)])
+        return configs("BLOCK_M", [(64, 8, 2), (32, 4, 3), (64, 8, 3), (64, 4, 2)])
     if width <= 128:
-        return _configs("BLOCK_M", [(32, 8, 2), (64, 8, 2)])
-    return _configs("BLOCK_M", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
+        return configs("BLOCK_M", [(32, 8, 2), (64, 8, 2)])
+    return configs("BLOCK_M", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
 
 
 def queries_configs(width: int, dtype: torch.dtype) -> list[triton.Config]:
     """As `keys_configs`."""
     if dtype == torch.float32:
-        return _configs("BLOCK_N", [(16, 4, 1)])
+        return configs("BLOCK_N", [(16, 4, 1)])
     if width <= 64:
-        return _configs("BLOCK_N", [(64, 8, 2), (64, 4, 2), (64, 8, 3), (32, 4, 3)])
+        return configs("BLOCK_N", [(64, 8, 2), (64, 4, 2), (64, 8, 3), (32, 4, 3)])
     if width <= 128:
-        return _configs("BLOCK_N", [(64, 8, 2), (32, 8, 2)])
-    return _configs("BLOCK_N", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
+        return configs("BLOCK_N", [(64, 8, 2), (32, 8, 2)])
+    return configs("BLOCK_N", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
 
 
 @triton.jit
@@ -106,31 +102,29 @@ def causal_attention_backward_keys(
 ):  # fmt: skip
     """dk (T, H, D) and dv (T, H, DV), contiguous; log_sums and delta (H, T)."""
     c = scale * LOG2_E
-    items = tl.load(first_tile + sequences).to(tl.int32) * heads
-    for round_start in tl.range(0, items, tl.num_programs(0), num_stages=1):
-        item = snake_item(round_start)
-        if item < items:
-            head = (item % heads).to(tl.int64)
-            start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_N, False)
-            keys = first + tl.arange(0, BLOCK_N)
-            ks = load_rows(k + start * k_stride + head * k_head, first, k_stride, length, BLOCK_N, D, BLOCK_D, True)
-            vs = load_rows(v + start * v_stride + head * v_head, first, v_stride, length, BLOCK_N, DV, BLOCK_DV, True)
-            q_base, g_base = q + start * q_stride + head * q_head, grad + start * grad_stride + head * grad_head
-            row = head * tokens + start
-            dks = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-            dvs = tl.zeros((BLOCK_N, BLOCK_DV), tl.float32)
-            after = tl.minimum(first + BLOCK_N, length)
-            dks, dvs = _keys_loop(
-                keys, ks, vs, dks, dvs, q_base, g_base, log_sums + row, delta + row, first, after, q_stride,
-                grad_stride, length, c, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, True,
-            )  # fmt: skip
-            dks, dvs = _keys_loop(
-                keys, ks, vs, dks, dvs, q_base, g_base, log_sums + row, delta + row, after, length, q_stride,
-                grad_stride, length, c, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, False,
-            )  # fmt: skip
-            token = start * heads + head
-            store_rows(dk + token * D, dks * scale, first, heads * D, length, BLOCK_N, D, BLOCK_D)
-            store_rows(dv + token * DV, dvs, first, heads * DV, length, BLOCK_N, DV, BLOCK_DV)
+    item = tl.program_id(0)
+    if item < tl.load(first_tile + sequences).to(tl.int32) * heads:
+        head = (item % heads).to(tl.int64)
+        start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_N, False)
+        keys = first + tl.arange(0, BLOCK_N)
+        ks = load_rows(k + start * k_stride + head * k_head, first, k_stride, length, BLOCK_N, D, BLOCK_D, True)
+        vs = load_rows(v + start * v_stride + head * v_head, first, v_stride, length, BLOCK_N, DV, BLOCK_DV, True)
+        q_base, g_base = q + start * q_stride + head * q_head, grad + start * grad_stride + head * grad_head
+        row = head * tokens + start
+        dks = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+        dvs = tl.zeros((BLOCK_N, BLOCK_DV), tl.float32)
+        after = tl.minimum(first + BLOCK_N, length)
+        dks, dvs = _keys_loop(
+            keys, ks, vs, dks, dvs, q_base, g_base, log_sums + row, delta + row, first, after, q_stride,
+            grad_stride, length, c, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, True,
+        )  # fmt: skip
+        dks, dvs = _keys_loop(
+            keys, ks, vs, dks, dvs, q_base, g_base, log_sums + row, delta + row, after, length, q_stride,
+            grad_stride, length, c, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, False,
+        )  # fmt: skip
+        token = start * heads + head
+        store_rows(dk + token * D, dks * scale, first, heads * D, length, BLOCK_N, D, BLOCK_D)
+        store_rows(dv + token * DV, dvs, first, heads * DV, length, BLOCK_N, DV, BLOCK_DV)
 
 
 @triton.jit
@@ -160,32 +154,30 @@ def causal_attention_backward_queries(
 ):  # fmt: skip
     """dq (T, H, D), contiguous; log_sums and delta (H, T)."""
     c = scale * LOG2_E
-    items = tl.load(first_tile + sequences).to(tl.int32) * heads
-    for round_start in tl.range(0, items, tl.num_programs(0), num_stages=1):
-        item = snake_item(round_start)
-        if item < items:
-            head = (item % heads).to(tl.int64)
-            start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_M, True)
-            places = first + tl.arange(0, BLOCK_M)
-            g_base = grad + start * grad_stride + head * grad_head
-            qs = load_rows(q + start * q_stride + head * q_head, first, q_stride, length, BLOCK_M, D, BLOCK_D, True)
-            gs = load_rows(g_base, first, grad_stride, length, BLOCK_M, DV, BLOCK_DV, True)
-            rows = head * tokens + start + places
-            log_sum = tl.load(log_sums + rows, mask=places < length, other=float("inf"))
-            deltas = tl.load(delta + rows, mask=places < length, other=0.0)
-            k_base, v_base = k + start * k_stride + head * k_head, v + start * v_stride + head * v_head
-            dqs = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-            dqs = _queries_loop(
-                places, qs, gs, log_sum, deltas, dqs, k_base, v_base, 0, first, k_stride, v_stride, length, c,
-                D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, False,
-            )  # fmt: skip
-            last = tl.minimum(first + BLOCK_M, length)
-            dqs = _queries_loop(
-                places, qs, gs, log_sum, deltas, dqs, k_base, v_base, first, last, k_stride, v_stride, length, c,
-                D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, True,
-            )  # fmt: skip
-            dq_base = dq + (start * heads + head) * D
-            store_rows(dq_base, dqs * scale, first, heads * D, length, BLOCK_M, D, BLOCK_D)
+    item = tl.program_id(0)
+    if item < tl.load(first_tile + sequences).to(tl.int32) * heads:
+        head = (item % heads).to(tl.int64)
+        start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_M, True)
+        places = first + tl.arange(0, BLOCK_M)
+        g_base = grad + start * grad_stride + head * grad_head
+        qs = load_rows(q + start * q_stride + head * q_head, first, q_stride, length, BLOCK_M, D, BLOCK_D, True)
+        gs = load_rows(g_base, first, grad_stride, length, BLOCK_M, DV, BLOCK_DV, True)
+        rows = head * tokens + start + places
+        log_sum = tl.load(log_sums + rows, mask=places < length, other=float("inf"))
+        deltas = tl.load(delta + rows, mask=places < length, other=0.0)
+        k_base, v_base = k + start * k_stride + head * k_head, v + start * v_stride + head * v_head
+        dqs = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+        dqs = _queries_loop(
+            places, qs, gs, log_sum, deltas, dqs, k_base, v_base, 0, first, k_stride, v_stride, length, c,
+            D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, False,
+        )  # fmt: skip
+        last = tl.minimum(first + BLOCK_M, length)
+        dqs = _queries_loop(
+            places, qs, gs, log_sum, deltas, dqs, k_base, v_base, first, last, k_stride, v_stride, length, c,
+            D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, True,
+        )  # fmt: skip
+        dq_base = dq + (start * heads + head) * D
+        store_rows(dq_base, dqs * scale, first, heads * D, length, BLOCK_M, D, BLOCK_D)
 
 
 @cache
@@ -222,7 +214,7 @@ def launch_backward(
             grad, out, delta, *grad.stride()[:2], tokens, heads, DV=value_width, BLOCK_DV=block_dv, BLOCK=DELTA_BLOCK
         )
         order, first_tile = tile_schedule(offsets, block)
-        grid = (min(programs(q, 2), (tokens // block + sequences) * heads),)
+        grid = (most_items(tokens, sequences, heads, block),)
         read = (grad, log_sums, delta, q, k, v, offsets, order, first_tile)
         strides = (stride for x in (grad, q, k, v) for stride in x.stride()[:2])
         sizes = (*strides, tokens, heads, sequences, scale)

@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, programs, tile_schedule, tuned
-from .triton_tiles import LOG2_E, dot, find_tile, load_rows, padded, snake_item, store_rows
+from ..triton_tools import on_device_of, tile_schedule, tuned
+from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
 
 
 def forward_block(width: int, dtype: torch.dtype) -> int:
@@ -34,16 +34,12 @@ def forward_block(width: int, dtype: torch.dtype) -> int:
 def forward_configs(width: int, dtype: torch.dtype) -> list[triton.Config]:
     """What the autotuner chooses from; `width` is the larger of the padded widths of keys and values."""
     if dtype == torch.float32:
-        return [triton.Config({"BLOCK_N": 32 if width <= 128 else 16}, num_warps=4, num_stages=1)]
-    if width <= 64:
-        choices = [(64, 4, 3), (128, 4, 2), (64, 8, 3), (128, 8, 2)]
-    elif width <= 128:
-        choices = [(64, 8, 2), (64, 4, 2), (128, 8, 2), (64, 8, 3)]
-    elif width <= 256:
-        choices = [(32, 8, 2), (64, 8, 2)]
-    else:
-        choices = [(16, 8, 1)]
-    return [triton.Config({"BLOCK_N": n}, num_warps=warps, num_stages=stages) for n, warps, stages in choices]
+        return configs("BLOCK_N", [(32 if width <= 128 else 16, 4, 1)])
+    if width <= 64:  # at 128 registers two programs share a multiprocessor
+        return configs("BLOCK_N", [(64, 8, 3, 128), (64, 8, 2, 128), (128, 8, 2)])
+    if width <= 128:
+        return configs("BLOCK_N", [(64, 8, 2), (64, 8, 3), (128, 8, 2)])
+    return configs("BLOCK_N", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
 
 
 @triton.jit
@@ -80,33 +76,31 @@ def causal_attention_forward(
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """out (T, H, DV) contiguous; log_sums fp32 (H, T): log2 of the divisor of each softmax."""
-    items = tl.load(first_tile + sequences).to(tl.int32) * heads
-    for round_start in tl.range(0, items, tl.num_programs(0), num_stages=1):
-        item = snake_item(round_start)
-        if item < items:
-            head = (item % heads).to(tl.int64)
-            start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_M, True)
-            places = first + tl.arange(0, BLOCK_M)
-            queries = load_rows(q + start * q_stride + head * q_head, first, q_stride, length, BLOCK_M, D, BLOCK_D, True)
-            # With the sign of the scale, so that the largest product is the largest score.
-            queries = (queries.to(tl.float32) * tl.where(scale < 0, -1.0, 1.0)).to(q.dtype.element_ty)
-            c = tl.abs(scale) * LOG2_E
-            k_base, v_base = k + start * k_stride + head * k_head, v + start * v_stride + head * v_head
-            sums = tl.zeros((BLOCK_M, BLOCK_DV), tl.float32)
-            maxima = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-            divisors = tl.zeros((BLOCK_M,), tl.float32)
-            sums, maxima, divisors = _attend(
-                queries, k_base, v_base, places, sums, maxima, divisors, 0, first, k_stride, v_stride, length, c,
-                D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, False,
-            )  # fmt: skip
-            last = tl.minimum(first + BLOCK_M, length)
-            sums, maxima, divisors = _attend(
-                queries, k_base, v_base, places, sums, maxima, divisors, first, last, k_stride, v_stride, length, c,
-                D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, True,
-            )  # fmt: skip
-            out_base = out + (start * heads + head) * DV
-            store_rows(out_base, sums / divisors[:, None], first, heads * DV, length, BLOCK_M, DV, BLOCK_DV)
-            tl.store(log_sums + head * tokens + start + places, maxima + tl.log2(divisors), mask=places < length)
+    item = tl.program_id(0)
+    if item < tl.load(first_tile + sequences).to(tl.int32) * heads:
+        head = (item % heads).to(tl.int64)
+        start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_M, True)
+        places = first + tl.arange(0, BLOCK_M)
+        queries = load_rows(q + start * q_stride + head * q_head, first, q_stride, length, BLOCK_M, D, BLOCK_D, True)
+        # With the sign of the scale, so that the largest product is the largest score.
+        queries = (queries.to(tl.float32) * tl.where(scale < 0, -1.0, 1.0)).to(q.dtype.element_ty)
+        c = tl.abs(scale) * LOG2_E
+        k_base, v_base = k + start * k_stride + head * k_head, v + start * v_stride + head * v_head
+        sums = tl.zeros((BLOCK_M, BLOCK_DV), tl.float32)
+        maxima = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+        divisors = tl.zeros((BLOCK_M,), tl.float32)
+        sums, maxima, divisors = _attend(
+            queries, k_base, v_base, places, sums, maxima, divisors, 0, first, k_stride, v_stride, length, c,
+            D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, False,
+        )  # fmt: skip
+        last = tl.minimum(first + BLOCK_M, length)
+        sums, maxima, divisors = _attend(
+            queries, k_base, v_base, places, sums, maxima, divisors, first, last, k_stride, v_stride, length, c,
+            D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, True,
+        )  # fmt: skip
+        out_base = out + (start * heads + head) * DV
+        store_rows(out_base, sums / divisors[:, None], first, heads * DV, length, BLOCK_M, DV, BLOCK_DV)
+        tl.store(log_sums + head * tokens + start + places, maxima + tl.log2(divisors), mask=places < length)
 
 
 @cache
@@ -125,10 +119,9 @@ def launch_forward(
     block_d, block_dv = padded(width), padded(value_width)
     widest = max(block_d, block_dv)
     block = forward_block(widest, q.dtype)
-    most = (tokens // block + sequences) * heads
     with on_device_of(q):
         order, first_tile = tile_schedule(offsets, block)
-        _tuned(widest, q.dtype)[(min(programs(q, 2), most),)](
+        _tuned(widest, q.dtype)[(most_items(tokens, sequences, heads, block),)](
             q, k, v, out, log_sums, offsets, order, first_tile,
             *q.stride()[:2], *k.stride()[:2], *v.stride()[:2], tokens, heads, sequences, scale,
             D=width, DV=value_width, BLOCK_D=block_d, BLOCK_DV=block_dv, BLOCK_M=block,

@@ -15,7 +15,6 @@ from ..cases import RAGGED, case, offsets_of
 from ..conftest import TOLERANCES, assert_close, outputs_and_gradients, reference_results
 
 interpreter = pytest.importorskip("triton.runtime.interpreter")
-tl = pytest.importorskip("triton.language")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -31,14 +30,21 @@ def _index_scalars_of_newer_numpy() -> None:
 
 
 def _products_of_bf16() -> None:
-    """Triton's interpreter keeps bf16 as bits in uint16, and multiplies those in `tl.dot`."""
+    """Triton's interpreter holds bf16 as bits and would multiply those: it gets their values in fp32, which are exact."""
     create_dot = interpreter.InterpreterBuilder.create_dot
 
-    def patched(self, a, b, d, *settings):
-        a, b = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
-        return create_dot(self, a, b, d, *settings)
+    def widened(x):
+        is_bf16 = x.dtype.scalar == interpreter.tl.bfloat16
+        return interpreter.TensorHandle(_values_of(x.data), interpreter.tl.float32) if is_bf16 else x
+
+    def patched(self, a, b, *others):
+        return create_dot(self, widened(a), widened(b), *others)
 
     interpreter.InterpreterBuilder.create_dot = patched
+
+
+def _values_of(bits):
+    return (bits.astype("uint32") << 16).view("float32")
 
 
 _index_scalars_of_newer_numpy()

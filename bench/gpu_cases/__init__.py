@@ -48,6 +48,8 @@ class KernelCase:
         work: what a launch does under a configuration.
         expects: for "sm_80" and "sm_90", texts that the compiled PTX must hold, e.g. {"sm_90": ("wgmma",)}.
         aligned: arguments known to be divisible by 16 (pointers are; name strides and sizes that always are).
+        hot: False where spills are tolerated (fp32 variants that nobody trains with).
+        archs: the architectures whose kernels have these configurations, where the list depends on it.
     """
 
     kernel: str
@@ -59,6 +61,8 @@ class KernelCase:
     work: Callable[[Any], Work]
     expects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     aligned: tuple[str, ...] = ()
+    hot: bool = True
+    archs: tuple[int, ...] = (80, 90)
 
 
 def all_cases() -> Iterator[KernelCase]:

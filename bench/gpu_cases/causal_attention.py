@@ -20,24 +20,25 @@ ALIGNED = STRIDES
 
 
 def kernel_cases() -> Iterator[KernelCase]:
-    for width, batches in LENGTHS.items():
-        for lengths in batches:
-            yield from _cases(width, lengths, torch.bfloat16)
-    yield from _cases(64, LENGTHS[64][1], torch.float32)
+    for arch in (80, 90):
+        for width, batches in LENGTHS.items():
+            for lengths in batches:
+                yield from _cases(width, lengths, torch.bfloat16, arch)
+        yield from _cases(64, LENGTHS[64][1], torch.float32, arch)
 
 
-def _cases(width: int, lengths: list[int], dtype: torch.dtype) -> Iterator[KernelCase]:
+def _cases(width: int, lengths: list[int], dtype: torch.dtype, arch: int) -> Iterator[KernelCase]:
     element = "bf16" if dtype == torch.bfloat16 else "fp32"
-    forward, backward = (f(width, dtype) for f in (triton_forward.forward_block, triton_backward.backward_block))
+    forward, backward = (f(width, dtype, arch) for f in (triton_forward.forward_block, triton_backward.backward_block))
     widths = {"D": width, "DV": width, "BLOCK_D": width, "BLOCK_DV": width}
     # (name, function, constants, configurations, products of tiles, of which useful, tensors read or written)
     kernels = (
         ("forward", triton_forward.causal_attention_forward, {"BLOCK_M": forward},
-         triton_forward.forward_configs(width, dtype), 2, 2, 4),
+         triton_forward.forward_configs(width, dtype, arch), 2, 2, 4),
         ("backward_keys", triton_backward.causal_attention_backward_keys, {"BLOCK_N": backward},
-         triton_backward.keys_configs(width, dtype), 4, 3, 6),
+         triton_backward.keys_configs(width, dtype, arch), 4, 3, 6),
         ("backward_queries", triton_backward.causal_attention_backward_queries, {"BLOCK_M": backward},
-         triton_backward.queries_configs(width, dtype), 3, 2, 5),
+         triton_backward.queries_configs(width, dtype, arch), 3, 2, 5),
     )  # fmt: skip
     for name, function, constants, configs, products, useful, tensors in kernels:
         yield KernelCase(
@@ -50,8 +51,10 @@ def _cases(width: int, lengths: list[int], dtype: torch.dtype) -> Iterator[Kerne
             _work(lengths, width, dtype.itemsize, next(iter(constants.values())), products, useful, tensors),
             EXPECTS if element == "bf16" else {},
             ALIGNED,
+            hot=element == "bf16",
+            archs=(arch,),
         )
-    yield _delta_case(width, lengths, dtype, element)
+    yield _delta_case(width, lengths, dtype, element, arch)
 
 
 def _signature(element: str) -> dict[str, str]:
@@ -77,7 +80,7 @@ def _work(
     )
 
 
-def _delta_case(width: int, lengths: list[int], dtype: torch.dtype, element: str) -> KernelCase:
+def _delta_case(width: int, lengths: list[int], dtype: torch.dtype, element: str, arch: int) -> KernelCase:
     rows = HEADS * sum(lengths)
     return KernelCase(
         "causal_attention_delta",
@@ -92,4 +95,5 @@ def _delta_case(width: int, lengths: list[int], dtype: torch.dtype, element: str
             blocks=HEADS * -(-sum(lengths) // triton_backward.DELTA_BLOCK),
         ),
         aligned=ALIGNED,
+        archs=(arch,),
     )

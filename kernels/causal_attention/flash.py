@@ -71,9 +71,7 @@ def _fused(dtype: torch.dtype, head_size: int, value_size: int, is_trained: bool
 
 
 @torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar
-def fused_choice(
-    device: str, dtype: torch.dtype, head_size: int, value_size: int, is_trained: bool
-) -> str | None:
+def fused_choice(device: str, dtype: torch.dtype, head_size: int, value_size: int, is_trained: bool) -> str | None:
     """`implementation` where it is another package's, else None."""
     if device != "cuda" or requested_backend() is not None:
         return None

@@ -21,36 +21,40 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_tools import on_device_of, tile_schedule, tuned
-from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
+from .triton_tiles import LOG2_E, architecture, configs, dot, find_tile, load_rows, most_items, padded, store_rows
 
 DELTA_BLOCK = 32
 DELTA_CONFIGS = [triton.Config({}, num_warps=4)]
 
 
-def backward_block(width: int, dtype: torch.dtype) -> int:
-    """Tokens of the tile that a program owns, for rows padded to `width` components."""
+def backward_block(width: int, dtype: torch.dtype, arch: int) -> int:
+    """Tokens of the tile that a program owns on sm_`arch` (80, 90), for rows padded to `width` components."""
     if dtype == torch.float32:
         return 32 if width <= 128 else 16
-    return 128 if width <= 128 else 64 if width <= 256 else 32 if width <= 512 else 16
+    if arch >= 90 and width <= 128:
+        return 128
+    return 64 if width <= 256 else 32 if width <= 512 else 16
 
 
-def keys_configs(width: int, dtype: torch.dtype) -> list[triton.Config]:
+def keys_configs(width: int, dtype: torch.dtype, arch: int) -> list[triton.Config]:
     """What the autotuner chooses from; `width` is the larger of the padded widths of keys and values."""
     if dtype == torch.float32:
         return configs("BLOCK_M", [(16, 4, 1)])
     if width <= 64:
-        return configs("BLOCK_M", [(64, 8, 2), (32, 4, 3), (64, 8, 3), (64, 4, 2)])
+        return configs("BLOCK_M", [(64, 8, 2), (64, 8, 3), (32, 8, 3)] if arch >= 90 else [(32, 8, 2), (64, 8, 2)])
     if width <= 128:
-        return configs("BLOCK_M", [(32, 8, 2), (64, 8, 2)])
-    return configs("BLOCK_M", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
+        return configs("BLOCK_M", [(64, 8, 2), (32, 8, 2)] if arch >= 90 else [(32, 8, 2)])
+    if width <= 256:
+        return configs("BLOCK_M", [(16, 8, 2)] if arch >= 90 else [(32, 8, 2)])
+    return configs("BLOCK_M", [(16, 8, 1)])
 
 
-def queries_configs(width: int, dtype: torch.dtype) -> list[triton.Config]:
+def queries_configs(width: int, dtype: torch.dtype, arch: int) -> list[triton.Config]:
     """As `keys_configs`."""
     if dtype == torch.float32:
         return configs("BLOCK_N", [(16, 4, 1)])
-    if width <= 64:
-        return configs("BLOCK_N", [(64, 8, 2), (64, 4, 2), (64, 8, 3), (32, 4, 3)])
+    if width <= 64 and arch >= 90:  # at 128 registers two programs share a multiprocessor
+        return configs("BLOCK_N", [(64, 8, 2, 128), (32, 8, 2, 128), (64, 8, 3)])
     if width <= 128:
         return configs("BLOCK_N", [(64, 8, 2), (32, 8, 2)])
     return configs("BLOCK_N", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
@@ -186,13 +190,13 @@ def _tuned_delta() -> Any:
 
 
 @cache
-def _tuned_keys(width: int, dtype: torch.dtype) -> Any:
-    return tuned(keys_configs(width, dtype), ["BLOCK_D", "BLOCK_DV"])(causal_attention_backward_keys)
+def _tuned_keys(width: int, dtype: torch.dtype, arch: int) -> Any:
+    return tuned(keys_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"])(causal_attention_backward_keys)
 
 
 @cache
-def _tuned_queries(width: int, dtype: torch.dtype) -> Any:
-    return tuned(queries_configs(width, dtype), ["BLOCK_D", "BLOCK_DV"])(causal_attention_backward_queries)
+def _tuned_queries(width: int, dtype: torch.dtype, arch: int) -> Any:
+    return tuned(queries_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"])(causal_attention_backward_queries)
 
 
 def launch_backward(
@@ -206,7 +210,8 @@ def launch_backward(
     sequences, value_width = offsets.shape[0] - 1, v.shape[2]
     block_d, block_dv = padded(width), padded(value_width)
     widest = max(block_d, block_dv)
-    block = backward_block(widest, q.dtype)
+    arch = architecture(q.device)
+    block = backward_block(widest, q.dtype, arch)
     delta = torch.empty_like(log_sums)
     widths = {"D": width, "DV": value_width, "BLOCK_D": block_d, "BLOCK_DV": block_dv}
     with on_device_of(q):
@@ -218,5 +223,5 @@ def launch_backward(
         read = (grad, log_sums, delta, q, k, v, offsets, order, first_tile)
         strides = (stride for x in (grad, q, k, v) for stride in x.stride()[:2])
         sizes = (*strides, tokens, heads, sequences, scale)
-        _tuned_keys(widest, q.dtype)[grid](dk, dv, *read, *sizes, **widths, BLOCK_N=block)
-        _tuned_queries(widest, q.dtype)[grid](dq, *read, *sizes, **widths, BLOCK_M=block)
+        _tuned_keys(widest, q.dtype, arch)[grid](dk, dv, *read, *sizes, **widths, BLOCK_N=block)
+        _tuned_queries(widest, q.dtype, arch)[grid](dq, *read, *sizes, **widths, BLOCK_M=block)

@@ -21,24 +21,29 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_tools import on_device_of, tile_schedule, tuned
-from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
+from .triton_tiles import LOG2_E, architecture, configs, dot, find_tile, load_rows, most_items, padded, store_rows
 
 
-def forward_block(width: int, dtype: torch.dtype) -> int:
-    """Queries a tile, for rows padded to `width` components."""
+def forward_block(width: int, dtype: torch.dtype, arch: int) -> int:
+    """Queries a tile on sm_`arch` (80, 90), for rows padded to `width` components."""
     if dtype == torch.float32:
         return 64 if width <= 64 else 32 if width <= 256 else 16
-    return 128 if width <= 256 else 64 if width <= 512 else 16
+    if width <= (256 if arch >= 90 else 128):
+        return 128
+    return 64 if width <= 512 else 16
 
 
-def forward_configs(width: int, dtype: torch.dtype) -> list[triton.Config]:
+def forward_configs(width: int, dtype: torch.dtype, arch: int) -> list[triton.Config]:
     """What the autotuner chooses from; `width` is the larger of the padded widths of keys and values."""
     if dtype == torch.float32:
-        return configs("BLOCK_N", [(32 if width <= 128 else 16, 4, 1)])
+        return configs("BLOCK_N", [(16, 4, 1)])
     if width <= 64:  # at 128 registers two programs share a multiprocessor
-        return configs("BLOCK_N", [(64, 8, 3, 128), (64, 8, 2, 128), (128, 8, 2)])
+        if arch >= 90:
+            return configs("BLOCK_N", [(64, 8, 3, 128), (64, 8, 2, 128), (128, 8, 2)])
+        return configs("BLOCK_N", [(64, 8, 3), (32, 8, 3, 128)])
     if width <= 128:
-        return configs("BLOCK_N", [(64, 8, 2), (64, 8, 3), (128, 8, 2)])
+        more = [(128, 8, 2)] if arch >= 90 else []
+        return configs("BLOCK_N", [(64, 8, 2), (64, 8, 3), *more])
     return configs("BLOCK_N", [(32, 8, 2)] if width <= 256 else [(16, 8, 1)])
 
 
@@ -104,8 +109,8 @@ def causal_attention_forward(
 
 
 @cache
-def _tuned(width: int, dtype: torch.dtype) -> Any:
-    return tuned(forward_configs(width, dtype), ["BLOCK_D", "BLOCK_DV"])(causal_attention_forward)
+def _tuned(width: int, dtype: torch.dtype, arch: int) -> Any:
+    return tuned(forward_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"])(causal_attention_forward)
 
 
 def launch_forward(
@@ -118,10 +123,11 @@ def launch_forward(
     sequences, value_width = offsets.shape[0] - 1, v.shape[2]
     block_d, block_dv = padded(width), padded(value_width)
     widest = max(block_d, block_dv)
-    block = forward_block(widest, q.dtype)
+    arch = architecture(q.device)
+    block = forward_block(widest, q.dtype, arch)
     with on_device_of(q):
         order, first_tile = tile_schedule(offsets, block)
-        _tuned(widest, q.dtype)[(most_items(tokens, sequences, heads, block),)](
+        _tuned(widest, q.dtype, arch)[(most_items(tokens, sequences, heads, block),)](
             q, k, v, out, log_sums, offsets, order, first_tile,
             *q.stride()[:2], *k.stride()[:2], *v.stride()[:2], tokens, heads, sequences, scale,
             D=width, DV=value_width, BLOCK_D=block_d, BLOCK_DV=block_dv, BLOCK_M=block,

@@ -10,13 +10,18 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_indices, check_positive, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 _BACKENDS = Operator(
     "sparse_adamw_",
-    backends={"reference": reference.sparse_adamw_, "eager": eager.sparse_adamw_, "native": native.sparse_adamw_},
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    backends={
+        "reference": reference.sparse_adamw_,
+        "eager": eager.sparse_adamw_,
+        "native": native.sparse_adamw_,
+        "triton": triton.sparse_adamw_,
+    },
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 

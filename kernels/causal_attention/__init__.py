@@ -48,4 +48,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
     check_offsets(offsets, q)
     scale = width**-0.5 if scale is None else scale
     check_finite(scale, "scale")
+    is_trained = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    fused = flash.fused_choice(q.device.type, q.dtype, width, v.shape[2], is_trained)
+    if fused is not None:
+        return flash.causal_attention(fused, q, k, v, offsets, float(scale))
     return _BACKENDS(q.device.type, q.dtype)(q, k, v, offsets, scale=float(scale))

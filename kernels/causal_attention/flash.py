@@ -54,9 +54,7 @@ def implementation(
         value_size: of v; None: the same.
         is_trained: a backward pass will follow.
     """
-    fused = None
-    if device == "cuda" and requested_backend() is None:
-        fused = _fused(dtype, head_size, head_size if value_size is None else value_size, is_trained)
+    fused = fused_choice(device, dtype, head_size, head_size if value_size is None else value_size, is_trained)
     return fused or choose("causal_attention", device, dtype)
 
 

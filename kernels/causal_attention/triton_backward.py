@@ -41,7 +41,7 @@ def keys_configs(width: int, dtype: torch.dtype, arch: int) -> list[triton.Confi
     if dtype == torch.float32:
         return configs("BLOCK_M", [(16, 4, 1)])
     if width <= 64:
-        return configs("BLOCK_M", [(64, 8, 2), (64, 8, 3), (32, 8, 3)] if arch >= 90 else [(32, 8, 2), (64, 8, 2)])
+        return configs("BLOCK_M", [(64, 8, 2), (64, 8, 3), (32, 8, 3)] if arch >= 90 else [(32, 8, 2)])
     if width <= 128:
         return configs("BLOCK_M", [(64, 8, 2), (32, 8, 2)] if arch >= 90 else [(32, 8, 2)])
     if width <= 256:

@@ -71,5 +71,7 @@ def sum_partials(partials, first_row, chunk, last_chunk, columns, width, UNROLL:
     for following in range(chunk + 1, last_chunk + 1, UNROLL):
         for u in tl.static_range(UNROLL):
             row = 2 * tl.cast(following + u, tl.int64)
-            total += tl.load(partials + row * width + columns, mask=is_column & (following + u <= last_chunk), other=0.0)
+            total += tl.load(
+                partials + row * width + columns, mask=is_column & (following + u <= last_chunk), other=0.0
+            )
     return total

@@ -44,8 +44,9 @@ def sparse_adamw_(
 ) -> float:
     """Step `step` on the rows `ids` of a table, in place, by the rule of `uqabench.kernels.adamw`.
 
-    Other rows are neither read nor written. Gradients of one row are summed first, in the order of occurrence: the
-    result does not depend on the number of threads. The state of a new table is zero.
+    Other rows are neither read nor written. Gradients of one row are summed first, in the order of occurrence (the
+    Triton kernels': in pieces of up to 32, then the pieces): the result does not depend on the number of threads. The
+    state of a new table is zero.
 
     Args:
         table: (V, d), floating; updated.

@@ -27,6 +27,9 @@ _BACKENDS = Operator(
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float | None = None) -> Tensor:
     """`out_i = sum_{j <= i} softmax_j(scale * q_i . k_j) v_j`, j over the tokens of i's own sequence.
 
+    On CUDA, unless a backend is requested, flash-attn or torch's own fused kernel runs where `flash.implementation`
+    says so.
+
     Args:
         q, k: (T, H, D), floating, one dtype; rows may be strided, the last dimension not.
         v: (T, H, Dv), same dtype.

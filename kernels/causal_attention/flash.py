@@ -58,22 +58,22 @@ def implementation(
     return fused or choose("causal_attention", device, dtype)
 
 
-def _fused(dtype: torch.dtype, head_size: int, value_size: int, is_trained: bool) -> str | None:
-    """The package that takes heads of that size; None if neither does."""
-    if dtype not in _DTYPES or head_size != value_size or head_size > _MAX_HEAD_SIZE or head_size % 8:
+def fused_choice(device: str, dtype: torch.dtype, head_size: int, value_size: int, is_trained: bool) -> str | None:
+    """`implementation` where it is another package's, else None."""
+    if device != "cuda" or head_size != value_size or head_size > _MAX_HEAD_SIZE or head_size % 8:
+        return None
+    return _package(dtype, is_trained)
+
+
+@torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar
+def _package(dtype: torch.dtype, is_trained: bool) -> str | None:
+    """The package that takes tensors of that dtype unasked; None if neither does, or a backend is requested."""
+    if dtype not in _DTYPES or requested_backend() is not None:
         return None
     if _has_flash_attn():
         return FLASH_ATTN
     is_fixed = not is_trained or torch.are_deterministic_algorithms_enabled()
     return TORCH_VARLEN if is_fixed and _has_torch_varlen() else None
-
-
-@torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar
-def fused_choice(device: str, dtype: torch.dtype, head_size: int, value_size: int, is_trained: bool) -> str | None:
-    """`implementation` where it is another package's, else None."""
-    if device != "cuda" or requested_backend() is not None:
-        return None
-    return _fused(dtype, head_size, value_size, is_trained)
 
 
 @torch.compiler.disable  # the longest length follows the batch: tracing it would compile every batch anew

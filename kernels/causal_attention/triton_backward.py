@@ -1,12 +1,12 @@
 """The backward kernels of causal attention: the weights once more from the forward pass's log-sums (Dao 2023, alg. 2).
 
-Three kernels, each output written by one program, so the bits are the same every run; no atomics.
+Three kernels; each output written by one program, so the bits are the same every run; no atomics.
 delta: rowsum(out * grad) of a tile of queries and one head; copies at memory speed.
 keys: a program owns BLOCK_N keys of one head and loops over the BLOCK_M queries from the diagonal to the sequence's
 end. Registers: dk and dv in fp32 and two transposed tiles of scores; shared memory: k and v, and q and grad for each
 stage. 8 BLOCK_M BLOCK_N D tensor FLOPs a pair of tiles (D = Dv).
-queries: a program owns BLOCK_M queries and loops over the keys up to the diagonal; dq in registers; 6 BLOCK_M BLOCK_N D.
-Together 7 products where 5 would do with atomics: two more for an order that is fixed. Bound on H100 as forward: the
+queries: a program owns BLOCK_M queries and loops over the keys up to the diagonal, dq in registers: 6 BLOCK_M BLOCK_N
+D. Together 7 products where 5 would do with atomics: two more for an order that is fixed. Bound on H100 as forward: the
 products, at about half of the tensor peak; of the useful FLOPs (5 products) about a third of it.
 """
 

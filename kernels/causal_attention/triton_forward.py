@@ -1,13 +1,15 @@
 """The forward kernel of causal attention.
 
-A program owns one tile of BLOCK_M queries of one head at a time and loops over the BLOCK_N keys up to the diagonal:
-whole tiles without any mask, then the tiles on the diagonal. Online softmax (Milakov & Gimelshein 2018; Dao 2023).
-Registers: the fp32 sums (BLOCK_M x Dv) and one tile of scores (BLOCK_M x BLOCK_N); shared memory: q, and k and v for
-each pipeline stage. A tile pair reads BLOCK_N (D + Dv) elements, from L2 mostly (k and v of a head of 16,384 tokens of
+A program owns one tile of BLOCK_M queries of one head and loops over the BLOCK_N keys up to the diagonal: whole tiles
+without any mask, then the tiles on the diagonal. Online softmax (Milakov & Gimelshein 2018; Dao 2023). One program an
+item in the order of `tile_schedule`, the longest loops first.
+Registers: the fp32 sums (BLOCK_M x Dv) and a tile of scores (BLOCK_M x BLOCK_N); shared memory: q, and k and v of each
+pipeline stage. A pair of tiles reads BLOCK_N (D + Dv) elements, from L2 mostly (k and v of a head of 16,384 tokens of
 64 are 4 MB), for 2 BLOCK_M BLOCK_N (D + Dv) tensor FLOPs: 128 FLOPs a byte at BLOCK_M = 128, so L2 does not bind.
-Bound on H100: the exponentials and the tensor cores. A score costs 2 (D + Dv) tensor FLOPs and one exp2: at D = 64,
-256 FLOPs = 41 cycles an SM for 128 of them against 8 cycles for 128 exponentials and 16 for the fp32 work around
-them, which overlap only between the programs of an SM: about half of the tensor peak at 64, more at 128.
+Bound on H100: tensor cores and exponentials. A multiprocessor does 4,096 tensor FLOPs and 16 exponentials a cycle: at
+D = 64 a score costs 256 FLOPs, 1/16 cycle, and as much for its exponential, with 4 to 6 fp32 operations (1/24 cycle)
+around it. These overlap only between two programs (128 registers): about 40 % of the tensor peak at D = 64, 55 % at
+128. Short sequences waste half of their diagonal tiles: at 8,192 tokens in 64 sequences half of the products.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the causal attention kernels share: which tile an item of the persistent loop is, and the tiles' sizes."""
+"""What the causal attention kernels share: which tile a program owns, how its rows move, and its sizes."""
 
 from __future__ import annotations
 

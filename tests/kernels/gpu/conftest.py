@@ -30,7 +30,7 @@ def _index_scalars_of_newer_numpy() -> None:
 
 
 def _products_of_bf16() -> None:
-    """Triton's interpreter holds bf16 as bits and would multiply those: it gets their values in fp32, which are exact."""
+    """Triton's interpreter holds bf16 as bits and would multiply those: it gets their values, exact in fp32."""
     create_dot = interpreter.InterpreterBuilder.create_dot
 
     def widened(x):

@@ -81,3 +81,10 @@ def test_order_of_occurrence_no_momentum_and_nan_in_its_row():
     assert after["exp_avg"].flatten().tolist() == pytest.approx([math.nan, 5.0, 0.0, 0.0], nan_ok=True)
     assert after["last_step"].tolist() == [5, 5, 5, 0]
     assert after["table"].isnan().flatten().tolist() == [True, False, False, False]
+
+
+def test_it_is_registered_correctly():
+    state = {name: x.to(DEVICE) for name, x in state_of(5, 4, torch.float32).items()}
+    ids, grads = torch.tensor([1, 4, 1], device=DEVICE), torch.randn(3, 4, device=DEVICE)
+    arguments = (*state.values(), ids, grads, 5, -0.01, 0.1, 0.9, 0.99, 1e-8)
+    torch.library.opcheck(torch.ops.uqabench.sparse_adamw_triton, arguments)

@@ -37,9 +37,7 @@ def test_lengths(lengths, sparse):
     check(random_ids(sum(lengths)), lengths, sparse=sparse)
 
 
-@pytest.mark.parametrize(
-    "counts", [(32, 32), (33, 31), (31, 33), (1, 64, 1), (96,), (20, 100, 0, 8), (97, 1)], ids=str
-)
+@pytest.mark.parametrize("counts", [(32, 32), (33, 31), (31, 33), (1, 64, 1), (96,), (20, 100, 0, 8), (97, 1)], ids=str)
 def test_runs_of_one_id(counts):
     """Runs that end with a chunk, go over one bound or several, or begin with a chunk."""
     ids = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
@@ -70,3 +68,11 @@ def test_the_order_is_that_of_occurrence_and_the_bits_are_the_same_again():
     results = [gpu_results("triton", call, {"table": torch.ones(2, 1)}) for _ in range(2)]
     assert results[0]["gradient of table"].flatten().tolist() == [0.0, 0.0]
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_it_is_registered_correctly(sparse):
+    table = torch.randn(ROWS, 3, device=DEVICE).requires_grad_()
+    arguments = (table, random_ids(3).to(DEVICE), offsets_of((1, 2)).to(DEVICE), sparse)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.uqabench.embedding_bag_mean_triton, arguments, test_utils=tests)

@@ -12,7 +12,7 @@ from ..conftest import TOLERANCES, assert_close, reference_results
 from .conftest import DEVICE, gpu_results
 
 ROWS = 7
-LENGTHS = [(), (0,), (1,), (0, 3, 0), (4, 5, 8, 9), (70, 2, 65), (31, 1, 32, 33)]
+LENGTHS = [(), (0,), (1,), (0, 3, 0), (4, 5, 8, 9), (35, 2)]
 
 
 def check(ids, lengths, dtype=torch.float32, width=5, sparse=False):
@@ -37,7 +37,7 @@ def test_lengths(lengths, sparse):
     check(random_ids(sum(lengths)), lengths, sparse=sparse)
 
 
-@pytest.mark.parametrize("counts", [(32, 32), (33, 31), (31, 33), (1, 64, 1), (96,), (20, 100, 0, 8), (97, 1)], ids=str)
+@pytest.mark.parametrize("counts", [(32, 32), (33, 31), (31, 33), (1, 64, 1), (97,), (20, 70, 0, 8)], ids=str)
 def test_runs_of_one_id(counts):
     """Runs that end with a chunk, go over one bound or several, or begin with a chunk."""
     ids = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))

@@ -10,13 +10,18 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_indices, check_positive, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 _BACKENDS = Operator(
     "sparse_adamw_",
-    backends={"reference": reference.sparse_adamw_, "eager": eager.sparse_adamw_, "native": native.sparse_adamw_},
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    backends={
+        "reference": reference.sparse_adamw_,
+        "eager": eager.sparse_adamw_,
+        "native": native.sparse_adamw_,
+        "triton": triton.sparse_adamw_,
+    },
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 
@@ -38,8 +43,9 @@ def sparse_adamw_(
 ) -> float:
     """Step `step` on the rows `ids` of a table, in place, by the rule of `uqabench.kernels.adamw`.
 
-    Other rows are neither read nor written. Gradients of one row are summed first, in the order of occurrence: the
-    result does not depend on the number of threads. The state of a new table is zero.
+    Other rows are neither read nor written. Gradients of one row are summed first, in the order of occurrence (the
+    Triton kernels': in pieces of up to 32, then the pieces): the result does not depend on the number of threads. The
+    state of a new table is zero.
 
     Args:
         table: (V, d), floating; updated.

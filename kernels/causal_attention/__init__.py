@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_offsets, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, flash, native, reference, triton
 
 __all__ = ["causal_attention"]
 
@@ -17,14 +17,18 @@ _BACKENDS = Operator(
         "reference": reference.causal_attention,
         "eager": eager.causal_attention,
         "native": native.causal_attention,
+        "triton": triton.causal_attention,
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float | None = None) -> Tensor:
     """`out_i = sum_{j <= i} softmax_j(scale * q_i . k_j) v_j`, j over the tokens of i's own sequence.
+
+    On CUDA, unless a backend is requested, flash-attn or torch's own fused kernel runs where `flash.implementation`
+    says so.
 
     Args:
         q, k: (T, H, D), floating, one dtype; rows may be strided, the last dimension not.
@@ -47,4 +51,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
     check_offsets(offsets, q)
     scale = width**-0.5 if scale is None else scale
     check_finite(scale, "scale")
+    is_trained = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    fused = flash.fused_choice(q.device.type, q.dtype, width, v.shape[2], is_trained)
+    if fused is not None:
+        return flash.causal_attention(fused, q, k, v, offsets, float(scale))
     return _BACKENDS(q.device.type, q.dtype)(q, k, v, offsets, scale=float(scale))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_flag, check_indices, check_offsets, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["embedding_bag_mean"]
 
@@ -17,9 +17,10 @@ _BACKENDS = Operator(
         "reference": reference.embedding_bag_mean,
         "eager": eager.embedding_bag_mean,
         "native": native.embedding_bag_mean,
+        "triton": triton.embedding_bag_mean,
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 

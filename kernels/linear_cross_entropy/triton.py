@@ -80,7 +80,7 @@ def _(hidden, weight, target, bias, ids, ignore_index, of_hidden):
         torch.empty_like(scalar),
         hidden.new_empty(places, dtype=torch.float32),
         hidden.new_empty(places, _block_of(width)),
-        hidden.new_empty(places, dtype=torch.int64),
+        hidden.new_empty(places, dtype=torch.int32),
         hidden.new_empty((), dtype=torch.int64),
     )
 

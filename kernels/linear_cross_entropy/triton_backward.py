@@ -70,7 +70,7 @@ def weight_gradient(
     places, block_d = states.shape
     wanted_ids = None if ids is None else ids.index_select(0, wanted.clamp(max=items - 1))
     step = _STEP_EXACT if weight.dtype == torch.float32 else _STEP
-    starts = torch.arange(0, -(-items // PADDED) * PADDED + step, step, device=weight.device)
+    starts = torch.arange(0, -(-items // PADDED) * PADDED + step, step, dtype=torch.int32, device=weight.device)
     begins = torch.searchsorted(wanted, starts)
     parts = max(1, min(programs(weight) * PADDED // max(items, PADDED), places // PADDED))
     gradient = weight.new_empty(parts, items, width, dtype=weight.dtype if parts == 1 else torch.float32)
@@ -98,13 +98,14 @@ def gradient_of_items(
     BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """`size` tells classes of problems apart for which a configuration is chosen."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    item = tl.program_id(0) * ROWS
+    inner = tl.arange(0, ROWS)
+    rows = item + inner
     depth = tl.arange(0, BLOCK_D)
     is_item = rows < items
     mask = is_item[:, None] & (depth < width)[None, :]
-    own = tl.load(
-        weight + rows.to(tl.int64)[:, None] * tl.cast(weight_row, tl.int64) + depth[None, :], mask=mask, other=0.0
-    )
+    base = weight + item * tl.cast(weight_row, tl.int64)
+    own = tl.load(base + (inner * weight_row)[:, None] + depth[None, :], mask=mask, other=0.0)
     own_bias, own_ids = rows, rows
     if HAS_BIAS:
         own_bias = tl.load(bias + rows, mask=is_item, other=0.0)
@@ -112,41 +113,43 @@ def gradient_of_items(
         own_ids = tl.load(ids + rows, mask=is_item, other=0)
 
     # This program's tiles of tokens [low, high), and of these [first, last) with targets among its items.
-    tiles = (tl.load(count) + COLUMNS - 1) // COLUMNS
+    tiles = (tl.load(count).to(tl.int32) + COLUMNS - 1) // COLUMNS
     low = tiles * tl.program_id(1) // tl.num_programs(1)
     high = tiles * (tl.program_id(1) + 1) // tl.num_programs(1)
-    begin = tl.load(begins + tl.program_id(0) * (ROWS // STEP))
-    end = tl.load(begins + (tl.program_id(0) + 1) * (ROWS // STEP))
+    begin = tl.load(begins + tl.program_id(0) * (ROWS // STEP)).to(tl.int32)
+    end = tl.load(begins + (tl.program_id(0) + 1) * (ROWS // STEP)).to(tl.int32)
     first = tl.minimum(tl.maximum(begin // COLUMNS, low), high)
     last = tl.where(end > begin, (end + COLUMNS - 1) // COLUMNS, first)
     last = tl.minimum(tl.maximum(last, first), high)
 
+    NARROW: tl.constexpr = max(16, min(32, 4096 // BLOCK_D))  # few registers beside the sums for what is done seldom
     acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
     for i in range(low, high - (last - first)):
-        tile = tl.where(i < first, i, i + (last - first))
+        start = tl.where(i < first, i, i + (last - first)) * COLUMNS
         acc = _add_tile(
-            acc, own, own_bias, own_ids, rows, tile, states, lse, wanted, wanted_ids,
+            acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
             HAS_BIAS, HAS_IDS, EXACT, False, BLOCK_D, COLUMNS,
         )  # fmt: skip
-    for tile in tl.range(first, last, num_stages=1):
+    for start in range(first * COLUMNS, last * COLUMNS, NARROW):
         acc = _add_tile(
-            acc, own, own_bias, own_ids, rows, tile, states, lse, wanted, wanted_ids,
-            HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, COLUMNS,
+            acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
+            HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, NARROW,
         )  # fmt: skip
-    at = (tl.cast(tl.program_id(1), tl.int64) * items + rows) * width
-    tl.store(gradient + at[:, None] + depth[None, :], (acc * tl.load(scale)).to(gradient.dtype.element_ty), mask=mask)
+    base = gradient + (tl.cast(tl.program_id(1), tl.int64) * items + item) * width
+    total = (acc * tl.load(scale)).to(gradient.dtype.element_ty)
+    tl.store(base + (inner * width)[:, None] + depth[None, :], total, mask=mask)
 
 
 @triton.jit
 def _add_tile(
-    acc, own, own_bias, own_ids, rows, tile, states, lse, wanted, wanted_ids,
+    acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
     HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr, HOLDS_TARGETS: tl.constexpr,
     BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """acc + (p - 1[target]) of COLUMNS tokens times their states; padding has lse = inf, so p = 0."""
     columns = tl.arange(0, COLUMNS)
-    start = tl.cast(tile, tl.int64) * COLUMNS
-    state = tl.load(states + start * BLOCK_D + columns[:, None] * BLOCK_D + tl.arange(0, BLOCK_D)[None, :])
+    depth = tl.arange(0, BLOCK_D)
+    state = tl.load(states + tl.cast(start, tl.int64) * BLOCK_D + columns[:, None] * BLOCK_D + depth[None, :])
     logsum = tl.load(lse + start + columns)
     scores = add_product(own, tl.trans(state), tl.zeros((own.shape[0], COLUMNS), tl.float32))
     if HAS_BIAS:

@@ -96,9 +96,10 @@ def softmax_of_slice(
     first = tl.program_id(0) * ROWS
     if first >= tl.load(count):
         return
-    rows = first + tl.arange(0, ROWS)
+    inner = tl.arange(0, ROWS)
+    rows = first + inner
     depth = tl.arange(0, BLOCK_D)
-    own = tl.load(states + rows.to(tl.int64)[:, None] * BLOCK_D + depth[None, :])
+    own = tl.load(states + tl.cast(first, tl.int64) * BLOCK_D + (inner * BLOCK_D)[:, None] + depth[None, :])
     own_wanted, own_ids = rows, rows
     if HAS_IDS:
         own_wanted = tl.load(wanted + rows)
@@ -116,16 +117,16 @@ def softmax_of_slice(
             largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
             WITH_PRODUCT, HAS_BIAS, HAS_IDS, EXACT, False, BLOCK_D, COLUMNS,
         )  # fmt: skip
-    for start in tl.range(whole, end, COLUMNS, num_stages=1):
+    for start in range(whole, end, COLUMNS):
         largest, total, acc = _add_tile(
             largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
             WITH_PRODUCT, HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, COLUMNS,
         )  # fmt: skip
-    at = tl.cast(tl.program_id(1), tl.int64) * places + rows
-    tl.store(maxima + at, largest)
-    tl.store(sums + at, total)
+    at = tl.cast(tl.program_id(1), tl.int64) * places + first
+    tl.store(maxima + at + inner, largest)
+    tl.store(sums + at + inner, total)
     if WITH_PRODUCT:
-        tl.store(products + at[:, None] * BLOCK_D + depth[None, :], acc)
+        tl.store(products + at * BLOCK_D + (inner * BLOCK_D)[:, None] + depth[None, :], acc)
 
 
 @triton.jit

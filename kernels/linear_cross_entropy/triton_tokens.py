@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
 
     order: int64 (T,), the token at each place. count: int64 (), how many count: the first ones.
     states: (P, D), D = block_of(d), hidden's dtype, zero beyond `count` and d.
-    wanted: int64 (P,), targets, V beyond `count`. wanted_ids: int64 (P,) or None, the targets' ids.
+    wanted: int32 (P,), targets, V beyond `count`. wanted_ids: int64 (P,) or None, the targets' ids.
     own: float32 (P,), the targets' logits.
     """
 
@@ -62,8 +62,8 @@ def arrange(
         by_target, order = target.masked_fill(target == ignore_index, len(weight)).sort(stable=True)
     count = (by_target < len(weight)).sum()
     states = hidden.new_empty(places, block_of(width))
-    wanted = order.new_empty(places)
-    wanted_ids = None if ids is None else torch.empty_like(wanted)
+    wanted = order.new_empty(places, dtype=torch.int32)
+    wanted_ids = None if ids is None else order.new_empty(places)
     own = hidden.new_empty(places, dtype=torch.float32)
     if places:
         with on_device_of(hidden):
@@ -97,7 +97,7 @@ def gather(
     if HAS_BIAS:
         logit += tl.load(bias + target, mask=counts, other=0.0)
     tl.store(states + places.to(tl.int64)[:, None] * BLOCK_D + depth[None, :], state)
-    tl.store(wanted + places, target)
+    tl.store(wanted + places, target.to(tl.int32))
     tl.store(own + places, logit)
     if HAS_IDS:
         tl.store(wanted_ids + places, tl.load(ids + target, mask=counts, other=0))
@@ -157,7 +157,7 @@ def join_slices(
             factor = tl.exp2((tl.load(maxima + at, mask=counts, other=0.0) - largest) * _LOG2E) / total
             rows = products + at.to(tl.int64)[:, None] * BLOCK_D + depth[None, :]
             acc += factor[:, None] * tl.load(rows, mask=counts[:, None], other=0.0)
-        target = tl.load(wanted + places)
+        target = tl.load(wanted + places).to(tl.int64)
         in_width = (depth < width)[None, :]
         row = tl.load(
             weight + (target * weight_row)[:, None] + depth[None, :], mask=counts[:, None] & in_width, other=0.0

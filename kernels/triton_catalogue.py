@@ -8,6 +8,10 @@ from torch import Tensor
 
 from .triton_tools import INTERPRETED, programs
 
+EXACT_TILE = (64, 64) if INTERPRETED else (16, 32)
+"""Rows and columns of fp32 tiles, which are multiplied outside of tensor cores from registers: small. Interpreted, an
+operation takes 0.1 ms whatever its size: large."""
+
 _INTERPRETED = tl.constexpr(INTERPRETED)
 _ENOUGH_BUSY = 0.94
 

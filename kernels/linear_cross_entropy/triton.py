@@ -3,7 +3,8 @@
 The forward pass computes the gradient to `hidden` too (triton_forward.py), which costs it one product more than the
 loss; the gradient to `weight` is computed in the backward pass (triton_backward.py), where the incoming gradient is
 known, so that (V, d) is written once. Beside inputs and gradients there are O(T d) bytes: the tokens in the order of
-their targets, and the partial sums of a few slices of the catalogue. Vectors wider than 512 go to "eager".
+their targets, and the partial sums of a few slices of the catalogue. Vectors wider than 512 (fp32: 128)
+go to "eager".
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from torch import Tensor
 from ..native import native_op
 from . import eager
 
-WIDEST = 512
-"""Widest vectors: 64 of them, summed in fp32, take half of a multiprocessor's registers."""
+WIDEST = {torch.bfloat16: 512, torch.float32: 128}
+"""Widest vectors: 64 of 512 sums take half of a multiprocessor's registers; fp32 ones are multiplied from registers."""
 _PADDED = 128  # as triton_tokens.PADDED, which cannot be imported without triton
 
 
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
-    if hidden.shape[1] > WIDEST:
+    if hidden.shape[1] > WIDEST[hidden.dtype]:
         return eager.linear_cross_entropy(hidden, weight, target, ignore_index=ignore_index, reduction=reduction)
     if reduction == "none":
         return _losses(hidden.detach(), weight.detach(), target, ignore_index)
@@ -38,7 +39,7 @@ def mean_loss(
     *,
     ignore_index: int = -100,
 ) -> Tensor:
-    """Mean over the tokens that count of `logsumexp(hidden weight^T + bias) - its target entry`; d <= 512.
+    """Mean over the tokens that count of `logsumexp(hidden weight^T + bias) - its target entry`; d <= WIDEST.
 
     target: int64 (T,), or None: token i's is item i, and T <= V. bias: float32 (V,), without a gradient.
     ids: int64 (V,); a candidate with the id of a token's target is left out, the target itself is not.

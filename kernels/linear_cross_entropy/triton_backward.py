@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_catalogue import add_product
+from ..triton_catalogue import EXACT_TILE, add_product
 from ..triton_tools import on_device_of, programs, tuned
 from .triton_tokens import PADDED
 
@@ -44,7 +44,7 @@ def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
 def configs(block_d: int, dtype: torch.dtype) -> list[triton.Config]:
     """What the autotuner chooses from, for vectors of block_d."""
     if dtype == torch.float32:
-        return [_config(16, 32, 4, 1)]
+        return [_config(*EXACT_TILE, 4, 1)]
     return {
         128: [_config(128, 128, 8, 2), _config(128, 64, 8, 3), _config(64, 64, 4, 3)],
         256: [_config(128, 64, 8, 2), _config(64, 64, 4, 2)],

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_catalogue import add_product, block_of, slices
+from ..triton_catalogue import EXACT_TILE, add_product, block_of, slices
 from ..triton_tools import on_device_of, tuned
 
 _BLOCK = 256  # slices are whole tiles of any configuration
@@ -41,7 +41,7 @@ def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
 def configs(block_d: int, dtype: torch.dtype) -> list[triton.Config]:
     """What the autotuner chooses from, for vectors of block_d."""
     if dtype == torch.float32:
-        return [_config(32, 32, 4, 1)]
+        return [_config(*EXACT_TILE, 4, 1)]
     return {
         128: [_config(128, 128, 8, 3), _config(128, 128, 4, 2), _config(128, 256, 8, 2)],
         256: [_config(128, 64, 8, 2), _config(128, 64, 4, 2), _config(64, 64, 4, 2)],

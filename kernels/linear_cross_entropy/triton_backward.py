@@ -122,7 +122,7 @@ def gradient_of_items(
     last = tl.where(end > begin, (end + COLUMNS - 1) // COLUMNS, first)
     last = tl.minimum(tl.maximum(last, first), high)
 
-    NARROW: tl.constexpr = max(16, min(32, 4096 // BLOCK_D))  # few registers beside the sums for what is done seldom
+    NARROW: tl.constexpr = 16  # few registers beside the sums for what is done seldom
     acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
     for i in range(low, high - (last - first)):
         start = tl.where(i < first, i, i + (last - first)) * COLUMNS

@@ -112,15 +112,16 @@ def softmax_of_slice(
     begin = tl.program_id(1) * length
     end = tl.minimum(begin + length, items)
     whole = begin + (end - begin) // COLUMNS * COLUMNS
+    NARROW: tl.constexpr = min(32, COLUMNS)  # few registers beside the sums for what is done once
     for start in range(begin, whole, COLUMNS):
         largest, total, acc = _add_tile(
             largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
             WITH_PRODUCT, HAS_BIAS, HAS_IDS, EXACT, False, BLOCK_D, COLUMNS,
         )  # fmt: skip
-    for start in range(whole, end, COLUMNS):
+    for start in range(whole, end, NARROW):
         largest, total, acc = _add_tile(
             largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
-            WITH_PRODUCT, HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, COLUMNS,
+            WITH_PRODUCT, HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, NARROW,
         )  # fmt: skip
     at = tl.cast(tl.program_id(1), tl.int64) * places + first
     tl.store(maxima + at + inner, largest)

@@ -30,7 +30,7 @@ from torch import Tensor
 from ..triton_catalogue import EXACT_TILE, add_product, block_of, slices
 from ..triton_tools import on_device_of, tuned
 
-_BLOCK = 256  # slices are whole tiles of any configuration
+_BLOCK = 128  # slices are whole tiles of any configuration
 _ROWS = 128  # tokens of the largest tile: for these the number of slices is chosen
 
 
@@ -43,9 +43,9 @@ def configs(block_d: int, dtype: torch.dtype) -> list[triton.Config]:
     if dtype == torch.float32:
         return [_config(*EXACT_TILE, 4, 1)]
     return {
-        128: [_config(128, 128, 8, 3), _config(128, 128, 4, 2), _config(128, 256, 8, 2)],
+        128: [_config(128, 128, 8, 3), _config(128, 64, 8, 3), _config(64, 128, 4, 2)],
         256: [_config(128, 64, 8, 2), _config(128, 64, 4, 2), _config(64, 64, 4, 2)],
-        512: [_config(64, 32, 4, 2)],
+        512: [_config(64, 32, 8, 2)],
     }[max(block_d, 128)]
 
 

@@ -40,12 +40,12 @@ def check(tokens: int, items: int, width: int, dtype: torch.dtype, ignored: floa
 
 
 @DTYPES
-@pytest.mark.parametrize(("tokens", "items"), [(0, 5), (1, 1), (127, 129), (129, 128), (3, 400)])
+@pytest.mark.parametrize(("tokens", "items"), [(0, 5), (1, 1), (129, 128), (3, 300)])
 def test_around_the_sizes_of_tiles(tokens, items, dtype):
     check(tokens, items, 19, dtype)
 
 
-@pytest.mark.parametrize("width", [1, 16, 300])
+@pytest.mark.parametrize("width", [16, 300])
 def test_widths(width):
     check(30, 150, width, torch.bfloat16)
 
@@ -136,8 +136,7 @@ def test_registered_operators_pass_torchs_own_checks():
 
 
 @DTYPES
-@pytest.mark.parametrize("has_log_q", [False, True])
-@pytest.mark.parametrize("tokens", [1, 130])
+@pytest.mark.parametrize(("tokens", "has_log_q"), [(1, True), (20, False), (130, True)])
 def test_info_nce(tokens, has_log_q, dtype):
     generator = torch.Generator().manual_seed(tokens)
     inputs = {name: torch.randn(tokens, 19, generator=generator).to(dtype) / 2 for name in ("hidden", "positives")}

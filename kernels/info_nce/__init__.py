@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_positive, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["info_nce"]
 
@@ -17,9 +17,10 @@ _BACKENDS = Operator(
         "reference": reference.info_nce,
         "eager": eager.info_nce,
         "native": native.info_nce,
+        "triton": triton.info_nce,
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
 )
 
 

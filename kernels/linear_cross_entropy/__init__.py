@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_indices, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["linear_cross_entropy"]
 
@@ -17,9 +17,10 @@ _BACKENDS = Operator(
         "reference": reference.linear_cross_entropy,
         "eager": eager.linear_cross_entropy,
         "native": native.linear_cross_entropy,
+        "triton": triton.linear_cross_entropy,
     },
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
 )
 
 
@@ -28,8 +29,9 @@ def linear_cross_entropy(
 ) -> Tensor:
     """`logsumexp(hidden weight^T) - (hidden weight^T)[target]`, in nats, of tokens whose target is not `ignore_index`.
 
-    Only a chunk of the logits exists at a time: at most 256 MB, and 8 MB on CPU unless that is less than 128 rows.
-    Gradients to `hidden` and `weight` are dense, and computed in the forward pass.
+    Only a chunk of the logits exists at a time: at most 256 MB, and 8 MB on CPU unless that is less than 128 rows; on
+    "triton" a tile of them in registers. Gradients to `hidden` and `weight` are dense, and computed in the forward
+    pass ("triton": that to `weight` in the backward pass).
 
     Args:
         hidden: (T, d), floating.

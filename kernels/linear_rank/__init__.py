@@ -7,15 +7,20 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_indices, check_same, check_tensor
-from . import eager, native, reference
+from . import eager, native, reference, triton
 
 __all__ = ["linear_rank"]
 
 _BACKENDS = Operator(
     "linear_rank",
-    backends={"reference": reference.linear_rank, "eager": eager.linear_rank, "native": native.linear_rank},
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
+    backends={
+        "reference": reference.linear_rank,
+        "eager": eager.linear_rank,
+        "native": native.linear_rank,
+        "triton": triton.linear_rank,
+    },
+    default={"cpu": "native", "cuda": "triton"},
+    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
 )
 
 
@@ -26,9 +31,9 @@ def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     order, so 0 is best and V - 1 worst, and ranks do not depend on how a sort breaks ties. NaN never flatters: an
     item whose score is NaN comes before the target, and a target whose own score is NaN comes last.
 
-    Scores are computed in the dtype of the inputs. The native kernel sums every score in the same order, so equal
-    rows of `weight` tie exactly and the result does not depend on the number of threads; "eager" leaves the order to
-    torch's matrix product, whose rounding may split ties between equal rows.
+    Scores are computed in the dtype of the inputs ("triton": in float32). "native" and "triton" sum every score in
+    the same order, so equal rows of `weight` tie exactly and the result does not depend on the number of threads;
+    "eager" leaves the order to torch's matrix product, whose rounding may split ties between equal rows.
 
     Args:
         hidden: (T, d), floating.

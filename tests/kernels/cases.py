@@ -131,8 +131,8 @@ def _hstu_attention(x: _Random, lengths: tuple[int, ...]) -> Case:
 def _info_nce(x: _Random, lengths: tuple[int, ...]) -> Case:
     rows = sum(lengths)
     arrays = {"hidden": x.normal(rows, 19), "positives": x.normal(rows, 19), "ids": x.integers(0, max(rows, 1), rows)}
-    settings = {"temperature": 0.7, "log_q": x.positive(rows).log()}
-    return Case(kernels.info_nce, arrays, ("scalar",), None, settings)
+    arrays["log_q"] = x.positive(rows).log()
+    return Case(kernels.info_nce, arrays, ("scalar",), None, {"temperature": 0.7})
 
 
 def _layer_norm(x: _Random, lengths: tuple[int, ...]) -> Case:
@@ -143,14 +143,15 @@ def _layer_norm(x: _Random, lengths: tuple[int, ...]) -> Case:
 def _linear_cross_entropy(x: _Random, lengths: tuple[int, ...]) -> Case:
     target = x.integers(0, 1501, sum(lengths))
     target[::5] = -100
-    arrays = {"hidden": x.normal(sum(lengths), 19), "weight": x.normal(1501, 19)}
-    return Case(kernels.linear_cross_entropy, arrays, ("scalar",), None, {"target": target})
+    arrays = {"hidden": x.normal(sum(lengths), 19), "weight": x.normal(1501, 19), "target": target}
+    return Case(kernels.linear_cross_entropy, arrays, ("scalar",))
 
 
 def _linear_rank(x: _Random, lengths: tuple[int, ...]) -> Case:
     """Small integers: every backend's sums are exact, and many items tie."""
     arrays = {"hidden": x.normal(sum(lengths), 7).round(), "weight": x.normal(1501, 7).round()}
-    return Case(kernels.linear_rank, arrays, ("rows",), None, {"target": x.integers(0, 1501, sum(lengths))})
+    arrays["target"] = x.integers(0, 1501, sum(lengths))
+    return Case(kernels.linear_rank, arrays, ("rows",))
 
 
 def _linear_silu(x: _Random, lengths: tuple[int, ...]) -> Case:

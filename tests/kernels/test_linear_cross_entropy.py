@@ -10,7 +10,8 @@ from uqabench.kernels import linear_cross_entropy, use_backend
 from uqabench.kernels.backend import available
 from uqabench.kernels.linear_cross_entropy import eager
 
-BACKENDS = [n for n, problem in available("linear_cross_entropy").items() if problem is None and n != "reference"]
+# The Triton kernels, interpreted on CPU, have tests of their own in gpu/.
+BACKENDS = [n for n in ("eager", "native") if available("linear_cross_entropy")[n] is None]
 WIDTH = 6
 
 

@@ -1,0 +1,169 @@
+"""The gradient to the catalogue, from logits computed once more.
+
+Tiling: a program owns ROWS items, their vectors in shared memory and the sums of their gradient (ROWS x D floats) in
+registers, and walks over the tokens COLUMNS at a time: logits again, softmax by the known logsumexp, product with the
+tokens. Every row of the gradient is written once, in the weight's dtype, with the incoming gradient's factor: no
+atomics, no second pass over (V, D). Tokens are sorted by target, so only the tiles that hold targets of the program's
+items (none or one of most) are done apart, with the comparison that subtracts 1; tokens that do not count are left
+out. A catalogue of fewer tiles than the GPU has multiprocessors is shared by several programs a tile, each with a part
+of the tokens, whose sums are added in their order.
+
+Of 2 T V D FLOP a product, loss and gradients take four: the forward pass two, this two, against the three of kept
+logits, which at T = 8,192, V = 994,447 would be 16 GB in bf16. A forward pass without the gradient to the tokens and a
+backward pass for each input would take five, and 3 T V instead of 2 T V exponentials.
+
+A tile of 128 x 128 at D = 128 costs what it does in the forward pass less maximum and factor (2.5/128 clocks a logit
+instead of 4.5/128): 0.144 / 0.226 = 64 % of the products' ceiling without any overlap. Tokens (2 MB) come from the L2
+cache; items and gradient, 255 MB each in bf16, pass device memory once: 0.15 ms of about 7. At D = 512: see
+triton_forward.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..triton_catalogue import EXACT_TILE, add_product
+from ..triton_tools import on_device_of, programs, tuned
+from .triton_tokens import PADDED
+
+_LOG2E = tl.constexpr(1.4426950408889634)
+_STEP = 64  # items of the smallest tile of bf16: where the tokens of a tile begin is looked up in such steps
+_STEP_EXACT = 16  # and of fp32
+
+
+def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
+    return triton.Config({"ROWS": rows, "COLUMNS": columns}, num_warps=warps, num_stages=stages)
+
+
+def configs(block_d: int, dtype: torch.dtype) -> list[triton.Config]:
+    """What the autotuner chooses from, for vectors of block_d."""
+    if dtype == torch.float32:
+        return [_config(*EXACT_TILE, 4, 1)]
+    return {
+        128: [_config(128, 128, 8, 2), _config(128, 64, 8, 3), _config(64, 64, 4, 3)],
+        256: [_config(128, 64, 8, 2), _config(64, 64, 4, 2)],
+        512: [_config(64, 32, 8, 2)],
+    }[max(block_d, 128)]
+
+
+def weight_gradient(
+    states: Tensor,
+    lse: Tensor,
+    wanted: Tensor,
+    count: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ids: Tensor | None,
+    scale: Tensor,
+) -> Tensor:
+    """`scale` (float32 scalar) times the gradient of the summed loss to weight (V, d), in its dtype.
+
+    states, wanted, count: see `triton_tokens.Tokens`. lse: float32 (P,), inf beyond `count`.
+    """
+    items, width = weight.shape
+    places, block_d = states.shape
+    wanted_ids = None if ids is None else ids.index_select(0, wanted.clamp(max=items - 1))
+    step = _STEP_EXACT if weight.dtype == torch.float32 else _STEP
+    starts = torch.arange(0, -(-items // PADDED) * PADDED + step, step, dtype=torch.int32, device=weight.device)
+    begins = torch.searchsorted(wanted, starts)
+    parts = max(1, min(programs(weight) * PADDED // max(items, PADDED), places // PADDED))
+    gradient = weight.new_empty(parts, items, width, dtype=weight.dtype if parts == 1 else torch.float32)
+    with on_device_of(weight):
+        _kernel(block_d, weight.dtype)[lambda meta: (triton.cdiv(items, meta["ROWS"]), parts)](
+            gradient, states, lse, wanted, wanted_ids, count, begins, scale,
+            weight, bias, ids,
+            items, width, weight.stride(0), places.bit_length(),
+            HAS_BIAS=bias is not None, HAS_IDS=ids is not None, EXACT=weight.dtype == torch.float32,
+            STEP=step, BLOCK_D=block_d,
+        )  # fmt: skip
+    return gradient[0] if parts == 1 else gradient.sum(0).to(weight.dtype)
+
+
+@cache
+def _kernel(block_d: int, dtype: torch.dtype) -> Callable[..., Any]:
+    return tuned(configs(block_d, dtype), key=["size"])(gradient_of_items)
+
+
+@triton.jit
+def gradient_of_items(
+    gradient, states, lse, wanted, wanted_ids, count, begins, scale, weight, bias, ids,
+    items, width, weight_row, size,
+    HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr, STEP: tl.constexpr,
+    BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """`size` tells classes of problems apart for which a configuration is chosen."""
+    item = tl.program_id(0) * ROWS
+    inner = tl.arange(0, ROWS)
+    rows = item + inner
+    depth = tl.arange(0, BLOCK_D)
+    is_item = rows < items
+    mask = is_item[:, None] & (depth < width)[None, :]
+    base = weight + item * tl.cast(weight_row, tl.int64)
+    own = tl.load(base + (inner * weight_row)[:, None] + depth[None, :], mask=mask, other=0.0)
+    own_bias, own_ids = rows, rows
+    if HAS_BIAS:
+        own_bias = tl.load(bias + rows, mask=is_item, other=0.0)
+    if HAS_IDS:
+        own_ids = tl.load(ids + rows, mask=is_item, other=0)
+
+    # This program's tiles of tokens [low, high), and of these [first, last) with targets among its items.
+    tiles = (tl.load(count).to(tl.int32) + COLUMNS - 1) // COLUMNS
+    low = tiles * tl.program_id(1) // tl.num_programs(1)
+    high = tiles * (tl.program_id(1) + 1) // tl.num_programs(1)
+    begin = tl.load(begins + tl.program_id(0) * (ROWS // STEP)).to(tl.int32)
+    end = tl.load(begins + (tl.program_id(0) + 1) * (ROWS // STEP)).to(tl.int32)
+    first = tl.minimum(tl.maximum(begin // COLUMNS, low), high)
+    last = tl.where(end > begin, (end + COLUMNS - 1) // COLUMNS, first)
+    last = tl.minimum(tl.maximum(last, first), high)
+
+    NARROW: tl.constexpr = 16  # few registers beside the sums for what is done seldom
+    acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
+    for i in range(low, high - (last - first)):
+        start = tl.where(i < first, i, i + (last - first)) * COLUMNS
+        acc = _add_tile(
+            acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
+            HAS_BIAS, HAS_IDS, EXACT, False, BLOCK_D, COLUMNS,
+        )  # fmt: skip
+    for start in range(first * COLUMNS, last * COLUMNS, NARROW):
+        acc = _add_tile(
+            acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
+            HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, NARROW,
+        )  # fmt: skip
+    base = gradient + (tl.cast(tl.program_id(1), tl.int64) * items + item) * width
+    total = (acc * tl.load(scale)).to(gradient.dtype.element_ty)
+    tl.store(base + (inner * width)[:, None] + depth[None, :], total, mask=mask)
+
+
+@triton.jit
+def _add_tile(
+    acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
+    HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr, HOLDS_TARGETS: tl.constexpr,
+    BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """acc + (p - 1[target]) of COLUMNS tokens times their states; padding has lse = inf, so p = 0."""
+    columns = tl.arange(0, COLUMNS)
+    depth = tl.arange(0, BLOCK_D)
+    state = tl.load(states + tl.cast(start, tl.int64) * BLOCK_D + columns[:, None] * BLOCK_D + depth[None, :])
+    logsum = tl.load(lse + start + columns)
+    scores = add_product(own, tl.trans(state), tl.zeros((own.shape[0], COLUMNS), tl.float32))
+    if HAS_BIAS:
+        scores += own_bias[:, None]
+    if HAS_IDS or HOLDS_TARGETS:
+        is_target = tl.load(wanted + start + columns)[None, :] == rows[:, None]
+    if HAS_IDS:
+        is_same = tl.load(wanted_ids + start + columns)[None, :] == own_ids[:, None]
+        scores = tl.where(is_same & (is_target == 0), float("-inf"), scores)
+    if EXACT:
+        errors = tl.exp2((scores - logsum[None, :]) * _LOG2E)
+    else:
+        errors = tl.exp2(scores * _LOG2E - (logsum * _LOG2E)[None, :])
+    if HOLDS_TARGETS:
+        errors -= tl.where(is_target, 1.0, 0.0)
+    return add_product(errors.to(state.dtype), state, acc)

@@ -1,0 +1,168 @@
+"""Softmax over slices of the catalogue, with its product with the catalogue: all of the gradient to the tokens.
+
+Tiling: a program owns ROWS tokens (their vectors stay in shared memory) and a slice of the catalogue, which it walks
+over COLUMNS items at a time. Registers hold ROWS x COLUMNS logits and, for the gradient, ROWS x D sums of
+p(item) x item with the running maximum's factor taken out (Milakov & Gimelshein 2018, "Online normalizer calculation
+for softmax"): logits are computed once for loss and gradient, and no (T, V) tensor exists. Slices are as many as keep
+all multiprocessors busy (64 tiles of tokens: 2, 8 tiles: 16); partial results of T x D floats a slice are joined in
+their order afterwards.
+
+A tile of 128 tokens x 128 items at D = 128: 4 x 128^3 = 8.4 MFLOP for 32 KiB from the L2 cache, 256 FLOP a byte;
+the catalogue itself comes from device memory once. Clocks of a multiprocessor a logit (H100, 800 TFLOP/s at 1.7 GHz):
+0.144 in products, 1/16 in exp2, 4.5/128 in other arithmetic (maximum, scaling, sum, half a conversion, the sums'
+factor). So products bound it with perfect overlap; without any it reaches 0.144 / 0.242 = 60 % of the products'
+ceiling, and two blocks or warp groups beside each other should come to 65-75 %. T = 8,192, V = 994,447: 4.17 TFLOP,
+5.2 ms at the ceiling, 7-8.7 ms expected. Losses alone have one product for the same exponentials: 45-65 % of it.
+At D = 512 registers hold 64 tokens' sums, and two warp groups beside each other both compute all of the tile's logits
+from shared memory, 20 clocks for every 8 of the tensor cores: at most 33 % of the ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..triton_catalogue import EXACT_TILE, add_product, slices
+from ..triton_tools import on_device_of, tuned
+from .triton_tokens import Tokens
+
+_LOG2E = tl.constexpr(1.4426950408889634)
+_BLOCK = 128  # slices are whole tiles of any configuration
+_ROWS = 128  # tokens of the largest tile: for these the number of slices is chosen
+
+
+def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
+    return triton.Config({"ROWS": rows, "COLUMNS": columns}, num_warps=warps, num_stages=stages)
+
+
+def configs(block_d: int, dtype: torch.dtype, with_product: bool) -> list[triton.Config]:
+    """What the autotuner chooses from, for vectors of block_d."""
+    if dtype == torch.float32:
+        return [_config(*EXACT_TILE, 4, 1)]
+    if with_product:
+        return {
+            128: [_config(128, 128, 8, 2), _config(128, 64, 8, 3), _config(64, 64, 4, 3)],
+            256: [_config(128, 64, 8, 2), _config(64, 64, 4, 2)],
+            512: [_config(64, 32, 8, 2)],
+        }.get(max(block_d, 128), [])
+    return {
+        128: [_config(128, 128, 8, 3), _config(128, 64, 4, 3), _config(64, 128, 4, 3)],
+        256: [_config(128, 64, 8, 2), _config(64, 64, 4, 2)],
+        512: [_config(64, 32, 4, 2)],
+    }.get(max(block_d, 128), [])
+
+
+def slice_softmax(
+    tokens: Tokens, weight: Tensor, bias: Tensor | None, ids: Tensor | None, with_product: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """For each slice and place below `count`, over the slice's logits z: max(z) (S, P), sum(exp(z - max(z))) (S, P)
+    and sum(exp(z - max(z)) item) (S, P, D), all float32; the last None without `with_product`."""
+    places, block_d = tokens.states.shape
+    items = len(weight)
+    count, length = slices(items, _BLOCK, -(-max(1, places) // _ROWS), weight)
+    maxima, sums = tokens.own.new_empty(2, count, places)
+    products = tokens.own.new_empty(count, places, block_d) if with_product else None
+    if places:
+        with on_device_of(weight):
+            _kernel(block_d, weight.dtype, with_product)[lambda meta: (places // meta["ROWS"], count)](
+                tokens.states, weight, bias, ids, tokens.wanted, tokens.wanted_ids, tokens.count,
+                maxima, sums, products,
+                items, length, places, weight.shape[1], weight.stride(0), places.bit_length(),
+                WITH_PRODUCT=with_product, HAS_BIAS=bias is not None, HAS_IDS=ids is not None,
+                EXACT=weight.dtype == torch.float32, BLOCK_D=block_d,
+            )  # fmt: skip
+    return maxima, sums, products
+
+
+@cache
+def _kernel(block_d: int, dtype: torch.dtype, with_product: bool) -> Callable[..., Any]:
+    return tuned(configs(block_d, dtype, with_product), key=["size"])(softmax_of_slice)
+
+
+@triton.jit
+def softmax_of_slice(
+    states, weight, bias, ids, wanted, wanted_ids, count, maxima, sums, products,
+    items, length, places, width, weight_row, size,
+    WITH_PRODUCT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr,
+    BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """`size` tells classes of problems apart for which a configuration is chosen."""
+    first = tl.program_id(0) * ROWS
+    if first >= tl.load(count):
+        return
+    inner = tl.arange(0, ROWS)
+    rows = first + inner
+    depth = tl.arange(0, BLOCK_D)
+    own = tl.load(states + tl.cast(first, tl.int64) * BLOCK_D + (inner * BLOCK_D)[:, None] + depth[None, :])
+    own_wanted, own_ids = rows, rows
+    if HAS_IDS:
+        own_wanted = tl.load(wanted + rows)
+        own_ids = tl.load(wanted_ids + rows)
+    largest = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = total
+    if WITH_PRODUCT:
+        acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
+    begin = tl.program_id(1) * length
+    end = tl.minimum(begin + length, items)
+    whole = begin + (end - begin) // COLUMNS * COLUMNS
+    NARROW: tl.constexpr = 16  # few registers beside the sums for what is done once
+    for start in range(begin, whole, COLUMNS):
+        largest, total, acc = _add_tile(
+            largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
+            WITH_PRODUCT, HAS_BIAS, HAS_IDS, EXACT, False, BLOCK_D, COLUMNS,
+        )  # fmt: skip
+    for start in range(whole, end, NARROW):
+        largest, total, acc = _add_tile(
+            largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
+            WITH_PRODUCT, HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, NARROW,
+        )  # fmt: skip
+    at = tl.cast(tl.program_id(1), tl.int64) * places + first
+    tl.store(maxima + at + inner, largest)
+    tl.store(sums + at + inner, total)
+    if WITH_PRODUCT:
+        tl.store(products + at * BLOCK_D + (inner * BLOCK_D)[:, None] + depth[None, :], acc)
+
+
+@triton.jit
+def _add_tile(
+    largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
+    WITH_PRODUCT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr,
+    IS_LAST: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Softmax over COLUMNS more items; only the last tile may reach beyond the catalogue."""
+    columns = tl.arange(0, COLUMNS)
+    depth = tl.arange(0, BLOCK_D)
+    is_item = start + columns < items
+    tile = weight + start * tl.cast(weight_row, tl.int64) + (columns * weight_row)[:, None] + depth[None, :]
+    if IS_LAST:
+        row = tl.load(tile, mask=is_item[:, None] & (depth < width)[None, :], other=0.0)
+    else:
+        row = tl.load(tile, mask=(depth < width)[None, :], other=0.0)
+    scores = add_product(own, tl.trans(row), tl.zeros((own.shape[0], COLUMNS), tl.float32))
+    if HAS_BIAS:
+        scores += tl.load(bias + start + columns, mask=is_item, other=0.0)[None, :]
+    if HAS_IDS:
+        is_same = tl.load(ids + start + columns, mask=is_item, other=0)[None, :] == own_ids[:, None]
+        is_hidden = is_same & ((start + columns)[None, :] != own_wanted[:, None])
+        scores = tl.where(is_hidden, float("-inf"), scores)
+    if IS_LAST:
+        scores = tl.where(is_item[None, :], scores, float("-inf"))
+    now_largest = tl.maximum(largest, tl.max(scores, 1))
+    base = tl.where(now_largest == float("-inf"), 0.0, now_largest)  # all are hidden so far
+    factor = tl.exp2((largest - base) * _LOG2E)
+    if EXACT:
+        exponents = (scores - base[:, None]) * _LOG2E
+    else:  # one instruction; its error grows with the logits, but the rounding of their bf16 factors does more
+        exponents = scores * _LOG2E - (base * _LOG2E)[:, None]
+    shares = tl.exp2(exponents)
+    total = total * factor + tl.sum(shares, 1)
+    if WITH_PRODUCT:
+        acc = add_product(shares.to(row.dtype), row, acc * factor[:, None])
+    return now_largest, total, acc

@@ -39,6 +39,12 @@ def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
 
 
 @cache
+def architecture(device: torch.device) -> int:
+    """90 for Hopper and later, 80 before; on CPU (interpreted) 90: what tiles and configurations depend on."""
+    return 80 if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else 90
+
+
+@cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 

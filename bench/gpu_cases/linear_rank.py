@@ -24,10 +24,10 @@ _SIGNATURE = {
 def kernel_cases() -> Iterator[KernelCase]:
     for tokens in (1024, 8192):
         for width in (128, 512):
-            yield _case(tokens, width)
+            yield from (_case(tokens, width, arch) for arch in (80, 90))
 
 
-def _case(tokens: int, width: int) -> KernelCase:
+def _case(tokens: int, width: int, arch: int) -> KernelCase:
     def work(config: Any) -> Work:
         scores = float(tokens) * ITEMS
         return Work(
@@ -40,12 +40,13 @@ def _case(tokens: int, width: int) -> KernelCase:
 
     return KernelCase(
         kernel="linear_rank",
-        size=f"T={tokens} d={width} bf16",
+        size=f"T={tokens} d={width} bf16 sm_{arch}",
         function=triton_count.count_slice,
         signature=_SIGNATURE,
         constants={"BLOCK_D": width},
-        configs=triton_count.configs(width, torch.bfloat16),
+        configs=triton_count.configs(width, torch.bfloat16, arch),
         work=work,
         expects={"sm_90": ("wgmma", "cp.async"), "sm_80": ("mma.sync", "cp.async")},
         aligned=("length", "width", "hidden_row", "weight_row"),
+        archs=(arch,),
     )

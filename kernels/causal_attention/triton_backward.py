@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, tile_schedule, tuned
-from .triton_tiles import LOG2_E, architecture, configs, dot, find_tile, load_rows, most_items, padded, store_rows
+from ..triton_tools import architecture, on_device_of, tile_schedule, tuned
+from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
 
 DELTA_BLOCK = 32
 DELTA_CONFIGS = [triton.Config({}, num_warps=4)]

@@ -22,8 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, tile_schedule, tuned
-from .triton_tiles import LOG2_E, architecture, configs, dot, find_tile, load_rows, most_items, padded, store_rows
+from ..triton_tools import architecture, on_device_of, tile_schedule, tuned
+from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
 
 
 def forward_block(width: int, dtype: torch.dtype, arch: int) -> int:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import torch
 import triton
 import triton.language as tl
 
@@ -16,12 +13,6 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 def padded(width: int) -> int:
     """The columns that a tile holds of rows of `width` components."""
     return max(16, triton.next_power_of_2(width))
-
-
-@cache
-def architecture(device: torch.device) -> int:
-    """90 for Hopper and later, 80 before; on CPU (interpreted) 90: what tiles and configurations depend on."""
-    return 80 if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else 90
 
 
 def configs(name: str, choices: list[tuple[int, ...]]) -> list[triton.Config]:

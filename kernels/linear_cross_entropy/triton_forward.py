@@ -29,7 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_catalogue import EXACT_TILE, add_product, slices
-from ..triton_tools import on_device_of, tuned
+from ..triton_tools import architecture, on_device_of, tuned
 from .triton_tokens import Tokens
 
 _LOG2E = tl.constexpr(1.4426950408889634)
@@ -41,13 +41,14 @@ def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
     return triton.Config({"ROWS": rows, "COLUMNS": columns}, num_warps=warps, num_stages=stages)
 
 
-def configs(block_d: int, dtype: torch.dtype, with_product: bool) -> list[triton.Config]:
-    """What the autotuner chooses from, for vectors of block_d."""
+def configs(block_d: int, dtype: torch.dtype, with_product: bool, arch: int) -> list[triton.Config]:
+    """What the autotuner chooses from, for vectors of block_d on sm_`arch`."""
     if dtype == torch.float32:
         return [_config(*EXACT_TILE, 4, 1)]
     if with_product:
         return {
-            128: [_config(128, 128, 8, 2), _config(128, 64, 8, 3), _config(64, 64, 4, 3)],
+            # The largest tile needs Hopper: on sm_80 it spills.
+            128: [*([_config(128, 128, 8, 2)] if arch >= 90 else []), _config(128, 64, 8, 3), _config(64, 64, 4, 3)],
             256: [_config(128, 64, 8, 2), _config(64, 64, 4, 2)],
             512: [_config(64, 32, 8, 2)],
         }.get(max(block_d, 128), [])
@@ -70,7 +71,8 @@ def slice_softmax(
     products = tokens.own.new_empty(count, places, block_d) if with_product else None
     if places:
         with on_device_of(weight):
-            _kernel(block_d, weight.dtype, with_product)[lambda meta: (places // meta["ROWS"], count)](
+            kernel = _kernel(block_d, weight.dtype, with_product, architecture(weight.device))
+            kernel[lambda meta: (places // meta["ROWS"], count)](
                 tokens.states, weight, bias, ids, tokens.wanted, tokens.wanted_ids, tokens.count,
                 maxima, sums, products,
                 items, length, places, weight.shape[1], weight.stride(0), places.bit_length(),
@@ -81,8 +83,8 @@ def slice_softmax(
 
 
 @cache
-def _kernel(block_d: int, dtype: torch.dtype, with_product: bool) -> Callable[..., Any]:
-    return tuned(configs(block_d, dtype, with_product), key=["size"])(softmax_of_slice)
+def _kernel(block_d: int, dtype: torch.dtype, with_product: bool, arch: int) -> Callable[..., Any]:
+    return tuned(configs(block_d, dtype, with_product, arch), key=["size"])(softmax_of_slice)
 
 
 @triton.jit

@@ -29,7 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_catalogue import EXACT_TILE, add_product, block_of, slices
-from ..triton_tools import on_device_of, tuned
+from ..triton_tools import architecture, on_device_of, tuned
 
 _BLOCK = 128  # slices are whole tiles of any configuration
 _ROWS = 128  # tokens of the largest tile: for these the number of slices is chosen
@@ -39,14 +39,14 @@ def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
     return triton.Config({"ROWS": rows, "COLUMNS": columns}, num_warps=warps, num_stages=stages)
 
 
-def configs(block_d: int, dtype: torch.dtype) -> list[triton.Config]:
-    """What the autotuner chooses from, for vectors of block_d."""
+def configs(block_d: int, dtype: torch.dtype, arch: int) -> list[triton.Config]:
+    """What the autotuner chooses from, for vectors of block_d on sm_`arch`."""
     if dtype == torch.float32:
         return [_config(*EXACT_TILE, 4, 1)]
     return {
         128: [_config(128, 128, 8, 3), _config(128, 64, 8, 3), _config(64, 128, 4, 2)],
         256: [_config(128, 64, 8, 2), _config(128, 64, 4, 2), _config(64, 64, 4, 2)],
-        512: [_config(64, 32, 8, 2)],
+        512: [_config(64, 32, 8, 2) if arch >= 90 else _config(32, 64, 8, 2)],  # the other spills
     }[max(block_d, 128)]
 
 
@@ -59,7 +59,8 @@ def count_in_front(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     wanted, order = target.sort(stable=True)
     if tokens:
         with on_device_of(weight):
-            _kernel(block_d, weight.dtype)[lambda meta: (triton.cdiv(tokens, meta["ROWS"]), count)](
+            kernel = _kernel(block_d, weight.dtype, architecture(weight.device))
+            kernel[lambda meta: (triton.cdiv(tokens, meta["ROWS"]), count)](
                 hidden, weight, wanted, order, counts,
                 tokens, items, length, width, hidden.stride(0), weight.stride(0), tokens.bit_length(),
                 BLOCK_D=block_d,
@@ -68,8 +69,8 @@ def count_in_front(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 @cache
-def _kernel(block_d: int, dtype: torch.dtype) -> Callable[..., Any]:
-    return tuned(configs(block_d, dtype), key=["size"])(count_slice)
+def _kernel(block_d: int, dtype: torch.dtype, arch: int) -> Callable[..., Any]:
+    return tuned(configs(block_d, dtype, arch), key=["size"])(count_slice)
 
 
 @triton.jit

@@ -114,7 +114,7 @@ def packages(monkeypatch):
     return choose
 
 
-def test_who_runs_on_cuda(packages):
+def test_who_runs_on_cuda(packages, monkeypatch):
     own = flash.choose("causal_attention", "cuda", BF16)
     packages(True, True)
     assert flash.implementation("cuda", BF16, 64) == "flash-attn"
@@ -127,6 +127,9 @@ def test_who_runs_on_cuda(packages):
         assert flash.implementation("cuda", BF16, 64) == "triton"
     packages(False, True)
     assert flash.implementation("cuda", BF16, 64, is_trained=False) == "torch varlen_attn"
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert flash.implementation("cuda", BF16, 64) == "torch varlen_attn"
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: False)
     assert flash.implementation("cuda", BF16, 64) == own  # its gradients are summed in any order
     packages(False, False)
     assert flash.implementation("cuda", BF16, 64, is_trained=False) == own

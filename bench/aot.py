@@ -155,7 +155,7 @@ def _triton_version() -> str:
 
 
 def print_table(figures: Sequence[Figures]) -> None:
-    """One line a kernel and configuration, then the largest figures of each kernel."""
+    """One line a kernel, size, configuration and architecture."""
     columns = ("kernel", "size", "configuration", "sm", "regs", "spill", "shared KiB", "blocks/SM")
     lines = [columns]
     for f in sorted(figures, key=lambda f: f.key):

@@ -3,7 +3,8 @@
 The time is that of the busiest resource. Tensor cores, fp32 pipes, special functions and memory each take work / rate;
 how far the first three hide behind one another depends on how many warp groups a multiprocessor holds: with n of them,
 busiest + (sum - busiest) / n. The last wave of blocks leaves multiprocessors idle (wave quantisation), and a launch
-costs a few microseconds. Not modelled: latency within a block, bank conflicts, clocks that fall under load.
+costs a few microseconds. Not modelled: the rates of the L2 cache and of shared memory, latency within a block, bank
+conflicts, clocks that fall under load.
 
 Rates: H100 SXM data sheet (https://www.nvidia.com/en-us/data-center/h100/: bf16 989 TFLOP/s dense, fp32 67 TFLOP/s,
 3.35 TB/s), H200 (https://www.nvidia.com/en-us/data-center/h200/: 4.8 TB/s, the same processor); 132 multiprocessors,
@@ -66,8 +67,9 @@ class Prediction:
 
     seconds: predicted time. binding: "tensor", "vector", "special", "memory" or "launch". blocks: held by a
     multiprocessor. quantisation: share of the multiprocessors' time that the waves fill, 0 to 1. percent: of the
-    card's product rate where the operator's definition has matrix products, else of its bandwidth. measured: seconds
-    a launch of the same kernel in the rows that bench.gpu timed, by row.
+    card's product rate where the operator's definition has matrix products, else of its bandwidth. registers: a
+    thread. shared_bytes: a block. useful_flops, bytes: of the launch (see `Work`). measured: seconds a launch of the
+    same kernel in the rows that bench.gpu timed, by row.
     """
 
     kernel: str
@@ -79,6 +81,10 @@ class Prediction:
     blocks: int
     quantisation: float
     percent: float
+    registers: int
+    shared_bytes: int
+    useful_flops: float
+    bytes: float
     measured: dict[str, float] = field(default_factory=dict)
 
 
@@ -113,6 +119,10 @@ def predict(figures: Figures, work: Work, warps: int, device: Device) -> Predict
         blocks=held,
         quantisation=filled,
         percent=100 * useful / seconds,
+        registers=figures.registers,
+        shared_bytes=figures.shared_bytes,
+        useful_flops=work.useful_flops,
+        bytes=work.bytes,
     )
 
 
@@ -143,15 +153,42 @@ def _short(device: str) -> str:
 
 def table(predictions: Iterable[Prediction]) -> list[str]:
     """One line a prediction. Measurements are of whatever sizes bench.gpu ran, which the line names."""
-    lines = [
-        ("kernel", "size", "configuration", "card", "predicted", "bound by", "blocks/SM", "waves", "peak", "measured")
-    ]
+    lines = [("kernel", "size", "configuration", "card", "predicted", "bound by", "regs", "shared KiB", "blocks/SM")]
+    lines[0] += ("waves", "peak", "measured")
     for p in predictions:
-        text = "; ".join(f"{_us(seconds)} ({row})" for row, seconds in p.measured.items()) or "not measured"
-        figures = (_us(p.seconds), p.binding, str(p.blocks), f"{p.quantisation:.2f}", f"{p.percent:.0f} %")
-        lines.append((p.kernel, p.size, p.config, p.device, *figures, text))
+        compiled = (str(p.registers), _kib(p.shared_bytes), str(p.blocks))
+        figures = (_us(p.seconds), p.binding, *compiled, f"{p.quantisation:.2f}", f"{p.percent:.0f} %")
+        lines.append((p.kernel, p.size, p.config, p.device, *figures, _times(p)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def markdown(predictions: Iterable[Prediction]) -> list[str]:
+    """The lines of a Markdown table: the largest size of each kernel on the first card, in bf16 where it has that,
+    which is left unsaid."""
+    largest: dict[str, Prediction] = {}
+    for p in predictions:
+        if p.device == DEVICES[0].name:
+            largest[p.kernel] = max(largest.get(p.kernel, p), p, key=_largeness)
+    lines = ["| kernel | size | registers | shared KiB | predicted, of peak | bound by | measured |"]
+    lines.append("|---" * 7 + "|")
+    for p in largest.values():
+        size = " ".join(word for word in p.size.split() if word not in ("bf16", f"sm_{ARCH}")).rstrip(",")
+        figures = (str(p.registers), _kib(p.shared_bytes), f"{p.percent:.0f} %", p.binding, _times(p))
+        lines.append(f"| {' | '.join((f'`{p.kernel}`', size, *figures))} |")
+    return lines
+
+
+def _largeness(p: Prediction) -> tuple[bool, float, float, float]:
+    return "bf16" in p.size, p.useful_flops, p.bytes, p.seconds
+
+
+def _times(p: Prediction) -> str:
+    return "; ".join(f"{_us(seconds)} ({row})" for row, seconds in p.measured.items()) or "not measured"
+
+
+def _kib(size: int) -> str:
+    return f"{size / 1024:.1f}"
 
 
 def _us(seconds: float) -> str:
@@ -164,17 +201,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m bench.model", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="OUT", help="result file")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown: the largest size a kernel, on H100")
     parser.add_argument("--aot", type=Path, default=BUDGET, help="figures that bench.aot wrote (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         recorded, times = read_budget(options.aot), measured(RESULTS)
         predictions, missing = [], []
-        for case in all_cases():
+        for case in (case for case in all_cases() if ARCH in case.archs):
             found = [best(case, recorded, device) for device in DEVICES]
             function = case.function.fn.__name__  # by which a profiler knows the kernel
             predictions += [replace(p, measured=times.get((function, p.device), {})) for p in found if p is not None]
             missing += [] if found[0] else [f"{case.kernel} [{case.size}]"]
-        print("\n".join(table(predictions)))
+        print("\n".join((markdown if options.markdown else table)(predictions)))
         for name in missing:
             print(f"{name}: not compiled yet; `python -m bench.aot --record` does it.", file=sys.stderr)
         if options.json is not None:

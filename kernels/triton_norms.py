@@ -4,11 +4,12 @@ Tiling: a program owns ROWS whole rows (2,048 numbers; one row where it is wider
 16 numbers a thread, so statistics, normalisation and gate take one pass over memory. Backward reads the row again and
 recomputes the normalised values from the stored statistics. With weights to differentiate it is persistent: a program
 walks over its rows, adds their part of the weights' gradients in registers and writes one partial sum, and torch adds
-the programs' sums in their order: no atomics, the same bits every time.
+the programs' sums in their order: no atomics, the same bits every time on one kind of GPU.
 Per number in bf16: layer_norm and rms_norm 4 bytes forward and 6 backward, a residual 4 and 2 more, norm_gate 6 and 10;
-about 10 FLOPs, so copying is the bound. 16-byte loads, 2 in flight for each tensor of a thread, 512 threads or more
-resident: >= 32 KiB in flight a multiprocessor, where 3.35 TB/s x 700 ns / 132 asks for 18 KiB. Predicted on H100 for
-10,000 rows of 512 to 2,048: 90 % of 3.35 TB/s forward, 80 to 85 % backward (partial sums, fewer resident threads).
+about 10 FLOPs, so copying is the bound. 16-byte loads, 2 in flight for each tensor of a thread: 512 threads have 16 KiB
+a tensor in flight. Backward has 512 or more resident and reads two tensors or more, forward 1,536 or more: 32 and
+48 KiB, where 3.35 TB/s x 700 ns / 132 multiprocessors asks for 17.3 KiB. Predicted on H100 for 10,000 rows of 512 to
+2,048: 90 % of 3.35 TB/s forward, 80 to 85 % backward (partial sums, fewer resident threads).
 """
 
 from __future__ import annotations

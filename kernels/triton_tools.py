@@ -61,6 +61,9 @@ def tile_schedule(offsets: Tensor, block: int) -> tuple[Tensor, Tensor]:
         order: int64 (B,), the sequences from the longest to the shortest.
         first_tile: int64 (B+1,), tile t belongs to sequence order[s] where first_tile[s] <= t < first_tile[s + 1];
             first_tile[B] tiles in all. Kept on the offsets tensor, so the layers of a model share it.
+
+    A captured CUDA graph keeps the schedule of the offsets that it was captured with: after a change of offsets in
+    place it must be captured anew.
     """
     return remember(offsets, f"tiles of {block}", lambda: _tile_schedule(offsets, block))
 

@@ -18,11 +18,15 @@ LOSS = "linear_cross_entropy T=8192, V=994447 fwd+bwd"
 
 @dataclass(frozen=True)
 class Goal:
-    """`least` percent of the measured ceiling (tensor cores) or copy bandwidth in every row whose name has `rows`."""
+    """`least` percent of the measured ceiling (tensor cores) or copy bandwidth in every row that is named in `rows`.
+
+    predicted: what is expected of an H100 instead, where the kernels' own counts put the goal out of reach.
+    """
 
     name: str
     least: float
     rows: tuple[str, ...]
+    predicted: str = ""
 
 
 GOALS = (
@@ -36,11 +40,21 @@ GOALS = (
     ),
     Goal("HSTU training step", 40, ("hstu training step, uniform to 512",)),
     Goal("Trm++ training step", 45, ("trm++ training step, uniform to 512",)),
-    Goal("selective scan fwd+bwd", 70, ("selective_scan 1024 channels, state 32, uniform to 512 fwd+bwd",)),
+    Goal(
+        "selective scan fwd+bwd",
+        70,
+        ("selective_scan 1024 channels, state 32, uniform to 512 fwd+bwd",),
+        "at most 15 %, bound by instructions; 30 % by its exponentials alone",
+    ),
     Goal("RMSNorm", 85, tuple(f"rms_norm width 512 {way}" for way in ("fwd", "fwd+bwd"))),
     Goal("RoPE", 85, tuple(f"rope 4 heads of 128 {way}" for way in ("fwd", "fwd+bwd"))),
     Goal("SwiGLU", 85, tuple(f"swiglu width 1536 {way}" for way in ("fwd", "fwd+bwd"))),
-    Goal("linear cross entropy fwd+bwd, V 994,447", 60, (LOSS,)),
+    Goal(
+        "linear cross entropy fwd+bwd, V 994,447",
+        60,
+        (LOSS,),
+        "47 to 56 %, with four products where the goal counts three",
+    ),
 )
 
 
@@ -65,16 +79,18 @@ def percent(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> float | No
 def judge(rows: Mapping[str, Mapping[str, Any]], ceilings: Mapping[str, float]) -> Iterator[Verdict]:
     """One verdict a goal: the lowest of its rows decides, and none may disagree with the fp32 reference."""
     for goal in GOALS:
+        predicted = f"; predicted: {goal.predicted}" if goal.predicted else ""
         found = [rows[name] for name in goal.rows if name in rows]
         figures = [percent(row, ceilings) for row in found]
         if len(found) < len(goal.rows) or any(figure is None for figure in figures):
             missing = [name for name in goal.rows if name not in rows] or ["the ceilings"]
-            yield Verdict(goal.name, None, f"not measured: {missing[0]}")
+            yield Verdict(goal.name, None, f"not measured: {missing[0]}{predicted}")
             continue
         worst = min(figure for figure in figures if figure is not None)
         wrong = [row["name"] for row in found if row.get("agrees") is False]
         ran = ", ".join(sorted({row["backend"] for row in found}))
-        text = f"{worst:.1f} % of {goal.least:.0f} % ({ran})" + (f"; wrong results: {wrong[0]}" if wrong else "")
+        text = f"{worst:.1f} % of {goal.least:.0f} % ({ran}){predicted}"
+        text += f"; wrong results: {wrong[0]}" if wrong else ""
         yield Verdict(goal.name, worst >= goal.least and not wrong, text)
     yield end_to_end(rows)
 

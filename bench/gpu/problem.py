@@ -27,7 +27,7 @@ class Problem:
 
     inputs: makes the call's arguments from a seed; floating tensors are differentiated if their name is in `leaves`.
     forward, both: least work of a forward call, and of forward and backward together; `both` None: no backward pass.
-    baselines: other functions of the same inputs. padded: whether they may be compiled by torch.compile as well.
+    baselines: other functions of the same inputs. compiled: one for torch.compile to compile, or None.
     """
 
     operator: str

@@ -1,4 +1,4 @@
-"""Rows of the recurrent operators at published sizes: Mamba-1's scan, Mamba-2's, the convolution before both, the GRU.
+"""Rows of the recurrent operators at published sizes: Mamba-1's scan, Mamba-2's, the convolution before both.
 
 Least bytes a token of the selective scan, in bf16: u, delta, z read and y written forward; those three and dy read
 and three gradients written backward: 11 channels' worth, and B and C three times. The convolution: x and y forward,

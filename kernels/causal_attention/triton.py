@@ -1,7 +1,8 @@
 """Causal attention by Triton kernels (triton_forward.py, triton_backward.py): fp32, bf16 and fp16, sums in fp32.
 
 As native.py: the forward pass keeps one number a query and head, the backward pass computes the weights again from it.
-Results do not depend on how programs are scheduled: the same bits every run.
+Results do not depend on how programs are scheduled: the same bits every run on one kind of GPU, as long as the
+autotuner's choice stands, which it keeps on disk.
 """
 
 from __future__ import annotations

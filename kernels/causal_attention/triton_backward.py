@@ -1,6 +1,6 @@
 """The backward kernels of causal attention: the weights once more from the forward pass's log-sums (Dao 2023, alg. 2).
 
-Three kernels; each output written by one program, so the bits are the same every run; no atomics.
+Three kernels; each output written by one program, in one order: no atomics.
 delta: rowsum(out * grad) of a tile of queries and one head; copies at memory speed.
 keys: a program owns BLOCK_N keys of one head and loops over the BLOCK_M queries from the diagonal to the sequence's
 end. Registers: dk and dv in fp32 and two transposed tiles of scores; shared memory: k and v, and q and grad for each

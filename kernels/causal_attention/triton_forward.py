@@ -5,11 +5,15 @@ without any mask, then the tiles on the diagonal. Online softmax (Milakov & Gime
 item in the order of `tile_schedule`, the longest loops first.
 Registers: the fp32 sums (BLOCK_M x Dv) and a tile of scores (BLOCK_M x BLOCK_N); shared memory: q, and k and v of each
 pipeline stage. A pair of tiles reads BLOCK_N (D + Dv) elements, from L2 mostly (k and v of a head of 16,384 tokens of
-64 are 4 MB), for 2 BLOCK_M BLOCK_N (D + Dv) tensor FLOPs: 128 FLOPs a byte at BLOCK_M = 128, so L2 does not bind.
+64 are 4 MB), for 2 BLOCK_M BLOCK_N (D + Dv) tensor FLOPs: 128 FLOPs a byte at BLOCK_M = 128, as in HSTU's forward pass.
+The L2's 5.5 TB/s (assumed) allow 71 % of the tensor peak for that: HSTU's bound at 256, and above what is reached here.
 Bound on H100: tensor cores and exponentials. A multiprocessor does 4,096 tensor FLOPs and 16 exponentials a cycle: at
 D = 64 a score costs 256 FLOPs, 1/16 cycle, and as much for its exponential, with 4 to 6 fp32 operations (1/24 cycle)
 around it. These overlap only between two programs (128 registers): about 40 % of the tensor peak at D = 64, 55 % at
-128. Short sequences waste half of their diagonal tiles: at 8,192 tokens in 64 sequences half of the products.
+128, 70 % at 256. Short sequences waste half of their diagonal tiles: at 8,192 tokens in 64 sequences half of the
+products. One of n tokens has (n + 128) / 4 FLOPs for a byte of device memory, and the card 260 to 295: below about
+1,000 tokens memory takes longer than the products, and below about 350 (D = 64), 550 (128) or 750 (256) longer than
+products and exponentials, so it binds.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ No two programs write one row: no atomics.
 Products a tile pair: 3 for dq (scores, gradient of the weights, sum), 4 for dk with dv. At widths above 128 the sums of
 dk and dv together would need every register of the SM, so they are two launches of 3 and 2 products. A pair of 128 x 32
 at Dqk = Dv = 256 and 3 products is 6.3 MFLOP for 32 KiB out of the L2 cache: 192 FLOP a byte, 0.84 us at the dense bf16
-rate and about as much of the L2's bandwidth (40 B a ns and SM); its 4,096 SiLUs take 0.28 us of the special-function
+rate and about as much of the L2's bandwidth (42 B a ns and SM); its 4,096 SiLUs take 0.28 us of the special-function
 units beside it. Of the 8 products run in all, 5 are those that a pass which could keep everything would need.
 """
 

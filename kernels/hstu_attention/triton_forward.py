@@ -7,10 +7,14 @@ each tile is product, bias, SiLU, product. Tiles past the diagonal are never vis
 masked work.
 
 A tile pair of 128 x 64 at Dqk = Dv = 256 is 8.4 MFLOP for 64 KiB of k and v out of the L2 cache: 128 FLOP a byte. An
-H100's SM does it in 1.1 us at the dense bf16 rate, and takes 1.6 us for the copies (40 B a ns and SM): bound by the L2,
-at most two thirds of the dense rate. Its 8,192 pairs of exp2 and reciprocal are 0.55 us of the special-function units
-beside that whatever the width, so at 128 (0.55 us of products, 0.8 us of copies) the three are nearly alike, and 64 and
-32 are bound by the special functions.
+H100's SM does it in 1.1 us at the dense bf16 rate, and takes 1.6 us for the copies (42 B a ns and SM, an assumed 5.5
+TB/s): bound by the L2, at most 71 % of the dense rate. Its 8,192 pairs of exp2 and reciprocal are 0.55 us of the
+special-function units beside that whatever the width, so at 128 (0.55 us of products, 0.8 us of copies) the three are
+nearly alike, and 64 and 32 are bound by the special functions.
+
+That is for long sequences. One of n tokens has (n + 128) / 4 FLOP for a byte of device memory, and the card 260 to 295:
+below about 1,000 tokens memory takes longer than the products, and below about 800 (at 64: 500, at 32: 200) longer than
+the L2 and the special functions too, so it binds.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ tile's least and greatest. Each program adds into tables of its own, in the orde
 atomics: the same bits run after run on one kind of GPU.
 
 A pair of 64 x 64 at 8 heads of Dqk = Dv = 256 is 33.6 MFLOP for 1 MiB out of the L2 cache, 32 FLOP a byte: bound by the
-L2's bandwidth, about 26 us a pair and SM (40 B a ns and SM), a sixth of the dense rate. Timestamps that rise along a
+L2's bandwidth, about 25 us a pair and SM (42 B a ns and SM), 18 % of the dense rate. Timestamps that rise along a
 sequence put few buckets into a tile; times in no order make up to all of them, each some 0.3 us.
 """
 

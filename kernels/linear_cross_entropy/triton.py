@@ -1,4 +1,7 @@
-"""Cross entropy over a catalogue by Triton kernels: fp32 and bf16, sums in fp32, the same bits at every run.
+"""Cross entropy over a catalogue by Triton kernels: fp32 and bf16, sums in fp32.
+
+The same bits at every run on one kind of GPU (slices suit its multiprocessors), as long as the autotuner's choice
+stands, which it keeps on disk.
 
 The forward pass computes the gradient to `hidden` too (triton_forward.py), which costs it one product more than the
 loss; the gradient to `weight` is computed in the backward pass (triton_backward.py), where the incoming gradient is

@@ -13,8 +13,10 @@ the catalogue itself comes from device memory once. Clocks of a multiprocessor a
 factor). So products bound it with perfect overlap; without any it reaches 0.144 / 0.242 = 60 % of the products'
 ceiling, and two blocks or warp groups beside each other should come to 65-75 %. T = 8,192, V = 994,447: 4.17 TFLOP,
 5.2 ms at the ceiling, 7-8.7 ms expected. Losses alone have one product for the same exponentials: 45-65 % of it.
-At D = 512 registers hold 64 tokens' sums, and two warp groups beside each other both compute all of the tile's logits
-from shared memory, 20 clocks for every 8 of the tensor cores: at most 33 % of the ceiling.
+At D = 512 registers hold 64 tokens' sums, and two warp groups beside each other both compute all logits of a tile of
+32 items, 16 items an instruction. Such an instruction reads both operands from shared memory, 20 clocks for 8 of the
+tensor cores: 2,560 clocks a tile, and 512 for the second product, where the tensor cores' full rate asks for 1,024: at
+most 33 % of that rate.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 after it the slices' results are joined.
 
 Tiling: a program owns 16 tokens with their whole vectors in registers (16 x 512 floats are 64 a thread). `gather`
-reads two rows a token, `join` one row a token and slice; both are bound by device memory: T = 8,192, d = 128 and two
-slices are 4 MB and 19 MB, below 10 us at 3.35 TB/s beside milliseconds of the catalogue's products.
+reads two rows a token and writes one, `join` reads one (fp32) a token and slice, and reads and writes one more; both
+are bound by device memory: T = 8,192, d = 128 and two slices are 6 MB and 13 MB, below 10 us together at 3.35 TB/s
+beside milliseconds of the catalogue's products.
 
 Tokens sorted by target lie together for each tile of items, so the weight gradient looks for targets in few tiles
 only, and those that do not count come last and are left out.

@@ -13,8 +13,10 @@ the catalogue at T = 8,192) must a program compare the items too.
 A tile of 128 x 128 at D = 128 is 4.2 MFLOP for 32 KiB from the L2 cache, 128 FLOP a byte, of which 5.5 TB/s allow
 700 TFLOP/s. A score takes 0.072 clocks of a multiprocessor in the product (H100, 800 TFLOP/s at 1.7 GHz) and about
 3/128 in comparing and counting: 75 % of the products' ceiling without overlap of the two, 75-85 % expected.
-T = 8,192, V = 994,447: 2.09 TFLOP, 2.6 ms at the ceiling, about 3.3 expected. At D = 512 a tile of 32 items is what
-shared memory holds twice beside 64 tokens: 64 FLOP a byte of the L2 cache, at most 40 %.
+T = 8,192, V = 994,447: 2.09 TFLOP, 2.6 ms at the ceiling, about 3.3 expected. At D = 512 an A100's shared memory
+holds 32 items twice beside 64 tokens (128 KiB) or 64 twice beside 32 (160 KiB), as `configs` has it there; an H100's
+would hold 64 items twice beside 64 tokens (192 KiB). With 64 tokens a product is 64 FLOP a byte of the L2 cache however
+many items a tile has: 352 TFLOP/s, at most 44 % of the ceiling on an H100.
 """
 
 from __future__ import annotations

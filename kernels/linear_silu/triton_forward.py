@@ -7,8 +7,8 @@ in the L2 cache. The epilogue adds the bias, writes the sum for the backward pas
 written, where projection and SiLU apart move 6. Two programs of 128 x 128 fit a multiprocessor, so one's epilogue runs
 beside the other's products; one of 128 x 256 reads the L2 cache a quarter less.
 16,384 x 512 -> 8,192 in bf16: 137 GFLOP, 0.17 ms at 800 TFLOP/s, and 0.56 GB, 0.17 ms at 3.35 TB/s; a tile of
-128 x 256 reads 393 KB of the L2 cache for 34 MFLOP, 0.27 ms at 6 TB/s. Predicted on H100: 0.28 to 0.32 ms, 55 to 60 %
-of the tensor cores' peak, against 0.36 ms for cuBLAS and a pass of SiLU.
+128 x 256 reads 393 KB of the L2 cache for 34 MFLOP, 0.29 ms at 5.5 TB/s (assumed). Predicted on H100: 0.30 to 0.34 ms,
+50 to 57 % of 800 TFLOP/s, against 0.36 ms for cuBLAS and a pass of SiLU.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Chunks of 64 tokens, states carried in fp32. Matrix products sum in fp32: of bf16 for bf16 input, of three TF32 products
 for fp32 (about 21 bits; single fp32 products would need 5 KB of spilled registers a thread at these tiles). Nothing
-depends on the order in which programs run: the same bits every time. The backward pass computes the states between
-chunks again; of the forward pass it needs y before the gate. B and C of more than 256 columns are left to plain torch.
+depends on the order in which programs run: the same bits every time on one kind of GPU, as long as the autotuner's
+choice stands, which it keeps on disk. The backward pass computes the states between chunks again; of the forward pass
+it needs y before the gate. B and C of more than 256 columns are left to plain torch.
 """
 
 from __future__ import annotations

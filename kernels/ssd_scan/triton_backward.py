@@ -4,10 +4,11 @@ Both kernels (triton_backward_shared.py has the other) work from the states befo
 after them (triton_states.py). One kernel for everything needs 300 to 400 registers a thread, so there are two.
 
 A program owns one chunk of CHUNK tokens and HEADS heads of one group, holds B, C and C B^T, and loops over the heads
-and over blocks of P: what x_s adds to later tokens of the chunk and to the state after it, 2 CHUNK P (CHUNK + 2 N) =
-2.6 MFLOP a head with N = 128, P = 64, and C B^T (1 MFLOP) shared by the heads. Bytes a head in bf16: two states of
-16 KB, six tiles of 8 KB: 8 x 512 tokens of 16 heads are 3 GFLOP and 82 MB, 25 us at 3.35 TB/s, less where the states
-are still in the L2 cache. 234 registers a thread: 2 programs of 4 warps fit a multiprocessor, 256 tiles are one wave.
+and over blocks of 16 columns of P: what x_s adds to later tokens of the chunk and to the state after it, 2 CHUNK P
+(CHUNK + 2 N) = 2.6 MFLOP a head with N = 128, P = 64, and C B^T (1 MFLOP) shared by the heads. Bytes a head in bf16:
+two states of 16 KB, six tiles of 8 KB: 8 x 512 tokens of 16 heads are 3 GFLOP and 84 MB, 25 us at 3.35 TB/s, less where
+the states are still in the L2 cache. 234 registers a thread: 2 programs of 4 warps fit a multiprocessor, 256 tiles are
+one wave.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The gradients of the Mamba-2 scan that heads share, B and C, and those of dt, A and dt_bias, chunk by chunk.
 
-A program owns one chunk of CHUNK tokens and HEADS heads of one group and loops over the heads and over blocks of P. In
-registers (fp32): C B^T and its gradient (CHUNK, CHUNK), the gradients of B and C (CHUNK, N), added up over the heads;
-what the programs of a group leave is added in a second step, as are the sums for A and dt_bias, each in a fixed order:
-the same bits every run. Per head 2 CHUNK P (CHUNK + 2 N) = 2.6 MFLOP with N = 128, P = 64, and three products
-(3 MFLOP) shared by the heads. Bytes a head in bf16: two states of 16 KB, three tiles of 8 KB and a quarter of the
-partial sums of B and C (64 KB): 8 x 512 tokens of 16 heads are 4 GFLOP and 75 MB, most of them still in the L2 cache.
+A program owns one chunk of CHUNK tokens and HEADS heads of one group and loops over the heads and over blocks of 16
+columns of P. In registers (fp32): C B^T and its gradient (CHUNK, CHUNK), the gradients of B and C (CHUNK, N), added up
+over the heads; what the programs of a group leave is added in a second step, as are the sums for A and dt_bias, each in
+a fixed order. Per head 2 CHUNK P (CHUNK + 2 N) = 2.6 MFLOP with N = 128, P = 64, and three products (3 MFLOP) shared by
+HEADS = 4 heads. Bytes a head in bf16: two states of 16 KB, three tiles of 8 KB and a quarter of the partial sums of B
+and C (64 KB): 8 x 512 tokens of 16 heads are 3.5 GFLOP and 75 MB, most of them still in the L2 cache.
 """
 
 from __future__ import annotations

@@ -65,6 +65,19 @@ def test_measurements_stand_beside_predictions(tmp_path: Path):
     assert model.table([replace(prediction, measured=times["k", "H100"])])[1].endswith("100.0 us (r)")
 
 
+def test_markdown_has_each_kernels_largest_size_on_one_card():
+    work = Work(tensor_flops=8e10, useful_flops=8e10, blocks=WAVE)
+    sizes = {"d=1 bf16": 1.0, "d=2 bf16 sm_90": 2.0, "d=4 fp32": 4.0}
+    predictions = [
+        predict(replace(FIGURES, size=size), replace(work, useful_flops=times * 8e10), 4, device)
+        for size, times in sizes.items()
+        for device in DEVICES
+    ]
+    head, rule, *rows = model.markdown(predictions)
+    assert head.startswith("| kernel | size | registers | shared KiB |") and rule == "|---" * 7 + "|"
+    assert rows == ["| `k` | d=2 | 128 | 64.0 | 194 % | tensor | not measured |"]
+
+
 def test_the_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert model.main(["--json", str(tmp_path / "model.json")]) == 0
     assert capsys.readouterr().out.startswith("kernel ")

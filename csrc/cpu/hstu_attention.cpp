@@ -146,17 +146,16 @@ inline int64_t backward_scratch(const HstuAttention& args, int64_t longest) {
 inline void backward_panel(const HstuAttention& args, const Head& head, const HeadGradient& gradient, Bias& bias,
                            float share, float* weights, float* slopes) {
   for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
-    head.products<rows()>(j).store_to(weights + j * panel);
-    const Sums<rows()> d_weights = gradient.weight_gradients<rows()>(j);
+    head.write_products<rows()>(j, weights + j * panel);
+    gradient.write_weight_gradients<rows()>(j, slopes + j * panel);
     for (int r = 0; r < rows(); ++r) {
       for (int half = 0; half < 2; ++half) {
-        float* weight = weights + (j + r) * panel + half * lanes;
+        float *weight = weights + (j + r) * panel + half * lanes, *slope = slopes + (j + r) * panel + half * lanes;
         const Floats x = multiply_add(load(weight), broadcast(args.scale), bias.of(j + r, half * lanes));
         const Floats gate = sigmoid(x);
         const Ints mask = causal(head.query + half * lanes, j + r);
         store(weight, keep(mask, x * gate));
-        const Floats slope = gate + x * gate * (1.0f - gate);
-        store(slopes + (j + r) * panel + half * lanes, keep(mask, d_weights.value[r][half] * slope * share));
+        store(slope, keep(mask, load(slope) * (gate + x * gate * (1.0f - gate)) * share));
       }
       bias.accumulate(j + r, slopes + (j + r) * panel);
     }

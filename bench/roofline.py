@@ -21,6 +21,7 @@ from bench.rows import ROWS, Measure
 from bench.units import in_units
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
+from uqabench.stages.memory import keep_freed_memory
 
 EXAMPLES = """examples:
   python -m bench.roofline --json runs/roofline.json
@@ -209,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--repeats is {options.repeats}: it must be at least 1.")
         check_writable(options.json)
         sizes = {"repeats": 3, "gemm_size": 256, "copy_bytes": 4 << 20} if is_small else {}
+        keep_freed_memory()  # as the stages do, for both sides
         machine = measure_machine(**sizes)
         print(
             f"{machine.cpu}, {machine.isa}, {torch.get_num_threads()} threads: GEMM {machine.gemm_gflops:.1f} GFLOP/s, "

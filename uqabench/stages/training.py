@@ -19,6 +19,7 @@ from tqdm import tqdm
 from uqabench.config import require_least
 from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
+from uqabench.stages.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Trainer:
         after_epoch: Callable[[int], bool] | None = None,
     ) -> None:
         """Train for `config.epochs` epochs of `batches_of(epoch)`; `after_epoch(epoch)` → True stops early."""
+        keep_freed_memory()
         bar = tqdm(
             total=self.total_steps,
             initial=self.step,

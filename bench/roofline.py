@@ -182,6 +182,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="result file; replaced when all is run")
     parser.add_argument("--rows", default=",".join(ROWS), help="names with commas between (default: %(default)s)")
     parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: tiny shapes, for tests")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="both sides keep freed memory, as training does (glibc)"
+    )
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="pairs of timings a line (default: 5)")
     parser.add_argument(
         "--budget", type=float, default=90.0, metavar="S", help="seconds after which a row begins no other pair (90)"
@@ -210,7 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--repeats is {options.repeats}: it must be at least 1.")
         check_writable(options.json)
         sizes = {"repeats": 3, "gemm_size": 256, "copy_bytes": 4 << 20} if is_small else {}
-        keep_freed_memory()  # as the stages do, for both sides
+        if options.keep_memory:
+            keep_freed_memory()
         machine = measure_machine(**sizes)
         print(
             f"{machine.cpu}, {machine.isa}, {torch.get_num_threads()} threads: GEMM {machine.gemm_gflops:.1f} GFLOP/s, "

@@ -16,11 +16,6 @@ _INTERPRETED = tl.constexpr(INTERPRETED)
 _ENOUGH_BUSY = 0.94
 
 
-def block_of(width: int) -> int:
-    """Columns of a tile that holds whole vectors: a power of two, at least the 16 that a matrix instruction sums."""
-    return max(16, triton.next_power_of_2(width))
-
-
 def slices(items: int, block: int, row_tiles: int, x: Tensor) -> tuple[int, int]:
     """Into how many slices of how many items (whole blocks) each of `row_tiles` tiles walks over the catalogue.
 

@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import architecture, on_device_of, tile_schedule, tuned
-from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
+from ..triton_tools import architecture, block_of, on_device_of, tile_schedule, tuned
+from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, store_rows
 
 DELTA_BLOCK = 32
 DELTA_CONFIGS = [triton.Config({}, num_warps=4)]
@@ -208,7 +208,7 @@ def launch_backward(
     if tokens == 0:
         return
     sequences, value_width = offsets.shape[0] - 1, v.shape[2]
-    block_d, block_dv = padded(width), padded(value_width)
+    block_d, block_dv = block_of(width), block_of(value_width)
     widest = max(block_d, block_dv)
     arch = architecture(q.device)
     block = backward_block(widest, q.dtype, arch)

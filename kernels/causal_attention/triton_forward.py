@@ -26,8 +26,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import architecture, on_device_of, tile_schedule, tuned
-from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, padded, store_rows
+from ..triton_tools import architecture, block_of, on_device_of, tile_schedule, tuned
+from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, store_rows
 
 
 def forward_block(width: int, dtype: torch.dtype, arch: int) -> int:
@@ -127,7 +127,7 @@ def launch_forward(
     if tokens == 0:
         return
     sequences, value_width = offsets.shape[0] - 1, v.shape[2]
-    block_d, block_dv = padded(width), padded(value_width)
+    block_d, block_dv = block_of(width), block_of(value_width)
     widest = max(block_d, block_dv)
     arch = architecture(q.device)
     block = forward_block(widest, q.dtype, arch)

@@ -10,11 +10,6 @@ from ..triton_tools import find_sequence
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-def padded(width: int) -> int:
-    """The columns that a tile holds of rows of `width` components."""
-    return max(16, triton.next_power_of_2(width))
-
-
 def configs(name: str, choices: list[tuple[int, ...]]) -> list[triton.Config]:
     """Configurations of (rows of the inner tile, warps, stages[, registers a thread]); `name` is the inner tile's."""
     return [triton.Config({name: c[0]}, num_warps=c[1], num_stages=c[2], maxnreg=(*c, None)[3]) for c in choices]

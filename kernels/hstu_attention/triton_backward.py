@@ -24,9 +24,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, programs, tuned
+from ..triton_tools import block_of, on_device_of, programs, tuned
 from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, silu_gradient, store_rows
-from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, padded, shared_memory
+from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
 
 if TYPE_CHECKING:
     from .eager import Settings
@@ -165,7 +165,7 @@ def backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) 
     queries = {"d_own": dq, "d_own_values": dv, "own": q, "own_values": grad, "other": k, "other_values": v}
     keys = {"d_own": dk, "d_own_values": dv, "own": k, "own_values": v, "other": q, "other_values": grad}
     _launch(queries, q, v, settings, of_queries=True, with_own=True, with_values=False)
-    if max(padded(q.shape[2]), padded(v.shape[2])) > 128:
+    if max(block_of(q.shape[2]), block_of(v.shape[2])) > 128:
         _launch(keys, q, v, settings, of_queries=False, with_own=True, with_values=False)
         _launch(keys, q, v, settings, of_queries=False, with_own=False, with_values=True)
     else:
@@ -183,7 +183,7 @@ def _launch(
     with_own: bool,
     with_values: bool,
 ) -> None:
-    widest = max(padded(q.shape[2]), padded(v.shape[2]))
+    widest = max(block_of(q.shape[2]), block_of(v.shape[2]))
     block = block_rows(widest, settings.max_len, q.dtype, shared_memory(q.device))
     arguments = common_arguments(q, v, settings, block)
     strides = {

@@ -27,9 +27,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, programs, tuned
+from ..triton_tools import block_of, on_device_of, programs, tuned
 from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, store_rows
-from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, padded, shared_memory
+from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
 
 if TYPE_CHECKING:
     from .eager import Settings
@@ -134,7 +134,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
     out = torch.empty_like(v, memory_format=torch.contiguous_format)
     if out.numel() == 0:
         return out
-    widest = max(padded(q.shape[2]), padded(v.shape[2]))
+    widest = max(block_of(q.shape[2]), block_of(v.shape[2]))
     block = block_rows(widest, settings.max_len, q.dtype, shared_memory(q.device))
     arguments = common_arguments(q, v, settings, block)
     is_biased = arguments["HAS_POSITION"] or arguments["HAS_TIME"]

@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..triton_tools import tile_schedule
+from ..triton_tools import block_of, tile_schedule
 from .buckets import MOST_BUCKETS, bucket_starts
 
 if TYPE_CHECKING:
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 # Integers that differ from batch to batch: one compiled kernel serves all of their values.
 UNSPECIALISED = ("sequences", "max_len", "last_bucket")
-
-
-def padded(width: int) -> int:
-    """The columns of a tile for heads of `width`: a power of two, and 16 at least, as products need."""
-    return max(16, triton.next_power_of_2(width))
 
 
 @cache
@@ -82,8 +77,8 @@ def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> di
         "scale": settings.scale,
         "WIDTH": q.shape[2],
         "VALUE_WIDTH": v.shape[2],
-        "PADDED": padded(q.shape[2]),
-        "VALUE_PADDED": padded(v.shape[2]),
+        "PADDED": block_of(q.shape[2]),
+        "VALUE_PADDED": block_of(v.shape[2]),
         "HAS_POSITION": settings.position_bias is not None,
         "HAS_TIME": settings.time_bias is not None,
     }

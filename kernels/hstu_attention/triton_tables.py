@@ -22,9 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, programs, tuned
+from ..triton_tools import block_of, on_device_of, programs, tuned
 from .triton_bias import add_bias, load_times, locate, sigmoid, silu_gradient, time_bucket
-from .triton_launch import UNSPECIALISED, common_arguments, padded
+from .triton_launch import UNSPECIALISED, common_arguments
 
 if TYPE_CHECKING:
     from .eager import Settings
@@ -224,10 +224,10 @@ def table_gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Set
 
 def _sums(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Each program's position sums (programs, max_len) and time sums (programs, buckets); uninitialised if not used."""
-    widest = max(padded(q.shape[2]), padded(v.shape[2]))
+    widest = max(block_of(q.shape[2]), block_of(v.shape[2]))
     block = tables_block(widest, q.dtype)
     arguments = common_arguments(q, v, settings, block)
-    number, buckets = programs(q, 2), padded(arguments["last_bucket"] + 1)
+    number, buckets = programs(q, 2), block_of(arguments["last_bucket"] + 1)
     position_sums = q.new_empty(number, settings.max_len, dtype=torch.float32)
     time_sums = q.new_empty(number, buckets, dtype=torch.float32)
     scratch = q.new_empty(number, block, block, dtype=torch.float32)

@@ -19,8 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_catalogue import block_of
-from ..triton_tools import on_device_of
+from ..triton_tools import block_of, on_device_of
 
 TOKENS = tl.constexpr(16)
 PADDED = 128

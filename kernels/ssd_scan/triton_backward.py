@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, tile_schedule, tuned
+from ..triton_tools import block_of, on_device_of, tile_schedule, tuned
 from . import triton_backward_shared as shared
-from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, padded, store_rows
+from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, store_rows
 
 # 32 columns at once would spill 56 to 96 bytes a thread.
 CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=4, num_stages=1)]
@@ -131,8 +131,8 @@ def gradients(
         inputs = (x, *x.stride()[:2], *gates, B, *B.stride()[:2], C, *C.stride()[:2], dt, dt.stride(0), A)
         schedule = (offsets, order, first_chunk, len(order), len(x))
         sizes = (heads, groups, width, states)
-        settings = {"SOFTPLUS": dt_softplus, "HEADS": each, "CHUNK": CHUNK, "BLOCK_N": padded(states)}
-        settings["MOST_P"] = padded(width)
+        settings = {"SOFTPLUS": dt_softplus, "HEADS": each, "CHUNK": CHUNK, "BLOCK_N": block_of(states)}
+        settings["MOST_P"] = block_of(width)
         parts = x.new_empty((2, heads // groups // each, len(x), groups, states), dtype=torch.float32)
         with on_device_of(x):
             input_gradients_kernel[(chunks, heads // each)](

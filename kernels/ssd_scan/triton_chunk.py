@@ -16,11 +16,6 @@ CHUNK = 64  # tokens; 128 would halve the states that are written, and leave sho
 MOST_HEADS = 4  # of one group that share C B^T in a program
 
 
-def padded(size: int) -> int:
-    """A tile's side that holds `size`: a power of two that the matrix instructions take."""
-    return max(16, triton.next_power_of_2(size))
-
-
 def heads_each(heads: int, groups: int) -> int:
     """Heads of a program: as many as divide those of a group evenly."""
     return next(n for n in range(MOST_HEADS, 0, -1) if heads // groups % n == 0)

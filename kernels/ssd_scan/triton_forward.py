@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, tile_schedule, tuned
-from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, padded, store_rows
+from ..triton_tools import block_of, on_device_of, tile_schedule, tuned
+from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, store_rows
 
 CONFIGS = [
     triton.Config({}, num_warps=4, num_stages=1),
@@ -84,11 +84,11 @@ def write_outputs(
     heads, width = x.shape[1:]
     groups, states = B.shape[1:]
     order, first_chunk = tile_schedule(offsets, CHUNK)
-    each, block_p = heads_each(heads, groups), min(64, padded(width))
+    each, block_p = heads_each(heads, groups), min(64, block_of(width))
     with on_device_of(x):
         outputs_kernel[(most_chunks(x, offsets), heads // each, triton.cdiv(width, block_p))](
             y, ungated, before, x, *x.stride()[:2], z, *(z.stride()[:2] if z is not None else (0, 0)),
             B, *B.stride()[:2], C, *C.stride()[:2], dt, dt.stride(0), A, D, dt_bias, offsets, order, first_chunk,
             len(order), heads, groups, width, states,
-            SOFTPLUS=dt_softplus, HEADS=each, CHUNK=CHUNK, BLOCK_P=block_p, BLOCK_N=padded(states),
+            SOFTPLUS=dt_softplus, HEADS=each, CHUNK=CHUNK, BLOCK_P=block_p, BLOCK_N=block_of(states),
         )  # fmt: skip

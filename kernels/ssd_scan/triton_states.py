@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import on_device_of, tile_schedule, tuned
-from .triton_chunk import CHUNK, load_rows, load_steps, most_chunks, padded
+from ..triton_tools import block_of, on_device_of, tile_schedule, tuned
+from .triton_chunk import CHUNK, load_rows, load_steps, most_chunks
 
 CONFIGS = [
     triton.Config({"BLOCK": 64}, num_warps=4, num_stages=3),
@@ -103,7 +103,7 @@ def states_between(
     if sequences * heads * width * states == 0:
         return between
     order, first_chunk = tile_schedule(offsets, CHUNK)
-    most_p, most_n = padded(width), padded(states)
+    most_p, most_n = block_of(width), block_of(states)
 
     def grid(meta):
         blocks_p = triton.cdiv(width, min(most_p, 64))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..native import empty_like, native_op
 from . import eager
+from .native import register_gradient
 
 MOST_STATES = 256  # columns of B and C that a program can hold
 
@@ -121,20 +122,4 @@ def _(grad, state_grad, ungated, x, dt, A, B, C, D, z, dt_bias, offsets, initial
     return [empty_like(v)[0] for v in (x, dt, A, B, C, D, z, dt_bias, initial_state) if v is not None]
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.dt_softplus, _, _ = inputs
-    ctx.save_for_backward(output[2], *tensors)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, grad, state_grad, _):
-    ungated, *tensors = ctx.saved_tensors
-    grad = torch.zeros_like(tensors[0]) if grad is None else grad
-    state_grad = None if state_grad is None else state_grad.contiguous()
-    arguments = (grad.contiguous(), state_grad, ungated, *tensors, ctx.dt_softplus)
-    gradients = iter(_backward(*arguments))
-    *of_tensors, initial_state = (None if v is None else next(gradients) for v in (*tensors[:8], tensors[9]))
-    return *of_tensors, None, initial_state, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_gradient(_forward, _backward)

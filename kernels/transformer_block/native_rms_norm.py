@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import call, empty_like, native_op
+from ..native import NativeOp, call, empty_like, native_op
 from ..rows import as_rows
 
 
@@ -67,33 +67,35 @@ def _(grad, grad_sum, x, statistics, weight, needs_weight):
     return _empty_gradients(x, needs_weight)
 
 
-def _save(ctx, inputs, output) -> None:
-    x, weight, _ = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, output[1], weight)
+def register_gradients(forward: NativeOp, forward_sum: NativeOp, backward: NativeOp) -> None:
+    """Makes `backward` the gradient of both, three operators with the arguments of this module's."""
+
+    def save(ctx, inputs, output) -> None:
+        x, weight, _ = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, output[1], weight)
+
+    def differentiate(ctx, grad, _):
+        if grad is None:
+            return None, None, None
+        needs_weight = ctx.needs_input_grad[1]
+        dx, dweight = backward(grad, None, *ctx.saved_tensors, needs_weight)
+        return dx, dweight if needs_weight else None, None
+
+    def save_sum(ctx, inputs, output) -> None:
+        _, total, statistics = output
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(total, statistics, inputs[2])
+
+    def differentiate_sum(ctx, grad, grad_sum, _):
+        if grad is None:
+            return grad_sum, grad_sum, None, None
+        needs_weight = ctx.needs_input_grad[2]
+        dx, dweight = backward(grad, grad_sum, *ctx.saved_tensors, needs_weight)
+        return dx, dx, dweight if needs_weight else None, None
+
+    forward.register_autograd(differentiate, setup_context=save)
+    forward_sum.register_autograd(differentiate_sum, setup_context=save_sum)
 
 
-def _differentiate(ctx, grad, _):
-    if grad is None:
-        return None, None, None
-    needs_weight = ctx.needs_input_grad[1]
-    dx, dweight = _backward(grad, None, *ctx.saved_tensors, needs_weight)
-    return dx, dweight if needs_weight else None, None
-
-
-def _save_sum(ctx, inputs, output) -> None:
-    _, total, statistics = output
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(total, statistics, inputs[2])
-
-
-def _differentiate_sum(ctx, grad, grad_sum, _):
-    if grad is None:
-        return grad_sum, grad_sum, None, None
-    needs_weight = ctx.needs_input_grad[2]
-    dx, dweight = _backward(grad, grad_sum, *ctx.saved_tensors, needs_weight)
-    return dx, dx, dweight if needs_weight else None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-_forward_sum.register_autograd(_differentiate_sum, setup_context=_save_sum)
+register_gradients(_forward, _forward_sum, _backward)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..native import empty_like, native_op
+from .native_rms_norm import register_gradients
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
@@ -62,33 +63,4 @@ def _(grad, grad_sum, x, statistics, weight, needs_weight):
     return *empty_like(x), x.new_empty(x.shape[-1] * needs_weight)
 
 
-def _save(ctx, inputs, output) -> None:
-    x, weight, _ = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, output[1], weight)
-
-
-def _differentiate(ctx, grad, _):
-    if grad is None:
-        return None, None, None
-    needs_weight = ctx.needs_input_grad[1]
-    dx, dweight = _backward(grad, None, *ctx.saved_tensors, needs_weight)
-    return dx, dweight if needs_weight else None, None
-
-
-def _save_sum(ctx, inputs, output) -> None:
-    _, total, statistics = output
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(total, statistics, inputs[2])
-
-
-def _differentiate_sum(ctx, grad, grad_sum, _):
-    if grad is None:
-        return grad_sum, grad_sum, None, None
-    needs_weight = ctx.needs_input_grad[2]
-    dx, dweight = _backward(grad, grad_sum, *ctx.saved_tensors, needs_weight)
-    return dx, dx, dweight if needs_weight else None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-_forward_sum.register_autograd(_differentiate_sum, setup_context=_save_sum)
+register_gradients(_forward, _forward_sum, _backward)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import call, empty_like, native_op
+from ..native import NativeOp, call, empty_like, native_op
 
 
 def causal_conv1d(
@@ -87,27 +87,31 @@ def _(grad, grad_state, x, weight, bias, initial_state, offsets, is_silu):
     return _empty_gradients(x, weight, initial_state)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.is_silu, ctx.return_state = inputs
-    ctx.save_for_backward(*tensors)
+def register_gradient(forward: NativeOp, backward: NativeOp) -> None:
+    """Makes `backward` the gradient of `forward`, two operators with the arguments of this module's."""
+
+    def setup_context(ctx, inputs, output) -> None:
+        *tensors, ctx.is_silu, ctx.return_state = inputs
+        ctx.save_for_backward(*tensors)
+
+    def differentiate(ctx, grad, grad_state):
+        x, weight, bias, initial_state, offsets = ctx.saved_tensors
+        if grad.shape[1] > 1 and grad.stride(1) != 1:
+            grad = grad.contiguous()
+        grad_state = grad_state.contiguous() if ctx.return_state else None
+        gradients = backward(grad, grad_state, x, weight, bias, initial_state, offsets, ctx.is_silu)
+        dx, dweight, dbias, dinitial = gradients
+        return (
+            dx,
+            dweight,
+            None if bias is None else dbias,
+            None if initial_state is None else dinitial,
+            None,
+            None,
+            None,
+        )
+
+    forward.register_autograd(differentiate, setup_context=setup_context)
 
 
-def _differentiate(ctx, grad, grad_state):
-    x, weight, bias, initial_state, offsets = ctx.saved_tensors
-    if grad.shape[1] > 1 and grad.stride(1) != 1:
-        grad = grad.contiguous()
-    grad_state = grad_state.contiguous() if ctx.return_state else None
-    gradients = _backward(grad, grad_state, x, weight, bias, initial_state, offsets, ctx.is_silu)
-    dx, dweight, dbias, dinitial = gradients
-    return (
-        dx,
-        dweight,
-        None if bias is None else dbias,
-        None if initial_state is None else dinitial,
-        None,
-        None,
-        None,
-    )
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_gradient(_forward, _backward)

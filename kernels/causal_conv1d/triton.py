@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..native import empty_like, native_op
+from .native import register_gradient
 
 
 def causal_conv1d(
@@ -93,27 +94,4 @@ def _(grad, grad_state, x, weight, bias, initial_state, offsets, is_silu):
     return _empty_gradients(x, weight, initial_state)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.is_silu, ctx.return_state = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx, grad, grad_state):
-    x, weight, bias, initial_state, offsets = ctx.saved_tensors
-    if grad.shape[1] > 1 and grad.stride(1) != 1:
-        grad = grad.contiguous()
-    grad_state = grad_state.contiguous() if ctx.return_state else None
-    gradients = _backward(grad, grad_state, x, weight, bias, initial_state, offsets, ctx.is_silu)
-    dx, dweight, dbias, dinitial = gradients
-    return (
-        dx,
-        dweight,
-        None if bias is None else dbias,
-        None if initial_state is None else dinitial,
-        None,
-        None,
-        None,
-    )
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_gradient(_forward, _backward)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -24,11 +25,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread_and_nothing_left_frozen():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("group", [group for group in measure.GROUPS if group != "ceilings"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 import torch
@@ -47,8 +49,39 @@ def _values_of(bits):
     return (bits.astype("uint32") << 16).view("float32")
 
 
+def _patches_without_a_search() -> None:
+    """Every call of a jitted function searches all of triton.language for what it patches: a fifth of these tests."""
+    is_builtin = interpreter.tl.core.is_builtin
+
+    @cache
+    def candidates(package) -> list[str]:
+        return [name for name, member in inspect.getmembers(package) if is_builtin(member)]
+
+    def patched(package, builder, scope) -> None:
+        for name in candidates(package):
+            if is_builtin(member := getattr(package, name)):
+                interpreter._patch_attr(package, name, member, builder, scope)
+
+    interpreter._patch_builtin = patched
+
+
+def _types_without_a_table() -> None:
+    """NumPy's type of a Triton type is asked 200,000 times here, and each time a table of all types is built."""
+    find = interpreter._get_np_dtype
+    of_scalar = cache(find)
+    tl = interpreter.tl
+
+    def patched(dtype):
+        scalar = dtype.element_ty if isinstance(dtype, tl.block_type) else dtype
+        return (find if isinstance(scalar, tl.pointer_type) else of_scalar)(scalar)
+
+    interpreter._get_np_dtype = patched
+
+
 _index_scalars_of_newer_numpy()
 _products_of_bf16()
+_patches_without_a_search()
+_types_without_a_table()
 
 
 def gpu_results(backend: str, call, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,12 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_cases import KernelCase
+from bench.gpu_cases import KernelCase, all_cuda_cases
 
 SHARED_LIMIT = {80: 163 << 10, 90: 227 << 10}
 """Most shared memory of one block, bytes, by architecture (CUDA C++ Programming Guide, "Compute Capabilities")."""
 RESERVED_SHARED = {80: 0, 90: 1024}
 """Bytes a block that cuobjdump counts and the limit of a launch does not: the driver's own."""
+
+CUDA_CONFIG = "nvcc"
+"""The configuration of CUDA C++ kernels: they have but one."""
 
 CSRC = Path(__file__).parents[1] / "csrc"
 _USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -136,11 +139,12 @@ def cuda_sources() -> list[Path]:
 
 
 def compile_cuda(source: Path, arch: int) -> list[Figures]:
-    """Every kernel of one .cu file; shared memory that a launch asks for is not known here and not counted.
+    """Every kernel of one .cu file, with the most shared memory that a launch asks for if it has a case.
 
     The kernel's name is FILE:FUNCTION; its template arguments stand in `size`. Raises CalledProcessError with nvcc's
     messages in `stderr`.
     """
+    asked = {case.kernel: case.most_shared_bytes for case in all_cuda_cases()}
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "x.cubin"
         flags = ["-std=c++17", "-O3", f"-arch=sm_{arch}", f"-I{CSRC}", "-cubin", "-o", str(cubin)]
@@ -149,8 +153,9 @@ def compile_cuda(source: Path, arch: int) -> list[Figures]:
     rows = []
     for mangled, registers, spill, shared in found:
         function, arguments = _demangled(mangled)
-        shared = max(0, shared - RESERVED_SHARED[arch])
-        rows.append(Figures(f"{source.stem}:{function}", arguments, "nvcc", arch, registers, spill, shared))
+        kernel = f"{source.stem}:{function}"
+        shared = max(0, shared - RESERVED_SHARED[arch]) + asked.get(kernel, 0)
+        rows.append(Figures(kernel, arguments, CUDA_CONFIG, arch, registers, spill, shared))
     return sorted(rows, key=lambda row: row.key)
 
 
@@ -160,6 +165,11 @@ def _demangled(name: str) -> tuple[str, str]:
     if program is None:
         return name, ""
     text = subprocess.run([program, name], capture_output=True, text=True, check=True).stdout.strip()
+    return function_and_arguments(text)
+
+
+def function_and_arguments(text: str) -> tuple[str, str]:
+    """("scan_forward", "float, 32") of a kernel's name as compilers and profilers print it."""
     text = text.replace("(anonymous namespace)::", "").replace("<unnamed>::", "").removeprefix("void ")
     function, _, arguments = _until_call(text).partition("<")
     return function.rpartition("::")[2], arguments.removesuffix(">").strip()

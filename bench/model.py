@@ -16,6 +16,7 @@ Programming Guide, "Arithmetic Instructions" (https://docs.nvidia.com/cuda/cuda-
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -24,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.aot import BUDGET, read_budget
-from bench.compiled import Figures, config_name
+from bench.compiled import CUDA_CONFIG, Figures, config_name, function_and_arguments
 from bench.envelope import SCHEMA, check_writable, commit
-from bench.gpu_cases import KernelCase, Work
+from bench.gpu_cases import CudaCase, KernelCase, Work, all_cases, all_cuda_cases
 from bench.occupancy import blocks_a_multiprocessor
 from uqabench.errors import UQABenchError
 from uqabench.files import read_json, write_json
@@ -126,8 +127,17 @@ def predict(figures: Figures, work: Work, warps: int, device: Device) -> Predict
     )
 
 
-def best(case: KernelCase, recorded: dict[tuple[Any, ...], dict[str, Any]], device: Device) -> Prediction | None:
+Recorded = dict[tuple[Any, ...], dict[str, Any]]
+
+
+def best(case: KernelCase | CudaCase, recorded: Recorded, device: Device) -> Prediction | None:
     """The fastest of the case's configurations as predicted; None where no configuration has recorded figures."""
+    if isinstance(case, CudaCase):
+        row = recorded.get((case.kernel, case.instance, CUDA_CONFIG, ARCH))
+        if row is None:
+            return None
+        figures = Figures(**row | {"size": case.size, "shared_bytes": case.shared_bytes})
+        return predict(figures, case.work, case.warps, device)
     found = []
     for config in case.configs:
         row = recorded.get((case.kernel, case.size, config_name(config), ARCH))
@@ -143,8 +153,20 @@ def measured(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
         report = read_json(path)
         device = report["machine"].get("gpu", "")
         for row in report.get("kernels", []):
-            found.setdefault((row["kernel"], _short(device)), {})[row["row"]] = row["seconds"]
+            kernel = _key(*function_and_arguments(row["kernel"]))
+            found.setdefault((kernel, _short(device)), {})[row["row"]] = row["seconds"]
     return found
+
+
+def _key(function: str, arguments: str) -> str:
+    return f"{function}<{arguments}>" if arguments else function
+
+
+def profiled_name(case: KernelCase | CudaCase) -> str:
+    """By which a profiler knows the kernel, as `measured` writes it."""
+    if isinstance(case, CudaCase):
+        return _key(case.kernel.rpartition(":")[2], case.instance)
+    return case.function.fn.__name__
 
 
 def _short(device: str) -> str:
@@ -197,8 +219,6 @@ def _us(seconds: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 for a file that cannot be read or written."""
-    from bench.gpu_cases import all_cases
-
     parser = argparse.ArgumentParser(prog="python -m bench.model", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="OUT", help="result file")
     parser.add_argument("--markdown", action="store_true", help="print Markdown: the largest size a kernel, on H100")
@@ -207,10 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recorded, times = read_budget(options.aot), measured(RESULTS)
         predictions, missing = [], []
-        for case in (case for case in all_cases() if ARCH in case.archs):
+        triton_cases = (case for case in all_cases() if ARCH in case.archs)
+        for case in itertools.chain(triton_cases, all_cuda_cases()):
             found = [best(case, recorded, device) for device in DEVICES]
-            function = case.function.fn.__name__  # by which a profiler knows the kernel
-            predictions += [replace(p, measured=times.get((function, p.device), {})) for p in found if p is not None]
+            name = profiled_name(case)
+            predictions += [replace(p, measured=times.get((name, p.device), {})) for p in found if p is not None]
             missing += [] if found[0] else [f"{case.kernel} [{case.size}]"]
         print("\n".join((markdown if options.markdown else table)(predictions)))
         for name in missing:

@@ -38,6 +38,7 @@ PYBIND11_MODULE(_native, m) {
 #ifdef UQABENCH_CUDA
   m.attr("has_cuda") = true;
   bind_cuda_selective_scan(m);
+  bind_cuda_versions(m);
 #else
   m.attr("has_cuda") = false;
 #endif

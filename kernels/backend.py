@@ -63,7 +63,19 @@ def unavailable(backend: str, device: str) -> str | None:
     module, problem = _import_native()
     if module is None:
         return problem
-    return None if getattr(module, "has_cuda", False) else "uqabench._native was compiled without CUDA"
+    return _cuda_problem(module)
+
+
+@cache
+def _cuda_problem(module: ModuleType) -> str | None:
+    """A driver runs what was compiled with its own major version of CUDA or an older one
+    (https://docs.nvidia.com/deploy/cuda-compatibility/). Nothing is said where there is no driver."""
+    if not getattr(module, "has_cuda", False):
+        return "uqabench._native was compiled without CUDA"
+    compiled, driver = (version // 1000 for version in module.cuda_versions())
+    if 0 < driver < compiled:
+        return f"uqabench._native was compiled with CUDA {compiled}, and the driver takes CUDA {driver} at most"
+    return None
 
 
 def check_backend_name(name: str, origin: str) -> str:

@@ -1,7 +1,7 @@
 """The production configurations of every GPU kernel, one module an operator: what is compiled ahead of time
 (bench/aot.py) and whose cost is predicted (bench/model.py).
 
-Each module has `kernel_cases() -> Iterable[KernelCase]`.
+Each module has `kernel_cases() -> Iterable[KernelCase]`, or `cuda_cases() -> Iterable[CudaCase]` for CUDA C++.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 
@@ -65,7 +66,41 @@ class KernelCase:
     archs: tuple[int, ...] = (80, 90)
 
 
+@dataclass(frozen=True)
+class CudaCase:
+    """One CUDA C++ kernel at one production size. nvcc compiles each of them once, whatever the size.
+
+    Attributes:
+        kernel: FILE:FUNCTION, e.g. "selective_scan:carry".
+        size: e.g. "16384 tokens x 1024 bf16".
+        instance: its template arguments as the compiler prints them, e.g. "float, true".
+        warps: a block.
+        shared_bytes: shared memory that this launch asks for.
+        most_shared_bytes: the most that any launch asks for.
+        work: what the launch does.
+    """
+
+    kernel: str
+    size: str
+    instance: str
+    warps: int
+    shared_bytes: int
+    most_shared_bytes: int
+    work: Work
+
+
 def all_cases() -> Iterator[KernelCase]:
-    """The cases of every module in this folder."""
-    for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
-        yield from importlib.import_module(f"{__name__}.{module}").kernel_cases()
+    """The Triton cases of every module in this folder."""
+    for module in _modules():
+        yield from getattr(module, "kernel_cases", tuple)()
+
+
+def all_cuda_cases() -> Iterator[CudaCase]:
+    """The CUDA C++ cases of every module in this folder."""
+    for module in _modules():
+        yield from getattr(module, "cuda_cases", tuple)()
+
+
+def _modules() -> Iterator[ModuleType]:
+    for name in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+        yield importlib.import_module(f"{__name__}.{name}")

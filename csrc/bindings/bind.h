@@ -9,7 +9,8 @@ void bind_adamw(pybind11::module_& m);
 void bind_causal_attention(pybind11::module_& m);
 void bind_causal_conv1d(pybind11::module_& m);
 void bind_checks(pybind11::module_& m);
-void bind_cuda_selective_scan(pybind11::module_& m);  // where CUDA is compiled in
+void bind_cuda_selective_scan(pybind11::module_& m);  // this and the next where CUDA is compiled in
+void bind_cuda_versions(pybind11::module_& m);
 void bind_embedding_bag(pybind11::module_& m);
 void bind_gru(pybind11::module_& m);
 void bind_hstu_attention(pybind11::module_& m);

@@ -15,12 +15,12 @@ from torch import Tensor
 from ..cuda import run_kernels
 from ..native import native_op
 
-_KEPT_EVERY = 16  # kept_every of csrc/cuda/selective_scan.h
-_MOST_STATES = 256
+KEPT_EVERY = 16  # kept_every of csrc/cuda/selective_scan.h
+MOST_STATES = 256
 _LARGEST_SHIFT = 9  # pieces of sequences have 512 tokens at most,
 _SMALLEST_SHIFT = 6  # and 64 at least
 _WANTED_BLOCKS = 1024  # of which an H100 runs 800 at once
-_MOST_ROWS = 512  # of partial sums of the parameters' gradients
+MOST_ROWS = 512  # of partial sums of the parameters' gradients
 
 
 def selective_scan(
@@ -38,8 +38,8 @@ def selective_scan(
     initial_state: Tensor | None = None,
     return_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    if A.shape[1] > _MOST_STATES:
-        raise RuntimeError(f"backend 'cuda' of selective_scan takes {_MOST_STATES} states, not {A.shape[1]}.")
+    if A.shape[1] > MOST_STATES:
+        raise RuntimeError(f"backend 'cuda' of selective_scan takes {MOST_STATES} states, not {A.shape[1]}.")
     parameters = (None if x is None else x.float().contiguous() for x in (A, D, delta_bias, initial_state))
     A, D, delta_bias, initial_state = parameters
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
@@ -64,7 +64,7 @@ def _forward(
     return_state: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the state if asked for, and the states that backward needs if `keep`: one in _KEPT_EVERY tokens.
+    """y, the state if asked for, and the states that backward needs if `keep`: one in KEPT_EVERY tokens.
 
     What is not needed has no elements, and of the kept states not every place is written or read. Arguments are
     checked by the caller; A, D, delta_bias and initial_state are float32 and contiguous.
@@ -88,7 +88,7 @@ def _outputs(u: Tensor, A: Tensor, offsets: Tensor, return_state: bool, keep: bo
     return (
         u.new_empty(tokens, channels),
         A.new_empty(offsets.shape[0] - 1 if return_state else 0, channels, states),
-        A.new_empty(tokens // _KEPT_EVERY + 2 if keep else 0, states, channels),
+        A.new_empty(tokens // KEPT_EVERY + 2 if keep else 0, states, channels),
     )
 
 
@@ -120,7 +120,7 @@ def _backward(
     names = ("du", "ddelta", "dA", "dB", "dC", "dD", "dz", "ddelta_bias", "dinitial_state")
     tokens, channels = u.shape
     states = A.shape[1]
-    rows = min(_items(tokens, channels, states, offsets)[1], _MOST_ROWS)
+    rows = min(items_of_work(tokens, channels, states, offsets.shape[0] - 1)[1], MOST_ROWS)
     _run(
         "selective_scan_backward_cuda",
         inputs,
@@ -145,19 +145,22 @@ def _(grad, grad_state, kept, u, delta, A, B, C, D, z, delta_bias, initial_state
     return [g for g in _gradients(u, delta, A, B, C, D, z, delta_bias, initial_state) if g is not None]
 
 
+def block_threads(states: int) -> int:
+    """Threads of a block, each a channel: as in csrc/cuda/selective_scan.h."""
+    return 128 if states <= 64 else 64 if states <= 128 else 32
+
+
 def _groups(channels: int, states: int) -> int:
-    """Blocks that a token's channels take: as block_threads of csrc/cuda/selective_scan.h has it."""
-    threads = 128 if states <= 64 else 64 if states <= 128 else 32
-    return -(-channels // threads)
+    """Blocks that a token's channels take."""
+    return -(-channels // block_threads(states))
 
 
-def _items(tokens: int, channels: int, states: int, offsets: Tensor) -> tuple[int, int]:
+def items_of_work(tokens: int, channels: int, states: int, sequences: int) -> tuple[int, int]:
     """Pieces of sequences have 2**shift tokens: (shift, number of items of work).
 
     In pieces, a token's exponentials are computed twice, so they are as long as leaves enough blocks.
     """
-    sequences, groups = offsets.shape[0] - 1, _groups(channels, states)
-    shift = _LARGEST_SHIFT
+    groups, shift = _groups(channels, states), _LARGEST_SHIFT
     while shift > _SMALLEST_SHIFT and ((tokens >> shift) + sequences) * groups < _WANTED_BLOCKS:
         shift -= 1
     return shift, (tokens >> shift) + sequences
@@ -170,7 +173,7 @@ def _run(
     u, delta, A, B, C, D, z, delta_bias, initial_state, offsets = inputs
     tokens, channels = u.shape
     states = A.shape[1]
-    shift, items = _items(tokens, channels, states, offsets)
+    shift, items = items_of_work(tokens, channels, states, offsets.shape[0] - 1)
     is_split = tokens >> shift > 0
     by_token = (u, delta, B, C, z, others.get("grad"))
     strides = (0 if x is None else x.stride(0) for x in by_token)

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 
 from bench import model
 from bench.compiled import Figures
-from bench.gpu_cases import Work
+from bench.gpu_cases import CudaCase, Work
 from bench.model import DEVICES, predict
 
 H100, H200 = DEVICES
@@ -63,6 +63,21 @@ def test_measurements_stand_beside_predictions(tmp_path: Path):
     times = model.measured(tmp_path)
     assert times == {("k", "H100"): {"r": 1e-4}}
     assert model.table([replace(prediction, measured=times["k", "H100"])])[1].endswith("100.0 us (r)")
+
+
+def test_a_cuda_kernel_is_found_by_its_instance(tmp_path: Path):
+    case = CudaCase("file:kernel", "16 states", "float, true", 4, 9 << 10, 64 << 10, Work(bytes=1e9, blocks=WAVE))
+    row = replace(FIGURES, kernel="file:kernel", size="float, true", config="nvcc").to_row()
+    found = model.best(case, {("file:kernel", "float, true", "nvcc", 90): row}, H100)
+    assert found is not None and (found.size, found.shared_bytes, found.binding) == ("16 states", 9 << 10, "memory")
+    assert (
+        model.best(replace(case, instance="float, false"), {("file:kernel", "float, true", "nvcc", 90): row}, H100)
+        is None
+    )
+    name = "void (anonymous namespace)::kernel<float, true>((anonymous namespace)::Scan<float>)"
+    content = {"machine": {"gpu": "NVIDIA H100"}, "kernels": [{"kernel": name, "row": "r", "seconds": 1e-4}]}
+    (tmp_path / "gpu.json").write_text(json.dumps(content))
+    assert model.measured(tmp_path) == {(model.profiled_name(case), "H100"): {"r": 1e-4}}
 
 
 def test_markdown_has_each_kernels_largest_size_on_one_card():

@@ -58,8 +58,8 @@ def extent(x: Tensor) -> Tensor:
 
 def run_emulated(
     program: Path, what: str, order: str, sizes: Sequence[int], tensors: Sequence[Tensor | None], folder: Path
-) -> None:
-    """Runs the program on tensors' memory in place; fails with what it or a sanitizer says."""
+) -> str:
+    """Runs the program on tensors' memory in place; what it prints. Fails with what it or a sanitizer says."""
     extents = [None if x is None else extent(x) for x in tensors]
     path = folder / "call"
     with path.open("wb") as file:
@@ -77,3 +77,4 @@ def run_emulated(
             x.copy_(torch.frombuffer(data, dtype=x.dtype, count=x.numel(), offset=at))
             at += count
     assert at == len(data)
+    return done.stdout

@@ -1,7 +1,7 @@
 // Runs the CUDA selective scan's kernels on the CPU: selective_scan (forward|backward) (ascending|descending) FILE.
 //
 // FILE holds int64 numbers: how many sizes, these, how many arrays, and for each its bytes (-1: null) and then the
-// bytes themselves. The arrays are written back to it after the run.
+// bytes themselves. The arrays are written back to it after the run. Prints the bytes of shared memory of each launch.
 #include <cstdio>
 #include <string>
 
@@ -54,6 +54,7 @@ template <class T>
 void run(const Call& call, bool is_forward, bool is_descending) {
   const auto scan = cuda::read_scan<T>(call.sizes.data(), call.pointers.data());
   const auto launch = [&](auto kernel, int64_t blocks, int threads, int64_t bytes, const cuda::Scan<T>& of) {
+    std::printf("%lld\n", static_cast<long long>(bytes));
     if (blocks > 0) emulation::launch(kernel, blocks, threads, bytes, is_descending, of);
   };
   if (is_forward) {

@@ -29,3 +29,8 @@ def test_arguments_are_counted(function: str):
             call(sizes, addresses, device=0, stream=0)
     with pytest.raises(ValueError, match="too many states"):
         call([*SIZES[:2], 257, *SIZES[3:]], ADDRESSES, device=0, stream=0)
+
+
+def test_versions():
+    compiled, driver = native_module().cuda_versions()
+    assert compiled // 1000 >= 12 and (driver > 0 or not torch.cuda.is_available())

@@ -21,18 +21,25 @@ PIECES = [1, 64, 0, 65, 130]  # pieces have 64 tokens where there are few
 
 
 @pytest.fixture
-def emulated(build: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the backend's kernels run emulated; called with "descending", lanes and blocks in the other order."""
+def emulated(
+    build: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[int]]:
+    """Makes the backend's kernels run emulated; called with "descending", lanes and blocks in the other order.
+
+    It returns a list that each launch adds to: the bytes of shared memory that it asks for.
+    """
     program = build(SOURCE)
 
-    def use(order: str = "ascending") -> None:
+    def use(order: str = "ascending") -> list[int]:
         from .conftest import run_emulated
 
         def run(function: str, sizes: Sequence[int], tensors: Sequence[Tensor | None], device: torch.device) -> None:
             what = "forward" if function == FORWARD else "backward"
-            run_emulated(program, what, order, sizes, tensors, tmp_path)
+            asked.extend(map(int, run_emulated(program, what, order, sizes, tensors, tmp_path).split()))
 
+        asked: list[int] = []
         monkeypatch.setattr(cuda, "run_kernels", run)
+        return asked
 
     use()
     return use
@@ -105,6 +112,19 @@ def test_without_options(emulated, absent):
 def test_every_input_in_bfloat16(emulated):
     inputs = {name: x.bfloat16() for name, x in make_inputs([20, 3], 5, 4).items()}
     compare([20, 3], inputs)
+
+
+@pytest.mark.parametrize(("states", "threads"), [(3, 128), (65, 64), (130, 32)])
+def test_launches_ask_for_the_shared_memory_of_the_cost_model(emulated, states, threads):
+    model = pytest.importorskip("bench.gpu_cases.selective_scan", reason="it imports triton's cases")
+    assert cuda.block_threads(states) == threads
+    asked = emulated()
+    compare([66], make_inputs([66], 2, states))
+    forward = model.forward_shared(states)
+    ends, backward, parameters = (
+        model.ends_backward_shared(states), model.backward_shared(states), model.parameters_shared()
+    )  # fmt: skip
+    assert asked == [forward, 0, forward, ends, 0, backward, 0, parameters]
 
 
 def test_the_operator_s_example(emulated):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -104,10 +104,18 @@ def test_without_the_compiled_module_eager_runs_and_a_request_says_why(operator,
 def test_reasons_by_device(monkeypatch):
     assert backend.unavailable("native", "cpu") is None  # the suite runs on a built package
     assert "CUDA tensors only" in backend.unavailable("cuda", "cpu")
-    for has_cuda in (True, False):
-        monkeypatch.setattr(backend, "_import_native", lambda: (SimpleNamespace(has_cuda=has_cuda), None))  # noqa: B023
+    compiled = {"has_cuda": True}
+    for attributes, expected in (
+        ({"has_cuda": False}, "without CUDA"),
+        (compiled | {"cuda_versions": lambda: (13_000, 12_080)}, "CUDA 13, and the driver takes CUDA 12 at most"),
+        (compiled | {"cuda_versions": lambda: (13_020, 13_000)}, None),
+        (compiled | {"cuda_versions": lambda: (13_000, 0)}, None),  # no driver
+    ):
+        module = ModuleType("_native")
+        vars(module).update(attributes)
+        monkeypatch.setattr(backend, "_import_native", lambda module=module: (module, None))
         reason = backend.unavailable("cuda", "cuda")
-        assert reason is None if has_cuda else "without CUDA" in reason
+        assert reason is None if expected is None else expected in reason
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     assert "'triton' is not installed" in backend.unavailable("triton", "cuda")
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: object())

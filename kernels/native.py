@@ -17,6 +17,10 @@ _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _find_transform = torch._C._functorch.peek_interpreter_stack
 
 
+ROW_DTYPES = (torch.float32, torch.bfloat16) if KNOWN else (torch.float32,)
+"""What the kernels that work row by row take: NumPy, in the tensors' place without KNOWN, has no bf16."""
+
+
 def call(function: str, *tensors: Tensor | None, **settings: Any) -> None:
     """Runs `uqabench._native.FUNCTION` in place on the memory of CPU tensors, with torch's number of threads."""
     arrays = tensors if KNOWN else [None if x is None else x.detach().numpy() for x in tensors]

@@ -1,8 +1,8 @@
 // The arrays that Python hands to a kernel, and their checks.
 //
-// Arrays come as tensors of torch or as NumPy arrays, in the processor's memory, and are never copied: a wrong dtype is
-// a TypeError. The operators have checked their arguments already; what could read or write out of bounds is checked
-// here again.
+// Arrays come as tensors of torch or as NumPy arrays (of which none is bf16), in the processor's memory, and are never
+// copied: a wrong dtype is a TypeError. The operators have checked their arguments already; what could read or write
+// out of bounds is checked here again.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "bindings/tensor.h"
+#include "cpu/bf16.h"
 #include "cpu/packed.h"
 
 namespace uqabench {
@@ -112,22 +113,26 @@ void require_contiguous(const Array<T>& x, const char* name, const Dims& shape) 
 }
 
 // The memory of an array that is read as a whole, and of one that is written.
-inline const float* input(const FloatArray& x, const char* name, const Dims& shape) {
+template <class T>
+const T* input(const Array<T>& x, const char* name, const Dims& shape) {
   require_contiguous(x, name, shape);
   return x.data();
 }
 
-inline float* output(FloatArray& x, const char* name, const Dims& shape) {
+template <class T>
+T* output(Array<T>& x, const char* name, const Dims& shape) {
   require_contiguous(x, name, shape);
   return x.mutable_data();
 }
 
 // As above; null if absent.
-inline const float* input(const std::optional<FloatArray>& x, const char* name, const Dims& shape) {
+template <class T>
+const T* input(const std::optional<Array<T>>& x, const char* name, const Dims& shape) {
   return x ? input(*x, name, shape) : nullptr;
 }
 
-inline float* output(std::optional<FloatArray>& x, const char* name, const Dims& shape) {
+template <class T>
+T* output(std::optional<Array<T>>& x, const char* name, const Dims& shape) {
   return x ? output(*x, name, shape) : nullptr;
 }
 
@@ -136,8 +141,9 @@ template <class T>
 int64_t row_stride(const Array<T>& x) { return x.strides(0) / x.itemsize(); }
 
 // Rows of heads: (tokens, heads, width).
-inline HeadView heads(const FloatArray& x) {
-  constexpr auto bytes = static_cast<int64_t>(sizeof(float));
+template <class T>
+HeadsOf<T> heads(const Array<T>& x) {
+  constexpr auto bytes = static_cast<int64_t>(sizeof(T));
   return {x.data(), x.strides(0) / bytes, x.strides(1) / bytes};
 }
 
@@ -168,10 +174,16 @@ struct type_caster<uqabench::Array<T>> {
   using Array = uqabench::Array<T>;
   PYBIND11_TYPE_CASTER(Array, const_name("array"));
 
-  bool load(handle from, bool) { return load_tensor(from) || load_numpy(from); }
+  bool load(handle from, bool) {
+    if constexpr (is_bf16) return load_tensor(from);
+    else return load_tensor(from) || load_numpy(from);
+  }
 
  private:
+  static constexpr bool is_bf16 = std::is_same_v<T, uqabench::Bf16>;
+
   static constexpr uqabench::DType dtype() {
+    if (is_bf16) return uqabench::DType::bfloat16;
     if (std::is_same_v<T, float>) return uqabench::DType::float32;
     return std::is_same_v<T, double> ? uqabench::DType::float64 : uqabench::DType::int64;
   }
@@ -181,7 +193,7 @@ struct type_caster<uqabench::Array<T>> {
     if (!uqabench::describe(from.ptr(), &x)) return false;
     if (!x.is_on_cpu() || x.dtype() != dtype() || x.ndim > Array::most_dims) return false;
     if (!x.data && x.numel() != 0) return false;
-    if (std::is_floating_point_v<T> && uqabench::is_negated(from.ptr()))
+    if ((std::is_floating_point_v<T> || is_bf16) && uqabench::is_negated(from.ptr()))
       throw std::runtime_error("a tensor has its negative bit set: pass x.resolve_neg().");
     value = Array(static_cast<char*>(x.data) + x.byte_offset, true, x.ndim, x.shape, x.strides, sizeof(T));
     return true;

@@ -17,7 +17,8 @@ EmbeddingBags check(const IntArray& ids, const IntArray& offsets, int64_t rows, 
 }
 
 // Of the gradient of the means.
-EmbeddingBags check_gradient(const FloatArray& grad, const IntArray& ids, const IntArray& offsets, int64_t rows,
+template <class T>
+EmbeddingBags check_gradient(const Array<T>& grad, const IntArray& ids, const IntArray& offsets, int64_t rows,
                              int threads) {
   require(grad.ndim() == 2, "grad must have two dimensions.");
   const EmbeddingBags in = check(ids, offsets, rows, grad.shape(1), threads);
@@ -25,16 +26,15 @@ EmbeddingBags check_gradient(const FloatArray& grad, const IntArray& ids, const 
   return in;
 }
 
-}  // namespace
-
-void bind_embedding_bag(py::module_& m) {
+template <class T>
+void bind_embedding_bag_of(py::module_& m) {
   m.def(
       "embedding_bag_mean",
-      [](FloatArray out, const FloatArray& table, const IntArray& ids, const IntArray& offsets, int threads) {
+      [](Array<T> out, const Array<T>& table, const IntArray& ids, const IntArray& offsets, int threads) {
         require(table.ndim() == 2, "table must have two dimensions.");
         require_shape(table, "table", {table.shape(0), table.shape(1)});
         const EmbeddingBags in = check(ids, offsets, table.shape(0), table.shape(1), threads);
-        float* to = output(out, "out", {in.bags, in.width});
+        T* to = output(out, "out", {in.bags, in.width});
         py::gil_scoped_release release;
         embedding_bag_mean(in, table.data(), row_stride(table), to);
       },
@@ -42,10 +42,10 @@ void bind_embedding_bag(py::module_& m) {
       py::arg("offsets").noconvert(), py::arg("threads"));
   m.def(
       "embedding_bag_mean_backward",
-      [](FloatArray gradient, const FloatArray& grad, const IntArray& ids, const IntArray& offsets, int threads) {
+      [](Array<T> gradient, const Array<T>& grad, const IntArray& ids, const IntArray& offsets, int threads) {
         require(gradient.ndim() == 2, "gradient must have two dimensions.");
         const EmbeddingBags in = check_gradient(grad, ids, offsets, gradient.shape(0), threads);
-        float* to = output(gradient, "gradient", {in.rows, in.width});
+        T* to = output(gradient, "gradient", {in.rows, in.width});
         py::gil_scoped_release release;
         embedding_bag_mean_backward(in, grad.data(), row_stride(grad), to);
       },
@@ -53,15 +53,22 @@ void bind_embedding_bag(py::module_& m) {
       py::arg("offsets").noconvert(), py::arg("threads"));
   m.def(
       "embedding_bag_mean_values",
-      [](FloatArray values, const FloatArray& grad, const IntArray& ids, const IntArray& offsets, int threads) {
+      [](Array<T> values, const Array<T>& grad, const IntArray& ids, const IntArray& offsets, int threads) {
         const EmbeddingBags in =
             check_gradient(grad, ids, offsets, std::numeric_limits<int64_t>::max(), threads);  // no table is touched
-        float* to = output(values, "values", {ids.size(), in.width});
+        T* to = output(values, "values", {ids.size(), in.width});
         py::gil_scoped_release release;
         embedding_bag_mean_values(in, grad.data(), row_stride(grad), to);
       },
       py::arg("values").noconvert(), py::arg("grad").noconvert(), py::arg("ids").noconvert(),
       py::arg("offsets").noconvert(), py::arg("threads"));
+}
+
+}  // namespace
+
+void bind_embedding_bag(py::module_& m) {
+  bind_embedding_bag_of<float>(m);
+  bind_embedding_bag_of<Bf16>(m);
 }
 
 }  // namespace uqabench

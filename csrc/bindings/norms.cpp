@@ -1,13 +1,13 @@
-#include "cpu/norms.h"
-
 #include "bindings/bind.h"
 #include "bindings/rows.h"
+#include "cpu/norms.h"
 
 namespace uqabench {
 
 namespace {
 
-using OptionalFloats = std::optional<FloatArray>;
+template <class T>
+using Optional = std::optional<Array<T>>;
 
 // The statistics of each row: (2, rows), mean and rstd, or (1, rows), rstd alone, where the norm is not centred.
 void check_statistics(const FloatArray& statistics, int64_t rows) {
@@ -17,18 +17,19 @@ void check_statistics(const FloatArray& statistics, int64_t rows) {
 }
 
 // The weight, the same row again and again, or the gate, or neither.
-RowView factor(const OptionalFloats& weight, const OptionalFloats& gate, const Dims& shape) {
+template <class T>
+RowView<T> factor(const Optional<T>& weight, const Optional<T>& gate, const Dims& shape) {
   require(!weight || !gate, "weight and gate exclude each other.");
   if (weight) return {input(*weight, "weight", {shape[1]}), 0};
   return rows(gate, "gate", shape);
 }
 
+template <class T>
 void bind_forward(py::module_& m) {
   m.def(
       "norm_forward",
-      [](FloatArray y, OptionalFloats sum, FloatArray statistics, const FloatArray& x, const OptionalFloats& residual,
-         const OptionalFloats& weight, const OptionalFloats& bias, const OptionalFloats& gate, double eps,
-         int threads) {
+      [](Array<T> y, Optional<T> sum, FloatArray statistics, const Array<T>& x, const Optional<T>& residual,
+         const Optional<T>& weight, const Optional<T>& bias, const Optional<T>& gate, double eps, int threads) {
         require(x.ndim() == 2, "x must have two dimensions.");
         const Dims shape{x.shape(0), x.shape(1)};
         require(sum.has_value() == residual.has_value(), "sum and residual need each other.");
@@ -36,16 +37,16 @@ void bind_forward(py::module_& m) {
         check_statistics(statistics, shape[0]);
         const bool is_centred = statistics.shape(0) == 2;
         float* mean = statistics.mutable_data();
-        const Norm norm{rows(x, "x", shape),
-                        rows(residual, "residual", shape),
-                        factor(weight, gate, shape),
-                        input(bias, "bias", {shape[1]}),
-                        shape[0],
-                        shape[1],
-                        static_cast<float>(eps),
-                        threads};
-        const NormResult result{output(y, "y", shape), output(sum, "sum", shape), is_centred ? mean : nullptr,
-                                is_centred ? mean + shape[0] : mean};
+        const Norm<T> norm{rows(x, "x", shape),
+                           rows(residual, "residual", shape),
+                           factor(weight, gate, shape),
+                           input(bias, "bias", {shape[1]}),
+                           shape[0],
+                           shape[1],
+                           static_cast<float>(eps),
+                           threads};
+        const NormResult<T> result{output(y, "y", shape), output(sum, "sum", shape), is_centred ? mean : nullptr,
+                                   is_centred ? mean + shape[0] : mean};
         py::gil_scoped_release release;
         norm_forward(norm, result);
       },
@@ -54,12 +55,13 @@ void bind_forward(py::module_& m) {
       py::arg("gate").noconvert(), py::arg("eps"), py::arg("threads"));
 }
 
+template <class T>
 void bind_backward(py::module_& m) {
   m.def(
       "norm_backward",
-      [](FloatArray dx, OptionalFloats dgate, OptionalFloats dweight, OptionalFloats dbias, const FloatArray& grad,
-         const OptionalFloats& grad_sum, const FloatArray& x, const FloatArray& statistics,
-         const OptionalFloats& weight, const OptionalFloats& gate, int threads) {
+      [](Array<T> dx, Optional<T> dgate, Optional<T> dweight, Optional<T> dbias, const Array<T>& grad,
+         const Optional<T>& grad_sum, const Array<T>& x, const FloatArray& statistics, const Optional<T>& weight,
+         const Optional<T>& gate, int threads) {
         require(x.ndim() == 2, "x must have two dimensions.");
         const Dims shape{x.shape(0), x.shape(1)};
         require(!dgate || gate, "dgate needs a gate.");
@@ -68,17 +70,17 @@ void bind_backward(py::module_& m) {
         check_statistics(statistics, shape[0]);
         const bool is_centred = statistics.shape(0) == 2;
         const float* mean = statistics.data();
-        const NormBackward norm{rows(grad, "grad", shape),
-                                rows(grad_sum, "grad_sum", shape),
-                                rows(x, "x", shape),
-                                factor(weight, gate, shape),
-                                is_centred ? mean : nullptr,
-                                is_centred ? mean + shape[0] : mean,
-                                shape[0],
-                                shape[1],
-                                threads};
-        const NormGradients gradients{output(dx, "dx", shape), output(dgate, "dgate", shape),
-                                      output(dweight, "dweight", {shape[1]}), output(dbias, "dbias", {shape[1]})};
+        const NormBackward<T> norm{rows(grad, "grad", shape),
+                                   rows(grad_sum, "grad_sum", shape),
+                                   rows(x, "x", shape),
+                                   factor(weight, gate, shape),
+                                   is_centred ? mean : nullptr,
+                                   is_centred ? mean + shape[0] : mean,
+                                   shape[0],
+                                   shape[1],
+                                   threads};
+        const NormGradients<T> gradients{output(dx, "dx", shape), output(dgate, "dgate", shape),
+                                         output(dweight, "dweight", {shape[1]}), output(dbias, "dbias", {shape[1]})};
         py::gil_scoped_release release;
         norm_backward(norm, gradients);
       },
@@ -91,8 +93,10 @@ void bind_backward(py::module_& m) {
 }  // namespace
 
 void bind_norms(py::module_& m) {
-  bind_forward(m);
-  bind_backward(m);
+  bind_forward<float>(m);
+  bind_forward<Bf16>(m);
+  bind_backward<float>(m);
+  bind_backward<Bf16>(m);
 }
 
 }  // namespace uqabench

@@ -13,12 +13,11 @@ int64_t longest(const int64_t* offsets, int64_t sequences) {
   return longest;
 }
 
-}  // namespace
-
-void bind_rope(py::module_& m) {
+template <class T>
+void bind_rope_of(py::module_& m) {
   m.def(
       "rope",
-      [](FloatArray q_out, FloatArray k_out, const FloatArray& q, const FloatArray& k, const FloatArray& table,
+      [](Array<T> q_out, Array<T> k_out, const Array<T>& q, const Array<T>& k, const FloatArray& table,
          const IntArray& offsets, bool is_inverse, int threads) {
         require(q.ndim() == 3 && k.ndim() == 3 && table.ndim() == 2, "q and k must have three dimensions, table two.");
         const Dims q_shape(q.shape(), q.shape() + 3), k_shape{q.shape(0), k.shape(1), q.shape(2)};
@@ -30,14 +29,21 @@ void bind_rope(py::module_& m) {
         const int64_t sequences = offsets.size() - 1;
         require(longest(starts, sequences) <= table.shape(0), "table has fewer rows than the longest sequence tokens.");
         require_threads(threads);
-        const Rope args{heads(q), heads(k), q_shape[1], k_shape[1],  q_shape[2],
-                        angles,   starts,   sequences,  is_inverse, threads};
-        float *to_q = output(q_out, "q_out", q_shape), *to_k = output(k_out, "k_out", k_shape);
+        const Rope<T> args{heads(q), heads(k), q_shape[1], k_shape[1],  q_shape[2],
+                           angles,   starts,   sequences,  is_inverse, threads};
+        T *to_q = output(q_out, "q_out", q_shape), *to_k = output(k_out, "k_out", k_shape);
         py::gil_scoped_release release;
         rope(args, to_q, to_k);
       },
       py::arg("q_out").noconvert(), py::arg("k_out").noconvert(), py::arg("q").noconvert(), py::arg("k").noconvert(),
       py::arg("table").noconvert(), py::arg("offsets").noconvert(), py::arg("is_inverse"), py::arg("threads"));
+}
+
+}  // namespace
+
+void bind_rope(py::module_& m) {
+  bind_rope_of<float>(m);
+  bind_rope_of<Bf16>(m);
 }
 
 }  // namespace uqabench

@@ -1,4 +1,4 @@
-// Rows of floats from Python.
+// Rows of numbers from Python.
 #pragma once
 
 #include "bindings/arrays.h"
@@ -6,13 +6,15 @@
 
 namespace uqabench {
 
-inline RowView rows(const FloatArray& x, const char* name, const Dims& shape) {
+template <class T>
+RowView<T> rows(const Array<T>& x, const char* name, const Dims& shape) {
   require_shape(x, name, shape);
   return {x.data(), row_stride(x)};
 }
 
-inline RowView rows(const std::optional<FloatArray>& x, const char* name, const Dims& shape) {
-  return x ? rows(*x, name, shape) : RowView{nullptr, 0};
+template <class T>
+RowView<T> rows(const std::optional<Array<T>>& x, const char* name, const Dims& shape) {
+  return x ? rows(*x, name, shape) : RowView<T>{nullptr, 0};
 }
 
 }  // namespace uqabench

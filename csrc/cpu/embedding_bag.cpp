@@ -2,6 +2,7 @@
 #include "cpu/embedding_bag.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/memory.h"
@@ -61,28 +62,38 @@ void for_each_bag(const EmbeddingBags& in, const Kernel& kernel) {
 
 }  // namespace
 
-void embedding_bag_mean(const EmbeddingBags& in, const float* table, int64_t table_stride, float* out) {
-  static constexpr decltype(&baseline::mean) kernels[] = UQ_TABLE(mean);
+template <class T>
+void embedding_bag_mean(const EmbeddingBags& in, const T* table, int64_t table_stride, T* out) {
+  static constexpr decltype(&baseline::mean<T>) kernels[] = UQ_TABLE(mean<T>);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   expect_writes(out, in.bags * in.width);
   for_each_bag(in, [&](int64_t bag) { kernel(in, bag, table, table_stride, out); });
 }
 
-void embedding_bag_mean_backward(const EmbeddingBags& in, const float* grad, int64_t grad_stride, float* gradient) {
-  static constexpr decltype(&baseline::add_block) kernels[] = UQ_TABLE(add_block);
+template <class T>
+void embedding_bag_mean_backward(const EmbeddingBags& in, const T* grad, int64_t grad_stride, T* gradient) {
+  static constexpr decltype(&baseline::add_block<T>) kernels[] = UQ_TABLE(add_block<T>);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   const Blocks blocks(in);
   expect_writes(gradient, in.rows * in.width);
-  parallel_for(blocks.count(), in.threads, 0,
-               [&](int64_t block, float*) { kernel(in, blocks, block, grad, grad_stride, gradient); });
+  parallel_for(blocks.count(), in.threads, std::is_same_v<T, float> ? 0 : blocks.rows_each * in.width,
+               [&](int64_t block, float* sums) { kernel(in, blocks, block, grad, grad_stride, sums, gradient); });
 }
 
-void embedding_bag_mean_values(const EmbeddingBags& in, const float* grad, int64_t grad_stride, float* values) {
-  static constexpr decltype(&baseline::spread) kernels[] = UQ_TABLE(spread);
+template <class T>
+void embedding_bag_mean_values(const EmbeddingBags& in, const T* grad, int64_t grad_stride, T* values) {
+  static constexpr decltype(&baseline::spread<T>) kernels[] = UQ_TABLE(spread<T>);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   expect_writes(values, in.offsets[in.bags] * in.width);
   for_each_bag(in, [&](int64_t bag) { kernel(in, bag, grad + bag * grad_stride, values); });
 }
+
+template void embedding_bag_mean(const EmbeddingBags&, const float*, int64_t, float*);
+template void embedding_bag_mean(const EmbeddingBags&, const Bf16*, int64_t, Bf16*);
+template void embedding_bag_mean_backward(const EmbeddingBags&, const float*, int64_t, float*);
+template void embedding_bag_mean_backward(const EmbeddingBags&, const Bf16*, int64_t, Bf16*);
+template void embedding_bag_mean_values(const EmbeddingBags&, const float*, int64_t, float*);
+template void embedding_bag_mean_values(const EmbeddingBags&, const Bf16*, int64_t, Bf16*);
 
 }  // namespace uqabench
 #else
@@ -97,23 +108,25 @@ namespace {
 
 constexpr int64_t ahead = 16;  // rows asked for before they are needed: they lie anywhere in memory
 constexpr int together = 64 / lanes < 8 ? 64 / lanes : 8;  // vectors summed in registers
-constexpr int64_t line = 16;  // floats of a cache line
 
-UQ_INLINE void prefetch(const float* row, int64_t width) {
+template <class T>
+UQ_INLINE void prefetch(const T* row, int64_t width) {
+  constexpr int64_t line = 64 / sizeof(T);  // numbers of a cache line
   for (int64_t c = 0; c < width; c += line) __builtin_prefetch(row + c);
 }
 
-inline void mean(const EmbeddingBags& in, int64_t bag, const float* table, int64_t stride, float* out) {
+template <class T>
+void mean(const EmbeddingBags& in, int64_t bag, const T* table, int64_t stride, T* out) {
   const int64_t begin = in.offsets[bag], end = in.offsets[bag + 1];
   const int64_t known = std::min(end + ahead, in.offsets[in.bags]);
   for (int64_t i = begin + ahead; i < known; ++i) prefetch(table + in.ids[i] * stride, in.width);
   const Floats share = broadcast(end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f);
-  float* to = out + bag * in.width;
+  T* to = out + bag * in.width;
   int64_t c = 0;
   for (; c + together * lanes <= in.width; c += together * lanes) {
     Floats sums[together] = {};
     for (int64_t i = begin; i < end; ++i) {
-      const float* row = table + in.ids[i] * stride + c;
+      const T* row = table + in.ids[i] * stride + c;
       for (int v = 0; v < together; ++v) sums[v] += load(row + v * lanes);
     }
     for (int v = 0; v < together; ++v) store(to + c + v * lanes, sums[v] * share);
@@ -125,29 +138,37 @@ inline void mean(const EmbeddingBags& in, int64_t bag, const float* table, int64
   });
 }
 
-// The gradient's rows of one block: zeroed, then added to while they are in the cache.
-inline void add_block(const EmbeddingBags& in, const Blocks& blocks, int64_t block, const float* grad, int64_t stride,
-                      float* gradient) {
+// The gradient's rows of one block: zeroed, then added to while they are in the cache; those that are not floats are
+// summed in `sums`.
+template <class T>
+void add_block(const EmbeddingBags& in, const Blocks& blocks, int64_t block, const T* grad, int64_t stride, float* sums,
+               T* gradient) {
   const int64_t first = block * blocks.rows_each, last = std::min(in.rows, first + blocks.rows_each);
   const int64_t width = in.width, end = blocks.starts[block + 1];
   const Entry* entries = blocks.entries.data();
-  float* rows = gradient + first * width;
+  T* written = gradient + first * width;
+  float* rows = sums;
+  if constexpr (std::is_same_v<T, float>) rows = written;
   std::fill_n(rows, (last - first) * width, 0.0f);
   for (int64_t i = blocks.starts[block]; i < end; ++i) {
     if (i + ahead < end) prefetch(grad + entries[i + ahead].bag * stride, width);
     const int64_t bag = entries[i].bag;
     const Floats share = broadcast(1.0f / static_cast<float>(in.offsets[bag + 1] - in.offsets[bag]));
-    const float* from = grad + bag * stride;
+    const T* from = grad + bag * stride;
     float* to = rows + entries[i].row * width;
     for_each_vector(width, [=](const auto& get, const auto& put) { put(to, multiply_add(share, get(from), get(to))); });
   }
+  if constexpr (!std::is_same_v<T, float>) {
+    for_each_vector((last - first) * width, [=](const auto& get, const auto& put) { put(written, get(rows)); });
+  }
 }
 
-inline void spread(const EmbeddingBags& in, int64_t bag, const float* grad, float* values) {
+template <class T>
+void spread(const EmbeddingBags& in, int64_t bag, const T* grad, T* values) {
   const int64_t begin = in.offsets[bag], end = in.offsets[bag + 1], width = in.width;
   const Floats share = broadcast(end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f);
   for (int64_t i = begin; i < end; ++i) {
-    float* to = values + i * width;
+    T* to = values + i * width;
     for_each_vector(width, [=](const auto& get, const auto& put) { put(to, get(grad) * share); });
   }
 }

@@ -3,6 +3,7 @@
 // The including file names itself in UQ_SOURCE; on these passes UQ_ISA (the namespace) and UQ_LANES (floats a vector)
 // are defined. Standard headers come before, so none of their inline functions is compiled for a wide instruction set
 // and then linked into code for a narrow one.
+#include "cpu/bf16.h"
 #include "cpu/isa.h"
 
 #ifdef UQ_X86_DISPATCH

@@ -3,26 +3,37 @@
 
 namespace uqabench::UQ_ISA {
 
-// The first `count` floats, the other lanes zero.
+// The first `count` numbers, the other lanes zero.
 UQ_INLINE Floats load_part(const float* p, int64_t count) {
   Floats x = {};
   __builtin_memcpy(&x, p, count * sizeof(float));
   return x;
 }
 
+UQ_INLINE Floats load_part(const Bf16* p, int64_t count) {
+  Halves x = {};
+  __builtin_memcpy(&x, p, count * sizeof(Bf16));
+  return widen(x);
+}
+
 UQ_INLINE void store_part(float* p, Floats x, int64_t count) { __builtin_memcpy(p, &x, count * sizeof(float)); }
 
-// body(i, get, put) for vectors at i = 0, lanes, ... < n: get(p) loads p + i and put(p, x) stores there; the last
-// vector may be a part of one, with zeros in the other lanes.
+UQ_INLINE void store_part(Bf16* p, Floats x, int64_t count) {
+  const Halves halves = narrow(x);
+  __builtin_memcpy(p, &halves, count * sizeof(Bf16));
+}
+
+// body(get, put) for vectors at i = 0, lanes, ... < n: get(p) loads p + i, put(p, x) stores there, floats or bf16; the
+// last vector may be a part of one, with zeros in the other lanes.
 template <class Body>
 UQ_INLINE void for_each_vector(int64_t n, const Body& body) {
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    body([i](const float* p) { return load(p + i); }, [i](float* p, Floats x) { store(p + i, x); });
+    body([i](const auto* p) { return load(p + i); }, [i](auto* p, Floats x) { store(p + i, x); });
   }
   if (const int64_t rest = n - i; rest > 0) {
-    body([i, rest](const float* p) { return load_part(p + i, rest); },
-         [i, rest](float* p, Floats x) { store_part(p + i, x, rest); });
+    body([i, rest](const auto* p) { return load_part(p + i, rest); },
+         [i, rest](auto* p, Floats x) { store_part(p + i, x, rest); });
   }
 }
 

@@ -10,14 +10,15 @@
 
 namespace uqabench {
 
-// Before `count` floats are written in full: asks for large pages under them. From 32 MiB on, an allocator gets each
+// Before `count` numbers are written in full: asks for large pages under them. From 32 MiB on, an allocator gets each
 // block anew from the system, page by page as it is touched, which costs more than filling it: zeroing 40 MiB on one
 // core takes 22 ms with pages of 4 KiB and 5 ms with large ones.
-inline void expect_writes(float* data, int64_t count) {
+template <class T>
+void expect_writes(T* data, int64_t count) {
 #ifdef __linux__
   constexpr uintptr_t page = 4096;
   constexpr size_t fresh = size_t{32} << 20;
-  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  const size_t bytes = static_cast<size_t>(count) * sizeof(T);
   if (bytes < fresh) return;
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;

@@ -6,18 +6,30 @@
 
 #include "cpu/parallel.h"
 
+namespace uqabench {
+namespace {
+
+// The sums, over one task's rows or all, whose roundings are the parameters' gradients. Null: not wanted.
+struct ParameterSums {
+  float *weight, *bias;
+};
+
+}  // namespace
+}  // namespace uqabench
+
 #define UQ_SOURCE "cpu/norms.cpp"
 #include "cpu/foreach_isa.h"
 
 namespace uqabench {
 
-void norm_forward(const Norm& norm, const NormResult& result) {
-  static constexpr decltype(&baseline::forward) kernels[] = UQ_TABLE(forward);
+template <class T>
+void norm_forward(const Norm<T>& norm, const NormResult<T>& result) {
+  static constexpr decltype(&baseline::forward<T>) kernels[] = UQ_TABLE(forward<T>);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   // What is absent stands as a row in the nearest cache: one kernel serves all.
-  const std::vector<float> ones(norm.factor.data ? 0 : norm.width, 1.0f);
-  const std::vector<float> zeros(norm.bias ? 0 : norm.width, 0.0f);
-  Norm full = norm;
+  const std::vector<T> ones(norm.factor.data ? 0 : norm.width, one<T>);
+  const std::vector<T> zeros(norm.bias ? 0 : norm.width, T{});
+  Norm<T> full = norm;
   if (!norm.factor.data) full.factor = {ones.data(), 0};
   if (!norm.bias) full.bias = zeros.data();
   const RowTasks tasks(norm.rows, norm.width);
@@ -25,30 +37,35 @@ void norm_forward(const Norm& norm, const NormResult& result) {
                [&](int64_t i, float*) { kernel(full, result, tasks[i]); });
 }
 
-void norm_backward(const NormBackward& norm, const NormGradients& gradients) {
-  static constexpr decltype(&baseline::backward) kernels[] = UQ_TABLE(backward);
-  static constexpr decltype(&baseline::add_rows) adders[] = UQ_TABLE(add_rows);
+template <class T>
+void norm_backward(const NormBackward<T>& norm, const NormGradients<T>& gradients) {
+  static constexpr decltype(&baseline::backward<T>) kernels[] = UQ_TABLE(backward<T>);
+  static constexpr decltype(&baseline::add_rows<T>) adders[] = UQ_TABLE(add_rows<T>);
   const int isa = static_cast<int>(current_isa());
-  const std::vector<float> ones(norm.factor.data ? 0 : norm.width, 1.0f);
-  const std::vector<float> zeros(norm.grad_sum.data ? 0 : norm.width, 0.0f);
-  NormBackward full = norm;
+  const std::vector<T> ones(norm.factor.data ? 0 : norm.width, one<T>);
+  const std::vector<T> zeros(norm.grad_sum.data ? 0 : norm.width, T{});
+  NormBackward<T> full = norm;
   if (!norm.factor.data) full.factor = {ones.data(), 0};
   if (!norm.grad_sum.data) full.grad_sum = {zeros.data(), 0};
   const RowTasks tasks(norm.rows, norm.width);
   // Each task sums the parameters' gradients over its rows; the sums are added in the tasks' order.
   const int64_t each = tasks.count() * norm.width;
   const Scratch sums((gradients.dweight ? each : 0) + (gradients.dbias ? each : 0));
-  float* weight_sums = gradients.dweight ? sums.get() : nullptr;
-  float* bias_sums = gradients.dbias ? sums.get() + (gradients.dweight ? each : 0) : nullptr;
+  const ParameterSums all{gradients.dweight ? sums.get() : nullptr,
+                          gradients.dbias ? sums.get() + (gradients.dweight ? each : 0) : nullptr};
   parallel_for(tasks.count(), tasks.threads(norm.threads), 0, [&](int64_t i, float*) {
-    NormGradients own = gradients;
-    if (weight_sums) own.dweight = weight_sums + i * norm.width;
-    if (bias_sums) own.dbias = bias_sums + i * norm.width;
-    kernels[isa](full, own, tasks[i]);
+    const ParameterSums own{all.weight ? all.weight + i * norm.width : nullptr,
+                            all.bias ? all.bias + i * norm.width : nullptr};
+    kernels[isa](full, gradients, own, tasks[i]);
   });
-  if (weight_sums) adders[isa](weight_sums, tasks.count(), norm.width, gradients.dweight);
-  if (bias_sums) adders[isa](bias_sums, tasks.count(), norm.width, gradients.dbias);
+  if (all.weight) adders[isa](all.weight, tasks.count(), norm.width, gradients.dweight);
+  if (all.bias) adders[isa](all.bias, tasks.count(), norm.width, gradients.dbias);
 }
+
+template void norm_forward(const Norm<float>&, const NormResult<float>&);
+template void norm_forward(const Norm<Bf16>&, const NormResult<Bf16>&);
+template void norm_backward(const NormBackward<float>&, const NormGradients<float>&);
+template void norm_backward(const NormBackward<Bf16>&, const NormGradients<Bf16>&);
 
 }  // namespace uqabench
 #else
@@ -61,26 +78,26 @@ void norm_backward(const NormBackward& norm, const NormGradients& gradients) {
 namespace uqabench::UQ_ISA {
 namespace {
 
-// The vector at floats [i, i + lanes) of a row, and the last one of a row, whose other lanes are zero.
+// The vector at numbers [i, i + lanes) of a row, and the last one of a row, whose other lanes are zero.
 struct Whole {
   int64_t i;
-  UQ_INLINE Floats get(const float* p) const { return load(p + i); }
-  UQ_INLINE void put(float* p, Floats x) const { store(p + i, x); }
+  UQ_INLINE Floats get(const auto* p) const { return load(p + i); }
+  UQ_INLINE void put(auto* p, Floats x) const { store(p + i, x); }
   UQ_INLINE Floats real(Floats x) const { return x; }
 };
 
 struct Part {
   int64_t i, count;
-  UQ_INLINE Floats get(const float* p) const { return load_part(p + i, count); }
-  UQ_INLINE void put(float* p, Floats x) const { store_part(p + i, x, count); }
+  UQ_INLINE Floats get(const auto* p) const { return load_part(p + i, count); }
+  UQ_INLINE void put(auto* p, Floats x) const { store_part(p + i, x, count); }
   UQ_INLINE Floats real(Floats x) const {
     for (int lane = 0; lane < lanes; ++lane) x[lane] = lane < count ? x[lane] : 0.0f;
     return x;
   }
 };
 
-// body(at, sums) for the vectors of a row of n floats; `sums` are Count running sums, whose totals go to `totals`. Four
-// sets of them keep the latency of an addition out of the way.
+// body(at, sums) for the vectors of a row of n numbers; `sums` are Count running sums, whose totals go to `totals`.
+// Four sets of them keep the latency of an addition out of the way.
 template <int Count, class Body>
 UQ_INLINE void sum_row(int64_t n, float (&totals)[Count], const Body& body) {
   constexpr int sets = 4;
@@ -97,25 +114,28 @@ UQ_INLINE void sum_row(int64_t n, float (&totals)[Count], const Body& body) {
 }
 
 // Writes the row's sum of x and residual if there is one; returns where the row to be normalised lies.
-UQ_INLINE const float* add_residual(const Norm& norm, const NormResult& result, int64_t row) {
-  const float* x = norm.x.at(row);
+template <class T>
+UQ_INLINE const T* add_residual(const Norm<T>& norm, const NormResult<T>& result, int64_t row) {
+  const T* x = norm.x.at(row);
   if (!norm.residual.data) return x;
-  const float* residual = norm.residual.at(row);
-  float* sum = result.sum + row * norm.width;
+  const T* residual = norm.residual.at(row);
+  T* sum = result.sum + row * norm.width;
   for_each_vector(norm.width, [&](auto get, auto put) { put(sum, get(x) + get(residual)); });
   return sum;
 }
 
-UQ_INLINE float row_mean(const float* x, int64_t width) {
+template <class T>
+UQ_INLINE float row_mean(const T* x, int64_t width) {
   float total[1];
   sum_row(width, total, [&](auto at, Floats(&sum)[1]) { sum[0] += at.get(x); });
   return total[0] / static_cast<float>(width);
 }
 
-inline void forward(const Norm& norm, const NormResult& result, RowRange range) {
+template <class T>
+void forward(const Norm<T>& norm, const NormResult<T>& result, RowRange range) {
   const int64_t width = norm.width;
   for (int64_t row = range.begin; row < range.end; ++row) {
-    const float* x = add_residual(norm, result, row);
+    const T* x = add_residual(norm, result, row);
     const float mean = result.mean ? row_mean(x, width) : 0.0f;
     float squares[1];
     sum_row(width, squares, [&](auto at, Floats(&sum)[1]) {
@@ -123,8 +143,8 @@ inline void forward(const Norm& norm, const NormResult& result, RowRange range) 
       sum[0] = multiply_add(centred, centred, sum[0]);
     });
     const float rstd = 1.0f / __builtin_sqrtf(squares[0] / static_cast<float>(width) + norm.eps);
-    const float *factor = norm.factor.at(row), *bias = norm.bias;
-    float* y = result.y + row * width;
+    const T *factor = norm.factor.at(row), *bias = norm.bias;
+    T* y = result.y + row * width;
     for_each_vector(width, [&](auto get, auto put) {
       put(y, multiply_add((get(x) - mean) * rstd, get(factor), get(bias)));
     });
@@ -133,32 +153,38 @@ inline void forward(const Norm& norm, const NormResult& result, RowRange range) 
   }
 }
 
-inline void add_rows(const float* rows, int64_t count, int64_t width, float* total) {
-  std::fill(total, total + width, 0.0f);
-  for (int64_t row = 0; row < count; ++row, rows += width) {
-    for_each_vector(width, [&](auto get, auto put) { put(total, get(total) + get(rows)); });
+// The sum of `count` rows, added up in the first of them.
+template <class T>
+void add_rows(float* rows, int64_t count, int64_t width, T* total) {
+  if (count == 0) return static_cast<void>(std::fill(total, total + width, T{}));
+  for (int64_t row = 1; row < count; ++row) {
+    const float* next = rows + row * width;
+    for_each_vector(width, [&](auto get, auto put) { put(rows, get(rows) + get(next)); });
   }
+  for_each_vector(width, [&](auto get, auto put) { put(total, get(rows)); });
 }
 
 // With n = (x - mean) * rstd and h = grad * factor: dfactor = grad * n, dx = rstd * (h - mean(h) - n * mean(h * n)),
 // where mean(h) is left out of a norm that is not centred.
-inline void backward(const NormBackward& norm, const NormGradients& gradients, RowRange range) {
+template <class T>
+void backward(const NormBackward<T>& norm, const NormGradients<T>& gradients, const ParameterSums& sums,
+              RowRange range) {
   const int64_t width = norm.width;
   const float count = static_cast<float>(width);
-  if (gradients.dweight) std::fill(gradients.dweight, gradients.dweight + width, 0.0f);
-  if (gradients.dbias) std::fill(gradients.dbias, gradients.dbias + width, 0.0f);
+  float *dweight = sums.weight, *dbias = sums.bias;
+  if (dweight) std::fill(dweight, dweight + width, 0.0f);
+  if (dbias) std::fill(dbias, dbias + width, 0.0f);
   for (int64_t row = range.begin; row < range.end; ++row) {
-    const float *x = norm.x.at(row), *grad = norm.grad.at(row), *factor = norm.factor.at(row);
+    const T *x = norm.x.at(row), *grad = norm.grad.at(row), *factor = norm.factor.at(row);
     const float mean = norm.mean ? norm.mean[row] : 0.0f, rstd = norm.rstd[row];
-    float* dgate = gradients.dgate ? gradients.dgate + row * width : nullptr;
-    float* dweight = gradients.dweight;
+    T* dgate = gradients.dgate ? gradients.dgate + row * width : nullptr;
     float totals[2];
     const auto sum = [&](auto keep_gradient) {
-      sum_row(width, totals, [&](auto at, Floats(&sums)[2]) {
+      sum_row(width, totals, [&](auto at, Floats(&part)[2]) {
         const Floats g = at.get(grad), normal = (at.get(x) - mean) * rstd, h = g * at.get(factor);
         keep_gradient(at, g * normal);
-        sums[0] += h;
-        sums[1] = multiply_add(h, normal, sums[1]);
+        part[0] += h;
+        part[1] = multiply_add(h, normal, part[1]);
       });
     };
     if (dgate) {
@@ -168,12 +194,12 @@ inline void backward(const NormBackward& norm, const NormGradients& gradients, R
     } else {
       sum([](auto, Floats) {});
     }
-    if (float* dbias = gradients.dbias) {
+    if (dbias) {
       for_each_vector(width, [&](auto get, auto put) { put(dbias, get(dbias) + get(grad)); });
     }
     const float shift = norm.mean ? totals[0] / count : 0.0f, slope = totals[1] / count;
-    const float* grad_sum = norm.grad_sum.at(row);
-    float* dx = gradients.dx + row * width;
+    const T* grad_sum = norm.grad_sum.at(row);
+    T* dx = gradients.dx + row * width;
     for_each_vector(width, [&](auto get, auto put) {
       const Floats normal = (get(x) - mean) * rstd, h = get(grad) * get(factor);
       put(dx, multiply_add(h - shift - normal * slope, broadcast(rstd), get(grad_sum)));

@@ -7,13 +7,16 @@
 
 namespace uqabench {
 
-// (tokens, heads, width) floats; entries of one head of one token are adjacent.
-struct HeadView {
-  const float* data;
-  int64_t token_stride, head_stride;  // in floats
+// (tokens, heads, width) numbers; entries of one head of one token are adjacent.
+template <class T>
+struct HeadsOf {
+  const T* data;
+  int64_t token_stride, head_stride;  // in numbers
 
-  const float* at(int64_t token, int64_t head) const { return data + token * token_stride + head * head_stride; }
+  const T* at(int64_t token, int64_t head) const { return data + token * token_stride + head * head_stride; }
 };
+
+using HeadView = HeadsOf<float>;
 
 // What both attentions take. offsets (sequences + 1), checked: from 0 to the number of tokens, never falling.
 struct AttentionInputs {

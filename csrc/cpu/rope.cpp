@@ -11,8 +11,9 @@
 
 namespace uqabench {
 
-void rope(const Rope& args, float* q, float* k) {
-  static constexpr decltype(&baseline::rotate) kernels[] = UQ_TABLE(rotate);
+template <class T>
+void rope(const Rope<T>& args, T* q, T* k) {
+  static constexpr decltype(&baseline::rotate<T>) kernels[] = UQ_TABLE(rotate<T>);
   const auto kernel = kernels[static_cast<int>(current_isa())];
   const int64_t* end = args.offsets + args.sequences + 1;
   const RowTasks tasks(args.offsets[args.sequences], (args.q_heads + args.k_heads) * args.width);
@@ -21,6 +22,9 @@ void rope(const Rope& args, float* q, float* k) {
     kernel(args, q, k, tasks[i], next);
   });
 }
+
+template void rope(const Rope<float>&, float*, float*);
+template void rope(const Rope<Bf16>&, Bf16*, Bf16*);
 
 }  // namespace uqabench
 #else
@@ -33,13 +37,14 @@ void rope(const Rope& args, float* q, float* k) {
 namespace uqabench::UQ_ISA {
 namespace {
 
-UQ_INLINE void rotate_heads(const HeadView& from, int64_t token, int64_t heads, int64_t width, const float* cosines,
-                            float sign, float* to) {
+template <class T>
+UQ_INLINE void rotate_heads(const HeadsOf<T>& from, int64_t token, int64_t heads, int64_t width, const float* cosines,
+                            float sign, T* to) {
   const int64_t half = width / 2;
   const float* sines = cosines + half;
   for (int64_t head = 0; head < heads; ++head) {
-    const float* first = from.at(token, head);
-    float* out = to + (token * heads + head) * width;
+    const T* first = from.at(token, head);
+    T* out = to + (token * heads + head) * width;
     for_each_vector(half, [&](auto get, auto put) {
       const Floats a = get(first), b = get(first + half), c = get(cosines), s = get(sines) * sign;
       put(out, a * c - b * s);
@@ -48,7 +53,8 @@ UQ_INLINE void rotate_heads(const HeadView& from, int64_t token, int64_t heads, 
   }
 }
 
-inline void rotate(const Rope& args, float* q, float* k, RowRange range, const int64_t* next) {
+template <class T>
+void rotate(const Rope<T>& args, T* q, T* k, RowRange range, const int64_t* next) {
   const float sign = args.is_inverse ? -1.0f : 1.0f;
   for (int64_t token = range.begin; token < range.end; ++token) {
     while (*next <= token) ++next;

@@ -1,4 +1,4 @@
-// Rows of floats, and how many of them make a task.
+// Rows of numbers, and how many of them make a task.
 #pragma once
 
 #include <algorithm>
@@ -6,12 +6,13 @@
 
 namespace uqabench {
 
-// Rows of adjacent floats, `stride` floats apart; at stride 0 every row is the same. No data: absent.
+// Rows of adjacent numbers, `stride` numbers apart; at stride 0 every row is the same. No data: absent.
+template <class T>
 struct RowView {
-  const float* data;
+  const T* data;
   int64_t stride;
 
-  const float* at(int64_t row) const { return data + row * stride; }
+  const T* at(int64_t row) const { return data + row * stride; }
 };
 
 // Rows [begin, end).
@@ -19,7 +20,7 @@ struct RowRange {
   int64_t begin, end;
 };
 
-// Rows cut into tasks of about 64 KiB of one tensor, whatever the number of threads.
+// Rows cut into tasks of about 64 KiB of one tensor of floats, whatever the number of threads.
 struct RowTasks {
   int64_t rows, width, size;
 

@@ -8,6 +8,8 @@ constexpr int lanes = UQ_LANES;
 
 typedef float Floats __attribute__((vector_size(UQ_LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(UQ_LANES * 4)));  // also the result of comparing Floats: -1 or 0
+typedef uint32_t Words __attribute__((vector_size(UQ_LANES * 4)));
+typedef uint16_t Halves __attribute__((vector_size(UQ_LANES * 2)));
 
 UQ_INLINE Floats load(const float* p) {
   Floats x;
@@ -23,6 +25,43 @@ UQ_INLINE Ints load(const int32_t* p) {
 
 UQ_INLINE void store(float* p, Floats x) { __builtin_memcpy(p, &x, sizeof x); }
 UQ_INLINE void store(int32_t* p, Ints x) { __builtin_memcpy(p, &x, sizeof x); }
+
+// Written out: from a __builtin_convertvector GCC 12 makes five instructions.
+UQ_INLINE Floats widen(Halves x) {
+#if UQ_LANES == 16
+  return (Floats)((Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)x) << 16);
+#elif UQ_LANES == 8
+  return (Floats)((Words)_mm256_cvtepu16_epi32((__m128i)x) << 16);
+#else
+  return (Floats)(__builtin_convertvector(x, Words) << 16);
+#endif
+}
+
+// To the nearest bf16, halfway to the even one; NaN to a quiet NaN.
+UQ_INLINE Halves narrow(Floats x) {
+  const Words bits = (Words)x, rounded = bits + ((bits >> 16) & 1) + 0x7fff;
+  const Words upper = (x == x ? rounded : Words{} + 0x7fc00000) >> 16;
+#if UQ_LANES == 16
+  return (Halves)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)upper);
+#elif UQ_LANES == 8
+  const auto both = (__m256i)upper;
+  return (Halves)_mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+#else
+  return __builtin_convertvector(upper, Halves);
+#endif
+}
+
+UQ_INLINE Floats load(const Bf16* p) {
+  Halves x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return widen(x);
+}
+
+UQ_INLINE void store(Bf16* p, Floats x) {
+  const Halves halves = narrow(x);
+  __builtin_memcpy(p, &halves, sizeof halves);
+}
+
 UQ_INLINE Floats broadcast(float x) { return x - Floats{}; }
 
 // a * b + c. The compiler contracts nothing by itself (-ffp-contract=off), so a sum is rounded alike wherever the

@@ -1,17 +1,21 @@
 #pragma once
 
+#include "cpu/bf16.h"
 #include "cpu/rows.h"
 
 namespace uqabench {
 
-// y = gate * sigmoid(gate) * up; outputs are (rows, width), contiguous.
+// y = gate * sigmoid(gate) * up; outputs are (rows, width), contiguous. T: float or Bf16.
+template <class T>
 struct SwiGLU {
-  RowView gate, up;
+  RowView<T> gate, up;
   int64_t rows, width;
   int threads;
 };
 
-void swiglu_forward(const SwiGLU& args, float* y);
-void swiglu_backward(const SwiGLU& args, RowView grad, float* dgate, float* dup);
+template <class T>
+void swiglu_forward(const SwiGLU<T>& args, T* y);
+template <class T>
+void swiglu_backward(const SwiGLU<T>& args, RowView<T> grad, T* dgate, T* dup);
 
 }  // namespace uqabench

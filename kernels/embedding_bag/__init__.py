@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_flag, check_indices, check_offsets, check_same, check_tensor
+from ..native import ROW_DTYPES
 from . import eager, native, reference, triton
 
 __all__ = ["embedding_bag_mean"]
@@ -20,15 +21,15 @@ _BACKENDS = Operator(
         "triton": triton.embedding_bag_mean,
     },
     default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
+    dtypes={"native": ROW_DTYPES, "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 
 def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: bool = False) -> Tensor:
     """Row b is the mean of `table[ids[offsets[b]:offsets[b+1]]]`; an empty bag's is zero.
 
-    On CPU in float32 the results, gradients included, do not depend on the number of threads; they have no second
-    derivatives.
+    On CPU in float32 and bfloat16 the results, gradients included, do not depend on the number of threads; they have no
+    second derivatives.
 
     Args:
         table: (V, d), floating.

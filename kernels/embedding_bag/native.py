@@ -1,4 +1,4 @@
-"""Embedding bags by the C++ kernels (csrc/cpu/embedding_bag.cpp): fp32 on CPU, forward and backward.
+"""Embedding bags by the C++ kernels (csrc/cpu/embedding_bag.cpp): fp32 and bf16 on CPU.
 
 The dense gradient is written block of rows by block of rows, each zeroed and added to while it lies in the cache.
 

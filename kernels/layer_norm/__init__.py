@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_rows, check_same, check_tensor
+from ..native import ROW_DTYPES
 from . import eager, native, reference, triton
 
 __all__ = ["layer_norm"]
@@ -20,7 +21,7 @@ _BACKENDS = Operator(
         "triton": triton.layer_norm,
     },
     default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
+    dtypes={"native": ROW_DTYPES, "triton": (torch.float32, torch.bfloat16, torch.float16)},
 )
 
 

@@ -1,4 +1,4 @@
-"""Layer normalisation by the C++ kernels (csrc/cpu/norms.cpp): fp32 on CPU, forward and backward.
+"""Layer normalisation by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward.
 
 2,193 x 512 with weight and bias, one core (AVX2), kernels alone: forward 0.33 ms, backward 0.53 ms; torch's fused
 kernels 0.44 and 0.56 ms.
@@ -6,6 +6,7 @@ kernels 0.44 and 0.56 ms.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..native import call, empty_like, native_op
@@ -25,7 +26,7 @@ def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) 
 
 
 def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1])
+    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 @_forward.register_fake

@@ -1,10 +1,11 @@
-"""Normalise and gate by the C++ kernels (csrc/cpu/norms.cpp): fp32 on CPU, forward and backward.
+"""Normalise and gate by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward.
 
 2,193 x 2,048, one core (AVX2): forward + backward 12 ms, in plain torch 19 ms. Dropout is added in plain torch.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .. import philox
@@ -26,7 +27,7 @@ def _forward(x: Tensor, gate: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1])
+    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 @_forward.register_fake

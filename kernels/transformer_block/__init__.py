@@ -7,13 +7,14 @@ from torch import Tensor
 
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_offsets, check_positive, check_rows, check_same, check_tensor
+from ..native import ROW_DTYPES
 from . import eager, native, native_rms_norm, reference, triton, triton_rms_norm
 
 __all__ = ["rms_norm", "rope", "swiglu"]
 
 _COMPILED = {
     "default": {"cpu": "native", "cuda": "triton"},
-    "dtypes": {"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
+    "dtypes": {"native": ROW_DTYPES, "triton": (torch.float32, torch.bfloat16, torch.float16)},
 }
 _RMS_NORM = Operator(
     "rms_norm",

@@ -1,4 +1,4 @@
-"""swiglu and rope by the C++ kernels (csrc/cpu/{swiglu,rope}.cpp): fp32 on CPU, forward and backward.
+"""swiglu and rope by the C++ kernels (csrc/cpu/{swiglu,rope}.cpp): fp32 and bf16 on CPU.
 
 Forward + backward, one core (AVX2): swiglu of 2,193 x 1,536 6.8 ms, in plain torch 14 ms; rope of 2,193 tokens, 8 heads
 of 64, 2.5 ms, in plain torch 15 ms.

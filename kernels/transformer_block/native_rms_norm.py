@@ -1,10 +1,11 @@
-"""rms_norm by the C++ kernels (csrc/cpu/norms.cpp): fp32 on CPU, forward and backward.
+"""rms_norm by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward.
 
 2,193 x 512, one core (AVX2), forward + backward: 1.9 ms, with a residual 3.2 ms; in plain torch 7.5 and 10 ms.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..native import NativeOp, call, empty_like, native_op
@@ -24,7 +25,7 @@ def _forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(1, x.numel() // x.shape[-1])
+    return *empty_like(x), x.new_empty(1, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 @_forward.register_fake

@@ -30,7 +30,7 @@ def make_ids(lengths: list[int]) -> torch.Tensor:
     return torch.randint(0, ROWS - 1, (sum(lengths),), generator=torch.Generator().manual_seed(len(lengths)))
 
 
-@pytest.mark.parametrize(("backend", "dtype"), [*((b, torch.float32) for b in BACKENDS), ("eager", torch.bfloat16)])
+@pytest.mark.parametrize(("backend", "dtype"), [(b, d) for b in BACKENDS for d in (torch.float32, torch.bfloat16)])
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
 def test_matches_the_reference(matches_reference, backend, sparse, dtype, lengths):

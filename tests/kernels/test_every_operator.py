@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_map
 
 from uqabench import kernels
 from uqabench.kernels import use_backend
-from uqabench.kernels.backend import available
+from uqabench.kernels.backend import available, choose
 
 from .cases import NAMES, RAGGED, Case, case, offsets_of
-from .conftest import assert_close, assert_same_bits, outputs_and_gradients, reference_results
+from .conftest import TOLERANCES, assert_close, assert_same_bits, outputs_and_gradients, reference_results
 
 LARGE = (300, 0, 513, 64, 1, 259)  # past the blocks, chunks and slices of every kernel
 SMALLEST = [(), (0,), (1,), (0, 1, 0), (2, 3)]
@@ -28,8 +28,10 @@ def can_run(name: str, backend: str) -> bool:
 
 
 NATIVE = [name for name in NAMES if can_run(name, "native")]
+NATIVE_DTYPES = [(n, d) for n in NATIVE for d in (torch.float32, torch.bfloat16) if choose(n, "cpu", d) == "native"]
 PACKED = [name for name in NAMES if case(name).lengths is not None]
 native = pytest.mark.parametrize("name", NATIVE)
+native_dtypes = pytest.mark.parametrize(("name", "dtype"), NATIVE_DTYPES, ids=str)
 packed = pytest.mark.parametrize("name", PACKED)
 backends = pytest.mark.parametrize("backend", ["eager", "native"])
 
@@ -50,8 +52,8 @@ def skip_unless(name: str, backend: str) -> None:
 
 
 @functools.cache
-def expected(name: str, lengths: tuple[int, ...]) -> dict[str, Tensor]:
-    example = case(name, lengths)
+def expected(name: str, lengths: tuple[int, ...], dtype: torch.dtype) -> dict[str, Tensor]:
+    example = case(name, lengths, dtype)
     return reference_results(example.run, example.arrays)
 
 
@@ -60,22 +62,22 @@ def test_every_operator_has_an_example():
     assert set(NAMES) == set(kernels.__all__) - {"use_backend"} - changing_their_arguments
 
 
-@native
-def test_matches_the_reference_on_every_instruction_set(instruction_set, name):
-    assert_close(run(case(name)), expected(name, RAGGED), 2e-5)
+@native_dtypes
+def test_matches_the_reference_on_every_instruction_set(instruction_set, name, dtype):
+    assert_close(run(case(name, dtype=dtype)), expected(name, RAGGED, dtype), TOLERANCES[dtype])
 
 
-@native
+@native_dtypes
 @pytest.mark.parametrize("lengths", SMALLEST, ids=str)
-def test_matches_the_reference_where_there_is_little_or_nothing(name, lengths):
-    assert_close(run(case(name, lengths)), expected(name, lengths), 2e-5)
+def test_matches_the_reference_where_there_is_little_or_nothing(name, lengths, dtype):
+    assert_close(run(case(name, lengths, dtype)), expected(name, lengths, dtype), TOLERANCES[dtype])
 
 
-@native
-def test_the_same_bits_on_any_number_of_threads_and_again(threads, name):
+@native_dtypes
+def test_the_same_bits_on_any_number_of_threads_and_again(threads, name, dtype):
     if name == "gru":
         pytest.skip("torch's products of the inputs and for the weights' gradients are inside: see test_gru_native.py")
-    example = case(name, LARGE)
+    example = case(name, LARGE, dtype)
     threads(1)
     alone = run(example)
     for n in (2, 5, 5):
@@ -105,10 +107,10 @@ def test_the_same_bits_beside_another_python_thread(name):
             assert_same_bits(got, want)
 
 
-@native
-def test_compiles_into_one_graph_with_gradients(name):
+@native_dtypes
+def test_compiles_into_one_graph_with_gradients(name, dtype):
     torch.compiler.reset()
-    example, offsets = case(name), offsets_of(RAGGED)
+    example, offsets = case(name, dtype=dtype), offsets_of(RAGGED)
     compiled = torch.compile(example.run, backend="aot_eager", fullgraph=True, dynamic=True)
     traced = outputs_and_gradients(lambda **arrays: compiled(offsets, **arrays), example.arrays)
     assert_same_bits(traced, run(example))
@@ -127,10 +129,10 @@ class Registered(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@native
-def test_registered_operators_pass_torchs_own_checks(name):
+@native_dtypes
+def test_registered_operators_pass_torchs_own_checks(name, dtype):
     """Schema, fake kernel and autograd, forward and backward."""
-    example = case(name, (9, 0, 17))
+    example = case(name, (9, 0, 17), dtype)
     with Registered() as forward:
         example.run()
     with Registered() as backward:
@@ -193,13 +195,15 @@ def poisoned(example: Case, sequence: int) -> dict[str, Tensor]:
     return arrays
 
 
-@backends
-@packed
+@pytest.mark.parametrize(
+    ("backend", "name", "dtype"),
+    [("eager", n, torch.float32) for n in PACKED] + [("native", n, d) for n, d in NATIVE_DTYPES if n in PACKED],
+    ids=str,
+)
 @pytest.mark.usefixtures("one_thread")
-def test_nan_stays_in_its_sequence(name, backend):
+def test_nan_stays_in_its_sequence(backend, name, dtype):
     """Not even its gradient crosses over."""
-    skip_unless(name, backend)
-    example = case(name)
+    example = case(name, dtype=dtype)
     with use_backend(backend):
         for sequence in range(len(example.lengths)) if backend == "native" else (2, 1):
             others = [b for b in range(len(example.lengths)) if b != sequence]

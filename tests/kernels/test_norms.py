@@ -7,7 +7,7 @@ import torch
 
 from uqabench.kernels import layer_norm, norm_gate
 
-CASES = [("eager", torch.float64), ("eager", torch.float32), ("eager", torch.bfloat16), ("native", torch.float32)]
+CASES = [("eager", torch.float64)] + [(b, d) for b in ("eager", "native") for d in (torch.float32, torch.bfloat16)]
 
 
 def randn(*shapes, dtype=torch.float32):

@@ -5,7 +5,7 @@ import torch
 
 from uqabench.kernels import rms_norm, rope, swiglu, use_backend
 
-CASES = [("eager", torch.float64), ("eager", torch.float32), ("eager", torch.bfloat16), ("native", torch.float32)]
+CASES = [("eager", torch.float64)] + [(b, d) for b in ("eager", "native") for d in (torch.float32, torch.bfloat16)]
 ROWS = [0, 1, 33]
 RAGGED = [[], [0], [1], [5, 0, 33, 1]]
 

@@ -168,6 +168,8 @@ def check_flag(value: Any, name: str) -> None:
 
 def check_finite(value: Any, name: str) -> None:
     """`value` is a finite number."""
+    if type(value) is float and not is_compiling() and math.isfinite(value):
+        return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
     if not is_compiling() and not _is_finite(value):

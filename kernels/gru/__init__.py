@@ -70,13 +70,15 @@ def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | 
     if not isinstance(layer, Sequence) or len(layer) != 4:
         raise TypeError(f"{name} must hold w_ih, w_hh, b_ih and b_hh.")
     w_ih, w_hh, b_ih, b_hh = layer
-    names = [f"{name}'s {part}" for part in ("w_ih", "w_hh", "b_ih", "b_hh")]
-    check_tensor(w_hh, names[1], (None, hidden))
-    hidden = w_hh.shape[1]
-    check_tensor(w_hh, names[1], (3 * hidden, hidden))
-    check_tensor(w_ih, names[0], (3 * hidden, width))
-    for bias_name, bias in ((names[2], b_ih), (names[3], b_hh)):
-        if bias is not None:
-            check_tensor(bias, bias_name, (3 * hidden,))
-    check_same(x, "x", **dict(zip(names, layer, strict=True)))
+    of_w_ih, of_w_hh, of_b_ih, of_b_hh = f"{name}'s w_ih", f"{name}'s w_hh", f"{name}'s b_ih", f"{name}'s b_hh"
+    check_tensor(w_hh, of_w_hh, (None, hidden))
+    rows, hidden = w_hh.shape
+    if rows != 3 * hidden:
+        check_tensor(w_hh, of_w_hh, (3 * hidden, hidden))
+    check_tensor(w_ih, of_w_ih, (rows, width))
+    if b_ih is not None:
+        check_tensor(b_ih, of_b_ih, (rows,))
+    if b_hh is not None:
+        check_tensor(b_hh, of_b_hh, (rows,))
+    check_same(x, "x", **{of_w_ih: w_ih, of_w_hh: w_hh, of_b_ih: b_ih, of_b_hh: b_hh})
     return hidden

@@ -46,11 +46,12 @@ def info_nce(hidden: Tensor, positives: Tensor, ids: Tensor, log_q: Tensor | Non
         RuntimeError: the requested backend cannot run.
     """
     check_tensor(hidden, "hidden", (None, None))
-    check_tensor(positives, "positives", tuple(hidden.shape))
-    check_tensor(ids, "ids", (len(hidden),), (torch.int64,))
+    rows, width = hidden.shape
+    check_tensor(positives, "positives", (rows, width))
+    check_tensor(ids, "ids", (rows,), (torch.int64,))
     check_same(hidden, "hidden", positives=positives)
     if log_q is not None:
-        check_tensor(log_q, "log_q", (len(hidden),), (hidden.dtype, torch.float32))
+        check_tensor(log_q, "log_q", (rows,), (hidden.dtype, torch.float32))
     check_same(hidden, "hidden", dtype=False, ids=ids, log_q=log_q)
     check_positive(temperature, "temperature")
     return _BACKENDS(hidden.device.type, hidden.dtype)(hidden, positives, ids, log_q, float(temperature))

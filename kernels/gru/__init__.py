@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_flag, check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_like, check_offsets, check_tensor
 from . import eager, native, reference
 
 __all__ = ["gru"]
@@ -60,9 +60,8 @@ def gru(
         hidden = _check_layer(x, layer, f"weights[{i}]", width, hidden)
         width = hidden
     if h0 is not None:
-        check_tensor(h0, "h0", (len(weights), len(offsets) - 1, hidden))
-        check_same(x, "x", h0=h0)
-    return _BACKENDS(x.device.type, x.dtype)(x, weights, offsets, h0=h0, return_state=return_state)
+        check_like(x, "x", h0=(h0, (len(weights), offsets.shape[0] - 1, hidden)))
+    return _BACKENDS.of(x)(x, weights, offsets, h0=h0, return_state=return_state)
 
 
 def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | None) -> int:
@@ -75,10 +74,6 @@ def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | 
     rows, hidden = w_hh.shape
     if rows != 3 * hidden:
         check_tensor(w_hh, of_w_hh, (3 * hidden, hidden))
-    check_tensor(w_ih, of_w_ih, (rows, width))
-    if b_ih is not None:
-        check_tensor(b_ih, of_b_ih, (rows,))
-    if b_hh is not None:
-        check_tensor(b_hh, of_b_hh, (rows,))
-    check_same(x, "x", **{of_w_ih: w_ih, of_w_hh: w_hh, of_b_ih: b_ih, of_b_hh: b_hh})
+    weights = {of_w_ih: (w_ih, (rows, width)), of_w_hh: (w_hh, (rows, hidden))}
+    check_like(x, "x", **weights, **{of_b_ih: (b_ih, (rows,)), of_b_hh: (b_hh, (rows,))})
     return hidden

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_indices, check_same, check_tensor
+from ..checks import check_indices, check_like, check_tensor
 from . import eager, native, reference, triton
 
 __all__ = ["linear_cross_entropy"]
@@ -49,10 +49,9 @@ def linear_cross_entropy(
         RuntimeError: the requested backend cannot run.
     """
     check_tensor(hidden, "hidden", (None, None))
-    check_tensor(weight, "weight", (None, hidden.shape[1]))
-    check_tensor(target, "target", (hidden.shape[0],), (torch.int64,))
-    check_same(hidden, "hidden", weight=weight)
-    check_same(hidden, "hidden", dtype=False, target=target)
+    tokens, width = hidden.shape
+    check_like(hidden, "hidden", weight=(weight, (None, width)))
+    check_like(hidden, "hidden", (torch.int64,), target=(target, (tokens,)))
     items = weight.shape[0]
     if items == 0:
         raise ValueError("weight must have at least one row.")
@@ -61,6 +60,4 @@ def linear_cross_entropy(
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', not {reduction!r}.")
     check_indices(target, items, "target", ignored=ignore_index)
-    return _BACKENDS(hidden.device.type, hidden.dtype)(
-        hidden, weight, target, ignore_index=ignore_index, reduction=reduction
-    )
+    return _BACKENDS.of(hidden)(hidden, weight, target, ignore_index=ignore_index, reduction=reduction)

@@ -53,7 +53,7 @@ def gru(
     check_flag(return_state, "return_state")
     check_tensor(x, "x", (None, None))
     check_offsets(offsets, x)
-    if isinstance(weights, Tensor) or not isinstance(weights, Sequence) or not weights:
+    if isinstance(weights, Tensor) or not _is_sequence(weights) or not weights:
         raise TypeError("weights must be a sequence of one (w_ih, w_hh, b_ih, b_hh) a layer, at least one.")
     width, hidden = x.shape[1], None
     for i, layer in enumerate(weights):
@@ -64,9 +64,15 @@ def gru(
     return _BACKENDS.of(x)(x, weights, offsets, h0=h0, return_state=return_state)
 
 
+def _is_sequence(x: object) -> bool:
+    return isinstance(x, (list, tuple)) or isinstance(
+        x, Sequence
+    )  # the first answer takes a tenth of the second's time
+
+
 def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | None) -> int:
     """Checks one layer's tensors against its input's width and H (None: as w_hh has it); returns H."""
-    if not isinstance(layer, Sequence) or len(layer) != 4:
+    if not _is_sequence(layer) or len(layer) != 4:
         raise TypeError(f"{name} must hold w_ih, w_hh, b_ih and b_hh.")
     w_ih, w_hh, b_ih, b_hh = layer
     of_w_ih, of_w_hh, of_b_ih, of_b_hh = f"{name}'s w_ih", f"{name}'s w_hh", f"{name}'s b_ih", f"{name}'s b_hh"

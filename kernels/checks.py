@@ -90,16 +90,16 @@ def check_like(
     first_name: str,
     dtypes: tuple[torch.dtype, ...] | None = None,
     /,
-    **others: tuple[Tensor | None, tuple[int | None, ...]],
+    **others: tuple[Any, tuple[int | None, ...]] | None,
 ) -> None:
-    """Every tensor in `others`, given with its shape (None in a tensor's place: absent), is what `check_tensor` and
+    """Every tensor in `others`, given with its shape (None in the place of both: absent), is what `check_tensor` and
     `check_same` want beside `first`, which is checked: of its dtype, or of one of `dtypes`, on its device."""
     if not is_compiling() and fit_like(first, dtypes, others):
         return
-    for name, (x, shape) in others.items():
-        if x is not None:
-            check_tensor(x, name, shape, FLOATING if dtypes is None else dtypes)
-    check_same(first, first_name, dtype=dtypes is None, **{name: x for name, (x, _) in others.items()})
+    given = {name: pair for name, pair in others.items() if pair is not None}
+    for name, (x, shape) in given.items():
+        check_tensor(x, name, shape, FLOATING if dtypes is None else dtypes)
+    check_same(first, first_name, dtype=dtypes is None, **{name: x for name, (x, _) in given.items()})
 
 
 def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:

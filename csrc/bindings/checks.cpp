@@ -81,15 +81,15 @@ PyObject* are_alike(PyObject*, Arguments args, Py_ssize_t count) {
   Py_RETURN_TRUE;
 }
 
-// fit_like(first, dtypes, others): what check_like asks of a dictionary, whose values are a tensor or None and a shape.
+// fit_like(first, dtypes, others): what check_like asks of a dictionary of Nones and of tensors with their shapes.
 PyObject* fit_like(PyObject*, Arguments args, Py_ssize_t count) {
   if (!has_count(count, 3, "fit_like")) return nullptr;
   DlpackTensor first, x;
   if (!PyDict_Check(args[2]) || !describe_plain(args[0], &first) || first.dtype() == DType::other) Py_RETURN_FALSE;
   PyObject *name, *pair;
   for (Py_ssize_t at = 0; PyDict_Next(args[2], &at, &name, &pair);) {
+    if (pair == Py_None) continue;
     if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) Py_RETURN_FALSE;
-    if (PyTuple_GET_ITEM(pair, 0) == Py_None) continue;
     if (!describe_plain(PyTuple_GET_ITEM(pair, 0), &x) || !has_shape(x, PyTuple_GET_ITEM(pair, 1))) Py_RETURN_FALSE;
     if (x.device_type != first.device_type || x.device_id != first.device_id || !has_dense_rows(x)) Py_RETURN_FALSE;
     const bool is_first = x.dtype() == first.dtype() && x.dtype() != DType::int64;

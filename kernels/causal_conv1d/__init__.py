@@ -62,7 +62,7 @@ def causal_conv1d(
     taps = weight.shape[1]
     if taps == 0:
         raise ValueError("weight must have at least one tap.")
-    check_like(x, "x", weight=(weight, (channels, taps)), bias=(bias, (channels,)))
+    check_like(x, "x", weight=(weight, (channels, taps)), bias=None if bias is None else (bias, (channels,)))
     check_offsets(offsets, x)
     if activation not in (None, "silu"):
         raise ValueError(f"activation must be None or 'silu', not {activation!r}.")

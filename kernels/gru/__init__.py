@@ -81,5 +81,9 @@ def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | 
     if rows != 3 * hidden:
         check_tensor(w_hh, of_w_hh, (3 * hidden, hidden))
     weights = {of_w_ih: (w_ih, (rows, width)), of_w_hh: (w_hh, (rows, hidden))}
-    check_like(x, "x", **weights, **{of_b_ih: (b_ih, (rows,)), of_b_hh: (b_hh, (rows,))})
+    if b_ih is not None:
+        weights[of_b_ih] = (b_ih, (rows,))
+    if b_hh is not None:
+        weights[of_b_hh] = (b_hh, (rows,))
+    check_like(x, "x", **weights)
     return hidden

@@ -72,8 +72,11 @@ def selective_scan(
     check_tensor(A, "A", (width, None), parameter)
     states = A.shape[1]
     shared = (tokens, states)
-    check_like(u, "u", delta=(delta, (tokens, width)), B=(B, shared), C=(C, shared), z=(z, (tokens, width)))
-    check_like(u, "u", parameter, A=(A, (width, states)), D=(D, (width,)), delta_bias=(delta_bias, (width,)))
+    gate = None if z is None else (z, (tokens, width))
+    check_like(u, "u", delta=(delta, (tokens, width)), B=(B, shared), C=(C, shared), z=gate)
+    skip = None if D is None else (D, (width,))
+    bias = None if delta_bias is None else (delta_bias, (width,))
+    check_like(u, "u", parameter, A=(A, (width, states)), D=skip, delta_bias=bias)
     check_offsets(offsets, u)
     if initial_state is not None:
         shape = (offsets.shape[0] - 1, width, states)

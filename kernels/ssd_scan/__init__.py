@@ -71,8 +71,11 @@ def ssd_scan(
     check_tensor(B, "B", (tokens, None, None))
     shared = tuple(B.shape)
     _, groups, states = shared
-    check_like(x, "x", dt=(dt, (tokens, heads)), B=(B, shared), C=(C, shared), z=(z, (tokens, heads, width)))
-    check_like(x, "x", parameter, A=(A, (heads,)), D=(D, (heads,)), dt_bias=(dt_bias, (heads,)))
+    gate = None if z is None else (z, (tokens, heads, width))
+    check_like(x, "x", dt=(dt, (tokens, heads)), B=(B, shared), C=(C, shared), z=gate)
+    skip = None if D is None else (D, (heads,))
+    bias = None if dt_bias is None else (dt_bias, (heads,))
+    check_like(x, "x", parameter, A=(A, (heads,)), D=skip, dt_bias=bias)
     if groups == 0 or heads % groups:
         raise ValueError(f"B has {groups} groups, which do not divide the {heads} heads of x.")
     check_offsets(offsets, x)

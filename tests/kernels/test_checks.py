@@ -70,6 +70,7 @@ def test_offsets_made_in_inference_mode_work():
         (lambda: checks.check_same(TOKENS, "x", w=TOKENS.double()), TypeError, "w is float64, but x is float32"),
         (lambda: checks.check_same(TOKENS, "x", w=TOKENS.to("meta")), ValueError, "w is on meta, but x is on cpu"),
         (lambda: checks.check_like(TOKENS, "x", w=(1, (5,))), TypeError, "w must be a tensor, not int"),
+        (lambda: checks.check_like(TOKENS, "x", w=(None, (5,))), TypeError, "w must be a tensor, not NoneType"),
         (lambda: checks.check_like(TOKENS, "x", w=(TOKENS, (5, 3))), ValueError, r"w must have shape \(5, 3\)"),
         (lambda: checks.check_like(TOKENS, "x", w=(TOKENS.double(), (5, 2))), TypeError, "w is float64, but x is"),
         (lambda: checks.check_like(TOKENS, "x", (torch.int64,), w=(TOKENS, (5, 2))), TypeError, "w must be int64, not"),

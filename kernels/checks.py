@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from .tensors import are_alike, are_rows, do_lie_below, do_rise, fits
+from .tensors import are_alike, are_rows, do_lie_below, do_rise, fit_like, fits
 
 Value = TypeVar("Value")
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -56,7 +56,8 @@ def _fits(got: Sequence[int], wanted: Sequence[int | None]) -> bool:
 def check_heads(x: Any, name: str, shape: Sequence[int | None] = (None, None, None)) -> None:
     """`x` is a floating tensor (T, H, D) with at least one head and one component, its last dimension contiguous."""
     check_tensor(x, name, shape)
-    if 0 in x.shape[1:]:
+    _, heads, width = x.shape
+    if heads == 0 or width == 0:
         raise ValueError(f"{name} must have at least one head and one component, not shape {tuple(x.shape)}.")
 
 
@@ -82,6 +83,23 @@ def check_same(first: Tensor, first_name: str, *, dtype: bool = True, **others: 
             raise ValueError(f"{name} is on {x.device}, but {first_name} is on {first.device}.")
         if dtype and x.dtype != first.dtype:
             raise TypeError(f"{name} is {_names([x.dtype])}, but {first_name} is {_names([first.dtype])}.")
+
+
+def check_like(
+    first: Tensor,
+    first_name: str,
+    dtypes: tuple[torch.dtype, ...] | None = None,
+    /,
+    **others: tuple[Any, tuple[int | None, ...]] | None,
+) -> None:
+    """Every tensor in `others`, given with its shape (None in the place of both: absent), is what `check_tensor` and
+    `check_same` want beside `first`, which is checked: of its dtype, or of one of `dtypes`, on its device."""
+    if not is_compiling() and fit_like(first, dtypes, others):
+        return
+    given = {name: pair for name, pair in others.items() if pair is not None}
+    for name, (x, shape) in given.items():
+        check_tensor(x, name, shape, FLOATING if dtypes is None else dtypes)
+    check_same(first, first_name, dtype=dtypes is None, **{name: x for name, (x, _) in given.items()})
 
 
 def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
@@ -168,6 +186,8 @@ def check_flag(value: Any, name: str) -> None:
 
 def check_finite(value: Any, name: str) -> None:
     """`value` is a finite number."""
+    if type(value) is float and not is_compiling() and math.isfinite(value):
+        return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
     if not is_compiling() and not _is_finite(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -15,21 +16,46 @@ from .tensors import KNOWN, are_plain, want_gradients
 
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _find_transform = torch._C._functorch.peek_interpreter_stack
+_count_threads, _empty_like, _CONTIGUOUS = torch.get_num_threads, torch.empty_like, torch.contiguous_format
 
 
 ROW_DTYPES = (torch.float32, torch.bfloat16) if KNOWN else (torch.float32,)
 """What the kernels that work row by row take: NumPy, in the tensors' place without KNOWN, has no bf16."""
 
 
-def call(function: str, *tensors: Tensor | None, **settings: Any) -> None:
-    """Runs `uqabench._native.FUNCTION` in place on the memory of CPU tensors, with torch's number of threads."""
-    arrays = tensors if KNOWN else [None if x is None else x.detach().numpy() for x in tensors]
-    getattr(native_module(), function)(*arrays, **settings, threads=torch.get_num_threads())
+def call(function: str, *arguments: Tensor | float | None) -> None:
+    """Runs `uqabench._native.FUNCTION` in place on the memory of CPU tensors, with torch's number of threads.
+
+    `arguments` are all but the last, the threads, in the function's order: named ones take pybind11 1 us more.
+    """
+    if not KNOWN:
+        arguments = tuple(x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments)
+    getattr(native_module(), function)(*arguments, _count_threads())
+
+
+def unwritten(x: Tensor) -> Tensor:
+    """A contiguous uninitialised tensor of x's shape: what a kernel writes in full."""
+    return _empty_like(x, memory_format=_CONTIGUOUS)
 
 
 def empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """A contiguous uninitialised tensor for each: what a kernel writes in full."""
-    return tuple([torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors])
+    """One such tensor for each."""
+    return tuple([_empty_like(x, memory_format=_CONTIGUOUS) for x in tensors])
+
+
+def _complete(results: Any) -> Any:
+    """Results as torch.library knows them: in the place of each None of a tuple a tensor without elements."""
+    if not isinstance(results, tuple):
+        return results
+    return tuple([results[0].new_empty(0) if x is None else x for x in results])
+
+
+def _completed(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def complete(*args: Any, **settings: Any) -> Any:
+        return _complete(function(*args, **settings))
+
+    return complete
 
 
 class NativeOp:
@@ -38,16 +64,20 @@ class NativeOp:
     The operator is `torch.ops.uqabench.NAME`, opaque to torch.compile and torch.export, which see it whenever they
     trace. Else the dispatcher would only find the same Python function again, in about 30 us a call, and a backward
     pass registered with it takes about 100 us more than an autograd.Function.
+
+    Of a function's results all but the first may be None where the arguments say that they are not wanted. The
+    operator, and what sets up its gradient, has a tensor without elements there: one takes torch 1 us to make.
     """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.function = function
-        self.op = torch.library.custom_op(f"uqabench::{name}", function, mutates_args=())
+        self.op = torch.library.custom_op(f"uqabench::{name}", _completed(function), mutates_args=())
         self._autograd: type[torch.autograd.Function] | None = None
 
     def register_fake(self, fake: Callable[..., Any]) -> Callable[..., Any]:
         """Decorates the function that gives the outputs' shapes and dtypes without computing them."""
-        return self.op.register_fake(fake)
+        self.op.register_fake(_completed(fake))
+        return fake
 
     def register_autograd(
         self, backward: Callable[..., Any], *, setup_context: Callable[[Any, tuple[Any, ...], Any], None]
@@ -57,7 +87,7 @@ class NativeOp:
         function = self.function
 
         def forward(ctx: Any, *args: Any) -> Any:
-            output = function(*args)
+            output = _complete(function(*args))
             setup_context(ctx, args, output)
             return output
 

@@ -50,6 +50,7 @@ KNOWN = _module is not None
 fits = _module.fits if KNOWN else _no
 are_rows = _module.are_rows if KNOWN else _no
 are_alike = _module.are_alike if KNOWN else _no
+fit_like = _module.fit_like if KNOWN else _no
 do_rise = _module.do_rise if KNOWN else _no
 do_lie_below = _module.do_lie_below if KNOWN else _no
 are_plain = _module.are_plain if KNOWN else _are_plain

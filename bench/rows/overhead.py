@@ -27,16 +27,17 @@ def _(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _operators() -> dict[str, Callable[[], object]]:
-    """A call of every operator on one token, 1 head and 8 channels: next to no arithmetic."""
+    """A call of every operator on one token, 1 head and 8 channels: next to no arithmetic, and none of torch's."""
     row, other, vector = random(1, 8, seed=1), random(1, 8, seed=2), random(8, seed=3)
-    q, head, scalar = row.unsqueeze(1), row.view(1, 1, 8), random(1, seed=4)
+    q, decay, step = row.unsqueeze(1), -random(1, seed=4).abs(), random(1, 1, seed=4)
     offsets, first = torch.tensor([0, 1]), torch.zeros(1, dtype=torch.int64)
-    square, recurrent = random(8, 8, seed=5), random(24, 8, seed=6)
+    square, recurrent, taps = random(8, 8, seed=5), random(24, 8, seed=6), random(8, 4, seed=7)
+    table, decays = square.clone(), -square.abs()
     state = (torch.zeros(8, 8), torch.zeros(8, 8), first.repeat(8), torch.zeros(8, dtype=torch.float64))
     k = kernels
     return {
         "causal_attention": lambda: k.causal_attention(q, q, q, offsets),
-        "causal_conv1d": lambda: k.causal_conv1d(row, square[:, :4].contiguous(), vector, offsets),
+        "causal_conv1d": lambda: k.causal_conv1d(row, taps, vector, offsets),
         "embedding_bag_mean": lambda: k.embedding_bag_mean(square, first, offsets),
         "gru": lambda: k.gru(row, [(recurrent, recurrent, None, None)], offsets),
         "hstu_attention": lambda: k.hstu_attention(q, q, q, offsets, max_len=4),
@@ -48,9 +49,9 @@ def _operators() -> dict[str, Callable[[], object]]:
         "norm_gate": lambda: k.norm_gate(row, other),
         "rms_norm": lambda: k.rms_norm(row, vector),
         "rope": lambda: k.rope(q, q, offsets),
-        "selective_scan": lambda: k.selective_scan(row, row, -square.abs(), row, row, None, None, None, offsets),
-        "sparse_adamw_": lambda: k.sparse_adamw_(square.clone(), *state, first, row, step=1, lr=1e-3),
-        "ssd_scan": lambda: k.ssd_scan(head, scalar.view(1, 1), -scalar.abs(), head, head, None, None, None, offsets),
+        "selective_scan": lambda: k.selective_scan(row, row, decays, row, row, None, None, None, offsets),
+        "sparse_adamw_": lambda: k.sparse_adamw_(table, *state, first, row, step=1, lr=1e-3),
+        "ssd_scan": lambda: k.ssd_scan(q, step, decay, q, q, None, None, None, offsets),
         "swiglu": lambda: k.swiglu(row, other),
     }
 

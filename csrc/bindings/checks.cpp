@@ -81,6 +81,23 @@ PyObject* are_alike(PyObject*, Arguments args, Py_ssize_t count) {
   Py_RETURN_TRUE;
 }
 
+// fit_like(first, dtypes, others): what check_like asks of a dictionary of Nones and of tensors with their shapes.
+PyObject* fit_like(PyObject*, Arguments args, Py_ssize_t count) {
+  if (!has_count(count, 3, "fit_like")) return nullptr;
+  DlpackTensor first, x;
+  if (!PyDict_Check(args[2]) || !describe_plain(args[0], &first) || first.dtype() == DType::other) Py_RETURN_FALSE;
+  PyObject *name, *pair;
+  for (Py_ssize_t at = 0; PyDict_Next(args[2], &at, &name, &pair);) {
+    if (pair == Py_None) continue;
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) Py_RETURN_FALSE;
+    if (!describe_plain(PyTuple_GET_ITEM(pair, 0), &x) || !has_shape(x, PyTuple_GET_ITEM(pair, 1))) Py_RETURN_FALSE;
+    if (x.device_type != first.device_type || x.device_id != first.device_id || !has_dense_rows(x)) Py_RETURN_FALSE;
+    const bool is_first = x.dtype() == first.dtype() && x.dtype() != DType::int64;
+    if (args[1] == Py_None ? !is_first : !is_one_of(x.dtype(), args[1])) Py_RETURN_FALSE;
+  }
+  Py_RETURN_TRUE;
+}
+
 bool describe_integers(PyObject* x, DlpackTensor* to) {
   return describe_plain(x, to) && to->is_on_cpu() && to->dtype() == DType::int64 && to->ndim == 1 &&
          has_dense_rows(*to) && (to->data || to->shape[0] == 0);
@@ -172,6 +189,7 @@ PyMethodDef methods[] = {
     {"fits", as_method(fits), METH_FASTCALL, nullptr},
     {"are_rows", as_method(are_rows), METH_FASTCALL, nullptr},
     {"are_alike", as_method(are_alike), METH_FASTCALL, nullptr},
+    {"fit_like", as_method(fit_like), METH_FASTCALL, nullptr},
     {"do_rise", as_method(do_rise), METH_FASTCALL, nullptr},
     {"do_lie_below", as_method(do_lie_below), METH_FASTCALL, nullptr},
     {"are_plain", are_plain, METH_O, nullptr},

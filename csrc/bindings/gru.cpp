@@ -31,9 +31,10 @@ GruLayer checked_layer(const FloatArray& weight, const std::optional<FloatArray>
 void bind_gru(py::module_& m) {
   m.def(
       "gru_forward",
-      [](FloatArray out, FloatArray state, std::optional<FloatArray> gates, std::optional<FloatArray> recurrent_new,
-         const FloatArray& inputs, const FloatArray& weight, const std::optional<FloatArray>& bias,
-         const std::optional<FloatArray>& h0, const IntArray& offsets, int threads) {
+      [](FloatArray out, std::optional<FloatArray> state, std::optional<FloatArray> gates,
+         std::optional<FloatArray> recurrent_new, const FloatArray& inputs, const FloatArray& weight,
+         const std::optional<FloatArray>& bias, const std::optional<FloatArray>& h0, const IntArray& offsets,
+         int threads) {
         require(inputs.ndim() == 2, "inputs must have two dimensions.");
         const py::ssize_t tokens = inputs.shape(0);
         const GruLayer layer = checked_layer(weight, h0, offsets, tokens, threads);
@@ -50,7 +51,7 @@ void bind_gru(py::module_& m) {
         py::gil_scoped_release release;
         gru_forward(layer, pass);
       },
-      py::arg("out").noconvert(), py::arg("state").noconvert(), py::arg("gates").noconvert().none(true),
+      py::arg("out").noconvert(), py::arg("state").noconvert().none(true), py::arg("gates").noconvert().none(true),
       py::arg("recurrent_new").noconvert().none(true), py::arg("inputs").noconvert(), py::arg("w_hh").noconvert(),
       py::arg("b_hh").noconvert().none(true), py::arg("h0").noconvert().none(true), py::arg("offsets").noconvert(),
       py::arg("threads"));

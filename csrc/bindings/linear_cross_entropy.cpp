@@ -1,6 +1,7 @@
 #include "cpu/linear_cross_entropy.h"
 
 #include <numeric>
+#include <vector>
 
 #include "bindings/arrays.h"
 #include "bindings/bind.h"
@@ -19,34 +20,47 @@ float shared_sum(const float* losses, int64_t count, double share) {
   return static_cast<float>(share * std::accumulate(losses, losses + count, 0.0));
 }
 
+// The targets: those given, or where there are none token t's is item t, in `diagonal`.
+const int64_t* targets(const std::optional<IntArray>& given, py::ssize_t tokens, py::ssize_t items,
+                       std::vector<int64_t>* diagonal) {
+  if (given) {
+    require_values_in(*given, "target", items);
+    return ids(given, "target", tokens);
+  }
+  require(tokens <= items, "weight must have a row for each token where there is no target.");
+  diagonal->resize(tokens);
+  std::iota(diagonal->begin(), diagonal->end(), 0);
+  return diagonal->data();
+}
+
 }  // namespace
 
 void bind_linear_cross_entropy(py::module_& m) {
   m.def(
       "linear_cross_entropy",
-      [](FloatArray losses, std::optional<FloatArray> loss, std::optional<FloatArray> hidden_gradient,
+      [](std::optional<FloatArray> losses, std::optional<FloatArray> loss, std::optional<FloatArray> hidden_gradient,
          std::optional<FloatArray> weight_gradient, const FloatArray& hidden, const FloatArray& weight,
-         const IntArray& target, std::optional<FloatArray> bias, std::optional<IntArray> token_ids,
+         const std::optional<IntArray>& target, std::optional<FloatArray> bias, std::optional<IntArray> token_ids,
          std::optional<IntArray> item_ids, double share, int threads) {
         require(hidden.ndim() == 2 && weight.ndim() == 2, "hidden and weight must have two dimensions.");
         const py::ssize_t tokens = hidden.shape(0), width = hidden.shape(1), items = weight.shape(0);
         require_shape(hidden, "hidden", {tokens, width});
         require_shape(weight, "weight", {items, width});
-        require_shape(target, "target", {tokens});
         require(items >= 1 || tokens == 0, "weight must have at least one row.");
         require(token_ids.has_value() == item_ids.has_value(), "token_ids and item_ids must come together.");
         require_threads(threads);
-        require_values_in(target, "target", items);
+        std::vector<int64_t> diagonal;
+        std::vector<float> unwanted(losses ? 0 : tokens);
         const LinearCrossEntropy args{hidden.data(),
                                       row_stride(hidden),
                                       weight.data(),
                                       row_stride(weight),
-                                      target.data(),
+                                      targets(target, tokens, items, &diagonal),
                                       input(bias, "bias", {items}),
                                       ids(token_ids, "token_ids", tokens),
                                       ids(item_ids, "item_ids", items),
                                       static_cast<float>(share),
-                                      output(losses, "losses", {tokens}),
+                                      losses ? output(*losses, "losses", {tokens}) : unwanted.data(),
                                       output(hidden_gradient, "hidden_gradient", {tokens, width}),
                                       output(weight_gradient, "weight_gradient", {items, width}),
                                       tokens,

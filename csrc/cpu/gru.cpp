@@ -84,7 +84,7 @@ void gru_forward(const GruLayer& layer, const GruForward& pass) {
     }
   });
   const size_t row = layer.hidden * sizeof(float);
-  for (int64_t b = 0; b < layer.sequences; ++b) {
+  for (int64_t b = 0; pass.state && b < layer.sequences; ++b) {
     const float* initial = layer.h0 ? layer.h0 + b * layer.h0_stride : zeros.data();
     const int64_t end = layer.offsets[b + 1];
     const float* last = end > layer.offsets[b] ? pass.out + (end - 1) * layer.hidden : initial;

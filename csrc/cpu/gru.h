@@ -21,7 +21,7 @@ struct GruForward {
   int64_t inputs_stride;
   const float* bias;  // (3 hidden), of the recurrent product; null: zeros
   float* out;         // (tokens, hidden)
-  float* state;       // (sequences, hidden), after each last token
+  float* state;       // (sequences, hidden), after each last token; null if not wanted
   // What the backward pass needs, both null if there is none: the gates after their activations (tokens, 3 hidden), and
   // the new gate's recurrent product (tokens, hidden).
   float* gates;

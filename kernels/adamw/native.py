@@ -47,7 +47,7 @@ def _step(
 ) -> None:
     """One step in place; arguments as the operator has checked them."""
     written = (table, exp_avg, exp_avg_sq, last_step, last_decay)
-    call("sparse_adamw", *written, ids, grads, step=step, decayed=decayed, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+    call("sparse_adamw", *written, ids, grads, step, decayed, lr, beta1, beta2, eps)
     # So that autograd notices a graph that has kept what is now changed.
     torch.autograd.graph.increment_version([x for x in written if not x.is_inference()])
 

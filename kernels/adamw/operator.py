@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_finite, check_indices, check_positive, check_same, check_tensor
+from ..checks import check_finite, check_indices, check_like, check_positive, check_same, check_tensor
 from . import eager, native, reference, triton
 
 _BACKENDS = Operator(
@@ -69,14 +69,14 @@ def sparse_adamw_(
     """
     _check_state(table, exp_avg, exp_avg_sq, last_step, last_decay)
     check_tensor(ids, "ids", (None,), (torch.int64,))
-    check_tensor(grads, "grads", (ids.shape[0], table.shape[1]), (table.dtype,))
-    check_same(table, "table", dtype=False, ids=ids, grads=grads)
+    check_same(table, "table", dtype=False, ids=ids)
+    check_like(table, "table", (table.dtype,), grads=(grads, (ids.shape[0], table.shape[1])))
     check_indices(ids, table.shape[0], "ids")
     check_positive(step, "step", integer=True)
     check_finite(log_decay, "log_decay")
     check_settings(lr, betas, eps, weight_decay)
     decayed = log_decay + math.log1p(-lr * weight_decay)
-    run = _BACKENDS(table.device.type, table.dtype)
+    run = _BACKENDS.of(table)
     run(table, exp_avg, exp_avg_sq, last_step, last_decay, ids, grads, step, decayed, lr, *betas, eps)
     return decayed
 
@@ -112,12 +112,10 @@ def flush_sparse_adamw_(
 
 def _check_state(table: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, last_decay: Tensor) -> None:
     check_tensor(table, "table", (None, None))
-    check_tensor(exp_avg, "exp_avg", tuple(table.shape), (table.dtype,))
-    check_tensor(exp_avg_sq, "exp_avg_sq", tuple(table.shape), (table.dtype,))
-    check_tensor(last_step, "last_step", (table.shape[0],), (torch.int64,))
-    check_tensor(last_decay, "last_decay", (table.shape[0],), (torch.float64,))
-    state = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "last_step": last_step, "last_decay": last_decay}
-    check_same(table, "table", dtype=False, **state)
+    shape = rows, _ = tuple(table.shape)
+    check_like(table, "table", (table.dtype,), exp_avg=(exp_avg, shape), exp_avg_sq=(exp_avg_sq, shape))
+    check_like(table, "table", (torch.int64,), last_step=(last_step, (rows,)))
+    check_like(table, "table", (torch.float64,), last_decay=(last_decay, (rows,)))
 
 
 def _check_betas(betas: Any) -> None:

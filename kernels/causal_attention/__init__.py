@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_finite, check_heads, check_offsets, check_same, check_tensor
+from ..checks import check_finite, check_heads, check_like, check_offsets
 from . import eager, flash, native, reference, triton
 
 __all__ = ["causal_attention"]
@@ -45,9 +45,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
     """
     check_heads(q, "q")
     tokens, heads, width = q.shape
-    check_tensor(k, "k", (tokens, heads, width))
     check_heads(v, "v", (tokens, heads, None))
-    check_same(q, "q", k=k, v=v)
+    check_like(q, "q", k=(k, (tokens, heads, width)), v=(v, (tokens, heads, None)))
     check_offsets(offsets, q)
     scale = width**-0.5 if scale is None else scale
     check_finite(scale, "scale")
@@ -55,4 +54,4 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
     fused = flash.fused_choice(q.device.type, q.dtype, width, v.shape[2], is_trained)
     if fused is not None:
         return flash.causal_attention(fused, q, k, v, offsets, float(scale))
-    return _BACKENDS(q.device.type, q.dtype)(q, k, v, offsets, scale=float(scale))
+    return _BACKENDS.of(q)(q, k, v, offsets, scale=float(scale))

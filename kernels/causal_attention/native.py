@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import call, empty_like, native_op
+from ..native import call, empty_like, native_op, unwritten
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
@@ -19,12 +19,12 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
 def _forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """The output (T, H, Dv) and the logarithms of the divisors (T, H); arguments are checked by the caller."""
     out, log_sums = _empty(q, v)
-    call("causal_attention_forward", out, log_sums, q, k, v, offsets, scale=scale)
+    call("causal_attention_forward", out, log_sums, q, k, v, offsets, scale)
     return out, log_sums
 
 
 def _empty(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(v), q.new_empty(q.shape[:2])
+    return unwritten(v), q.new_empty(q.shape[0], q.shape[1])
 
 
 @_forward.register_fake
@@ -38,7 +38,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     gradients = empty_like(q, k, v)
-    call("causal_attention_backward", *gradients, grad, out, log_sums, q, k, v, offsets, scale=scale)
+    call("causal_attention_backward", *gradients, grad, out, log_sums, q, k, v, offsets, scale)
     return gradients
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_flag, check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_like, check_offsets, check_tensor
 from . import eager, native, reference, triton
 
 __all__ = ["causal_conv1d"]
@@ -62,14 +62,12 @@ def causal_conv1d(
     taps = weight.shape[1]
     if taps == 0:
         raise ValueError("weight must have at least one tap.")
-    if bias is not None:
-        check_tensor(bias, "bias", (channels,))
+    check_like(x, "x", weight=(weight, (channels, taps)), bias=None if bias is None else (bias, (channels,)))
     check_offsets(offsets, x)
     if activation not in (None, "silu"):
         raise ValueError(f"activation must be None or 'silu', not {activation!r}.")
     if initial_state is not None:
-        check_tensor(initial_state, "initial_state", (len(offsets) - 1, channels, taps - 1))
-    check_same(x, "x", weight=weight, bias=bias, initial_state=initial_state)
-    return _BACKENDS(x.device.type, x.dtype)(
+        check_like(x, "x", initial_state=(initial_state, (offsets.shape[0] - 1, channels, taps - 1)))
+    return _BACKENDS.of(x)(
         x, weight, bias, offsets, activation=activation, initial_state=initial_state, return_state=return_state
     )

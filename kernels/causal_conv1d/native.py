@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import NativeOp, call, empty_like, native_op
+from ..native import NativeOp, call, empty_like, native_op, unwritten
 
 
 def causal_conv1d(
@@ -40,17 +40,16 @@ def _forward(
     is_silu: bool,
     return_state: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y (T, C) and the last state (B, C, K-1), empty unless asked for; arguments are checked by the caller."""
-    y, state = _empty(x, weight, offsets, return_state)
-    to_state = state if return_state else None
-    call("causal_conv1d_forward", y, to_state, x, weight, bias, initial_state, offsets, is_silu=is_silu)
-    return y, state
+    """y (T, C) and the last state (B, C, K-1), None unless asked for; arguments are checked by the caller."""
+    y, state = results = _empty(x, weight, offsets, return_state)
+    call("causal_conv1d_forward", y, state, x, weight, bias, initial_state, offsets, is_silu)
+    return results
 
 
-def _empty(x: Tensor, weight: Tensor, offsets: Tensor, return_state: bool) -> tuple[Tensor, Tensor]:
+def _empty(x: Tensor, weight: Tensor, offsets: Tensor, return_state: bool) -> tuple[Tensor, Tensor | None]:
     if not return_state:
-        return *empty_like(x), x.new_empty(0)
-    return *empty_like(x), x.new_empty(offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1)
+        return unwritten(x), None
+    return unwritten(x), x.new_empty(offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1)
 
 
 @_forward.register_fake
@@ -73,12 +72,12 @@ def _backward(
     gradients = _empty_gradients(x, weight, initial_state)
     to_initial = None if initial_state is None else gradients[3]
     inputs = (grad, grad_state, x, weight, bias, initial_state, offsets)
-    call("causal_conv1d_backward", *gradients[:3], to_initial, *inputs, is_silu=is_silu)
+    call("causal_conv1d_backward", *gradients[:3], to_initial, *inputs, is_silu)
     return gradients
 
 
 def _empty_gradients(x: Tensor, weight: Tensor, initial_state: Tensor | None) -> tuple[Tensor, ...]:
-    initial = x.new_empty(0) if initial_state is None else empty_like(initial_state)[0]
+    initial = x.new_empty(0) if initial_state is None else unwritten(initial_state)
     return *empty_like(x, weight), x.new_empty(x.shape[1]), initial
 
 

@@ -51,4 +51,4 @@ def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: b
     check_same(table, "table", dtype=False, ids=ids)
     check_offsets(offsets, ids)
     check_indices(ids, len(table), "ids")
-    return _BACKENDS(table.device.type, table.dtype)(table, ids, offsets, sparse=sparse)
+    return _BACKENDS.of(table)(table, ids, offsets, sparse=sparse)

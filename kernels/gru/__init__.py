@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_flag, check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_like, check_offsets, check_tensor
 from . import eager, native, reference
 
 __all__ = ["gru"]
@@ -53,30 +53,37 @@ def gru(
     check_flag(return_state, "return_state")
     check_tensor(x, "x", (None, None))
     check_offsets(offsets, x)
-    if isinstance(weights, Tensor) or not isinstance(weights, Sequence) or not weights:
+    if isinstance(weights, Tensor) or not _is_sequence(weights) or not weights:
         raise TypeError("weights must be a sequence of one (w_ih, w_hh, b_ih, b_hh) a layer, at least one.")
     width, hidden = x.shape[1], None
     for i, layer in enumerate(weights):
         hidden = _check_layer(x, layer, f"weights[{i}]", width, hidden)
         width = hidden
     if h0 is not None:
-        check_tensor(h0, "h0", (len(weights), len(offsets) - 1, hidden))
-        check_same(x, "x", h0=h0)
-    return _BACKENDS(x.device.type, x.dtype)(x, weights, offsets, h0=h0, return_state=return_state)
+        check_like(x, "x", h0=(h0, (len(weights), offsets.shape[0] - 1, hidden)))
+    return _BACKENDS.of(x)(x, weights, offsets, h0=h0, return_state=return_state)
+
+
+def _is_sequence(x: object) -> bool:
+    return isinstance(x, (list, tuple)) or isinstance(
+        x, Sequence
+    )  # the first answer takes a tenth of the second's time
 
 
 def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | None) -> int:
     """Checks one layer's tensors against its input's width and H (None: as w_hh has it); returns H."""
-    if not isinstance(layer, Sequence) or len(layer) != 4:
+    if not _is_sequence(layer) or len(layer) != 4:
         raise TypeError(f"{name} must hold w_ih, w_hh, b_ih and b_hh.")
     w_ih, w_hh, b_ih, b_hh = layer
-    names = [f"{name}'s {part}" for part in ("w_ih", "w_hh", "b_ih", "b_hh")]
-    check_tensor(w_hh, names[1], (None, hidden))
-    hidden = w_hh.shape[1]
-    check_tensor(w_hh, names[1], (3 * hidden, hidden))
-    check_tensor(w_ih, names[0], (3 * hidden, width))
-    for bias_name, bias in ((names[2], b_ih), (names[3], b_hh)):
-        if bias is not None:
-            check_tensor(bias, bias_name, (3 * hidden,))
-    check_same(x, "x", **dict(zip(names, layer, strict=True)))
+    of_w_ih, of_w_hh, of_b_ih, of_b_hh = f"{name}'s w_ih", f"{name}'s w_hh", f"{name}'s b_ih", f"{name}'s b_hh"
+    check_tensor(w_hh, of_w_hh, (None, hidden))
+    rows, hidden = w_hh.shape
+    if rows != 3 * hidden:
+        check_tensor(w_hh, of_w_hh, (3 * hidden, hidden))
+    weights = {of_w_ih: (w_ih, (rows, width)), of_w_hh: (w_hh, (rows, hidden))}
+    if b_ih is not None:
+        weights[of_b_ih] = (b_ih, (rows,))
+    if b_hh is not None:
+        weights[of_b_hh] = (b_hh, (rows,))
+    check_like(x, "x", **weights)
     return hidden

@@ -46,23 +46,19 @@ def _forward(
     """States (T, H), final states (B, H) if `has_state`, and if `is_trained` what the backward pass needs: the gates
     (T, 3H) and the new gate's recurrent product (T, H). `inputs` (T, 3H) is the inputs' share of the gates.
     """
-    out, state, gates, recurrent_new = results = _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state)
-    if not has_state:
-        state = inputs.new_empty(offsets.shape[0] - 1, w_hh.shape[1])
-    kept = (gates, recurrent_new) if is_trained else (None, None)
-    call("gru_forward", out, state, *kept, inputs, w_hh, b_hh, h0, offsets)
+    results = _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state)
+    call("gru_forward", *results, inputs, w_hh, b_hh, h0, offsets)
     return results
 
 
 @_forward.register_fake
 def _results(inputs, w_hh, b_hh, h0, offsets, is_trained, has_state):
     tokens, hidden = inputs.shape[0], w_hh.shape[1]
-    kept = tokens if is_trained else 0
     return (
         inputs.new_empty(tokens, hidden),
-        inputs.new_empty(offsets.shape[0] - 1, hidden) if has_state else inputs.new_empty(0),
-        inputs.new_empty(kept, 3 * hidden),
-        inputs.new_empty(kept, hidden),
+        inputs.new_empty(offsets.shape[0] - 1, hidden) if has_state else None,
+        inputs.new_empty(tokens, 3 * hidden) if is_trained else None,
+        inputs.new_empty(tokens, hidden) if is_trained else None,
     )
 
 
@@ -86,7 +82,7 @@ def _backward(
         d_state = grad_state.clone(memory_format=torch.contiguous_format)
     written = (d_inputs, d_recurrent, previous, d_state)
     needs_weight, needs_bias, needs_h0 = needs
-    call("gru_backward", *written, grad_out, out, gates, recurrent_new, w_hh, h0, offsets, to_h0=needs_h0)
+    call("gru_backward", *written, grad_out, out, gates, recurrent_new, w_hh, h0, offsets, needs_h0)
     empty = _gradients(None, None, out, gates, recurrent_new, w_hh, h0, offsets, [False] * 3)
     d_weight = d_recurrent.t() @ previous if needs_weight else empty[1]
     d_bias = d_recurrent.sum(0) if needs_bias else empty[2]

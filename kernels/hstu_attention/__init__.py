@@ -12,6 +12,7 @@ from ..checks import (
     are_values_hidden,
     check_finite,
     check_heads,
+    check_like,
     check_offsets,
     check_positive,
     check_same,
@@ -93,9 +94,8 @@ def hstu_attention(
     """
     check_heads(q, "q")
     tokens, heads, width = q.shape
-    check_tensor(k, "k", (tokens, heads, width))
     check_heads(v, "v", (tokens, heads, None))
-    check_same(q, "q", k=k, v=v)
+    check_like(q, "q", k=(k, (tokens, heads, width)), v=(v, (tokens, heads, None)))
     check_positive(max_len, "max_len", integer=True)
     check_finite(scale, "scale")
     check_offsets(offsets, q)
@@ -115,7 +115,7 @@ def hstu_attention(
         raise ValueError("timestamps must not be given without time_bias, which alone reads them.")
     if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
         raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
-    return _BACKENDS(q.device.type, q.dtype)(
+    return _BACKENDS.of(q)(
         q,
         k,
         v,

@@ -6,7 +6,7 @@ The backward pass computes the scores again, so nothing of size L x L outlives a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ _BLOCK = 64
 _CELLS = 2**18
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What the forward and backward passes share beside q, k and v."""
 
     offsets: Tensor

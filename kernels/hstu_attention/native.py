@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..native import call, empty_like
+from ..native import call, empty_like, unwritten
 from .buckets import MOST_BUCKETS, bucket_starts
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def _tables(settings: Settings) -> tuple[Tensor | None, ...]:
 
 def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
     """The operator's output (T, H, Dv); arguments as the operator has checked them."""
-    (out,) = empty_like(v)
-    call("hstu_attention_forward", out, q, k, v, *_tables(settings), max_len=settings.max_len, scale=settings.scale)
+    out = unwritten(v)
+    call("hstu_attention_forward", out, q, k, v, *_tables(settings), settings.max_len, settings.scale)
     return out
 
 
@@ -40,7 +40,7 @@ def backward(
     call(
         "hstu_attention_backward",
         *(dq, dk, dv, position, time[:MOST_BUCKETS], grad, q, k, v, *_tables(settings)),
-        max_len=settings.max_len,
-        scale=settings.scale,
+        settings.max_len,
+        settings.scale,
     )
     return dq, dk, dv, position, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -12,6 +13,7 @@ from ..native import native_op
 from .eager import Settings
 
 
+@cache
 def _module(backend: str) -> ModuleType:
     """The module `eager`, `native` or `triton` beside this one, imported when it first runs."""
     return import_module(f"{__package__}.{backend}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_positive, check_same, check_tensor
+from ..checks import check_like, check_positive, check_tensor
 from . import eager, native, reference, triton
 
 __all__ = ["info_nce"]
@@ -46,11 +46,10 @@ def info_nce(hidden: Tensor, positives: Tensor, ids: Tensor, log_q: Tensor | Non
         RuntimeError: the requested backend cannot run.
     """
     check_tensor(hidden, "hidden", (None, None))
-    check_tensor(positives, "positives", tuple(hidden.shape))
-    check_tensor(ids, "ids", (len(hidden),), (torch.int64,))
-    check_same(hidden, "hidden", positives=positives)
+    rows, width = hidden.shape
+    check_like(hidden, "hidden", positives=(positives, (rows, width)))
+    check_like(hidden, "hidden", (torch.int64,), ids=(ids, (rows,)))
     if log_q is not None:
-        check_tensor(log_q, "log_q", (len(hidden),), (hidden.dtype, torch.float32))
-    check_same(hidden, "hidden", dtype=False, ids=ids, log_q=log_q)
+        check_like(hidden, "hidden", (hidden.dtype, torch.float32), log_q=(log_q, (rows,)))
     check_positive(temperature, "temperature")
-    return _BACKENDS(hidden.device.type, hidden.dtype)(hidden, positives, ids, log_q, float(temperature))
+    return _BACKENDS.of(hidden)(hidden, positives, ids, log_q, float(temperature))

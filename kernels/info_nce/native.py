@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..linear_cross_entropy.native import differentiate_loss, fake_loss, mean_loss, save_gradients, wanted_gradients
@@ -24,15 +23,14 @@ def _forward(
     of_hidden: bool,
     of_positives: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and its gradients to `hidden` and `positives`, empty where they are not asked for."""
+    """The loss and its gradients to `hidden` and `positives`, None where they are not asked for."""
     bias = None if log_q is None else -log_q
     scaled = hidden if temperature == 1 else hidden / temperature
-    target = torch.arange(ids.shape[0], device=ids.device)  # row i's positive is candidate i
     wanted = (of_hidden, of_positives)
-    loss, g_hidden, g_positives = mean_loss(scaled, positives, target, bias, (ids, ids), wanted)
+    loss, g_hidden, g_positives = mean_loss(scaled, positives, None, bias, (ids, ids), wanted)
     if g_hidden is not None and temperature != 1:
         g_hidden /= temperature
-    return loss, *(hidden.new_empty(0) if g is None else g for g in (g_hidden, g_positives))
+    return loss, g_hidden, g_positives
 
 
 @_forward.register_fake

@@ -46,4 +46,4 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
             check_tensor(parameter, name, (x.shape[-1],))
     check_same(x, "x", weight=weight, bias=bias)
     check_finite(eps, "eps")
-    return _BACKENDS(x.device.type, x.dtype)(x, weight, bias, float(eps))
+    return _BACKENDS.of(x)(x, weight, bias, float(eps))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call, empty_like, native_op
+from ..native import call, native_op, unwritten
 from ..rows import as_rows
 
 
@@ -21,12 +21,12 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
     y, statistics = _empty(x)
-    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, bias, None, eps=eps)
+    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, bias, None, eps)
     return y, statistics
 
 
 def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
+    return unwritten(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 @_forward.register_fake
@@ -47,7 +47,7 @@ def _backward(
 
 def _empty_gradients(x: Tensor, needs_weight: bool, needs_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
     width = x.shape[-1]
-    return *empty_like(x), x.new_empty(width * needs_weight), x.new_empty(width * needs_bias)
+    return unwritten(x), x.new_empty(width * needs_weight), x.new_empty(width * needs_bias)
 
 
 @_backward.register_fake

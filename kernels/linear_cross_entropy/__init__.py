@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_indices, check_same, check_tensor
+from ..checks import check_indices, check_like, check_tensor
 from . import eager, native, reference, triton
 
 __all__ = ["linear_cross_entropy"]
@@ -49,17 +49,15 @@ def linear_cross_entropy(
         RuntimeError: the requested backend cannot run.
     """
     check_tensor(hidden, "hidden", (None, None))
-    check_tensor(weight, "weight", (None, hidden.shape[1]))
-    check_tensor(target, "target", (len(hidden),), (torch.int64,))
-    check_same(hidden, "hidden", weight=weight)
-    check_same(hidden, "hidden", dtype=False, target=target)
-    if len(weight) == 0:
+    tokens, width = hidden.shape
+    check_like(hidden, "hidden", weight=(weight, (None, width)))
+    check_like(hidden, "hidden", (torch.int64,), target=(target, (tokens,)))
+    items = weight.shape[0]
+    if items == 0:
         raise ValueError("weight must have at least one row.")
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
         raise TypeError(f"ignore_index must be an int, not {type(ignore_index).__name__}.")
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', not {reduction!r}.")
-    check_indices(target, len(weight), "target", ignored=ignore_index)
-    return _BACKENDS(hidden.device.type, hidden.dtype)(
-        hidden, weight, target, ignore_index=ignore_index, reduction=reduction
-    )
+    check_indices(target, items, "target", ignored=ignore_index)
+    return _BACKENDS.of(hidden)(hidden, weight, target, ignore_index=ignore_index, reduction=reduction)

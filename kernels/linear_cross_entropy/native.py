@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import remember
-from ..native import call, empty_like, native_op
+from ..native import call, native_op, unwritten
 from ..tensors import do_lie_below
 
 
@@ -43,49 +43,35 @@ def _counted(target: Tensor, items: int, ignore_index: int) -> Tensor | None:
 def mean_loss(
     hidden: Tensor,
     weight: Tensor,
-    target: Tensor,
+    target: Tensor | None,
     bias: Tensor | None,
     ids: tuple[Tensor | None, Tensor | None],
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Mean of `logsumexp(hidden weight^T + bias) - its target entry`, and its gradients to `hidden` and `weight`.
 
+    target: int64 (T,); None: token t's is item t.
     ids: of the tokens' targets and of the items, int64 (T,) and (V,); a candidate with the id of a token's target is
     left out, the target itself is not. `wanted`: which gradients are; the others are None.
     """
     of_hidden, of_weight = wanted
-    gradients = (empty_like(hidden)[0] if of_hidden else None, empty_like(weight)[0] if of_weight else None)
     loss = hidden.new_empty(())
-    _run(hidden, weight, target, bias, ids, (loss, *gradients))
-    return loss, *gradients
-
-
-def _run(
-    hidden: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    bias: Tensor | None,
-    ids: tuple[Tensor | None, Tensor | None],
-    results: tuple[Tensor | None, Tensor | None, Tensor | None],
-) -> Tensor:
-    """Each token's loss; fills what is not None of the mean loss and its gradients to `hidden` and `weight`."""
-    tokens = hidden.shape[0]
-    losses = hidden.new_empty(tokens)
-    call("linear_cross_entropy", losses, *results, hidden, weight, target, bias, *ids, share=1 / max(1, tokens))
-    return losses
+    results = (loss, unwritten(hidden) if of_hidden else None, unwritten(weight) if of_weight else None)
+    call("linear_cross_entropy", None, *results, hidden, weight, target, bias, *ids, 1 / (hidden.shape[0] or 1))
+    return results
 
 
 @native_op("linear_cross_entropy")
 def _mean_loss(
     hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int, of_hidden: bool, of_weight: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean loss and its gradients to `hidden` and `weight`, empty where they are not asked for."""
+    """The mean loss and its gradients to `hidden` and `weight`, None where they are not asked for."""
     counted = _counted(target, weight.shape[0], ignore_index)
     states, targets = (hidden, target) if counted is None else (x.index_select(0, counted) for x in (hidden, target))
     loss, g_hidden, g_weight = mean_loss(states, weight, targets, None, (None, None), (of_hidden, of_weight))
     if counted is not None and of_hidden:
         g_hidden = hidden.new_zeros(hidden.shape).index_copy_(0, counted, g_hidden)
-    return loss, *(hidden.new_empty(0) if g is None else g for g in (g_hidden, g_weight))
+    return loss, g_hidden, g_weight
 
 
 @_mean_loss.register_fake
@@ -93,12 +79,12 @@ def _(hidden, weight, target, ignore_index, of_hidden, of_weight):
     return fake_loss(hidden, weight, of_hidden, of_weight)
 
 
-def fake_loss(hidden: Tensor, weight: Tensor, of_hidden: bool, of_weight: bool) -> tuple[Tensor, Tensor, Tensor]:
+def fake_loss(
+    hidden: Tensor, weight: Tensor, of_hidden: bool, of_weight: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """What an operator that gives a mean loss and its gradients returns, without values."""
-    gradients = (
-        x.new_empty(x.shape if is_wanted else 0) for x, is_wanted in ((hidden, of_hidden), (weight, of_weight))
-    )
-    return hidden.new_empty(()), *gradients
+    given = ((hidden, of_hidden), (weight, of_weight))
+    return hidden.new_empty(()), *(x.new_empty(x.shape) if is_wanted else None for x, is_wanted in given)
 
 
 def save_gradients(ctx, inputs, output) -> None:
@@ -127,12 +113,10 @@ _mean_loss.register_autograd(differentiate_loss, setup_context=save_gradients)
 def _losses(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     """Each token's loss (T,), 0 where it does not count."""
     counted = _counted(target, weight.shape[0], ignore_index)
-    nothing = (None, None)
-    if counted is None:
-        return _run(hidden, weight, target, None, nothing, (None, *nothing))
-    states, targets = hidden.index_select(0, counted), target.index_select(0, counted)
-    losses = _run(states, weight, targets, None, nothing, (None, *nothing))
-    return hidden.new_zeros(len(target)).index_copy_(0, counted, losses)
+    states, targets = (hidden, target) if counted is None else (x.index_select(0, counted) for x in (hidden, target))
+    losses = hidden.new_empty(targets.shape)
+    call("linear_cross_entropy", losses, *[None] * 3, states, weight, targets, *[None] * 3, 1.0)
+    return losses if counted is None else hidden.new_zeros(target.shape).index_copy_(0, counted, losses)
 
 
 @_losses.register_fake

@@ -53,4 +53,4 @@ def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     check_same(hidden, "hidden", weight=weight)
     check_same(hidden, "hidden", dtype=False, target=target)
     check_indices(target, weight.shape[0], "target")
-    return _BACKENDS(hidden.device.type, hidden.dtype)(hidden, weight, target)
+    return _BACKENDS.of(hidden)(hidden, weight, target)

@@ -38,4 +38,4 @@ def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if bias is not None:
         check_tensor(bias, "bias", weight.shape[:1])
     check_same(x, "x", weight=weight, bias=bias)
-    return _BACKENDS(x.device.type, x.dtype)(x, weight, bias)
+    return _BACKENDS.of(x)(x, weight, bias)

@@ -50,7 +50,7 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6, dropout_p: float = 0.0
     check_same(x, "x", gate=gate)
     check_finite(eps, "eps")
     if dropout_p == 0:
-        return _BACKENDS(x.device.type, x.dtype)(x, gate, float(eps), 0.0, None)
+        return _BACKENDS.of(x)(x, gate, float(eps), 0.0, None)
     check_finite(dropout_p, "dropout_p")
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be from 0 to below 1, not {dropout_p}.")
@@ -58,4 +58,4 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6, dropout_p: float = 0.0
         raise ValueError("seed must be given with dropout: an int64 scalar on the device of x.")
     check_tensor(seed, "seed", (), (torch.int64,))
     check_same(x, "x", dtype=False, seed=seed)
-    return _BACKENDS(x.device.type, x.dtype)(x, gate, float(eps), float(dropout_p), seed)
+    return _BACKENDS.of(x)(x, gate, float(eps), float(dropout_p), seed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import philox
-from ..native import call, empty_like, native_op
+from ..native import call, empty_like, native_op, unwritten
 from ..rows import as_rows
 
 
@@ -22,12 +22,12 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float, dropout_p: float, seed: Tenso
 def _forward(x: Tensor, gate: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
     y, statistics = _empty(x)
-    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, None, None, as_rows(gate), eps=eps)
+    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, None, None, as_rows(gate), eps)
     return y, statistics
 
 
 def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
+    return unwritten(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 @_forward.register_fake

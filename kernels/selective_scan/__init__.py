@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_flag, check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_like, check_offsets, check_tensor
 from . import cuda, eager, native, reference
 
 __all__ = ["selective_scan"]
@@ -69,23 +69,19 @@ def selective_scan(
     check_tensor(u, "u", (None, None))
     tokens, width = u.shape
     parameter = (u.dtype, torch.float32)
-    check_tensor(delta, "delta", (tokens, width))
     check_tensor(A, "A", (width, None), parameter)
     states = A.shape[1]
-    check_tensor(B, "B", (tokens, states))
-    check_tensor(C, "C", (tokens, states))
+    shared = (tokens, states)
+    gate = None if z is None else (z, (tokens, width))
+    check_like(u, "u", delta=(delta, (tokens, width)), B=(B, shared), C=(C, shared), z=gate)
+    skip = None if D is None else (D, (width,))
+    bias = None if delta_bias is None else (delta_bias, (width,))
+    check_like(u, "u", parameter, A=(A, (width, states)), D=skip, delta_bias=bias)
     check_offsets(offsets, u)
-    if D is not None:
-        check_tensor(D, "D", (width,), parameter)
-    if z is not None:
-        check_tensor(z, "z", (tokens, width))
-    if delta_bias is not None:
-        check_tensor(delta_bias, "delta_bias", (width,), parameter)
     if initial_state is not None:
-        check_tensor(initial_state, "initial_state", (len(offsets) - 1, width, states), parameter)
-    check_same(u, "u", delta=delta, B=B, C=C, z=z)
-    check_same(u, "u", dtype=False, A=A, D=D, delta_bias=delta_bias, initial_state=initial_state)
-    return _BACKENDS(u.device.type, u.dtype)(
+        shape = (offsets.shape[0] - 1, width, states)
+        check_like(u, "u", parameter, initial_state=(initial_state, shape))
+    return _BACKENDS.of(u)(
         u,
         delta,
         A,

@@ -58,34 +58,31 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, the state if asked for, and what backward needs if `keep`: states once in _CHUNK tokens, y before its gate.
 
-    What is not needed has no elements. Arguments are checked by the caller.
+    What is not needed is None. Arguments are checked by the caller.
     """
-    y, state, kept, ungated = outputs = _outputs(u, A, z, offsets, return_state, keep)
+    outputs = _outputs(u, A, z, offsets, return_state, keep)
     if keep:
-        kept[-2:].zero_()  # for torch.export: see kept_shape in csrc/bindings/selective_scan.cpp
+        outputs[2][-2:].zero_()  # for torch.export: see kept_shape in csrc/bindings/selective_scan.cpp
     call(
         "selective_scan_forward",
-        y,
-        state if return_state else None,
-        kept if keep else None,
-        ungated if keep and z is not None else None,
+        *outputs,
         *(u, delta, A, B, C, D, z, delta_bias, None if initial_state is None else initial_state.contiguous()),
         offsets,
-        softplus=delta_softplus,
+        delta_softplus,
     )
     return outputs
 
 
 def _outputs(
     u: Tensor, A: Tensor, z: Tensor | None, offsets: Tensor, return_state: bool, keep: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     tokens, channels = u.shape
     states = A.shape[1]
     return (
         u.new_empty(tokens, channels),
-        u.new_empty(offsets.shape[0] - 1 if return_state else 0, channels, states),
-        u.new_empty(tokens // _CHUNK + 2 if keep else 0, states, channels),
-        u.new_empty(tokens if keep and z is not None else 0, channels),
+        u.new_empty(offsets.shape[0] - 1, channels, states) if return_state else None,
+        u.new_empty(tokens // _CHUNK + 2, states, channels) if keep else None,
+        u.new_empty(tokens, channels) if keep and z is not None else None,
     )
 
 
@@ -125,7 +122,7 @@ def _backward(
         *tensors[:-1],
         None if initial_state is None else initial_state.contiguous(),
         offsets,
-        softplus=delta_softplus,
+        delta_softplus,
     )
     return [g for g in gradients if g is not None]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backend import Operator
-from ..checks import check_flag, check_offsets, check_same, check_tensor
+from ..checks import check_flag, check_like, check_offsets, check_tensor
 from . import eager, native, reference, triton
 
 __all__ = ["ssd_scan"]
@@ -68,25 +68,21 @@ def ssd_scan(
     check_tensor(x, "x", (None, None, None))
     tokens, heads, width = x.shape
     parameter = (x.dtype, torch.float32)
-    check_tensor(dt, "dt", (tokens, heads))
-    check_tensor(A, "A", (heads,), parameter)
     check_tensor(B, "B", (tokens, None, None))
-    groups, states = B.shape[1:]
-    check_tensor(C, "C", (tokens, groups, states))
+    shared = tuple(B.shape)
+    _, groups, states = shared
+    gate = None if z is None else (z, (tokens, heads, width))
+    check_like(x, "x", dt=(dt, (tokens, heads)), B=(B, shared), C=(C, shared), z=gate)
+    skip = None if D is None else (D, (heads,))
+    bias = None if dt_bias is None else (dt_bias, (heads,))
+    check_like(x, "x", parameter, A=(A, (heads,)), D=skip, dt_bias=bias)
     if groups == 0 or heads % groups:
         raise ValueError(f"B has {groups} groups, which do not divide the {heads} heads of x.")
     check_offsets(offsets, x)
-    if D is not None:
-        check_tensor(D, "D", (heads,), parameter)
-    if z is not None:
-        check_tensor(z, "z", (tokens, heads, width))
-    if dt_bias is not None:
-        check_tensor(dt_bias, "dt_bias", (heads,), parameter)
     if initial_state is not None:
-        check_tensor(initial_state, "initial_state", (len(offsets) - 1, heads, width, states), parameter)
-    check_same(x, "x", dt=dt, B=B, C=C, z=z)
-    check_same(x, "x", dtype=False, A=A, D=D, dt_bias=dt_bias, initial_state=initial_state)
-    return _BACKENDS(x.device.type, x.dtype)(
+        shape = (offsets.shape[0] - 1, heads, width, states)
+        check_like(x, "x", parameter, initial_state=(initial_state, shape))
+    return _BACKENDS.of(x)(
         x,
         dt,
         A,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import NativeOp, call, empty_like, native_op
+from ..native import NativeOp, call, native_op, unwritten
 
 
 def ssd_scan(
@@ -35,9 +35,11 @@ def ssd_scan(
     return (y, state) if return_state else y
 
 
-def _outputs(x: Tensor, B: Tensor, offsets: Tensor, keep: bool, has_state: bool) -> tuple[Tensor, Tensor, Tensor]:
-    state = x.new_empty(offsets.shape[0] - 1, *x.shape[1:], B.shape[2]) if has_state else x.new_empty(0)
-    return *empty_like(x), state, x.new_empty(x.shape) if keep else x.new_empty(0)
+def _outputs(
+    x: Tensor, B: Tensor, offsets: Tensor, keep: bool, has_state: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    state = x.new_empty(offsets.shape[0] - 1, *x.shape[1:], B.shape[2]) if has_state else None
+    return unwritten(x), state, unwritten(x) if keep else None
 
 
 @native_op("ssd_scan")
@@ -57,11 +59,10 @@ def _forward(
     has_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, if `has_state` the final state, and for the gradient of z, if `keep`, y before the gate."""
-    y, state, ungated = _outputs(x, B, offsets, keep, has_state)
+    y, state, ungated = results = _outputs(x, B, offsets, keep, has_state)
     inputs = (x, dt, A, B, C, D, z, dt_bias, offsets, initial_state)
-    kept = (ungated if keep else None, state if has_state else None)
-    call("ssd_scan_forward", y, *kept, *inputs, softplus=dt_softplus)
-    return y, state, ungated
+    call("ssd_scan_forward", y, ungated, state, *inputs, dt_softplus)
+    return results
 
 
 @_forward.register_fake
@@ -88,15 +89,15 @@ def _backward(
 ) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, D, z, dt_bias and initial_state, without those of absent inputs."""
     inputs = (x, dt, A, B, C, D, z, dt_bias, initial_state)
-    gradients = [None if v is None else empty_like(v)[0] for v in inputs]
+    gradients = [None if v is None else unwritten(v) for v in inputs]
     given = (grad, state_grad, None if z is None else ungated)
-    call("ssd_scan_backward", *gradients, *given, *inputs[:8], offsets, initial_state, softplus=dt_softplus)
+    call("ssd_scan_backward", *gradients, *given, *inputs[:8], offsets, initial_state, dt_softplus)
     return [g for g in gradients if g is not None]
 
 
 @_backward.register_fake
 def _(grad, state_grad, ungated, x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus):
-    return [empty_like(v)[0] for v in (x, dt, A, B, C, D, z, dt_bias, initial_state) if v is not None]
+    return [unwritten(v) for v in (x, dt, A, B, C, D, z, dt_bias, initial_state) if v is not None]
 
 
 def register_gradient(forward: NativeOp, backward: NativeOp) -> None:

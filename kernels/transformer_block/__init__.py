@@ -62,7 +62,7 @@ def rms_norm(
         check_tensor(residual, "residual", x.shape)
     check_same(x, "x", weight=weight, residual=residual)
     check_finite(eps, "eps")
-    return _RMS_NORM(x.device.type, x.dtype)(x, weight, float(eps), residual)
+    return _RMS_NORM.of(x)(x, weight, float(eps), residual)
 
 
 def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float = 10000.0) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float = 10000.0) -> tuple[
     check_same(q, "q", k=k)
     check_offsets(offsets, q)
     check_positive(base, "base")
-    return _ROPE(q.device.type, q.dtype)(q, k, offsets, float(base))
+    return _ROPE.of(q)(q, k, offsets, float(base))
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -109,4 +109,4 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     check_rows(gate, "gate")
     check_tensor(up, "up", gate.shape)
     check_same(gate, "gate", up=up)
-    return _SWIGLU(gate.device.type, gate.dtype)(gate, up)
+    return _SWIGLU.of(gate)(gate, up)

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from ..checks import host_longest
-from ..native import call, empty_like, native_op
+from ..native import call, empty_like, native_op, unwritten
 from ..rows import as_rows, dense_rows
 
 
 @native_op("swiglu")
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """SiLU(gate) * up; arguments are checked by the caller."""
-    (y,) = empty_like(gate)
+    y = unwritten(gate)
     call("swiglu_forward", as_rows(y), as_rows(gate), as_rows(up))
     return y
 
 
 @swiglu.register_fake
 def _(gate, up):
-    return empty_like(gate)[0]
+    return unwritten(gate)
 
 
 @native_op("swiglu_backward")
@@ -62,7 +62,7 @@ def _rotate(q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool
     """q and k turned by their positions' angles, or back; arguments are checked by the caller."""
     table = _cosines_and_sines(1 << max(host_longest(offsets) - 1, 0).bit_length(), q.shape[-1], base)
     rotated = empty_like(q, k)
-    call("rope", *rotated, dense_rows(q), dense_rows(k), table, offsets, is_inverse=is_inverse)
+    call("rope", *rotated, dense_rows(q), dense_rows(k), table, offsets, is_inverse)
     return rotated
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import NativeOp, call, empty_like, native_op
+from ..native import NativeOp, call, native_op, unwritten
 from ..rows import as_rows
 
 
@@ -20,12 +20,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> 
 def _forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's inverse root mean square (1, rows); arguments are checked by the caller."""
     y, statistics = _empty(x)
-    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, None, None, eps=eps)
+    call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, None, None, eps)
     return y, statistics
 
 
 def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(1, x.numel() // x.shape[-1], dtype=torch.float32)
+    return unwritten(x), x.new_empty(1, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 @_forward.register_fake
@@ -36,15 +36,15 @@ def _(x, weight, eps):
 @native_op("rms_norm_sum")
 def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The output, the sum x + residual, and the sum's inverse root mean squares."""
-    y, total, statistics = *empty_like(x), *_empty(x)
+    y, total, statistics = unwritten(x), *_empty(x)
     arguments = (as_rows(x), as_rows(residual), weight, None, None)
-    call("norm_forward", as_rows(y), as_rows(total), statistics, *arguments, eps=eps)
+    call("norm_forward", as_rows(y), as_rows(total), statistics, *arguments, eps)
     return y, total, statistics
 
 
 @_forward_sum.register_fake
 def _(x, residual, weight, eps):
-    return *empty_like(x), *_empty(x)
+    return unwritten(x), *_empty(x)
 
 
 @native_op("rms_norm_backward")
@@ -60,7 +60,7 @@ def _backward(
 
 
 def _empty_gradients(x: Tensor, needs_weight: bool) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(x.shape[-1] * needs_weight)
+    return unwritten(x), x.new_empty(x.shape[-1] * needs_weight)
 
 
 @_backward.register_fake

@@ -8,6 +8,7 @@ import torch
 
 from uqabench.kernels import linear_rank, use_backend
 from uqabench.kernels.backend import native_module
+from uqabench.kernels.native import native_op
 
 NATIVE = native_module()
 
@@ -72,6 +73,36 @@ def test_the_module_checks_gradients():
         NATIVE.causal_attention_backward(x, x, x, x, x, logs[:3], x, x, x, offsets, scale=1.0, threads=1)
     with pytest.raises(ValueError, match="grad has the wrong shape"):
         NATIVE.causal_attention_backward(x, x, x, x[:3], x, logs, x, x, x, offsets, scale=1.0, threads=1)
+
+
+def test_the_module_checks_that_each_token_has_an_item():
+    rows, loss = np.ones((2, 3), np.float32), np.zeros((), np.float32)
+    none = (None, None)
+    NATIVE.linear_cross_entropy(None, loss, *none, rows, rows, None, None, *none, share=0.5, threads=1)
+    assert loss == pytest.approx(np.log(2))
+    with pytest.raises(ValueError, match="weight must have a row for each token"):
+        NATIVE.linear_cross_entropy(None, loss, *none, rows, rows[:1], None, None, *none, share=0.5, threads=1)
+
+
+def test_results_that_are_not_wanted():
+    @native_op("test_halves")
+    def halves(x: torch.Tensor, wants_second: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        return x / 2, x / 2 if wants_second else None
+
+    halves.register_fake(halves.function)
+    halves.register_autograd(
+        lambda ctx, first, second: (first / 2 + second / 2 if ctx.has_second else first / 2, None),
+        setup_context=lambda ctx, inputs, output: setattr(ctx, "has_second", output[1].numel() > 0),
+    )
+    x = torch.ones(3)
+    assert halves(x, False)[1] is None and torch.equal(halves(x, True)[1], x / 2)
+    assert halves.op(x, False)[1].shape == (0,)
+    for wants_second in (False, True):
+        torch.library.opcheck(halves.op, (x.clone().requires_grad_(), wants_second))
+        leaf = x.clone().requires_grad_()
+        results = halves(leaf, wants_second)
+        sum(y.sum() for y in results).backward()
+        assert leaf.grad.tolist() == [1.0 if wants_second else 0.5] * 3
 
 
 def test_the_module_checks_targets():

@@ -66,7 +66,7 @@ def passes(check, *arguments) -> bool:
 @pytest.fixture
 def slowly(monkeypatch):
     """Checks that ask no quick question."""
-    for name in ("fits", "are_rows", "are_alike", "do_rise", "do_lie_below"):
+    for name in ("fits", "are_rows", "are_alike", "fit_like", "do_rise", "do_lie_below"):
         monkeypatch.setattr(checks, name, lambda *_: False)
 
 
@@ -89,6 +89,15 @@ def test_dtypes_and_devices_of_two(slowly, kind):
             else:
                 expected = passes(lambda: checks.check_same(TENSORS[kind], "first", dtype=dtype, other=x))  # noqa: B023
                 assert tensors.are_alike(TENSORS[kind], dtype, None, x) == expected
+
+
+@pytest.mark.parametrize("kind", sorted(TENSORS.keys() - STRANGERS - {"number", "absent"}))
+def test_tensors_beside_another(slowly, kind):
+    first = TENSORS[kind]
+    for (other, x), shape, dtypes in itertools.product(TENSORS.items(), SHAPES, [None, *DTYPES]):
+        others = {"a": None, "b": (x, shape)}
+        expected = passes(lambda: checks.check_like(first, "first", dtypes, **others))  # noqa: B023
+        assert tensors.fit_like(first, dtypes, others) == (expected and other not in STRANGERS), (other, shape, dtypes)
 
 
 @pytest.mark.parametrize(

@@ -69,21 +69,22 @@ def _backward(
     is_silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and initial_state (the last empty where there is none)."""
-    gradients = _empty_gradients(x, weight, initial_state)
+    gradients = empty_gradients(x, weight, initial_state)
     to_initial = None if initial_state is None else gradients[3]
     inputs = (grad, grad_state, x, weight, bias, initial_state, offsets)
     call("causal_conv1d_backward", *gradients[:3], to_initial, *inputs, is_silu)
     return gradients
 
 
-def _empty_gradients(x: Tensor, weight: Tensor, initial_state: Tensor | None) -> tuple[Tensor, ...]:
+def empty_gradients(x: Tensor, weight: Tensor, initial_state: Tensor | None) -> tuple[Tensor, ...]:
+    """For the gradients of x, weight, bias and initial_state."""
     initial = x.new_empty(0) if initial_state is None else unwritten(initial_state)
     return *empty_like(x, weight), x.new_empty(x.shape[1]), initial
 
 
 @_backward.register_fake
 def _(grad, grad_state, x, weight, bias, initial_state, offsets, is_silu):
-    return _empty_gradients(x, weight, initial_state)
+    return empty_gradients(x, weight, initial_state)
 
 
 def register_gradient(forward: NativeOp, backward: NativeOp) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..native import empty_like, native_op
-from .native import register_gradient
+from .native import empty_gradients, register_gradient
 
 
 def causal_conv1d(
@@ -74,7 +74,7 @@ def _backward(
     """Gradients of x, weight, bias and initial_state (the last empty where there is none)."""
     from . import triton_backward
 
-    dx, dweight, dbias, dinitial = _empty_gradients(x, weight, initial_state)
+    dx, dweight, dbias, dinitial = empty_gradients(x, weight, initial_state)
     inner, partials = triton_backward.weight_gradients(grad, x, weight, bias, initial_state, offsets, is_silu)
     dweight.copy_(partials[:, 1:].sum(0).t())
     dbias.copy_(partials[:, 0].sum(0))
@@ -84,14 +84,9 @@ def _backward(
     return dx, dweight, dbias, dinitial
 
 
-def _empty_gradients(x: Tensor, weight: Tensor, initial_state: Tensor | None) -> tuple[Tensor, ...]:
-    initial = x.new_empty(0) if initial_state is None else empty_like(initial_state)[0]
-    return *empty_like(x, weight), x.new_empty(x.shape[1]), initial
-
-
 @_backward.register_fake
 def _(grad, grad_state, x, weight, bias, initial_state, offsets, is_silu):
-    return _empty_gradients(x, weight, initial_state)
+    return empty_gradients(x, weight, initial_state)
 
 
 register_gradient(_forward, _backward)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call, native_op, unwritten
+from ..native import NativeOp, call, native_op, unwritten
 from ..rows import as_rows
 
 
@@ -20,18 +20,19 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 @native_op("layer_norm")
 def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
-    y, statistics = _empty(x)
+    y, statistics = empty_results(x)
     call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, bias, None, eps)
     return y, statistics
 
 
-def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
+def empty_results(x: Tensor) -> tuple[Tensor, Tensor]:
+    """For the output and each row's mean and inverse deviation."""
     return unwritten(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 @_forward.register_fake
 def _(x, weight, bias, eps):
-    return _empty(x)
+    return empty_results(x)
 
 
 @native_op("layer_norm_backward")
@@ -39,34 +40,39 @@ def _backward(
     grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, needs_weight: bool, needs_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; those not needed are empty."""
-    dx, dweight, dbias = _empty_gradients(x, needs_weight, needs_bias)
+    dx, dweight, dbias = empty_gradients(x, needs_weight, needs_bias)
     parameters = (dweight if needs_weight else None, dbias if needs_bias else None)
     call("norm_backward", as_rows(dx), None, *parameters, as_rows(grad), None, as_rows(x), statistics, weight, None)
     return dx, dweight, dbias
 
 
-def _empty_gradients(x: Tensor, needs_weight: bool, needs_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
+def empty_gradients(x: Tensor, needs_weight: bool, needs_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """For the gradients of x, weight and bias; without elements where one is not needed."""
     width = x.shape[-1]
-    return unwritten(x), x.new_empty(width * needs_weight), x.new_empty(width * needs_bias)
+    return unwritten(x), x.new_empty(width if needs_weight else 0), x.new_empty(width if needs_bias else 0)
 
 
 @_backward.register_fake
 def _(grad, x, statistics, weight, needs_weight, needs_bias):
-    return _empty_gradients(x, needs_weight, needs_bias)
+    return empty_gradients(x, needs_weight, needs_bias)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    x, weight, _, _ = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, output[1], weight)
+def register_gradient(forward: NativeOp, backward: NativeOp) -> None:
+    """Makes `backward` the gradient of `forward`, two operators with the arguments of this module's."""
+
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, _, _ = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, output[1], weight)
+
+    def differentiate(ctx, grad, _):
+        if grad is None:
+            return None, None, None, None
+        _, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        dx, dweight, dbias = backward(grad, *ctx.saved_tensors, needs_weight, needs_bias)
+        return dx, dweight if needs_weight else None, dbias if needs_bias else None, None
+
+    forward.register_autograd(differentiate, setup_context=setup_context)
 
 
-def _differentiate(ctx, grad, _):
-    if grad is None:
-        return None, None, None, None
-    _, needs_weight, needs_bias, _ = ctx.needs_input_grad
-    dx, dweight, dbias = _backward(grad, *ctx.saved_tensors, needs_weight, needs_bias)
-    return dx, dweight if needs_weight else None, dbias if needs_bias else None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_gradient(_forward, _backward)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import empty_like, native_op
+from ..native import native_op, unwritten
+from .native import empty_gradients, empty_results, register_gradient
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -17,18 +17,14 @@ def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) 
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
     from ..triton_norms import norm_forward
 
-    y, statistics = _empty(x)
+    y, statistics = empty_results(x)
     norm_forward(y, None, statistics, x, None, weight, bias, None, eps)
     return y, statistics
 
 
-def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
-
-
 @_forward.register_fake
 def _(x, weight, bias, eps):
-    return _empty(x)
+    return empty_results(x)
 
 
 @native_op("layer_norm_triton_backward")
@@ -38,28 +34,13 @@ def _backward(
     """Gradients of x, weight and bias; those not needed are empty."""
     from ..triton_norms import norm_backward
 
-    (dx,) = empty_like(x)
+    dx = unwritten(x)
     return dx, *norm_backward(dx, None, grad, None, x, statistics, weight, None, needs_weight, needs_bias)
 
 
 @_backward.register_fake
 def _(grad, x, statistics, weight, needs_weight, needs_bias):
-    width = x.shape[-1]
-    return *empty_like(x), x.new_empty(width * needs_weight), x.new_empty(width * needs_bias)
+    return empty_gradients(x, needs_weight, needs_bias)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    x, weight, _, _ = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, output[1], weight)
-
-
-def _differentiate(ctx, grad, _):
-    if grad is None:
-        return None, None, None, None
-    _, needs_weight, needs_bias, _ = ctx.needs_input_grad
-    dx, dweight, dbias = _backward(grad, *ctx.saved_tensors, needs_weight, needs_bias)
-    return dx, dweight if needs_weight else None, dbias if needs_bias else None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_gradient(_forward, _backward)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..cuda import run_kernels
 from ..native import native_op
+from .native import empty_gradients, register_gradient
 
 KEPT_EVERY = 16  # kept_every of csrc/cuda/selective_scan.h
 MOST_STATES = 256
@@ -116,7 +117,7 @@ def _backward(
 ) -> list[Tensor]:
     """Gradients of the differentiable inputs that there are, in their order."""
     inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state, offsets)
-    gradients = _gradients(*inputs[:-1])
+    gradients = empty_gradients(*inputs[:-1])
     names = ("du", "ddelta", "dA", "dB", "dC", "dD", "dz", "ddelta_bias", "dinitial_state")
     tokens, channels = u.shape
     states = A.shape[1]
@@ -136,13 +137,9 @@ def _backward(
     return [g for g in gradients if g is not None]
 
 
-def _gradients(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
-
-
 @_backward.register_fake
 def _(grad, grad_state, kept, u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, delta_softplus):
-    return [g for g in _gradients(u, delta, A, B, C, D, z, delta_bias, initial_state) if g is not None]
+    return [g for g in empty_gradients(u, delta, A, B, C, D, z, delta_bias, initial_state) if g is not None]
 
 
 def block_threads(states: int) -> int:
@@ -190,17 +187,4 @@ def _run(
     run_kernels(function, [int(x) for x in sizes], tensors, u.device)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.delta_softplus, ctx.return_state, keep = inputs
-    ctx.save_for_backward(output[2], *tensors)
-
-
-def _differentiate(ctx, grad, grad_state, *_):
-    kept, *tensors = ctx.saved_tensors
-    grad_state = grad_state.contiguous() if ctx.return_state else None
-    gradients = iter(_backward(grad.contiguous(), grad_state, kept, *tensors, ctx.delta_softplus))
-    differentiable = tensors[:-1]  # but the offsets
-    return *(None if x is None else next(gradients) for x in differentiable), None, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_gradient(_forward, _backward)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import call, native_op
+from ..native import NativeOp, call, native_op
 
 _CHUNK = 32  # scan_chunk of csrc/cpu/selective_scan.h
 
@@ -111,7 +111,7 @@ def _backward(
 ) -> list[Tensor]:
     """Gradients of the differentiable inputs that there are, in their order."""
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    gradients = _gradients(*tensors)
+    gradients = empty_gradients(*tensors)
     call(
         "selective_scan_backward",
         *gradients,
@@ -127,27 +127,36 @@ def _backward(
     return [g for g in gradients if g is not None]
 
 
-def _gradients(*tensors: Tensor | None) -> list[Tensor | None]:
+def empty_gradients(*tensors: Tensor | None) -> list[Tensor | None]:
+    """For the gradient of each, where it is there."""
     return [None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
 
 
 @_backward.register_fake
 def _(grad, grad_state, kept, ungated, u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, delta_softplus):
-    return [g for g in _gradients(u, delta, A, B, C, D, z, delta_bias, initial_state) if g is not None]
+    return [g for g in empty_gradients(u, delta, A, B, C, D, z, delta_bias, initial_state) if g is not None]
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.delta_softplus, ctx.return_state, keep = inputs
-    _, _, kept, ungated = output
-    ctx.save_for_backward(kept, ungated, *tensors)
+def register_gradient(forward: NativeOp, backward: NativeOp) -> None:
+    """Makes `backward` the gradient of `forward`, two operators with the arguments of this module's.
+
+    What forward returns beside y and the state goes to backward, behind their gradients.
+    """
+
+    def setup_context(ctx, inputs, output) -> None:
+        *tensors, ctx.delta_softplus, ctx.return_state, _ = inputs
+        kept = output[2:]
+        ctx.kept = len(kept)
+        ctx.save_for_backward(*kept, *tensors)
+
+    def differentiate(ctx, grad, grad_state, *_):
+        tensors = ctx.saved_tensors[ctx.kept :]
+        grad_state = grad_state.contiguous() if ctx.return_state else None
+        gradients = iter(backward(grad.contiguous(), grad_state, *ctx.saved_tensors, ctx.delta_softplus))
+        differentiable = tensors[:-1]  # but the offsets
+        return *(None if x is None else next(gradients) for x in differentiable), None, None, None, None
+
+    forward.register_autograd(differentiate, setup_context=setup_context)
 
 
-def _differentiate(ctx, grad, grad_state, *_):
-    kept, ungated, *tensors = ctx.saved_tensors
-    grad_state = grad_state.contiguous() if ctx.return_state else None
-    gradients = iter(_backward(grad.contiguous(), grad_state, kept, ungated, *tensors, ctx.delta_softplus))
-    differentiable = tensors[:-1]  # but the offsets
-    return *(None if x is None else next(gradients) for x in differentiable), None, None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+register_gradient(_forward, _backward)

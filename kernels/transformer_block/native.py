@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checks import host_longest
-from ..native import call, empty_like, native_op, unwritten
+from ..native import NativeOp, call, empty_like, native_op, unwritten
 from ..rows import as_rows, dense_rows
 
 
@@ -42,15 +42,19 @@ def _(grad, gate, up):
     return empty_like(gate, up)
 
 
-def _save_swiglu(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs)
+def register_swiglu_gradient(forward: NativeOp, backward: NativeOp) -> None:
+    """Makes `backward` the gradient of `forward`, two operators with the arguments of this module's."""
+
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def differentiate(ctx, grad):
+        return backward(grad, *ctx.saved_tensors)
+
+    forward.register_autograd(differentiate, setup_context=setup_context)
 
 
-def _differentiate_swiglu(ctx, grad):
-    return _swiglu_backward(grad, *ctx.saved_tensors)
-
-
-swiglu.register_autograd(_differentiate_swiglu, setup_context=_save_swiglu)
+register_swiglu_gradient(swiglu, _swiglu_backward)
 
 
 def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
@@ -80,14 +84,17 @@ def _cosines_and_sines(positions: int, width: int, base: float) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=1).float()
 
 
-def _save_rope(ctx, inputs, output) -> None:
-    _, _, offsets, ctx.base, ctx.is_inverse = inputs
-    ctx.save_for_backward(offsets)
-
-
-def _differentiate_rope(ctx, dq, dk):
+def register_rope_gradient(rotate: NativeOp) -> None:
     """A rotation's transpose is its inverse."""
-    return *_rotate(dq, dk, *ctx.saved_tensors, ctx.base, not ctx.is_inverse), None, None, None
+
+    def setup_context(ctx, inputs, output) -> None:
+        _, _, offsets, ctx.base, ctx.is_inverse = inputs
+        ctx.save_for_backward(offsets)
+
+    def differentiate(ctx, dq, dk):
+        return *rotate(dq, dk, *ctx.saved_tensors, ctx.base, not ctx.is_inverse), None, None, None
+
+    rotate.register_autograd(differentiate, setup_context=setup_context)
 
 
-_rotate.register_autograd(_differentiate_rope, setup_context=_save_rope)
+register_rope_gradient(_rotate)

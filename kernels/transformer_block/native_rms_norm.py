@@ -60,7 +60,7 @@ def _backward(
 
 
 def _empty_gradients(x: Tensor, needs_weight: bool) -> tuple[Tensor, Tensor]:
-    return unwritten(x), x.new_empty(x.shape[-1] * needs_weight)
+    return unwritten(x), x.new_empty(x.shape[-1] if needs_weight else 0)
 
 
 @_backward.register_fake

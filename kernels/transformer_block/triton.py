@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..native import empty_like, native_op
 from ..rows import dense_rows
+from .native import register_rope_gradient, register_swiglu_gradient
 
 
 @native_op("swiglu_triton")
@@ -43,15 +44,7 @@ def _(grad, gate, up):
     return empty_like(gate, up)
 
 
-def _save_swiglu(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate_swiglu(ctx, grad):
-    return _swiglu_backward(grad, *ctx.saved_tensors)
-
-
-swiglu.register_autograd(_differentiate_swiglu, setup_context=_save_swiglu)
+register_swiglu_gradient(swiglu, _swiglu_backward)
 
 
 def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
@@ -85,14 +78,4 @@ def _steps(width: int, base: float, device: torch.device) -> Tensor:
     return ((turns - turns.round()) * 2.0**63).long().mul(2).to(device)
 
 
-def _save_rope(ctx, inputs, output) -> None:
-    _, _, offsets, ctx.base, ctx.is_inverse = inputs
-    ctx.save_for_backward(offsets)
-
-
-def _differentiate_rope(ctx, dq, dk):
-    """A rotation's transpose is its inverse."""
-    return *_rotate(dq, dk, *ctx.saved_tensors, ctx.base, not ctx.is_inverse), None, None, None
-
-
-_rotate.register_autograd(_differentiate_rope, setup_context=_save_rope)
+register_rope_gradient(_rotate)

@@ -60,7 +60,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad, grad_sum, x, statistics, weight, needs_weight):
-    return *empty_like(x), x.new_empty(x.shape[-1] * needs_weight)
+    return *empty_like(x), x.new_empty(x.shape[-1] if needs_weight else 0)
 
 
 register_gradients(_forward, _forward_sum, _backward)

@@ -65,9 +65,8 @@ def gru(
 
 
 def _is_sequence(x: object) -> bool:
-    return isinstance(x, (list, tuple)) or isinstance(
-        x, Sequence
-    )  # the first answer takes a tenth of the second's time
+    """The first question takes a tenth of the second's time."""
+    return isinstance(x, (list, tuple)) or isinstance(x, Sequence)
 
 
 def _check_layer(x: Tensor, layer: object, name: str, width: int, hidden: int | None) -> int:

@@ -12,15 +12,15 @@ from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 
 from .backend import native_module
-from .tensors import KNOWN, are_plain, want_gradients
+from .tensors import KNOWN, are_plain, as_array, want_gradients
 
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _find_transform = torch._C._functorch.peek_interpreter_stack
 _count_threads, _empty_like, _CONTIGUOUS = torch.get_num_threads, torch.empty_like, torch.contiguous_format
 
 
-ROW_DTYPES = (torch.float32, torch.bfloat16) if KNOWN else (torch.float32,)
-"""What the kernels that work row by row take: NumPy, in the tensors' place without KNOWN, has no bf16."""
+ROW_DTYPES = (torch.float32, torch.bfloat16)
+"""What the kernels that work row by row take."""
 
 
 def call(function: str, *arguments: Tensor | float | None) -> None:
@@ -29,7 +29,7 @@ def call(function: str, *arguments: Tensor | float | None) -> None:
     `arguments` are all but the last, the threads, in the function's order: named ones take pybind11 1 us more.
     """
     if not KNOWN:
-        arguments = tuple(x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments)
+        arguments = tuple(as_array(x) if isinstance(x, Tensor) else x for x in arguments)
     getattr(native_module(), function)(*arguments, _count_threads())
 
 

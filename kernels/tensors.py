@@ -10,12 +10,19 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .backend import native_module
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64)  # in the order of DType there
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """NumPy's view of a CPU tensor's memory; of bf16, which NumPy lacks, as uint16."""
+    x = x.detach()
+    return (x.view(torch.uint16) if x.dtype is torch.bfloat16 else x).numpy()
 
 
 def _introduced() -> ModuleType | None:
@@ -45,7 +52,7 @@ def _want_gradients(args: tuple[Any, ...]) -> bool:
 
 _module = _introduced()
 KNOWN = _module is not None
-"""Whether the module's kernels take tensors as they are; else NumPy's views of them."""
+"""Whether the module's kernels take tensors as they are; else they get `as_array` of them."""
 
 fits = _module.fits if KNOWN else _no
 are_rows = _module.are_rows if KNOWN else _no

@@ -1,8 +1,8 @@
 // The arrays that Python hands to a kernel, and their checks.
 //
-// Arrays come as tensors of torch or as NumPy arrays (of which none is bf16), in the processor's memory, and are never
-// copied: a wrong dtype is a TypeError. The operators have checked their arguments already; what could read or write
-// out of bounds is checked here again.
+// Arrays come as tensors of torch or as NumPy arrays (bf16, which NumPy lacks, as uint16), in the processor's memory, and
+// are never copied: a wrong dtype is a TypeError. The operators have checked their arguments already; what could read or
+// write out of bounds is checked here again.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -174,10 +174,7 @@ struct type_caster<uqabench::Array<T>> {
   using Array = uqabench::Array<T>;
   PYBIND11_TYPE_CASTER(Array, const_name("array"));
 
-  bool load(handle from, bool) {
-    if constexpr (is_bf16) return load_tensor(from);
-    else return load_tensor(from) || load_numpy(from);
-  }
+  bool load(handle from, bool) { return load_tensor(from) || load_numpy(from); }
 
  private:
   static constexpr bool is_bf16 = std::is_same_v<T, uqabench::Bf16>;
@@ -200,10 +197,11 @@ struct type_caster<uqabench::Array<T>> {
   }
 
   bool load_numpy(handle from) {
-    if (!array_t<T, 0>::check_(from)) return false;
-    const auto x = reinterpret_borrow<array_t<T, 0>>(from);
+    using Element = std::conditional_t<is_bf16, uint16_t, T>;
+    if (!array_t<Element, 0>::check_(from)) return false;
+    const auto x = reinterpret_borrow<array_t<Element, 0>>(from);
     if (x.ndim() > Array::most_dims) return false;
-    value = Array(const_cast<T*>(x.data()), x.writeable(), static_cast<int>(x.ndim()), x.shape(), x.strides(), 1);
+    value = Array(const_cast<Element*>(x.data()), x.writeable(), static_cast<int>(x.ndim()), x.shape(), x.strides(), 1);
     return true;
   }
 };

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from uqabench.kernels import embedding_bag_mean, layer_norm, rms_norm, swiglu, use_backend
 from uqabench.kernels.backend import native_module
-from uqabench.kernels.tensors import KNOWN
 
-pytestmark = pytest.mark.skipif(not KNOWN, reason="torch before 2.10: NumPy, which has no bf16, is in between")
 BF16 = torch.bfloat16
 
 

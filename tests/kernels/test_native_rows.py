@@ -8,7 +8,6 @@ import torch
 
 from uqabench.kernels import layer_norm, norm_gate, rms_norm, rope, swiglu, use_backend
 from uqabench.kernels.backend import choose, native_module
-from uqabench.kernels.tensors import KNOWN
 
 NATIVE = native_module()
 OFFSETS = torch.tensor([0, 1, 1, 64, 576, 600])
@@ -58,7 +57,7 @@ def outputs_and_gradients(call, inputs):
 def test_native_is_the_default_for_fp32_and_bf16():
     for operator in ("rms_norm", "layer_norm", "norm_gate", "swiglu", "rope"):
         assert choose(operator, "cpu", torch.float32) == "native"
-        assert choose(operator, "cpu", torch.bfloat16) == ("native" if KNOWN else "eager")
+        assert choose(operator, "cpu", torch.bfloat16) == "native"
         assert choose(operator, "cpu", torch.float16) == "eager"
 
 

@@ -145,6 +145,15 @@ def test_numpy_views_give_the_same(monkeypatch):
         assert torch.equal(info_nce(hidden.requires_grad_(), positives, ids, None, 0.5), expected)
 
 
+def test_numpy_views_of_bf16_give_the_same(monkeypatch):
+    gate, up = torch.randn(2, 5, 3).bfloat16().unbind()
+    with use_backend("native"):
+        expected = swiglu(gate, up)
+        monkeypatch.setattr(native, "KNOWN", False)
+        y = swiglu(gate, up.requires_grad_())
+        assert torch.equal(y, expected) and torch.autograd.grad(y.sum(), up)[0].dtype == torch.bfloat16
+
+
 def test_subclasses_without_a_say_work():
     x = torch.randn(3, 4)
     with use_backend("native"):

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from uqabench.kernels import AdamW, embedding_bag_mean
-from uqabench.kernels.backend import available, native_module
+from uqabench.kernels.backend import choose, native_module
+from uqabench.kernels.native import ROW_DTYPES
+from uqabench.kernels.tensors import as_array
 
 from ..kernels.cases import NAMES, RAGGED, case, offsets_of
 from ..kernels.conftest import outputs_and_gradients
@@ -27,9 +29,9 @@ SMALL = [(), (0,), (1,), (0, 1, 0), (2, 3), RAGGED]
 LARGE = (300, 0, 513, 64, 1, 259)  # past the blocks, chunks and slices of every kernel
 
 
-def _array(x: Any) -> Any:
-    """NumPy's view of a tensor, which the replay, that knows no torch, takes in its place."""
-    return x.detach().numpy() if isinstance(x, torch.Tensor) else x
+def _saved(x: Any) -> Any:
+    """A tensor as an array, which the replay, that knows no torch, takes in its place."""
+    return saved(as_array(x) if isinstance(x, torch.Tensor) else x)
 
 
 @contextmanager
@@ -38,10 +40,10 @@ def recording(module: ModuleType) -> Iterator[list[Call]]:
     calls: list[Call] = []
 
     def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **settings: Any) -> Any:
-            kept = {key: saved(_array(x)) for key, x in settings.items()}
-            calls.append(Call(name, [saved(_array(x)) for x in arguments], kept))
-            return function(*arguments, **settings)
+        def call(*arguments: Any) -> Any:
+            *others, threads = arguments  # see kernels/native.py; the replay sets it by its name
+            calls.append(Call(name, [_saved(x) for x in others], {"threads": threads}))
+            return function(*arguments)
 
         return call
 
@@ -64,18 +66,23 @@ def _train_sparse_table(lengths: tuple[int, ...]) -> None:
     AdamW([table]).step()
 
 
+def _run_example(name: str, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
+    example = case(name, lengths, dtype)
+    outputs_and_gradients(example.run, example.arrays)
+    with torch.inference_mode():
+        example.run()
+
+
 def record(lengths: list[tuple[int, ...]]) -> list[Call]:
     """The calls of all operators' examples, forward and backward. RuntimeError if a kernel of the module is not met."""
     module = native_module()
     kernels = {name for name, function in vars(module).items() if is_kernel(name, function)}
     with recording(module) as calls:
         for name in NAMES:
-            if available(name)["native"] is None:
-                for each in lengths:
-                    example = case(name, each)
-                    outputs_and_gradients(example.run, example.arrays)
-                    with torch.inference_mode():
-                        example.run()
+            for dtype in ROW_DTYPES:
+                if choose(name, "cpu", dtype) == "native":
+                    for each in lengths:
+                        _run_example(name, each, dtype)
         for each in lengths:
             _train_sparse_table(each)
     missing = kernels - {call.function for call in calls}

@@ -76,11 +76,18 @@ def run(module: ModuleType, call: Call, threads: int) -> list[np.ndarray]:
 
 def differ(a: np.ndarray, b: np.ndarray) -> bool:
     """By more than rounding."""
+    rounding = 1e-4
+    if a.dtype == np.uint16:  # bf16
+        a, b, rounding = _floats(a), _floats(b), 1e-2
     if a.dtype.kind != "f":
         return not np.array_equal(a, b)
     finite = np.abs(b[np.isfinite(b)])
     scale = max(1.0, float(finite.max())) if finite.size else 1.0
-    return not np.allclose(a, b, rtol=1e-4, atol=1e-4 * scale, equal_nan=True)
+    return not np.allclose(a, b, rtol=rounding, atol=rounding * scale, equal_nan=True)
+
+
+def _floats(bf16: np.ndarray) -> np.ndarray:
+    return (bf16.astype(np.uint32) << 16).view(np.float32)
 
 
 def check_call(module: ModuleType, call: Call) -> None:

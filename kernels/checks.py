@@ -112,6 +112,8 @@ def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
         raise ValueError(f"{name} must have at least one entry: B sequences have B + 1 offsets.")
     if are_values_hidden(offsets):
         return
+    if offsets.is_meta:
+        raise ValueError(f"{name} is on the device meta, where it has no values.")
     values = host_offsets(offsets)
     if values[0] != 0:
         raise ValueError(f"{name} must begin with 0, not {values[0]}.")

@@ -83,7 +83,7 @@ def hstu_attention(
         time_bias: (num_buckets,); entry floor(log(max(1, |t_i - t_j|)) / 0.301), at most the last, is added. The gap
             is between the two tokens' own times. (The published code takes t_{i+1} - t_j; that of the newest token,
             whose successor is unknown, would then be a special case.)
-        timestamps: int64 (T,), seconds; needed with `time_bias`, and only then.
+        timestamps: int64 (T,), seconds, whose differences int64 can hold; needed with `time_bias`, and only then.
 
     Returns:
         (T, H, Dv), the dtype of v, contiguous. bf16 and fp16 products round as torch's do; scores are fp32.

@@ -117,13 +117,15 @@ def _doubled(x: Any) -> Any:
 
 
 def _is_comparable(arguments: dict[str, Any]) -> bool:
-    """Plain numbers of a size at which rounding does not matter, float32 or float64."""
+    """Numbers at which rounding does not matter, float32 or float64, and integers whose differences do not overflow."""
     tensors = [x for argument in arguments.values() for x in _tensors(argument)]
     floats = [x for x in tensors if x.is_floating_point()]
     if any(isinstance(x, (int, float)) and abs(x) > 100 for x in arguments.values()):
         return False
+    if any(bool((x.dtype == torch.int64) & ((x > 2**61) | (x < -(2**61))).any()) for x in tensors):
+        return False
     return all(x.dtype in TOLERANCES for x in floats) and all(
-        not x.numel() or bool((x.isfinite() & (x.abs() < 100)).all()) for x in floats
+        not x.numel() or bool((x.isfinite() & (x.abs() < 100) & ((x == 0) | (x.abs() > 1e-20))).all()) for x in floats
     )
 
 

@@ -33,6 +33,11 @@ def test_bad_offsets(offsets, error, message):
         checks.check_offsets(offsets, TOKENS)
 
 
+def test_offsets_without_values():
+    with pytest.raises(ValueError, match="offsets is on the device meta, where it has no values"):
+        check_offsets(torch.zeros(2, dtype=torch.int64, device="meta"), torch.zeros(3, 1, device="meta"))
+
+
 def test_offsets_changed_in_place_are_read_again():
     offsets = torch.tensor([0, 2, 5])
     checks.check_offsets(offsets, TOKENS)

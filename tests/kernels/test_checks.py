@@ -35,7 +35,7 @@ def test_bad_offsets(offsets, error, message):
 
 def test_offsets_without_values():
     with pytest.raises(ValueError, match="offsets is on the device meta, where it has no values"):
-        check_offsets(torch.zeros(2, dtype=torch.int64, device="meta"), torch.zeros(3, 1, device="meta"))
+        checks.check_offsets(torch.zeros(2, dtype=torch.int64, device="meta"), torch.zeros(3, 1, device="meta"))
 
 
 def test_offsets_changed_in_place_are_read_again():

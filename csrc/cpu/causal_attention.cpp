@@ -54,12 +54,13 @@ inline int64_t forward_scratch(const AttentionInputs& in, int64_t longest) {
 UQ_INLINE void write_scores(const Head& head, float* scores, Floats (&largest)[2]) {
   largest[0] = largest[1] = broadcast(lowest);
   for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
-    const Sums<rows()> products = head.products<rows()>(j);
+    head.write_products<rows()>(j, scores + j * panel);
     for (int r = 0; r < rows(); ++r) {
       for (int half = 0; half < 2; ++half) {
+        float* score = scores + (j + r) * panel + half * lanes;
         const Ints mask = causal(head.query + half * lanes, j + r);
-        const Floats x = mask ? products.value[r][half] * head.in.scale : broadcast(lowest);
-        store(scores + (j + r) * panel + half * lanes, x);
+        const Floats x = mask ? load(score) * head.in.scale : broadcast(lowest);
+        store(score, x);
         largest[half] = x > largest[half] ? x : largest[half];
       }
     }

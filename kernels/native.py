@@ -43,6 +43,11 @@ def empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple([_empty_like(x, memory_format=_CONTIGUOUS) for x in tensors])
 
 
+def empty_norm(x: Tensor, statistics: int) -> tuple[Tensor, Tensor]:
+    """Two such tensors: for a norm's output, and (statistics, rows) float32 for what its gradient needs of a row."""
+    return unwritten(x), x.new_empty(statistics, x.numel() // x.shape[-1], dtype=torch.float32)
+
+
 def _complete(results: Any) -> Any:
     """Results as torch.library knows them: in the place of each None of a tuple a tensor without elements."""
     if not isinstance(results, tuple):

@@ -6,10 +6,9 @@ kernels 0.44 and 0.56 ms.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import NativeOp, call, native_op, unwritten
+from ..native import NativeOp, call, empty_norm, native_op, unwritten
 from ..rows import as_rows
 
 
@@ -20,19 +19,14 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 @native_op("layer_norm")
 def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
-    y, statistics = empty_results(x)
+    y, statistics = empty_norm(x, 2)
     call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, bias, None, eps)
     return y, statistics
 
 
-def empty_results(x: Tensor) -> tuple[Tensor, Tensor]:
-    """For the output and each row's mean and inverse deviation."""
-    return unwritten(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
-
-
 @_forward.register_fake
 def _(x, weight, bias, eps):
-    return empty_results(x)
+    return empty_norm(x, 2)
 
 
 @native_op("layer_norm_backward")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import native_op, unwritten
-from .native import empty_gradients, empty_results, register_gradient
+from ..native import empty_norm, native_op, unwritten
+from .native import empty_gradients, register_gradient
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -17,14 +17,14 @@ def _forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) 
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
     from ..triton_norms import norm_forward
 
-    y, statistics = empty_results(x)
+    y, statistics = empty_norm(x, 2)
     norm_forward(y, None, statistics, x, None, weight, bias, None, eps)
     return y, statistics
 
 
 @_forward.register_fake
 def _(x, weight, bias, eps):
-    return empty_results(x)
+    return empty_norm(x, 2)
 
 
 @native_op("layer_norm_triton_backward")

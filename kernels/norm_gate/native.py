@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .. import philox
-from ..native import call, empty_like, native_op, unwritten
+from ..native import call, empty_like, empty_norm, native_op
 from ..rows import as_rows
 
 
@@ -21,18 +20,14 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float, dropout_p: float, seed: Tenso
 @native_op("norm_gate")
 def _forward(x: Tensor, gate: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
-    y, statistics = _empty(x)
+    y, statistics = empty_norm(x, 2)
     call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, None, None, as_rows(gate), eps)
     return y, statistics
 
 
-def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return unwritten(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
-
-
 @_forward.register_fake
 def _(x, gate, eps):
-    return _empty(x)
+    return empty_norm(x, 2)
 
 
 @native_op("norm_gate_backward")

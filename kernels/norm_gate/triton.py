@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import empty_like, native_op
+from ..native import empty_like, empty_norm, native_op
 
 
 def norm_gate(x: Tensor, gate: Tensor, eps: float, dropout_p: float, seed: Tensor | None) -> Tensor:
@@ -17,18 +16,14 @@ def _forward(x: Tensor, gate: Tensor, eps: float, dropout_p: float, seed: Tensor
     """The output, and each row's mean and inverse deviation (2, rows); arguments are checked by the caller."""
     from ..triton_norms import norm_forward
 
-    y, statistics = _empty(x)
+    y, statistics = empty_norm(x, 2)
     norm_forward(y, None, statistics, x, None, None, None, gate, eps, dropout_p, seed)
     return y, statistics
 
 
-def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(2, x.numel() // x.shape[-1], dtype=torch.float32)
-
-
 @_forward.register_fake
 def _(x, gate, eps, dropout_p, seed):
-    return _empty(x)
+    return empty_norm(x, 2)
 
 
 @native_op("norm_gate_triton_backward")

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import NativeOp, call, native_op, unwritten
+from ..native import NativeOp, call, empty_norm, native_op, unwritten
 from ..rows import as_rows
 
 
@@ -19,24 +18,20 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> 
 @native_op("rms_norm")
 def _forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's inverse root mean square (1, rows); arguments are checked by the caller."""
-    y, statistics = _empty(x)
+    y, statistics = empty_norm(x, 1)
     call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, None, None, eps)
     return y, statistics
 
 
-def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return unwritten(x), x.new_empty(1, x.numel() // x.shape[-1], dtype=torch.float32)
-
-
 @_forward.register_fake
 def _(x, weight, eps):
-    return _empty(x)
+    return empty_norm(x, 1)
 
 
 @native_op("rms_norm_sum")
 def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The output, the sum x + residual, and the sum's inverse root mean squares."""
-    y, total, statistics = unwritten(x), *_empty(x)
+    y, total, statistics = unwritten(x), *empty_norm(x, 1)
     arguments = (as_rows(x), as_rows(residual), weight, None, None)
     call("norm_forward", as_rows(y), as_rows(total), statistics, *arguments, eps)
     return y, total, statistics
@@ -44,7 +39,7 @@ def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 
 @_forward_sum.register_fake
 def _(x, residual, weight, eps):
-    return unwritten(x), *_empty(x)
+    return unwritten(x), *empty_norm(x, 1)
 
 
 @native_op("rms_norm_backward")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import empty_like, native_op
+from ..native import empty_like, empty_norm, native_op
 from .native_rms_norm import register_gradients
 
 
@@ -18,18 +17,14 @@ def _forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and each row's inverse root mean square (1, rows); arguments are checked by the caller."""
     from ..triton_norms import norm_forward
 
-    y, statistics = _empty(x)
+    y, statistics = empty_norm(x, 1)
     norm_forward(y, None, statistics, x, None, weight, None, None, eps)
     return y, statistics
 
 
-def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
-    return *empty_like(x), x.new_empty(1, x.numel() // x.shape[-1], dtype=torch.float32)
-
-
 @_forward.register_fake
 def _(x, weight, eps):
-    return _empty(x)
+    return empty_norm(x, 1)
 
 
 @native_op("rms_norm_sum_triton")
@@ -37,14 +32,14 @@ def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     """The output, the sum x + residual, and the sum's inverse root mean squares."""
     from ..triton_norms import norm_forward
 
-    y, total, statistics = *empty_like(x), *_empty(x)
+    y, total, statistics = *empty_like(x), *empty_norm(x, 1)
     norm_forward(y, total, statistics, x, residual, weight, None, None, eps)
     return y, total, statistics
 
 
 @_forward_sum.register_fake
 def _(x, residual, weight, eps):
-    return *empty_like(x), *_empty(x)
+    return *empty_like(x), *empty_norm(x, 1)
 
 
 @native_op("rms_norm_triton_backward")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from uqabench.artifact import Artifact
 from uqabench.encoders import UserEncoderConfig
 from uqabench.llm.demo import save_model
 from uqabench.llm.prompts import PromptConfig
 from uqabench.stages.align import Context
-from uqabench.stages.artifact import Artifact
 from uqabench.stages.pretrain import PretrainConfig, pretrain
 from uqabench.stages.training import OptimConfig
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, normalize
 
+from uqabench.artifact import Artifact
 from uqabench.errors import InputError, RunError
 from uqabench.files import read_json
-from uqabench.stages.artifact import Artifact
 from uqabench.stages.pretrain import (
     CUTOFFS,
     PretrainLoss,

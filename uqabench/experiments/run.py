@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from uqabench.artifact import Artifact, folder_digest, versions
 from uqabench.config import to_dict
 from uqabench.data import InteractionStore, open_source, prepare
 from uqabench.encoders import build_encoder
@@ -26,7 +27,6 @@ from uqabench.questions.templates import Templates
 from uqabench.report.results import load_results
 from uqabench.report.tables import write_tables
 from uqabench.stages.align import Context, PromptedMethod, align
-from uqabench.stages.artifact import Artifact, folder_digest, versions
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.pretrain import popularity_metrics, pretrain
 from uqabench.stages.question_sets import build_questions

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from uqabench.artifact import Artifact, build
 from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
@@ -29,7 +30,6 @@ from uqabench.llm.prompts import PromptBuilder, PromptConfig
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.templates import Templates
-from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.states import FrozenStates
 from uqabench.stages.training import OptimConfig, Trainer, fits_in_memory, seed_everything
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from uqabench.artifact import Artifact, build
 from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import RunError
@@ -31,7 +32,6 @@ from uqabench.stages.align import (
     prompt_groups,
     soft_for,
 )
-from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.training import fits_in_memory
 
 BASELINES = ("uniform", "majority", "popularity", "seen-option", "oracle")

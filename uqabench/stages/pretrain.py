@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from uqabench.artifact import Artifact, build
 from uqabench.config import require_least, to_dict
 from uqabench.data.packer import pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
@@ -20,7 +21,6 @@ from uqabench.encoders import UserEncoder, UserEncoderConfig
 from uqabench.errors import InputError, RunError
 from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
-from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.training import OptimConfig, Trainer, fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)

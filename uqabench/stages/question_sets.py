@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from uqabench.artifact import Artifact, build
 from uqabench.config import to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.files import write_json
 from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
-from uqabench.stages.artifact import Artifact, build
 
 
 @contextmanager

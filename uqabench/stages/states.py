@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from uqabench.artifact import Artifact, build
 from uqabench.config import from_dict
 from uqabench.data.packer import plan_batches
 from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder, UserEncoderConfig
 from uqabench.errors import InputError
 from uqabench.questions.questions import QuestionSet
-from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.pretrain import TorchBatch, unshared
 from uqabench.stages.training import fits_in_memory
 

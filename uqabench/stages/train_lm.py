@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uqabench.artifact import Artifact, build
 from uqabench.config import to_dict
 from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
@@ -35,7 +36,6 @@ from uqabench.llm.prompts import PromptBuilder, PromptConfig, PromptText
 from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
-from uqabench.stages.artifact import Artifact, build
 from uqabench.stages.lm_documents import Documents, TrainLMConfig
 from uqabench.stages.lm_embeddings import train_embeddings
 from uqabench.stages.lm_probe import OptionProbe

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
+from uqabench.artifact import build, open_artifact, stage_key
 from uqabench.errors import InputError, RunError
 from uqabench.files import read_json
-from uqabench.stages.artifact import build, open_artifact, stage_key
 
 
 class Maker:

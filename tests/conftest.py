@@ -15,9 +15,9 @@ if not torch.cuda.is_available():
 from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare
 from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
-from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
+from uqabench.vocabulary import SUBTASKS
 
 if TYPE_CHECKING:
     from uqabench.llm.language_model import LanguageModel

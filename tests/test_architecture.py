@@ -57,8 +57,9 @@ for _parts in MAY_IMPORT.values():  # `config` is the settings' reader until the
     if "settings" in _parts:
         _parts.add("config")
 MAY_IMPORT["config"] = {"errors"}
-"""What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations, llm,
-encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from questions."""
+"""What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,
+llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from
+questions."""
 
 
 def module_name(path: Path) -> list[str]:

@@ -15,10 +15,10 @@ from uqabench.data import InteractionStore
 from uqabench.errors import InputError
 from uqabench.experiments.run import Run
 from uqabench.experiments.show import question_card
-from uqabench.questions.kinds import SUBTASKS, TASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import read_predictions, score_files
 from uqabench.report.results import load_results
+from uqabench.vocabulary import SUBTASKS, TASKS
 
 
 def without_seconds(results):

@@ -7,8 +7,8 @@ import torch
 
 from uqabench.llm.batches import batch_hidden, collate, group_prompts, letter_logits
 from uqabench.llm.generate import greedy_texts
-from uqabench.llm.language_model import LETTERS
 from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig
+from uqabench.vocabulary import LETTERS
 
 
 def groups_of(lm, store, questions, templates, rows, n_soft):

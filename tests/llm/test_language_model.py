@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from uqabench.errors import InputError
 from uqabench.llm.demo import CHAT_TEMPLATE, SmallLMConfig, new_model, train_tokenizer
-from uqabench.llm.language_model import LETTERS, LanguageModel
+from uqabench.llm.language_model import LanguageModel
+from uqabench.vocabulary import LETTERS
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"

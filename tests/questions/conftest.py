@@ -8,7 +8,7 @@ import pytest
 from uqabench.data import ATTRIBUTES, Catalogue, InteractionStore, PrepareConfig, open_source, prepare
 from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
-from uqabench.questions.kinds import SUBTASKS
+from uqabench.vocabulary import SUBTASKS
 
 EQUAL_MIX = {name: 1 for name in SUBTASKS}
 

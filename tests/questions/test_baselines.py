@@ -9,8 +9,9 @@ import pytest
 
 from uqabench.errors import InputError, RunError
 from uqabench.questions.baselines import BASELINES, predict, predict_oracle, true_answer
-from uqabench.questions.kinds import KIND_INDEX, KINDS, SUBTASKS
+from uqabench.questions.kinds import KIND_INDEX, KINDS
 from uqabench.questions.questions import QuestionSet
+from uqabench.vocabulary import SUBTASKS
 
 from .conftest import make_store
 

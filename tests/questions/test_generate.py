@@ -18,9 +18,10 @@ from uqabench.errors import InputError
 from uqabench.questions.baselines import predict_oracle
 from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import build_context, generate
-from uqabench.questions.kinds import KINDS, PAPER_MIX, SUBTASKS
+from uqabench.questions.kinds import KINDS, PAPER_MIX
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import basket_starts
+from uqabench.vocabulary import SUBTASKS
 
 from .conftest import EQUAL_MIX, make_store, random_store
 

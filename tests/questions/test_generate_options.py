@@ -9,8 +9,9 @@ import pytest
 
 from uqabench.questions.core.following import occurrence_class
 from uqabench.questions.generate import build_context
-from uqabench.questions.kinds import ASKED, KINDS, SUBTASKS
+from uqabench.questions.kinds import ASKED, KINDS
 from uqabench.questions.render import history_items
+from uqabench.vocabulary import SUBTASKS
 
 
 @pytest.fixture(scope="module")

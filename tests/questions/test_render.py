@@ -9,7 +9,7 @@ from uqabench.errors import InputError
 from uqabench.questions.kinds import KIND_INDEX
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import format_question, render, render_item
-from uqabench.questions.scoring import LETTERS
+from uqabench.vocabulary import LETTERS
 
 from .conftest import make_store
 

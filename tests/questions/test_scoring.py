@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from uqabench.errors import InputError
-from uqabench.questions.kinds import SUBTASKS, TASKS
 from uqabench.questions.scoring import (
     compare,
     detect_subtask,
@@ -17,6 +16,7 @@ from uqabench.questions.scoring import (
     write_predictions,
 )
 from uqabench.questions.statistics import accuracy, paired_difference
+from uqabench.vocabulary import SUBTASKS, TASKS
 
 PUBLISHED = {
     "df": "用户倒数第2次浏览的商品的品牌是什么？",

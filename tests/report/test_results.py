@@ -8,7 +8,7 @@ import pytest
 
 from uqabench.errors import InputError
 from uqabench.report import load_results, validate_results
-from uqabench.report.results import display_name, group
+from uqabench.vocabulary import display_name, group
 
 
 def test_results_are_read_from_the_file_or_its_folder(results, tmp_path):

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from uqabench.errors import RunError
 from uqabench.llm.demo import save_model
-from uqabench.llm.language_model import LETTERS
 from uqabench.questions.scoring import read_predictions, score_files
 from uqabench.stages.align import AlignConfig, PromptedMethod, align, prompt_groups
 from uqabench.stages.evaluate import EvaluateConfig, _other_users, evaluate, evaluate_baseline, shuffled_keys
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
+from uqabench.vocabulary import LETTERS
 
 ZERO_SHOT = AlignConfig(train=False)
 

@@ -8,9 +8,9 @@ import pytest
 
 from uqabench.errors import InputError
 from uqabench.questions.config import QuestionConfig
-from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.stages.question_sets import build_questions
+from uqabench.vocabulary import SUBTASKS
 
 
 def config(**changes):

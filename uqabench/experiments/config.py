@@ -17,13 +17,12 @@ from uqabench.stages.align import AlignConfig
 from uqabench.stages.evaluate import EvaluateConfig
 from uqabench.stages.pretrain import PretrainConfig
 from uqabench.stages.train_lm import TrainLMConfig
+from uqabench.vocabulary import BASELINES, ENCODERS
 
 PRESETS = ("tiny", "demo", "small", "published", "paper")
-ENCODER_METHODS = ("gru4rec", "sasrec", "mamba4rec", "hstu", "trm++")
 TEXT_METHODS = ("text20", "text50")
-BASELINE_METHODS = ("uniform", "majority", "popularity", "seen-option", "no-history", "shuffled", "oracle")
 DTYPES = ("float32", "bfloat16", "float16")
-DEFAULT_METHODS = ENCODER_METHODS + TEXT_METHODS + BASELINE_METHODS
+DEFAULT_METHODS = ENCODERS + TEXT_METHODS + BASELINES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 from uqabench.config import from_dict, merge, to_dict
 from uqabench.encoders import encoder_names
 from uqabench.errors import InputError
-from uqabench.experiments.config import BASELINE_METHODS, RunConfig
+from uqabench.experiments.config import RunConfig
+from uqabench.vocabulary import BASELINES
 
 # What a variant changes in the settings of its method.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,11 +59,11 @@ def _kind(base: str) -> tuple[str, int]:
         return "text", int(text.group(1))
     if base in ("no-history", "shuffled"):
         return base, 0
-    if base in BASELINE_METHODS:
+    if base in BASELINES:
         return "baseline", 0
     if base in encoder_names() or ":" in base:
         return "encoder", 0
-    known = [*encoder_names(), "text20", "text50", *BASELINE_METHODS]
+    known = [*encoder_names(), "text20", "text50", *BASELINES]
     near = difflib.get_close_matches(base, known, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     raise InputError(

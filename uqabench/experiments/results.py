@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 
 from uqabench.experiments.methods import Method
-from uqabench.questions.kinds import SUBTASKS, TASKS
 from uqabench.questions.scoring import compare, is_correct, read_predictions
-
-RIVALS = ("majority", "popularity", "seen-option", "no-history", "shuffled")
-SCOPES = ("overall", *TASKS, *SUBTASKS)
+from uqabench.vocabulary import RIVALS, SCOPES, TASKS
 
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:

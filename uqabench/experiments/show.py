@@ -9,13 +9,12 @@ from uqabench.data import InteractionStore
 from uqabench.errors import InputError
 from uqabench.experiments.config import RunConfig
 from uqabench.files import read_json
-from uqabench.llm.language_model import LETTERS
 from uqabench.llm.prompts import PromptText
-from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import render
 from uqabench.questions.scoring import read_predictions
 from uqabench.questions.templates import Templates
+from uqabench.vocabulary import LETTERS, SUBTASKS
 
 
 def question_card(run: Path, number: int, language: str | None = None) -> str:

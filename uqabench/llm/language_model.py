@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.llm.sources import find_model, load_language_model
+from uqabench.vocabulary import LETTERS
 
-LETTERS = ("A", "B", "C", "D")
 _CONTENT = "\u2042content\u2042"
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uqabench.errors import InputError
-from uqabench.questions.kinds import PAPER_MIX, SUBTASKS
+from uqabench.questions.kinds import PAPER_MIX
+from uqabench.vocabulary import SUBTASKS
 
 
 @dataclass(frozen=True)

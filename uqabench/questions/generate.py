@@ -12,11 +12,12 @@ from uqabench.errors import InputError
 from uqabench.questions.config import QuestionConfig, QuestionReport
 from uqabench.questions.core.context import Context
 from uqabench.questions.core.entries import choose_cuts
-from uqabench.questions.kinds import ASKED, KINDS, SUBTASKS
+from uqabench.questions.kinds import ASKED, KINDS
 from uqabench.questions.pools import build_pools, empty_pools
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.selection import Selection
 from uqabench.questions.tables import basket_starts, build_values, equal_texts
+from uqabench.vocabulary import SUBTASKS
 
 _CUT_SALT, _ORDER_SALT, _EXTRA_SALT = 11, 12, 13
 

@@ -7,12 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUBTASKS = ("df", "mf", "ip", "ap", "li", "si", "it")
-TASKS = {
-    "sequence_understanding": ("df", "mf"),
-    "action_prediction": ("ip", "ap"),
-    "interest_perception": ("li", "si", "it"),
-}
 PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
 """Questions by sub-task in the paper's 7,192, recovered from the averages of its Table 2."""
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from uqabench.errors import InputError
 from uqabench.files import write_bytes
-from uqabench.questions.kinds import KINDS, LONGEST_ANSWER, OPTIONS, SUBTASKS
+from uqabench.questions.kinds import KINDS, LONGEST_ANSWER, OPTIONS
+from uqabench.vocabulary import SUBTASKS
 
 SCHEMA_VERSION = "1"
 _COLUMNS = {

@@ -13,8 +13,7 @@ from uqabench.errors import InputError
 from uqabench.questions.kinds import IT_PATH, KINDS, OPTIONS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Language, Templates
-
-LETTERS = "ABCD"
+from uqabench.vocabulary import LETTERS
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,9 @@ import numpy as np
 
 from uqabench.errors import InputError
 from uqabench.files import write_bytes
-from uqabench.questions.kinds import SUBTASKS, TASKS
 from uqabench.questions.statistics import Accuracy, accuracy, paired_difference, wilson
+from uqabench.vocabulary import LETTERS, SCOPES, SUBTASKS, TASKS
 
-LETTERS = "ABCD"
 RULES = ("letter", "starts-with")
 
 # Tried in this order: a question may hold the marker of a later sub-task too.
@@ -104,7 +103,7 @@ def score(rows: Sequence[Row], *, rule: str = "letter", seed: int) -> dict[str, 
             return _cell(wilson(correct[mask]))
         return _cell(accuracy(correct[mask], users[mask], seed=seed))
 
-    masks = {scope: scope_mask(subtasks, scope) for scope in ("overall", *TASKS, *SUBTASKS)}
+    masks = {scope: scope_mask(subtasks, scope) for scope in SCOPES}
     entry: dict[str, Any] = {
         "overall": cell(masks["overall"]),
         "tasks": {task: cell(masks[task]) for task in TASKS if masks[task].any()},

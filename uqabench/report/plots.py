@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from uqabench.errors import InputError, MissingExtra
 from uqabench.files import write_bytes
-from uqabench.report.results import GROUPS, Results, display_name, group
+from uqabench.report.results import Results
 from uqabench.report.tables import ordered
+from uqabench.vocabulary import GROUPS, display_name, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

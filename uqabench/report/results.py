@@ -15,26 +15,9 @@ from typing import Any, NoReturn
 
 from uqabench.errors import InputError
 from uqabench.files import read_json
+from uqabench.vocabulary import SUBTASKS, TASKS
 
 SCHEMA = 1
-
-# The paper's tasks in the order of its Table 2, with their sub-tasks.
-TASK_COLUMNS: dict[str, tuple[str, ...]] = {
-    "sequence_understanding": ("df", "mf"),
-    "action_prediction": ("ip", "ap"),
-    "interest_perception": ("li", "si", "it"),
-}
-BASELINES = ("uniform", "majority", "popularity", "seen-option", "no-history", "shuffled", "oracle")
-GROUPS = ("Text-based", "Embedding-based", "Baselines")
-
-_PAPER_NAMES = {
-    "gru4rec": "GRU4Rec",
-    "sasrec": "SASRec",
-    "mamba4rec": "Mamba4Rec",
-    "mamba2": "Mamba2",
-    "hstu": "HSTU",
-    "trm++": "Trm++",
-}
 
 Results = dict[str, Any]
 
@@ -75,21 +58,6 @@ def validate_results(value: Any, where: str = "results") -> Results:
     return value
 
 
-def group(name: str) -> str:
-    """Which of GROUPS a method belongs to; a variant (`method@variant`) follows its method."""
-    base = name.split("@")[0]
-    if base in BASELINES:
-        return "Baselines"
-    return "Text-based" if base.startswith("text") else "Embedding-based"
-
-
-def display_name(name: str) -> str:
-    """The paper's spelling of a method's name, with its variant if it has one."""
-    base, _, variant = name.partition("@")
-    shown = _PAPER_NAMES.get(base, base.capitalize() if group(base) != "Embedding-based" else base)
-    return f"{shown}@{variant}" if variant else shown
-
-
 def is_ranking(metric: str) -> bool:
     """Whether a pre-training metric is recall or NDCG at a cut-off, as in "recall@10"."""
     kind, _, cut = metric.lower().partition("@")
@@ -101,8 +69,7 @@ def _method(method: Any, where: str, field: str) -> None:
     _cell(method.get("overall"), where, f"{field}.overall")
     tasks = _mapping(method.get("tasks", {}), where, f"{field}.tasks")
     subtasks = _mapping(method.get("subtasks", {}), where, f"{field}.subtasks")
-    known_subtasks = {subtask for of_task in TASK_COLUMNS.values() for subtask in of_task}
-    for cells, name, known in ((tasks, "tasks", set(TASK_COLUMNS)), (subtasks, "subtasks", known_subtasks)):
+    for cells, name, known in ((tasks, "tasks", set(TASKS)), (subtasks, "subtasks", set(SUBTASKS))):
         for key, cell in cells.items():
             if key not in known:
                 raise InputError(f"{where}: '{field}.{name}.{key}' is unknown: known are {', '.join(sorted(known))}.")

@@ -9,18 +9,18 @@ from typing import Any
 from uqabench.files import write_bytes
 from uqabench.report.model import Cell, Column, Section, Table
 from uqabench.report.render import FORMATS
-from uqabench.report.results import BASELINES, GROUPS, TASK_COLUMNS, Results, display_name, group, is_ranking
+from uqabench.report.results import Results, is_ranking
+from uqabench.vocabulary import BASELINES, ENCODERS, GROUPS, SUBTASKS, TASKS, display_name, group
 
-_ORDER = ("text20", "text50", "gru4rec", "sasrec", "mamba4rec", "mamba2", "hstu", "trm++", *BASELINES)
-_SPANS = dict(zip(TASK_COLUMNS, ("Sequence understanding", "Action prediction", "Interest perception"), strict=True))
+_ORDER = ("text20", "text50", *ENCODERS[:3], "mamba2", *ENCODERS[3:], *BASELINES)
 
 
 def main_table(results: Results) -> Table:
     """Accuracy of every method by sub-task and task, overall with its 95 % interval, and prompt tokens (Table 2)."""
     columns = [Column("Method")]
     keys: list[tuple[str, str]] = []
-    for task, subtasks in TASK_COLUMNS.items():
-        span = _SPANS[task]
+    for task, subtasks in TASKS.items():
+        span = display_name(task)
         columns += [Column(subtask.upper(), span=span) for subtask in subtasks]
         columns.append(Column("Avg", alone=f"{span} avg", span=span))
         keys += [*(("subtasks", subtask) for subtask in subtasks), ("tasks", task)]
@@ -170,7 +170,7 @@ def _main_notes(results: Results) -> list[str]:
     largest = max(results["methods"].values(), key=lambda method: method["overall"]["n"])
     counts = [
         f"{subtask.upper()} {largest['subtasks'][subtask]['n']:,}"
-        for subtasks in TASK_COLUMNS.values()
+        for subtasks in TASKS.values()
         for subtask in subtasks
         if subtask in largest.get("subtasks", {})
     ]
@@ -188,6 +188,4 @@ def _metric_column(metric: str) -> Column:
 
 
 def _scope_name(scope: str) -> str:
-    if scope in _SPANS:
-        return _SPANS[scope].lower()
-    return scope.upper() if any(scope in subtasks for subtasks in TASK_COLUMNS.values()) else scope
+    return scope.upper() if scope in SUBTASKS else display_name(scope).lower()

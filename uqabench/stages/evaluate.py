@@ -18,9 +18,8 @@ from uqabench.errors import RunError
 from uqabench.files import write_json
 from uqabench.llm.batches import PromptGroup, batch_hidden, collate, letter_logits, plan_group_batches
 from uqabench.llm.generate import greedy_texts
-from uqabench.llm.language_model import LETTERS, LanguageModel
+from uqabench.llm.language_model import LanguageModel
 from uqabench.questions import baselines
-from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import score, write_predictions
 from uqabench.stages.align import (
@@ -33,8 +32,7 @@ from uqabench.stages.align import (
     soft_for,
 )
 from uqabench.stages.training import fits_in_memory
-
-BASELINES = ("uniform", "majority", "popularity", "seen-option", "oracle")
+from uqabench.vocabulary import LETTERS, SUBTASKS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from uqabench.llm.batches import GroupBatch
-from uqabench.llm.language_model import LETTERS, LanguageModel
+from uqabench.llm.language_model import LanguageModel
+from uqabench.vocabulary import LETTERS
 
 
 class OptionProbe(nn.Module):

@@ -33,13 +33,13 @@ from uqabench.llm.batches import (
 from uqabench.llm.demo import new_model, save_model, train_tokenizer
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder, PromptConfig, PromptText
-from uqabench.questions.kinds import SUBTASKS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
 from uqabench.stages.lm_documents import Documents, TrainLMConfig
 from uqabench.stages.lm_embeddings import train_embeddings
 from uqabench.stages.lm_probe import OptionProbe
 from uqabench.stages.training import Trainer, seed_everything
+from uqabench.vocabulary import SUBTASKS
 
 
 def tokenizer_corpus(catalogue: Catalogue, lines: list[str], contents: list[str]) -> list[str]:

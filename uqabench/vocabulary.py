@@ -1,0 +1,58 @@
+"""Names that every part of uqabench shares: answer letters, tasks and sub-tasks, methods and how they are displayed."""
+
+from __future__ import annotations
+
+LETTERS = ("A", "B", "C", "D")
+"""Letters of a question's options, in order."""
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "sequence_understanding": ("df", "mf"),
+    "action_prediction": ("ip", "ap"),
+    "interest_perception": ("li", "si", "it"),
+}
+"""The paper's three tasks and their sub-tasks (Table 1), in the order of its Table 2."""
+SUBTASKS = tuple(subtask for subtasks in TASKS.values() for subtask in subtasks)
+SCOPES = ("overall", *TASKS, *SUBTASKS)
+"""What an accuracy can be about."""
+
+ENCODERS = ("gru4rec", "sasrec", "mamba4rec", "hstu", "trm++")
+"""The encoders of the paper's Table 2, in its order."""
+MODEL_FREE_BASELINES = ("uniform", "majority", "popularity", "seen-option", "oracle")
+"""Baselines that answer without a language model."""
+BASELINES = ("uniform", "majority", "popularity", "seen-option", "no-history", "shuffled", "oracle")
+"""All baselines, in the order of the tables."""
+RIVALS = tuple(name for name in BASELINES if name not in ("uniform", "oracle"))
+"""Baselines that a method's score is compared with: neither the coin nor the truth."""
+
+GROUPS = ("Text-based", "Embedding-based", "Baselines")
+"""Sections of the main table."""
+
+_DISPLAY_NAMES = {
+    "gru4rec": "GRU4Rec",
+    "sasrec": "SASRec",
+    "mamba4rec": "Mamba4Rec",
+    "mamba2": "Mamba2",
+    "hstu": "HSTU",
+    "trm++": "Trm++",
+    "sequence_understanding": "Sequence understanding",
+    "action_prediction": "Action prediction",
+    "interest_perception": "Interest perception",
+    "overall": "Overall",
+}
+
+
+def group(method: str) -> str:
+    """The entry of GROUPS that a method belongs to; a variant (`method@variant`) follows its method."""
+    base = method.split("@")[0]
+    if base in BASELINES:
+        return "Baselines"
+    return "Text-based" if base.startswith("text") else "Embedding-based"
+
+
+def display_name(name: str) -> str:
+    """How tables spell a method (with its variant, if it has one), a task, or a sub-task."""
+    base, _, variant = name.partition("@")
+    if base in SUBTASKS:
+        return base.upper()
+    shown = _DISPLAY_NAMES.get(base, base.capitalize() if group(base) != "Embedding-based" else base)
+    return f"{shown}@{variant}" if variant else shown

@@ -1,10 +1,11 @@
-"""The command line: `uqabench prepare | pretrain | align | evaluate | run | score | questions | llm | doctor`."""
+"""The command line: `uqabench prepare | run | experiment | score | questions | llm | doctor` and single stages."""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   uqabench run --preset demo                          the whole benchmark on grocery baskets, into runs/demo
   uqabench run --preset demo --methods hstu,text20    two methods only
   uqabench run --interactions log.parquet --items items.csv --columns user=uid,item=sku,time=ts --name mine
+  uqabench experiment model-size --preset demo        the paper's Table 5 and Figure 3, scaled down
   uqabench prepare movielens-100k --out data/ml       only the data
   uqabench questions show runs/demo 17                one question and what everybody answered
   uqabench doctor                                     what works on this machine
@@ -42,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
         ("evaluate", "up to stage 3: answer the questions (as run)"),
     ):
         _run_parser(_add(commands, name, what, run))
+    _experiment_parser(
+        _add(commands, "experiment", "a sweep of settings: the paper's tables, or one's own", experiment)
+    )
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
@@ -95,19 +100,35 @@ def _prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_parser(parser: argparse.ArgumentParser) -> None:
+    _settings_options(parser)
+    parser.add_argument("--methods", help="comma-separated, e.g. hstu,trm++@q-former,text20,oracle")
+    parser.add_argument("--encoder", action="append", default=[], metavar="MODULE:CLASS", help="an encoder of your own")
+
+
+def _experiment_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "experiment", nargs="+", metavar="NAME", help="encoders, pretraining, finetuning, model-size, sequence-length, "
+        "all, or a YAML file of your own"
+    )  # fmt: skip
+    parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell, in place of the experiment's own")
+    parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
+    _settings_options(parser)
+
+
+def _settings_options(parser: argparse.ArgumentParser) -> None:
+    """What decides and where lies everything that is run: for `run`, its stages, and `experiment`."""
     parser.add_argument("--preset", default="demo", help="tiny, demo (default), small, published or paper")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--name", help="name of the run (default: the preset's)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default runs)")
     parser.add_argument("--source", help="completejourney, movielens-100k, synthetic, store")
-    parser.add_argument("--methods", help="comma-separated, e.g. hstu,trm++@q-former,text20,oracle")
-    parser.add_argument("--encoder", action="append", default=[], metavar="MODULE:CLASS", help="an encoder of your own")
     parser.add_argument("--llm", help="demo, train, an installed alias, a Hugging Face name or a folder")
     parser.add_argument("--generate", action="store_true", help="decode answers instead of comparing letters' logits")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int, help="seed of all stages")
-    parser.add_argument("--resume", action="store_true", help="go on with a killed run (this is always so)")
+    parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
+    parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     _source_options(parser)
 
 
@@ -148,17 +169,65 @@ def prepare(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from uqabench.experiments.cli_config import settings_of
-    from uqabench.experiments.run import Run
+    from uqabench.experiments.run import run as run_methods
+    from uqabench.experiments.run import survey_run
+    from uqabench.plan.folder import run_folder
     from uqabench.report.results import load_results
     from uqabench.report.tables import main_table
 
-    folder = args.runs / (args.name or args.preset)
-    job = Run(folder, settings_of(args), progress=not args.quiet)
-    job.execute(until=args.command)
-    if args.command in ("run", "evaluate"):
-        print(main_table(load_results(folder / "results.json")))
-        print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
-    return 0
+    folder, config = run_folder(args.runs, args.name or args.preset), settings_of(args)
+    until = "evaluate" if args.command == "run" else args.command
+    if args.dry_run:
+        _print_survey(survey_run(folder, config, until))
+        return 0
+    results = run_methods(folder, config, until=until, progress=not args.quiet, wait=args.wait)
+    if results is None:
+        return 0
+    print(main_table(load_results(folder / "results.json")))
+    print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
+    return _report_failures(results.get("failed", {}))
+
+
+def experiment(args: argparse.Namespace) -> int:
+    from uqabench.experiments.cli_config import seeds_of, settings_of
+    from uqabench.experiments.experiment import run_experiments, survey_experiments
+    from uqabench.experiments.spec import load_experiments
+    from uqabench.plan.folder import run_folder
+
+    experiments, config = load_experiments(args.experiment), settings_of(args)
+    folder, seeds = run_folder(args.runs, args.name or args.preset), seeds_of(args.seeds)
+    if args.dry_run:
+        _print_survey(survey_experiments(folder, experiments, config, args.preset, seeds))
+        return 0
+    finished = run_experiments(
+        folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,
+        wait=args.wait,
+    )  # fmt: skip
+    failed = {}
+    for name, results in finished.items():
+        print((folder / "experiments" / name / f"{name}.txt").read_text(encoding="utf-8"))
+        print(f"results: {folder / 'experiments' / name}\n")
+        for cell in results["cells"]:
+            if cell["status"] != "done":
+                failed[" ".join([f"{name}:", cell["method"], *cell["axes"].values()])] = cell["error"]
+    return _report_failures(failed)
+
+
+def _print_survey(rows: list[dict[str, Any]]) -> None:
+    from uqabench.plan.dry_run import summary
+    from uqabench.report.render import plain_table
+
+    print(plain_table(rows))
+    print(summary(rows))
+
+
+def _report_failures(failed: dict[str, str]) -> int:
+    """Say what failed; returns the exit code."""
+    for name, reason in failed.items():
+        print(f"uqabench: {name} failed: {reason}", file=sys.stderr)
+    if failed:
+        print("uqabench: everything else is finished; the same command goes on from there.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def score(args: argparse.Namespace) -> int:
@@ -184,11 +253,10 @@ def llm(args: argparse.Namespace) -> int:
         print(f"installed in {install(progress=not args.quiet)}")
         return 0
     from uqabench.experiments.config import run_config
-    from uqabench.experiments.run import Run
+    from uqabench.experiments.run import train_demo_model
 
-    overrides = ("llm.name=train", *args.overrides)
-    job = Run(args.out, run_config(args.preset, args.config, overrides), progress=not args.quiet)
-    print(f"language model in {job.train_demo_model()}")
+    config = run_config(args.preset, args.config, ("llm.name=train", *args.overrides))
+    print(f"language model in {train_demo_model(args.out, config, progress=not args.quiet)}")
     return 0
 
 
@@ -203,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if os.getcwd() not in sys.path:  # an encoder of one's own, module:Class, lies where the command is called
         sys.path.insert(0, os.getcwd())
+    _log_to_terminal()
     try:
         return args.handler(args)
     except UQABenchError as error:
@@ -221,6 +290,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"uqabench: {sentence}", file=sys.stderr)
         return 1
+
+
+class _Terminal(logging.Handler):
+    """Writes messages above the progress bars, where there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+def _log_to_terminal() -> None:
+    log = logging.getLogger("uqabench")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Terminal) for handler in log.handlers):
+        log.addHandler(_Terminal())
 
 
 def _sentence(error: Exception) -> str:

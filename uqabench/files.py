@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -70,7 +71,8 @@ def replace_folder(new: Path, path: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove the temporary folders and files that killed writers of `path` left beside it."""
-    for leftover in [*path.parent.glob(f".{path.name}.partial-*"), *path.parent.glob(f".{path.name}.old-*")]:
+    name = glob.escape(path.name)
+    for leftover in [*path.parent.glob(f".{name}.partial-*"), *path.parent.glob(f".{name}.old-*")]:
         shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 

@@ -102,5 +102,15 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
     if args.generate:
         mapping = merge(mapping, {"evaluate": {"generate": True}})
     config = from_dict(RunConfig, mapping)
+    if args.command == "experiment":
+        return config
     methods = tuple(args.methods.split(",")) if args.methods else config.methods
     return replace(config, methods=(*methods, *args.encoder))
+
+
+def seeds_of(text: str | None) -> tuple[int, ...]:
+    """The seeds that `--seeds 0,1,2` names; none without it."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise InputError(f"--seeds {text}: give whole numbers with commas between, for example 0,1,2.") from error

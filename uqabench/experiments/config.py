@@ -63,6 +63,18 @@ class LLMConfig:
 
 
 @dataclass(frozen=True)
+class MethodConfig:
+    """A method of one's own. base: the method that it changes. set: dotted settings and their values."""
+
+    name: str
+    base: str
+    set: dict[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.base))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A run: data, questions, language model, the three stages, and the methods to compare.
 
@@ -76,7 +88,8 @@ class RunConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    methods: tuple[str, ...] = DEFAULT_METHODS
+    methods: tuple[Any, ...] = DEFAULT_METHODS
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     device: str = "cpu"
     seed: int = 0
     states_token_budget: int = 16_384

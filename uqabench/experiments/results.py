@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uqabench.experiments.methods import Method
+from uqabench.plan.methods import Method
 from uqabench.questions.scoring import compare, is_correct, read_predictions
 from uqabench.vocabulary import RIVALS, SCOPES, TASKS
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from uqabench.artifact import Artifact, build
+from uqabench.artifact import Artifact, Stage
 from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
@@ -167,9 +167,7 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
     return soft(keys), renumbered
 
 
-def align(
-    context: Context, method: PromptedMethod, out: Path, config: AlignConfig, *, progress: bool = True
-) -> tuple[Artifact, bool]:
+def align_stage(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
     """Train one prompted method into the artefact folder `out` (adapter.safetensors, llm/); reuse when unchanged."""
     inputs = dict(context.inputs)
     if method.states_content:
@@ -180,7 +178,14 @@ def align(
         with fits_in_memory(f"align {method.name}", "align.token_budget", config.token_budget):
             return _train(context, method, folder, work, config, progress)
 
-    return build(out, "align", settings, inputs, make)
+    return Stage("align", settings, inputs, make)
+
+
+def align(
+    context: Context, method: PromptedMethod, out: Path, config: AlignConfig, *, progress: bool = True
+) -> tuple[Artifact, bool]:
+    """`align_stage` built into the folder `out`; reused when unchanged."""
+    return align_stage(context, method, config, progress=progress).build(out)
 
 
 def _train(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from uqabench.artifact import Artifact, build
+from uqabench.artifact import Artifact, Stage
 from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import RunError
@@ -61,17 +61,16 @@ def shuffled_keys(users: np.ndarray, seed: int) -> np.ndarray:
     return np.array([rng.choice(of_user[partner[int(user)]]) for user in users])
 
 
-def evaluate(
+def evaluate_stage(
     context: Context,
     method: PromptedMethod,
     aligned: Artifact,
-    out: Path,
     align_config: AlignConfig,
     config: EvaluateConfig,
     *,
     shuffle: bool = False,
     progress: bool = True,
-) -> tuple[Artifact, bool]:
+) -> Stage:
     """Answer all evaluation questions with one prompted method; `shuffle` shows another user's soft prompt."""
     inputs = {**context.inputs, "align": aligned.content}
     if method.states_content:
@@ -92,7 +91,22 @@ def evaluate(
         _write(folder, context.store, context.evaluation, method.name, answers, config)
         return seconds
 
-    return build(out, "evaluate", settings, inputs, make)
+    return Stage("evaluate", settings, inputs, make)
+
+
+def evaluate(
+    context: Context,
+    method: PromptedMethod,
+    aligned: Artifact,
+    out: Path,
+    align_config: AlignConfig,
+    config: EvaluateConfig,
+    *,
+    shuffle: bool = False,
+    progress: bool = True,
+) -> tuple[Artifact, bool]:
+    """`evaluate_stage` built into the folder `out`; reused when unchanged."""
+    return evaluate_stage(context, method, aligned, align_config, config, shuffle=shuffle, progress=progress).build(out)
 
 
 def _other_users(
@@ -147,15 +161,14 @@ def _answers(
     return answers
 
 
-def evaluate_baseline(
+def evaluate_baseline_stage(
     store: InteractionStore,
     name: str,
     train: QuestionSet,
     evaluation: QuestionSet,
     inputs: dict[str, str],
-    out: Path,
     config: EvaluateConfig,
-) -> tuple[Artifact, bool]:
+) -> Stage:
     """Answer with a baseline that needs no model (design, "No short cuts")."""
 
     def make(folder: Path, work: Path) -> float:
@@ -166,7 +179,20 @@ def evaluate_baseline(
         _write(folder, store, evaluation, name, answers, config)
         return seconds
 
-    return build(out, "evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
+    return Stage("evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
+
+
+def evaluate_baseline(
+    store: InteractionStore,
+    name: str,
+    train: QuestionSet,
+    evaluation: QuestionSet,
+    inputs: dict[str, str],
+    out: Path,
+    config: EvaluateConfig,
+) -> tuple[Artifact, bool]:
+    """`evaluate_baseline_stage` built into the folder `out`; reused when unchanged."""
+    return evaluate_baseline_stage(store, name, train, evaluation, inputs, config).build(out)
 
 
 def _write(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uqabench.artifact import Artifact, build
+from uqabench.artifact import Artifact, Stage
 from uqabench.config import require_least, to_dict
 from uqabench.data.packer import pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
@@ -180,6 +180,22 @@ def popularity_metrics(store: InteractionStore) -> dict[str, float]:
     return ranking_metrics(torch.from_numpy(rank[last]))
 
 
+def pretrain_stage(
+    store: InteractionStore,
+    config: PretrainConfig,
+    *,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Stage:
+    """Train an encoder into the artefact folder `out` (model.safetensors, metrics.json); reuse it when unchanged."""
+
+    def make(folder: Path, work: Path) -> float:
+        with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
+            return _train(store, folder, work, config, torch.device(device), progress)
+
+    return Stage("pretrain", {**to_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
+
+
 def pretrain(
     store: InteractionStore,
     out: Path,
@@ -188,13 +204,8 @@ def pretrain(
     device: str = "cpu",
     progress: bool = True,
 ) -> tuple[Artifact, bool]:
-    """Train an encoder into the artefact folder `out` (model.safetensors, metrics.json); reuse it when unchanged."""
-
-    def make(folder: Path, work: Path) -> float:
-        with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
-            return _train(store, folder, work, config, torch.device(device), progress)
-
-    return build(out, "pretrain", {**to_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
+    """`pretrain_stage` built into the folder `out`; reused when unchanged."""
+    return pretrain_stage(store, config, device=device, progress=progress).build(out)
 
 
 def _train(
@@ -231,6 +242,7 @@ def _train(
     ranks, perplexity = last_item_ranks(model, store, config)
     metrics: dict[str, Any] = {**ranking_metrics(ranks), "perplexity": perplexity, "users": len(ranks)}
     metrics["steps"] = trainer.step
+    metrics["encoder_parameters"] = sum(parameter.numel() for parameter in model.encoder.parameters())
     trainer.write_log()
     save_file({name: t.contiguous() for name, t in unshared(model).items()}, out / "model.safetensors")
     write_json(out / "metrics.json", metrics)

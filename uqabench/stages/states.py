@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from uqabench.artifact import Artifact, build
+from uqabench.artifact import Artifact, Stage
 from uqabench.config import from_dict
 from uqabench.data.packer import plan_batches
 from uqabench.data.store import InteractionStore
@@ -103,17 +103,16 @@ class FrozenStates:
         return self.pooled.shape[1]
 
 
-def encode_histories(
+def encode_histories_stage(
     store: InteractionStore,
     pretrained: Artifact,
     pairs: HistoryPairs,
-    out: Path,
     *,
     keep_states: bool,
     token_budget: int,
     device: str = "cpu",
     progress: bool = True,
-) -> tuple[Artifact, bool]:
+) -> Stage:
     """Write pooled vectors (and states, when `keep_states`) of all pairs into the artefact folder `out`."""
     config = {"keep_states": keep_states, "token_budget": token_budget, "device": device}
     table = np.stack([pairs.users, pairs.cuts, pairs.starts], axis=1)
@@ -127,7 +126,31 @@ def encode_histories(
             _encode(model, store, pairs, folder, keep_states, token_budget, device, progress)
         return time.monotonic() - started
 
-    return build(out, "states", config, inputs, make)
+    return Stage("states", config, inputs, make)
+
+
+def encode_histories(
+    store: InteractionStore,
+    pretrained: Artifact,
+    pairs: HistoryPairs,
+    out: Path,
+    *,
+    keep_states: bool,
+    token_budget: int,
+    device: str = "cpu",
+    progress: bool = True,
+) -> tuple[Artifact, bool]:
+    """`encode_histories_stage` built into the folder `out`; reused when unchanged."""
+    stage = encode_histories_stage(
+        store,
+        pretrained,
+        pairs,
+        keep_states=keep_states,
+        token_budget=token_budget,
+        device=device,
+        progress=progress,
+    )
+    return stage.build(out)
 
 
 def _digest(table: np.ndarray) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uqabench.artifact import Artifact, build
+from uqabench.artifact import Artifact, Stage
 from uqabench.config import to_dict
 from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
@@ -99,6 +99,27 @@ def accuracy(documents: Documents, n_text: int, n_soft: int) -> dict[str, float]
     return result
 
 
+def train_lm_stage(
+    store: InteractionStore,
+    questions: QuestionSet,
+    questions_content: str,
+    templates: Templates,
+    prompt: PromptConfig,
+    config: TrainLMConfig,
+    *,
+    progress: bool = True,
+) -> Stage:
+    """Train the model into the artefact folder `out`; the model itself is `out`/model. Reused when unchanged."""
+    if not set(np.unique(questions.user)) <= set(store.users("train").tolist()):
+        raise InputError("questions: the language model may be trained on questions of training users only.")
+
+    def make(folder: Path, work: Path) -> float:
+        return _train(store, questions, templates, prompt, folder, work, config, progress)
+
+    settings = {**to_dict(config), "prompt": to_dict(prompt), "templates": templates.digest}
+    return Stage("train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make)
+
+
 def train_lm(
     store: InteractionStore,
     questions: QuestionSet,
@@ -110,17 +131,8 @@ def train_lm(
     *,
     progress: bool = True,
 ) -> tuple[Artifact, bool]:
-    """Train the model into the artefact folder `out`; the model itself is `out`/model. Reused when unchanged."""
-    if not set(np.unique(questions.user)) <= set(store.users("train").tolist()):
-        raise InputError("questions: the language model may be trained on questions of training users only.")
-
-    def make(folder: Path, work: Path) -> float:
-        return _train(store, questions, templates, prompt, folder, work, config, progress)
-
-    settings = {**to_dict(config), "prompt": to_dict(prompt), "templates": templates.digest}
-    return build(
-        out, "train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make
-    )
+    """`train_lm_stage` built into the folder `out`; reused when unchanged."""
+    return train_lm_stage(store, questions, questions_content, templates, prompt, config, progress=progress).build(out)
 
 
 def _new_language_model(

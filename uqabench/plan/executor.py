@@ -1,0 +1,80 @@
+"""The one place where nodes are built: in order, each once, under the run folder's lock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uqabench.artifact import Artifact
+from uqabench.errors import RunError, UQABenchError
+from uqabench.files import is_disk_full
+from uqabench.plan.node import Node, in_order
+from uqabench.plan.progress import Progress
+
+log = logging.getLogger("uqabench")
+
+
+@dataclass
+class Outcome:
+    """What an execution left: artefacts and failures, by the keys of their nodes."""
+
+    made: dict[str, Artifact] = field(default_factory=dict)
+    reused: set[str] = field(default_factory=set)
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+    def of(self, node: Node) -> Artifact:
+        """A node's artefact; RunError says why there is none."""
+        if node.key not in self.made:
+            raise RunError(f"{node.name} was not built: {self.reason(node)}")
+        return self.made[node.key]
+
+    def reason(self, node: Node) -> str:
+        """Why a node was not built: its own failure, or that of a node that it needs."""
+        for needed in in_order([node]):
+            if needed.key in self.failed:
+                return f"{needed.name} failed: {self.failed[needed.key]}"
+        return "the run stopped before."
+
+
+def execute(targets: Iterable[Node], run: Path, *, progress: bool = True) -> Outcome:
+    """Build the targets and all that they need into the folder `run`, which the caller has locked.
+
+    A finished artefact with the same settings and inputs is reused. A node that fails takes with it what depends on it,
+    and what nothing else needs any more; everything else is built all the same.
+    """
+    targets = list(targets)
+    outcome = Outcome()
+    with Progress(in_order(targets), run, enabled=progress) as bar:
+        for node in in_order(targets):
+            if not _is_needed(node, targets, outcome.failed):
+                bar.skip(node)
+                continue
+            bar.start(node)
+            try:
+                inputs = {role: outcome.made[needed.key] for role, needed in node.inputs.items()}
+                artifact, reused = node.open(inputs).build(node.path(run))
+            except (UQABenchError, OSError, RuntimeError, MemoryError) as error:
+                if is_disk_full(error):  # no other node could be written either
+                    raise
+                outcome.failed[node.key] = error
+                log.error("%s failed: %s", node.name, error)
+            else:
+                outcome.made[node.key] = artifact
+                if reused:
+                    outcome.reused.add(node.key)
+                log.info("%s: %s%s", node.name, node.facts(artifact), " (reused)" if reused else "")
+            bar.done(node)
+    return outcome
+
+
+def _is_needed(node: Node, targets: list[Node], failed: dict[str, Exception]) -> bool:
+    """Whether some target needs the node and can still be built."""
+    if not failed:
+        return True
+    for target in targets:
+        needed = {other.key for other in in_order([target])}
+        if node.key in needed and not needed & failed.keys():
+            return True
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,6 +50,17 @@ SMALL_RUN = (
     "pretrain.optim={epochs: 1, max_steps: 4}",
     "align.optim.max_steps=3",
 )
+
+
+@pytest.fixture(scope="session")
+def stage_folder() -> Callable[[Path, str, str], Path]:
+    """`stage_folder(run, stage, label)`: the one artefact of a stage that is called `label`, whatever its key."""
+
+    def find(run: Path, stage: str, label: str) -> Path:
+        (found,) = Path(run).glob(f"{stage}/{label}-????????")
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ _MODULES = {
     "uqabench.encoders": ("ItemTower", "UserEncoder", "UserEncoderConfig", "build_encoder", "encoder_names"),
     "uqabench.errors": ("InputError", "MissingExtra", "RunError", "UQABenchError"),
     "uqabench.experiments.config": ("RunConfig", "run_config"),
-    "uqabench.experiments.run": ("Run",),
+    "uqabench.experiments.run": ("run",),
     "uqabench.kernels": ("use_backend",),
     "uqabench.llm.language_model": ("LanguageModel",),
     "uqabench.questions.config": ("QuestionConfig",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from uqabench import __version__
-from uqabench.errors import UQABenchError
+from uqabench.errors import UQABenchError, machine_sentence
 
 EXAMPLES = """examples:
   uqabench run --preset demo                          the whole benchmark on grocery baskets, into runs/demo
@@ -180,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _print_survey(survey_run(folder, config, until))
         return 0
-    results = run_methods(folder, config, until=until, progress=not args.quiet, wait=args.wait)
+    results = run_methods(folder, config, until=until, progress=not args.quiet, wait=args.wait, strict=args.debug)
     if results is None:
         return 0
     print(main_table(load_results(folder / "results.json")))
@@ -201,7 +200,7 @@ def experiment(args: argparse.Namespace) -> int:
         return 0
     finished = run_experiments(
         folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,
-        wait=args.wait,
+        wait=args.wait, strict=args.debug,
     )  # fmt: skip
     failed = {}
     for name, results in finished.items():
@@ -222,12 +221,12 @@ def _print_survey(rows: list[dict[str, Any]]) -> None:
 
 
 def _report_failures(failed: dict[str, str]) -> int:
-    """Say what failed; returns the exit code."""
-    for name, reason in failed.items():
-        print(f"uqabench: {name} failed: {reason}", file=sys.stderr)
-    if failed:
-        print("uqabench: everything else is finished; the same command goes on from there.", file=sys.stderr)
-    return 1 if failed else 0
+    """Say what failed, in one line; returns the exit code."""
+    if not failed:
+        return 0
+    reasons = "; ".join(f"{name} failed: {reason}" for name, reason in failed.items())
+    print(f"uqabench: {reasons} (all else is finished; the same command goes on from there)", file=sys.stderr)
+    return 1
 
 
 def score(args: argparse.Namespace) -> int:
@@ -286,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, MemoryError, RuntimeError) as error:
-        if args.debug or not (sentence := _sentence(error)):
+        if args.debug or not (sentence := machine_sentence(error)):
             raise
         print(f"uqabench: {sentence}", file=sys.stderr)
         return 1
@@ -306,19 +305,6 @@ def _log_to_terminal() -> None:
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, _Terminal) for handler in log.handlers):
         log.addHandler(_Terminal())
-
-
-def _sentence(error: Exception) -> str:
-    """What a user can do about an error of the machine; empty for an error of the program."""
-    if isinstance(error, OSError):
-        if error.errno == errno.ENOSPC:
-            place = f" at {error.filename}" if error.filename else ""
-            return f"The disk is full{place}: free some space and run it again."
-        return f"{error.filename or 'A file'}: {error.strerror or error}: check the path and your permissions."
-    # torch raises RuntimeError, and a subclass of it on a GPU, when it gets no memory
-    if isinstance(error, MemoryError) or any(text in str(error) for text in ("can't allocate memory", "out of memory")):
-        return "There is not enough memory: lower the token_budget of the stage, or its batch size, and run it again."
-    return ""
 
 
 if __name__ == "__main__":

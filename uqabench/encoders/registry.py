@@ -66,7 +66,7 @@ def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Modul
         raise InputError(f"The preset '{preset}' is unknown: choose one of {', '.join(PRESET_NAMES)}.")
     if name in PRESETS:
         return _classes[name](_configure(name, preset, overrides))
-    cls = _find(name)
+    cls = find_encoder(name)
     overrides = {"width": WIDTHS[preset], **overrides}
     try:
         encoder = cls(**overrides)
@@ -93,7 +93,8 @@ def _configure(name: str, preset: str, overrides: dict[str, Any]) -> Any:
     return replace(config, **overrides)
 
 
-def _find(name: str) -> Any:
+def find_encoder(name: str) -> Any:
+    """The class called `name`, or "package.module:Class"; InputError where there is none."""
     if ":" in name:
         return _import(name)
     if name in _classes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from uqabench.plan.methods import Method
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Tools
 from uqabench.plan.opened import Opened
-from uqabench.plan.plan import Planned, plan, problem_of
+from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.vocabulary import SUBTASKS, TASKS
 
 
@@ -36,18 +37,20 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class PlannedExperiment:
-    """An experiment's cells, in the order of its table, and what every cell shares."""
+    """An experiment's cells, in the order of its table, and the plan of each seed."""
 
     experiment: Experiment
     config: RunConfig
-    data: Node
-    questions: dict[int, Node]
+    plans: dict[int, Plan]
     cells: list[PlannedCell]
 
+    def essential(self) -> list[Node]:
+        """What every cell builds on."""
+        return [node for of_seed in self.plans.values() for node in of_seed.essential()]
+
     def targets(self) -> list[Node]:
-        """What has to be built, shared nodes first."""
-        shared = [self.data, *self.questions.values()]
-        return shared + [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+        """The last node of every cell."""
+        return [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
 
 
 def plan_experiment(
@@ -56,24 +59,18 @@ def plan_experiment(
     """The nodes of an experiment. Cells whose encoder refuses its settings are kept with the reason."""
     found = cells(experiment, config, preset, seeds)
     planned: dict[int, PlannedCell] = {}
-    questions: dict[int, Node] = {}
-    data = None
+    plans: dict[int, Plan] = {}
     for seed in dict.fromkeys(cell.seed for cell in found):
         mine = [index for index, cell in enumerate(found) if cell.seed == seed]
         problems = {index: problem_of(found[index].method) for index in mine}
         usable = [index for index in mine if problems[index] is None]
-        of_seed = plan(_seeded(config, seed), tools, methods=[found[index].method for index in usable])
-        data, questions[seed] = of_seed.data, of_seed.questions
+        seeded = replace(config, seed=config.seed + seed)
+        plans[seed] = plan(seeded, tools, methods=[found[index].method for index in usable])
         planned |= {
-            index: PlannedCell(found[index], nodes) for index, nodes in zip(usable, of_seed.methods, strict=True)
+            index: PlannedCell(found[index], nodes) for index, nodes in zip(usable, plans[seed].methods, strict=True)
         }
         planned |= {index: PlannedCell(found[index], None, problems[index]) for index in mine if problems[index]}
-    assert data is not None
-    return PlannedExperiment(experiment, config, data, questions, [planned[index] for index in range(len(found))])
-
-
-def _seeded(config: RunConfig, seed: int) -> RunConfig:
-    return replace(config, seed=config.seed + seed)
+    return PlannedExperiment(experiment, config, plans, [planned[index] for index in range(len(found))])
 
 
 def run_experiments(
@@ -86,6 +83,7 @@ def run_experiments(
     compare: str | None = None,
     progress: bool = True,
     wait: bool = False,
+    strict: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Run experiments in the run folder `folder`; returns (and writes) each one's results by name.
 
@@ -95,7 +93,13 @@ def run_experiments(
     with claimed(folder, wait=wait):
         tools = Tools(Opened(), progress)
         planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
-        outcome = execute([node for each in planned for node in each.targets()], folder, progress=progress)
+        outcome = execute(
+            [node for each in planned for node in each.targets()],
+            folder,
+            essential=[node for each in planned for node in each.essential()],
+            progress=progress,
+            strict=strict,
+        )
         return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare) for each in planned}
 
 
@@ -106,7 +110,7 @@ def survey_experiments(
     check_is_run(folder)
     tools = Tools(Opened(), False)
     planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
-    return survey([node for each in planned for node in each.targets()], folder)
+    return survey([node for each in planned for node in (*each.essential(), *each.targets())], folder)
 
 
 def _write(
@@ -130,8 +134,8 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         entry, metrics = _cell_entry(folder, each, outcome)
         entries.append(entry)
         rows += [{"cell": index, **row} for row in _score_rows(metrics)] if metrics else []
-    evaluated = outcome.made.get(next(iter(planned.questions.values())).key)
-    split_seed = tools.opened.store(outcome.of(planned.data)).manifest["config"]["split_seed"]
+    first = next(iter(planned.plans.values()))
+    split_seed = tools.opened.store(outcome.of(first.data)).manifest["config"]["split_seed"]
     return {
         "schema": 1,
         "kind": "experiment",
@@ -144,7 +148,7 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "split_seed": split_seed,
         "seeds": list(dict.fromkeys(cell.seed for cell in found)),
         "versions": versions(),
-        "mix": evaluated.json("metrics.json")["evaluation"]["counts"] if evaluated else {},
+        "mix": outcome.of(first.questions).json("metrics.json")["evaluation"]["counts"],
         "axes": axes_of(found),
         "cells": entries,
         "rows": rows,
@@ -167,7 +171,7 @@ def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict
         "error": None,
         "avg_tokens": metrics["avg_tokens"],
         "seconds": {stage: round(artifact.seconds, 3) for stage, artifact in artifacts.items()},
-        "predictions": (artifacts["evaluate"].path / "predictions.jsonl").relative_to(folder).as_posix(),
+        "predictions": os.path.relpath(artifacts["evaluate"].path / "predictions.jsonl", folder),
     }
     if "pretrain" in artifacts:
         trained = artifacts["pretrain"].json("metrics.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,32 @@ from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
 from uqabench.plan.folder import check_is_run, claimed
-from uqabench.plan.methods import parse_methods
+from uqabench.plan.methods import Method, parse_methods
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.report.results import load_results
 from uqabench.report.tables import write_tables
 from uqabench.stages.pretrain import popularity_metrics
+from uqabench.vocabulary import BASELINES
 
 log = logging.getLogger("uqabench")
 
 
 def run(
-    folder: Path | str, config: RunConfig, *, until: str = "evaluate", progress: bool = True, wait: bool = False
+    folder: Path | str,
+    config: RunConfig,
+    *,
+    until: str = "evaluate",
+    progress: bool = True,
+    wait: bool = False,
+    strict: bool = False,
 ) -> dict[str, Any] | None:
     """Run the stages up to `until` ("pretrain", "align", "evaluate") in `folder`; returns (and writes) the results.
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
-    the results under "failed". None where the run stops before evaluation. InputError where no method can work at all;
-    RunError where all have failed.
+    the results under "failed", but where only baselines are left the first error is raised. None where the run stops
+    before evaluation. `wait` for another process that works in the folder; `strict` stops at a failure.
     """
     folder = Path(folder)
     check_device(config)
@@ -44,9 +52,16 @@ def run(
         tools = Tools(Opened(), progress)
         methods = [method for method in parse_methods(config) if method.name not in problems]
         planned = plan(config, tools, methods=methods)
-        outcome = execute(planned.targets(until), folder, progress=progress)
+        outcome = execute(
+            planned.targets(until),
+            folder,
+            essential=planned.essential(until),
+            early=planned.pretrained(),
+            progress=progress,
+            strict=strict,
+        )
         failed = {**problems, **failures(planned.methods, outcome, until)}
-        if len(failed) == len(config.methods):
+        if failed and _only_baselines_are_left(parse_methods(config), failed):
             raise next(iter(failed.values()))
         if until != "evaluate":
             _refuse_failures(failed)
@@ -57,7 +72,8 @@ def run(
 def survey_run(folder: Path, config: RunConfig, until: str = "evaluate") -> list[dict[str, Any]]:
     """What `run` would do: a row a node (`plan.dry_run.survey`)."""
     check_is_run(folder)
-    return survey(plan(config, Tools(Opened(), False)).targets(until), folder)
+    planned = plan(config, Tools(Opened(), False))
+    return survey([*planned.essential(until), *planned.pretrained(), *planned.targets(until)], folder)
 
 
 def train_demo_model(folder: Path | str, config: RunConfig, *, progress: bool = True) -> Path:
@@ -76,14 +92,18 @@ def check_device(config: RunConfig) -> None:
 
 
 def problems_of(config: RunConfig) -> dict[str, UQABenchError]:
-    """Methods that cannot work, and why; said before anything is built. InputError when none is left."""
+    """Methods that cannot work, and why; said before anything is built. InputError when only baselines are left."""
     methods = parse_methods(config)
     problems = {method.name: problem for method in methods if (problem := problem_of(method)) is not None}
-    if len(problems) == len(methods):
+    if problems and _only_baselines_are_left(methods, problems):
         raise next(iter(problems.values()))
     for name, problem in problems.items():
         log.warning("%s is left out: %s", name, problem)
     return problems
+
+
+def _only_baselines_are_left(methods: list[Method], failed: dict[str, UQABenchError]) -> bool:
+    return all(method.name in failed or method.base in BASELINES for method in methods)
 
 
 def failures(methods: list[Planned], outcome: Outcome, until: str) -> dict[str, UQABenchError]:
@@ -92,8 +112,7 @@ def failures(methods: list[Planned], outcome: Outcome, until: str) -> dict[str, 
     for planned in methods:
         node = planned.target(until)
         if node is not None and node.key not in outcome.made:
-            cause = outcome.failed.get(node.key)
-            failed[planned.method.name] = cause if isinstance(cause, UQABenchError) else RunError(outcome.reason(node))
+            failed[planned.method.name] = outcome.failed.get(node.key) or RunError(outcome.reason(node))
     return failed
 
 
@@ -127,6 +146,10 @@ def _write_results(
         "seed": config.seed,
         "split_seed": store.manifest["config"]["split_seed"],
         "versions": versions(),
+        "folders": {
+            "data": os.path.relpath(store.path, folder),
+            "questions": os.path.relpath(outcome.of(planned.questions).path, folder),
+        },
         "mix": outcome.of(planned.questions).json("metrics.json")["evaluation"]["counts"],
         "methods": methods,
         "pretrain": table,
@@ -148,4 +171,4 @@ def _write_results(
 
 
 def _predictions(folder: Path, evaluated: Path) -> str:
-    return (evaluated / "predictions.jsonl").relative_to(folder).as_posix()
+    return os.path.relpath(evaluated / "predictions.jsonl", folder)

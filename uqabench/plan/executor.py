@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uqabench.artifact import Artifact
-from uqabench.errors import RunError, UQABenchError
+from uqabench.errors import RunError, UQABenchError, as_uqabench_error
 from uqabench.files import is_disk_full
 from uqabench.plan.node import Node, in_order
 from uqabench.plan.progress import Progress
@@ -22,7 +22,7 @@ class Outcome:
 
     made: dict[str, Artifact] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
-    failed: dict[str, Exception] = field(default_factory=dict)
+    failed: dict[str, UQABenchError] = field(default_factory=dict)
 
     def of(self, node: Node) -> Artifact:
         """A node's artefact; RunError says why there is none."""
@@ -38,16 +38,28 @@ class Outcome:
         return "the run stopped before."
 
 
-def execute(targets: Iterable[Node], run: Path, *, progress: bool = True) -> Outcome:
+def execute(
+    targets: Iterable[Node],
+    run: Path,
+    *,
+    essential: Iterable[Node] = (),
+    early: Iterable[Node] = (),
+    progress: bool = True,
+    strict: bool = False,
+) -> Outcome:
     """Build the targets and all that they need into the folder `run`, which the caller has locked.
 
     A finished artefact with the same settings and inputs is reused. A node that fails takes with it what depends on it,
-    and what nothing else needs any more; everything else is built all the same.
+    and what nothing else needs any more; everything else is built all the same. Of `essential` nodes, which come first,
+    the error is raised; with `strict` of all. `early` nodes come next, if a target needs them.
     """
-    targets = list(targets)
+    essential = list(essential)
+    targets = [*targets, *essential]
+    fatal = {node.key for node in in_order(essential)}
+    order = in_order([*essential, *early, *targets])
     outcome = Outcome()
-    with Progress(in_order(targets), run, enabled=progress) as bar:
-        for node in in_order(targets):
+    with Progress(order, run, enabled=progress) as bar:
+        for node in order:
             if not _is_needed(node, targets, outcome.failed):
                 bar.skip(node)
                 continue
@@ -55,11 +67,11 @@ def execute(targets: Iterable[Node], run: Path, *, progress: bool = True) -> Out
             try:
                 inputs = {role: outcome.made[needed.key] for role, needed in node.inputs.items()}
                 artifact, reused = node.open(inputs).build(node.path(run))
-            except (UQABenchError, OSError, RuntimeError, MemoryError) as error:
-                if is_disk_full(error):  # no other node could be written either
+            except Exception as error:  # an encoder or a language model of a user's own may raise anything
+                if strict or node.key in fatal or is_disk_full(error):  # a full disk fails all that follows, too
                     raise
-                outcome.failed[node.key] = error
-                log.error("%s failed: %s", node.name, error)
+                outcome.failed[node.key] = _kept(error)
+                log.error("%s failed: %s", node.name, outcome.failed[node.key])
             else:
                 outcome.made[node.key] = artifact
                 if reused:
@@ -69,7 +81,15 @@ def execute(targets: Iterable[Node], run: Path, *, progress: bool = True) -> Out
     return outcome
 
 
-def _is_needed(node: Node, targets: list[Node], failed: dict[str, Exception]) -> bool:
+def _kept(error: Exception) -> UQABenchError:
+    """The error as one sentence, without its traceback: that would keep alive all that the node had opened."""
+    log.debug("the traceback", exc_info=error)
+    found = as_uqabench_error(error)
+    found.__cause__ = found.__context__ = None
+    return found.with_traceback(None)
+
+
+def _is_needed(node: Node, targets: list[Node], failed: dict[str, UQABenchError]) -> bool:
     """Whether some target needs the node and can still be built."""
     if not failed:
         return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from uqabench.encoders import build_encoder
 from uqabench.encoders.item_tower import INPUTS
+from uqabench.encoders.registry import find_encoder
 from uqabench.errors import InputError
 from uqabench.experiments.config import RunConfig
 from uqabench.plan.methods import Method, parse_method, parse_methods
@@ -34,7 +35,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run builds. shared: data, questions and language model, which come first."""
+    """All that a run builds: what its methods share, and each method's nodes."""
 
     config: RunConfig
     data: Node
@@ -42,14 +43,19 @@ class Plan:
     language_model: Node | None
     methods: list[Planned] = field(default_factory=list)
 
+    def essential(self, until: str = "evaluate") -> list[Node]:
+        """What every method builds on, and so comes first: without it there is no run."""
+        model = self.language_model if until != "pretrain" else None
+        return [self.data, self.questions] + ([model] if model is not None else [])
+
     def targets(self, until: str = "evaluate") -> list[Node]:
-        """What has to be there in the end, in the order in which it is built."""
-        shared = [self.data, self.questions]
-        if until != "pretrain" and self.language_model is not None:
-            shared.append(self.language_model)
-        pretrained = [planned.pretrain for planned in self.methods]
+        """The last node of every method in a run that stops after the stage `until`."""
         last = [planned.target(until) for planned in self.methods]
-        return [node for node in (*shared, *pretrained, *last) if node is not None]
+        return [node for node in last if node is not None]
+
+    def pretrained(self) -> list[Node]:
+        """The encoders: built one after the other, before anything is aligned."""
+        return [planned.pretrain for planned in self.methods if planned.pretrain is not None]
 
 
 def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Method] | None = None) -> Plan:
@@ -81,10 +87,14 @@ def _planned(nodes: Nodes, method: Method, encoders: list[Method]) -> Planned:
 
 
 def problem_of(method: Method) -> InputError | None:
-    """Why a method cannot work whatever is built for it: an encoder that is not there or refuses its settings."""
+    """Why a method cannot work whatever is built for it: its encoder refuses its settings.
+
+    InputError for an encoder that is not there: that is a name to be corrected, and no result of the method.
+    """
     if method.kind != "encoder":
         return None
     encoder = method.config.pretrain.encoder
+    find_encoder(encoder.encoder)
     try:
         build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
         if encoder.inputs not in INPUTS:

@@ -17,14 +17,17 @@ class StoreStage:
     """What `artifact.Stage` is, for stores."""
 
     make: Callable[[Path], InteractionStore]
+    is_given: bool = False
 
     def finished(self, path: Path) -> Artifact | None:
         try:
-            return _artifact(InteractionStore.open(path))
+            return _artifact(self.make(path) if self.is_given else InteractionStore.open(path))
         except InputError:
             return None
 
     def build(self, path: Path) -> tuple[Artifact, bool]:
+        if self.is_given:
+            return _artifact(self.make(path)), True
         there = path / "manifest.json"
         before = there.stat().st_mtime_ns if there.exists() else None
         artifact = _artifact(self.make(path))
@@ -39,7 +42,7 @@ def prepare_stage(config: DataConfig, progress: bool) -> StoreStage:
 
 def given_store_stage(folder: Path) -> StoreStage:
     """A store that was prepared before, opened where it is."""
-    return StoreStage(lambda path: InteractionStore.open(folder))
+    return StoreStage(lambda path: InteractionStore.open(folder), is_given=True)
 
 
 def _artifact(store: InteractionStore) -> Artifact:

@@ -90,8 +90,8 @@ def run_experiments(
     Cells that fail are in the results with the reason; the same call goes on from there.
     """
     check_device(config)
-    with claimed(folder, wait=wait):
-        tools = Tools(Opened(), progress)
+    with claimed(folder, wait=wait), Opened() as opened:
+        tools = Tools(opened, progress)
         planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
         outcome = execute(
             [node for each in planned for node in each.targets()],
@@ -161,7 +161,7 @@ def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict
     cell = each.cell
     entry: dict[str, Any] = {"method": cell.method.name, "axes": cell.axes, "seed": cell.seed}
     if each.nodes is None or each.nodes.evaluate.key not in outcome.made:
-        error = str(each.problem) if each.nodes is None else outcome.reason(each.nodes.evaluate)
+        error = str(each.problem or outcome.cause(each.nodes.evaluate))
         return {**entry, "status": "failed", "error": error}, None
     stages = {"pretrain": each.nodes.pretrain, "align": each.nodes.align, "evaluate": each.nodes.evaluate}
     artifacts: dict[str, Artifact] = {stage: outcome.of(node) for stage, node in stages.items() if node is not None}

@@ -48,8 +48,8 @@ def run(
     folder = Path(folder)
     check_device(config)
     problems = problems_of(config)
-    with claimed(folder, wait=wait):
-        tools = Tools(Opened(), progress)
+    with claimed(folder, wait=wait), Opened() as opened:
+        tools = Tools(opened, progress)
         methods = [method for method in parse_methods(config) if method.name not in problems]
         planned = plan(config, tools, methods=methods)
         outcome = execute(
@@ -80,8 +80,8 @@ def train_demo_model(folder: Path | str, config: RunConfig, *, progress: bool = 
     """Train the small language model of `config` in the run folder `folder`, with its data and questions alone;
     returns the model's folder."""
     folder = Path(folder)
-    with claimed(folder):
-        node = Nodes(Tools(Opened(), progress)).language_model(config)
+    with claimed(folder), Opened() as opened:
+        node = Nodes(Tools(opened, progress)).language_model(config)
         return execute([node], folder, progress=progress).of(node).path / "model"
 
 
@@ -112,7 +112,7 @@ def failures(methods: list[Planned], outcome: Outcome, until: str) -> dict[str, 
     for planned in methods:
         node = planned.target(until)
         if node is not None and node.key not in outcome.made:
-            failed[planned.method.name] = outcome.failed.get(node.key) or RunError(outcome.reason(node))
+            failed[planned.method.name] = outcome.cause(node)
     return failed
 
 

@@ -25,17 +25,15 @@ class Outcome:
     failed: dict[str, UQABenchError] = field(default_factory=dict)
 
     def of(self, node: Node) -> Artifact:
-        """A node's artefact; RunError says why there is none."""
+        """A node's artefact; raises the error for which there is none."""
         if node.key not in self.made:
-            raise RunError(f"{node.name} was not built: {self.reason(node)}")
+            raise self.cause(node)
         return self.made[node.key]
 
-    def reason(self, node: Node) -> str:
+    def cause(self, node: Node) -> UQABenchError:
         """Why a node was not built: its own failure, or that of a node that it needs."""
-        for needed in in_order([node]):
-            if needed.key in self.failed:
-                return f"{needed.name} failed: {self.failed[needed.key]}"
-        return "the run stopped before."
+        found = [self.failed[needed.key] for needed in in_order([node]) if needed.key in self.failed]
+        return found[0] if found else RunError(f"{node.name} was not built.")
 
 
 def execute(

@@ -18,6 +18,14 @@ class Opened:
         self._questions: dict[tuple[Path, str, str], QuestionSet] = {}
         self._templates: dict[str | None, Templates] = {}
 
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of what is mapped, whoever still holds the nodes: a failed run's traceback does."""
+        self._stores.clear()
+        self._questions.clear()
+
     def store(self, data: Artifact) -> InteractionStore:
         key = data.path, data.content
         if key not in self._stores:

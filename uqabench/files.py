@@ -21,6 +21,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed for want of space. Libraries in Rust (safetensors, tokenizers) raise no OSError."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
+    if isinstance(error, RunError) and error.__cause__ is not None:  # one of ours, about such an error
+        return is_disk_full(error.__cause__)
     return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
 
 

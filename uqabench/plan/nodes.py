@@ -90,14 +90,15 @@ class Nodes:
 
         def open_(made: Made) -> Stage:
             folder = _model_folder(llm.name)
+            files = folder_digest(folder)
 
             def make(out: Path, work: Path) -> float:
                 # A model that cannot be loaded, or knows the evaluation users, ends here and not after pre-training.
                 self._context(config, made, folder).load_lm()
-                write_json(out / "model.json", {"name": llm.name, "folder": str(folder)})
+                write_json(out / "model.json", {"name": llm.name, "folder": str(folder), "files": files})
                 return 0.0
 
-            inputs = {"data": made["data"].content, "files": folder_digest(folder)}
+            inputs = {"data": made["data"].content, "files": files}
             return Stage("llm", settings, inputs, make)
 
         inputs = {"data": self.data(config.data)}

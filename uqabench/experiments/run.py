@@ -19,13 +19,13 @@ from uqabench.encoders.item_tower import INPUTS
 from uqabench.errors import InputError
 from uqabench.experiments.config import RunConfig
 from uqabench.experiments.methods import VARIANTS, Method, folder_name, parse_method
-from uqabench.experiments.results import comparisons, method_entry
+from uqabench.experiments.results import best, comparisons, method_entry
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.llm.sources import find_model
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
 from uqabench.report.results import load_results
-from uqabench.report.tables import write_tables
+from uqabench.report.write import write_tables
 from uqabench.stages.align import Context, PromptedMethod, align
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.pretrain import popularity_metrics, pretrain
@@ -280,6 +280,8 @@ class Run:
                 "evaluate": entries[name].seconds,
             }
             methods[name] = method_entry(entries[name].json("metrics.json"), seconds)
+        folders = {name: artifact.path for name, artifact in entries.items()}
+        rule = "starts-with" if self.config.evaluate.generate else "letter"
         results = {
             "schema": 1,
             "dataset": self.config.data.source,
@@ -290,11 +292,8 @@ class Run:
             "mix": self.mix["evaluation"]["counts"],
             "methods": methods,
             "pretrain": table,
-            "comparisons": comparisons(
-                {name: artifact.path for name, artifact in entries.items()},
-                self.methods,
-                "starts-with" if self.config.evaluate.generate else "letter",
-            ),
+            "best": best(folders, rule),
+            "comparisons": comparisons(folders, self.methods, rule),
         }
         for name in ("results.json", "config.json", "tables"):
             sweep(self.folder / name)

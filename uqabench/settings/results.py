@@ -147,7 +147,11 @@ class ExperimentRow(TypedDict):
 
 
 class ExperimentResults(TypedDict):
-    """`results.json` of an experiment, in long form: a row is a finished cell's score in one scope."""
+    """`results.json` of an experiment, in long form: a row is a finished cell's score in one scope.
+
+    `paper` is the key of the paper's table that the experiment repeats ("table2" to "table7"), `rule` how prediction
+    files are scored (by default "letter").
+    """
 
     schema: Literal[1]
     kind: Literal["experiment"]
@@ -162,6 +166,7 @@ class ExperimentResults(TypedDict):
     preset: NotRequired[str | None]
     split_seed: NotRequired[Integer]
     seeds: NotRequired[list[Integer]]
+    rule: NotRequired[Literal["letter", "starts-with"]]
     versions: NotRequired[dict[str, str]]
     mix: NotRequired[dict[str, Count]]
     comparisons: NotRequired[list[Comparison]]

@@ -107,6 +107,7 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generate", action="store_true", help="decode answers instead of comparing letters' logits")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int, help="seed of all stages")
+    parser.add_argument("--compare", choices=("paper",), help="put the paper's numbers beside those of the run")
     parser.add_argument("--resume", action="store_true", help="go on with a killed run (this is always so)")
     _source_options(parser)
 
@@ -151,12 +152,16 @@ def run(args: argparse.Namespace) -> int:
     from uqabench.experiments.run import Run
     from uqabench.report.results import load_results
     from uqabench.report.tables import main_table
+    from uqabench.report.write import write_tables
 
     folder = args.runs / (args.name or args.preset)
     job = Run(folder, settings_of(args), progress=not args.quiet)
     job.execute(until=args.command)
     if args.command in ("run", "evaluate"):
-        print(main_table(load_results(folder / "results.json")))
+        results = load_results(folder / "results.json")
+        if args.compare:
+            write_tables(results, folder / "tables", args.compare)
+        print(main_table(results, args.compare))
         print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
     return 0
 

@@ -165,7 +165,10 @@ BROKEN = {
     "not UTF-8": (b'{"id": 1, "user": "\xff"}', "not valid JSON"),
     "NaN": (json.dumps({**GOOD, "logits": [1.0, float("nan"), 0, 0]}).encode(), "not valid JSON"),
     "a list": (b"[1, 2]", "holds list"),
-    "no answer": (json.dumps({k: v for k, v in GOOD.items() if k != "answer"}).encode(), "'answer' must be one of A, B, C, D, but is missing"),
+    "no answer": (
+        json.dumps({k: v for k, v in GOOD.items() if k != "answer"}).encode(),
+        "'answer' must be one of A, B, C, D, but is missing",
+    ),
     "neither form": (b'{"prediction": "A", "answer": "A"}', "'id' must be a whole number, but is missing"),
     "subtask": (json.dumps({**GOOD, "subtask": "dff"}).encode(), "'subtask' must be one of df, mf"),
     "letter": (json.dumps({**GOOD, "answer": "AB"}).encode(), "'answer' must be one of A"),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from uqabench.report.model import Table
 from uqabench.report.paper import paper_tables
-from uqabench.report.rows import ScoreRow, experiment_rows
+from uqabench.report.rows import ScoreRow, comparable, experiment_rows, rivals
 from uqabench.report.scaling import fit_scaling
 from uqabench.report.scores import (
-    ACCURACY_NOTE,
+    accuracy_notes,
     best_notes,
     check_compare,
     count_notes,
@@ -34,8 +34,8 @@ def experiment_table(
     if not results["axes"]:
         rows = [rows[index] for index in paper_order([row.method for row in rows])]
     paper = results.get("paper") if compare else None
-    notes = [*_heading(results), ACCURACY_NOTE, *_seed_notes(rows)]
-    notes += [*best_notes(rows, tested=any(row.answers for row in rows)), *count_notes(rows), *_gaps(rows)]
+    notes = [_heading(results), *accuracy_notes(results["axes"]), *_seed_notes(rows)]
+    notes += [*best_notes(rows, tested=comparable(rivals(rows))), *count_notes(rows), *_gaps(rows)]
     notes += [law.sentence() for law in fit_scaling(rows)]
     if compare and paper not in paper_tables():
         notes.append("The paper has no table of this experiment.")
@@ -43,10 +43,10 @@ def experiment_table(
     return score_table(results["name"], rows, notes, axes=list(results["axes"]), paper=paper)
 
 
-def _heading(results: ExperimentResults) -> list[str]:
+def _heading(results: ExperimentResults) -> str:
     facts = [f"data set {results['dataset']}", f"language model {results['llm']}"]
     facts += [f"preset {results['preset']}"] if results.get("preset") else []
-    return [f"{results.get('title') or results['name']}: {', '.join(facts)}."]
+    return f"{results.get('title') or results['name']}: {', '.join(facts)}."
 
 
 def _seed_notes(rows: Sequence[ScoreRow]) -> list[str]:

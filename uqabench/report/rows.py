@@ -136,10 +136,14 @@ def _merge(cells: list[ExperimentCell], done: list[ExperimentCell], scores: list
         spread,
         tuple(cell["seed"] for cell in done),
         "done" if done else "failed" if broken else "missing",
-        tuple(f"seed {cell['seed']}: {cell.get('error') or 'no reason given'}" for cell in broken),
+        tuple(f"seed {cell['seed']}: {_one_line(cell.get('error') or 'no reason given')}" for cell in broken),
         _mean([cell.get("avg_tokens") for cell in done]),
         *(_means([cell.get(key) or {} for cell in done]) for key in ("sizes", "pretrain", "seconds")),
     )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.encode(errors="replace").decode().split()).rstrip(".")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -213,17 +217,22 @@ def comparable(rows: Sequence[ScoreRow]) -> bool:
     )
 
 
+def rivals(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """The rows among which the best is sought: those with scores, baselines aside."""
+    return [row for row in rows if row.group != "Baselines" and row.status == "done"]
+
+
 def _mark_best(rows: list[ScoreRow]) -> list[ScoreRow]:
-    """`rows` with `best` set from their answers, baselines aside; a row that is not comparable rules out all marks."""
-    rivals = [index for index, row in enumerate(rows) if row.group != "Baselines" and row.status == "done"]
-    if len(rivals) < 2 or not comparable([rows[index] for index in rivals]):
+    """`rows` with `best` set from their answers; none is where the rivals' answers are not comparable."""
+    candidates = rivals(rows)
+    if len(candidates) < 2 or not comparable(candidates):
         return rows
-    correct = np.array([rows[index].answers.correct for index in rivals])
-    best: dict[int, set[str]] = {}
+    correct = np.array([row.answers.correct for row in candidates])
+    subtasks, users = candidates[0].answers.subtasks, candidates[0].answers.users
+    best: dict[tuple[str, str], set[str]] = {}
     for scope in SCOPES:
-        asked = scope_mask(rows[rivals[0]].answers.subtasks, scope)
-        users = rows[rivals[0]].answers.users[asked]
-        winner = significantly_best(correct[:, asked], users, seed=BOOTSTRAP_SEED)
+        asked = scope_mask(subtasks, scope)
+        winner = significantly_best(correct[:, asked], users[asked], seed=BOOTSTRAP_SEED)
         if winner is not None:
-            best.setdefault(rivals[winner], set()).add(scope)
-    return [replace(row, best=frozenset(best.get(index, ()))) for index, row in enumerate(rows)]
+            best.setdefault((candidates[winner].method, candidates[winner].name), set()).add(scope)
+    return [replace(row, best=frozenset(best.get((row.method, row.name), ()))) for row in rows]

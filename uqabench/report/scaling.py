@@ -107,7 +107,10 @@ def _fit_rows(label: str, rows: list[ScoreRow]) -> PowerLaw:
         drawn, resampled = _draw_users(rows, generator), "users resampled"
     else:
         deviation = (ci95[1] - ci95[0]) / (2 * 1.96)
-        drawn, resampled = generator.normal(accuracy, deviation, size=(DRAWS, len(rows))), "scores redrawn"
+        drawn, resampled = (
+            generator.normal(accuracy, deviation, size=(DRAWS, len(rows))),
+            "scores drawn from their intervals",
+        )
     coefficient, exponent = fit_power_law(sizes, np.maximum(least, 100 - accuracy))
     draws = np.stack(fit_power_law(sizes, np.maximum(least, 100 - drawn)), axis=1)
     return PowerLaw(label, sizes, accuracy, ci95, float(coefficient), float(exponent), draws, resampled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from uqabench.errors import InputError
@@ -13,7 +13,6 @@ from uqabench.vocabulary import BASELINES, ENCODERS, GROUPS, SCOPES, SUBTASKS, T
 
 _ORDER = ("text20", "text50", *ENCODERS[:3], "mamba2", *ENCODERS[3:], *BASELINES)
 WIDE = 130  # characters in a terminal, with the paper's numbers beside
-ACCURACY_NOTE = "Accuracy in percent, averaged over questions; the interval of Overall is 95 %, over users."
 
 
 def score_table(
@@ -37,10 +36,6 @@ def score_table(
         cells += [Cell(value_of(row)) for _, value_of in extras]
     records = [_record(row, axes) for row in rows]
     notes = list(notes)
-    if axes:
-        notes.insert(
-            0, "; ".join(f"{short}: {display_name(task).lower()}" for task, short in TASK_INITIALS.items()) + "."
-        )
     if paper:
         beside, by_rank = paper_table(paper).beside(rows)
         columns += _add_paper(body, beside)
@@ -68,6 +63,13 @@ def paper_order(names: Sequence[str]) -> list[int]:
         return GROUPS.index(group(names[index])), position, "@" in names[index], index
 
     return sorted(range(len(names)), key=rank)
+
+
+def accuracy_notes(axes: Collection[str] = ()) -> list[str]:
+    """What the numbers are, and with axes what the tasks' initials mean."""
+    initials = "; ".join(f"{short}: {display_name(task).lower()}" for task, short in TASK_INITIALS.items())
+    note = "Accuracy in percent, averaged over questions; the interval of Overall is 95 %, over users."
+    return [note, *([f"{initials}."] if axes else [])]
 
 
 def best_notes(rows: Sequence[ScoreRow], *, tested: bool) -> list[str]:

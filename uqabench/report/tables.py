@@ -8,7 +8,7 @@ from uqabench.questions.statistics import holm
 from uqabench.report.model import Cell, Column, Section, Table
 from uqabench.report.rows import ScoreRow, run_rows
 from uqabench.report.scores import (
-    ACCURACY_NOTE,
+    accuracy_notes,
     best_notes,
     bounds,
     check_compare,
@@ -29,7 +29,7 @@ def main_table(results: RunResults, compare: str | None = None) -> Table:
     check_compare(compare)
     rows = run_rows(results)
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
-    notes = [ACCURACY_NOTE, *best_notes(rows, tested="best" in results), *count_notes(rows)]
+    notes = [*accuracy_notes(), *best_notes(rows, tested="best" in results), *count_notes(rows)]
     return score_table("table2", rows, notes, paper="table2" if compare else None)
 
 

@@ -38,6 +38,18 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():  # line breaks would tear tables, and half a surrogate pair cannot be written
+        raise ValueError
+    return text
+
+
+Text = Annotated[str, AfterValidator(_printable), Field(description="a text in one line")]
+FileName = Annotated[
+    str,
+    AfterValidator(_printable),
+    Field(pattern=r"^[^./\\][^/\\]*$", description="a text that can be the name of a file"),
+]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="a number from 0 to 100")]
 Points = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False, description="a number from -100 to 100")]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")]
@@ -73,7 +85,7 @@ class MethodResult(TypedDict):
     tasks: NotRequired[dict[Task, Score]]
     subtasks: NotRequired[dict[Subtask, Score]]
     avg_tokens: NotRequired[Amount | None]
-    seconds: NotRequired[dict[str, Amount | None]]
+    seconds: NotRequired[dict[Text, Amount | None]]
 
 
 class Comparison(TypedDict):
@@ -83,9 +95,9 @@ class Comparison(TypedDict):
     the data cannot say), and `users` how many users the `n` questions are about.
     """
 
-    a: str
-    b: str
-    scope: str
+    a: Text
+    b: Text
+    scope: Text
     difference: Points
     ci95: PointsInterval
     p_value: Probability
@@ -103,16 +115,16 @@ class RunResults(TypedDict):
     """
 
     schema: Literal[1]
-    dataset: str
-    llm: str
-    methods: Annotated[dict[str, MethodResult], Field(min_length=1, description="an object with at least one method")]
-    pretrain: NotRequired[dict[str, dict[str, Amount | None]]]
+    dataset: Text
+    llm: Text
+    methods: Annotated[dict[Text, MethodResult], Field(min_length=1, description="an object with at least one method")]
+    pretrain: NotRequired[dict[Text, dict[Text, Amount | None]]]
     comparisons: NotRequired[list[Comparison]]
-    best: NotRequired[dict[str, str]]
-    mix: NotRequired[dict[str, Count]]
+    best: NotRequired[dict[Text, Text]]
+    mix: NotRequired[dict[Text, Count]]
     seed: NotRequired[Integer]
     split_seed: NotRequired[Integer]
-    versions: NotRequired[dict[str, str]]
+    versions: NotRequired[dict[Text, Text]]
 
 
 class ExperimentCell(TypedDict):
@@ -123,24 +135,24 @@ class ExperimentCell(TypedDict):
     the prediction file, relative to the run folder.
     """
 
-    method: str
-    label: str
-    axes: dict[str, Scalar]
+    method: Text
+    label: Text
+    axes: dict[Text, Scalar]
     seed: Integer
     status: Literal["done", "failed", "missing"]
     error: NotRequired[str | None]
     avg_tokens: NotRequired[Amount | None]
-    sizes: NotRequired[dict[str, Amount | None] | None]
-    pretrain: NotRequired[dict[str, Amount | None] | None]
-    seconds: NotRequired[dict[str, Amount | None] | None]
-    predictions: NotRequired[str | None]
+    sizes: NotRequired[dict[Text, Amount | None] | None]
+    pretrain: NotRequired[dict[Text, Amount | None] | None]
+    seconds: NotRequired[dict[Text, Amount | None] | None]
+    predictions: NotRequired[Text | None]
 
 
 class ExperimentRow(TypedDict):
     """The score of a finished cell (an index into `cells`) in one scope: "overall", a task, a sub-task, or a level."""
 
     cell: Count
-    scope: str
+    scope: Text
     n: Count
     accuracy: Percent
     ci95: PercentInterval
@@ -155,20 +167,20 @@ class ExperimentResults(TypedDict):
 
     schema: Literal[1]
     kind: Literal["experiment"]
-    name: str
-    dataset: str
-    llm: str
-    axes: dict[str, list[Scalar]]
+    name: FileName
+    dataset: Text
+    llm: Text
+    axes: dict[Text, list[Scalar]]
     cells: Annotated[list[ExperimentCell], Field(min_length=1, description="a list of at least one cell")]
     rows: list[ExperimentRow]
-    title: NotRequired[str | None]
-    paper: NotRequired[str | None]
-    preset: NotRequired[str | None]
+    title: NotRequired[Text | None]
+    paper: NotRequired[Text | None]
+    preset: NotRequired[Text | None]
     split_seed: NotRequired[Integer]
     seeds: NotRequired[list[Integer]]
     rule: NotRequired[Literal["letter", "starts-with"]]
-    versions: NotRequired[dict[str, str]]
-    mix: NotRequired[dict[str, Count]]
+    versions: NotRequired[dict[Text, Text]]
+    mix: NotRequired[dict[Text, Count]]
     comparisons: NotRequired[list[Comparison]]
 
 
@@ -255,11 +267,10 @@ def check(value: Any, form: Any, where: str, way_out: str) -> None:
         return
     if error["loc"] and error["loc"][-1] == "[key]":
         *parents, key = error["loc"][:-1]
-        known = get_args(get_args(_bare(_at(form, parents)))[0])
-        field = ascii(_dotted([*parents, key]))  # a name that is no valid text can still be shown
-        raise InputError(
-            f"{where}: {field} is unknown: " + (f"known are {', '.join(known)}." if known else f"{way_out}.")
-        )
+        key_form = get_args(_bare(_at(form, parents)))[0]
+        known = get_args(key_form) if get_origin(key_form) is Literal else ()
+        hint = f"known are {', '.join(known)}" if known else "names are texts in one line"
+        raise InputError(f"{where}: '{_dotted([*parents, key])}' is unknown: {hint}.")
     steps, expected = _located(form, error["loc"])
     found = "missing" if error["type"] == "missing" else _shown(error["input"])
     subject = f"{where}: '{_dotted(steps)}'" if steps else where
@@ -342,8 +353,8 @@ def _words(form: Any) -> str:
 
 
 def _dotted(steps: Iterable[int | str]) -> str:
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-    return text.removeprefix(".")
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{ascii(step)[1:-1]}" for step in steps)
+    return _cut(text.removeprefix("."))
 
 
 def _shown(value: Any) -> str:
@@ -354,4 +365,8 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "an integer of thousands of digits"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -40,7 +40,7 @@ def score_table(
         beside, by_rank = paper_table(paper).beside(rows)
         columns += _add_paper(body, beside)
         records = [record | _paper_record(cell) for record, cell in zip(records, beside, strict=True)]
-        notes.append(f"Paper: its Table {paper.removeprefix('table')}, on another data set and language model.")
+        notes.append(f"Paper: its Table {paper.removeprefix('table')} (Taobao's click log, Qwen2.5-3B-Instruct).")
         if by_rank:
             notes.append("No setting here is one of the paper's: the paper's stand beside ours in order.")
     sections = sections_of(rows, body, titled=not axes)

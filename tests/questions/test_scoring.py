@@ -7,6 +7,7 @@ import pytest
 
 from uqabench.errors import InputError
 from uqabench.questions.scoring import (
+    best_methods,
     compare,
     detect_subtask,
     is_correct,
@@ -136,6 +137,29 @@ def test_compare_pairs_by_id_whatever_the_order():
     assert found["difference"] == pytest.approx(expected.difference, abs=1e-4)
     assert found["ci95"] == pytest.approx(list(expected.ci95), abs=1e-4)
     assert (found["p_value"], found["n"], found["scope"]) == (expected.p_value, 90, "interest_perception")
+
+
+def test_compare_says_how_many_users_and_what_it_could_detect():
+    found = compare(make_rows(1), make_rows(2), scope="df", seed=0)
+    assert found["users"] == len({row["user"] for row in make_rows() if row["subtask"] == "df"})
+    assert 0 < found["detectable"] < 100
+    assert compare(make_rows(1), make_rows(1), seed=0)["detectable"] is None
+
+
+def test_best_methods_are_named_by_scope():
+    good, poor = make_rows(1, right=0.9), make_rows(2, right=0.2)
+    found = best_methods({"poor": poor, "good": list(reversed(good)), "same": poor}, seed=0)
+    assert found["overall"] == found["interest_perception"] == "good"
+    assert best_methods({"poor": poor, "same": poor}, seed=0) == {}
+    with pytest.raises(InputError, match="answered by one"):
+        best_methods({"good": good, "short": poor[:-1]}, seed=0)
+
+
+@pytest.mark.parametrize("field, value", [("note", float("nan")), ("text", "\ud800"), ("tokens", 10**400)])
+def test_what_json_cannot_hold_is_refused_in_a_sentence(tmp_path, field, value):
+    with pytest.raises(InputError, match="prediction 1 for"):
+        write_predictions(tmp_path / "p.jsonl", [{**GOOD, field: value}])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

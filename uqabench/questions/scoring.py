@@ -56,10 +56,10 @@ def write_predictions(path: Path | str, rows: Iterable[Row]) -> None:
     """Write one JSON line a question, aside and renamed; NumPy scalars and arrays are written as plain numbers."""
     lines = []
     for number, row in enumerate(rows, start=1):
-        line = json.dumps(dict(row), ensure_ascii=False, default=_plain)
+        line = json.dumps(dict(row), ensure_ascii=False, default=_plain).encode(errors="surrogatepass")
         _parse(line, f"prediction {number} for {path}")
         lines.append(line)
-    write_bytes(path, "".join(line + "\n" for line in lines).encode())
+    write_bytes(path, b"".join(line + b"\n" for line in lines))
 
 
 def read_predictions(path: Path | str) -> list[dict[str, Any]]:
@@ -244,7 +244,7 @@ def _cell(result: Accuracy) -> dict[str, Any]:
     }
 
 
-def _parse(line: bytes | str, where: str, *, last: bool = False) -> dict[str, Any]:
+def _parse(line: bytes, where: str, *, last: bool = False) -> dict[str, Any]:
     """The row that a line holds, checked; `last` says that no newline follows the line."""
     try:
         row = from_json(line, allow_inf_nan=False)

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "llm": BASE | {"data", "kernels", "questions"},
     "integrations": BASE | {"data", "kernels", "questions", "encoders", "llm"},
     "stages": BASE | {"data", "kernels", "questions", "encoders", "llm", "integrations"},
-    "report": BASE,
+    "report": BASE | {"questions"},
     "plan": BASE | {"data", "kernels", "questions", "encoders", "llm", "integrations", "stages"},
     "experiments": BASE | {"data", "questions", "encoders", "llm", "integrations", "stages", "plan", "report"},
     "doctor": {"__version__", "kernels"},
@@ -59,7 +59,7 @@ for _parts in MAY_IMPORT.values():  # `config` is the settings' reader until the
 MAY_IMPORT["config"] = {"errors"}
 """What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,
 llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from
-questions."""
+questions; report reads prediction files and resamples their users with questions' scoring and statistics."""
 
 
 def module_name(path: Path) -> list[str]:

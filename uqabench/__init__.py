@@ -36,7 +36,14 @@ _MODULES = {
     "uqabench.questions.render": ("render",),
     "uqabench.questions.scoring": ("compare", "read_predictions", "score"),
     "uqabench.questions.templates": ("Templates",),
-    "uqabench.report": ("load_results", "main_table", "write_tables"),
+    "uqabench.report": (
+        "experiment_table",
+        "load_experiment",
+        "load_results",
+        "main_table",
+        "write_experiment",
+        "write_tables",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

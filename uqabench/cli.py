@@ -110,7 +110,6 @@ def _experiment_parser(parser: argparse.ArgumentParser) -> None:
         "all, or a YAML file of your own"
     )  # fmt: skip
     parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell, in place of the experiment's own")
-    parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
     _settings_options(parser)
 
 
@@ -126,6 +125,7 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generate", action="store_true", help="decode answers instead of comparing letters' logits")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int, help="seed of all stages")
+    parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
     parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
     parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     _source_options(parser)
@@ -179,10 +179,12 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _print_survey(survey_run(folder, config, until))
         return 0
-    results = run_methods(folder, config, until=until, progress=not args.quiet, wait=args.wait, strict=args.debug)
+    results = run_methods(
+        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug
+    )
     if results is None:
         return 0
-    print(main_table(load_results(folder / "results.json")))
+    print(main_table(load_results(folder / "results.json"), args.compare))
     print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
     return _report_failures(results.get("failed", {}))
 

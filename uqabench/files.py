@@ -104,7 +104,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: run the stage that writes it first.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also of integers too long and lists too deep to read
         raise InputError(f"{path} is not readable JSON ({error}): delete it and run its stage again.") from error
 
 

@@ -23,6 +23,8 @@ from uqabench.plan.node import Node
 from uqabench.plan.nodes import Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.results import load_experiment
+from uqabench.report.write import write_experiment
 from uqabench.vocabulary import SUBTASKS, TASKS
 
 
@@ -121,6 +123,7 @@ def _write(
     sweep(path)
     with atomic_folder(path) as out:
         write_json(out / "results.json", results)
+        write_experiment(load_experiment(out), out, compare, folder)
     return results
 
 
@@ -152,6 +155,7 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "axes": axes_of(found),
         "cells": entries,
         "rows": rows,
+        "rule": _rule(config),
         "comparisons": _comparisons(planned, outcome),
     }
 
@@ -214,5 +218,9 @@ def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str,
     if not done:
         return []
     folders = {each.cell.method.name: outcome.of(each.nodes.evaluate).path for each in done}
-    rule = "starts-with" if planned.config.evaluate.generate else "letter"
-    return comparisons(folders, [each.cell.method for each in done], rule)
+    return comparisons(folders, [each.cell.method for each in done], _rule(planned.config))
+
+
+def _rule(config: RunConfig) -> str:
+    """How a prediction is compared with the answer (`questions.scoring`)."""
+    return "starts-with" if config.evaluate.generate else "letter"

@@ -13,7 +13,7 @@ from uqabench.artifact import versions
 from uqabench.config import to_dict
 from uqabench.errors import InputError, RunError, UQABenchError
 from uqabench.experiments.config import RunConfig
-from uqabench.experiments.results import comparisons, method_entry
+from uqabench.experiments.results import best, comparisons, method_entry
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -23,7 +23,7 @@ from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.report.results import load_results
-from uqabench.report.tables import write_tables
+from uqabench.report.write import write_tables
 from uqabench.stages.pretrain import popularity_metrics
 from uqabench.vocabulary import BASELINES
 
@@ -36,6 +36,7 @@ def run(
     *,
     until: str = "evaluate",
     progress: bool = True,
+    compare: str | None = None,
     wait: bool = False,
     strict: bool = False,
 ) -> dict[str, Any] | None:
@@ -43,7 +44,8 @@ def run(
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
     the results under "failed", but where only baselines are left the first error is raised. None where the run stops
-    before evaluation. `wait` for another process that works in the folder; `strict` stops at a failure.
+    before evaluation. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
+    that works in the folder. strict: stop at a failure.
     """
     folder = Path(folder)
     check_device(config)
@@ -66,7 +68,7 @@ def run(
         if until != "evaluate":
             _refuse_failures(failed)
             return None
-        return _write_results(folder, planned, outcome, failed, tools)
+        return _write_results(folder, planned, outcome, failed, tools, compare)
 
 
 def survey_run(folder: Path, config: RunConfig, until: str = "evaluate") -> list[dict[str, Any]]:
@@ -123,7 +125,12 @@ def _refuse_failures(failed: dict[str, UQABenchError]) -> None:
 
 
 def _write_results(
-    folder: Path, planned: Plan, outcome: Outcome, failed: dict[str, UQABenchError], tools: Tools
+    folder: Path,
+    planned: Plan,
+    outcome: Outcome,
+    failed: dict[str, UQABenchError],
+    tools: Tools,
+    compare: str | None,
 ) -> dict[str, Any]:
     finished = [each for each in planned.methods if each.method.name not in failed]
     store = tools.opened.store(outcome.of(planned.data))
@@ -139,6 +146,8 @@ def _write_results(
     if table:
         table["popularity"] = popularity_metrics(store)
     config = planned.config
+    folders = {name: artifact.path for name, artifact in evaluated.items()}
+    rule = "starts-with" if config.evaluate.generate else "letter"
     results = {
         "schema": 1,
         "dataset": config.data.source,
@@ -153,11 +162,8 @@ def _write_results(
         "mix": outcome.of(planned.questions).json("metrics.json")["evaluation"]["counts"],
         "methods": methods,
         "pretrain": table,
-        "comparisons": comparisons(
-            {name: artifact.path for name, artifact in evaluated.items()},
-            [each.method for each in finished],
-            "starts-with" if config.evaluate.generate else "letter",
-        ),
+        "best": best(folders, rule),
+        "comparisons": comparisons(folders, [each.method for each in finished], rule),
     }
     if failed:
         results["failed"] = {name: str(error) for name, error in failed.items()}
@@ -166,7 +172,7 @@ def _write_results(
     write_json(folder / "results.json", results)
     write_json(folder / "config.json", to_dict(config))
     with atomic_folder(folder / "tables") as tables:
-        write_tables(load_results(folder / "results.json"), tables)
+        write_tables(load_results(folder / "results.json"), tables, compare)
     return results
 
 

@@ -36,7 +36,7 @@ Axis = dict[str, dict[str, Any]]
 class Sweep:
     """Methods crossed with the values of all axes."""
 
-    methods: tuple[str | dict[str, Any], ...]
+    methods: tuple[Any, ...]
     axes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

@@ -183,8 +183,8 @@ def llm(args: argparse.Namespace) -> int:
         install = install_smollm2 if args.model == "smollm2" else install_qwen_tokenizer
         print(f"installed in {install(progress=not args.quiet)}")
         return 0
-    from uqabench.experiments.config import run_config
     from uqabench.experiments.run import Run
+    from uqabench.settings import run_config
 
     overrides = ("llm.name=train", *args.overrides)
     job = Run(args.out, run_config(args.preset, args.config, overrides), progress=not args.quiet)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from uqabench.experiments.config import RunConfig, run_config
 from uqabench.experiments.run import Run
+from uqabench.settings import RunConfig, run_config
 
 torch.set_num_threads(1)
 

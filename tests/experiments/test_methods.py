@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from uqabench.errors import InputError
-from uqabench.experiments.config import DEFAULT_METHODS, run_config
 from uqabench.experiments.methods import VARIANTS, folder_name, parse_method
 from uqabench.experiments.run import pretrain_name
+from uqabench.settings.run import DEFAULT_METHODS, run_config
 
 CONFIG = run_config("tiny")
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
-from uqabench.config import from_dict, merge, parse_override
 from uqabench.data import PrepareConfig, open_source, read_ids
 from uqabench.data.log import Source
 from uqabench.data.sources.tables import INTERACTION_COLUMNS, ITEM_COLUMNS
 from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig, run_mapping
+from uqabench.settings.reader import from_dict, merge, parse_override
+from uqabench.settings.run import DEFAULT_METHODS, RunConfig, made_from, run_mapping
 
 
 def _pairs(text: str | None, flag: str) -> dict[str, str]:
@@ -101,6 +100,8 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
         mapping = merge(mapping, {"llm": {"name": args.llm}})
     if args.generate:
         mapping = merge(mapping, {"evaluate": {"generate": True}})
-    config = from_dict(RunConfig, mapping)
-    methods = tuple(args.methods.split(",")) if args.methods else config.methods
-    return replace(config, methods=(*methods, *args.encoder))
+    if args.methods:
+        mapping["methods"] = args.methods.split(",")
+    if args.encoder:
+        mapping["methods"] = [*mapping.get("methods", DEFAULT_METHODS), *args.encoder]
+    return made_from(mapping)

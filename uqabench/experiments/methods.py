@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from uqabench.config import from_dict, merge, to_dict
 from uqabench.encoders import encoder_names
 from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig
+from uqabench.settings.reader import merge, nested
+from uqabench.settings.run import MethodConfig, RunConfig, patched
 from uqabench.vocabulary import BASELINES
 
 # What a variant changes in the settings of its method.
@@ -36,21 +36,26 @@ class Method:
     kind: str
     config: RunConfig
     n_text: int = 0
+    is_own: bool = False
+    """Whether it uses settings or variants of the user's own."""
 
 
-def parse_method(name: str, config: RunConfig) -> Method:
-    """A method by name; variants after `@`, joined by `+`, change the run's settings for it."""
-    base, _, suffix = name.partition("@")
+def parse_method(method: str | MethodConfig, config: RunConfig) -> Method:
+    """A method by name or by its settings; variants after `@`, joined by `+`, change the run's settings for it."""
+    name, of, own = (method, method, {}) if isinstance(method, str) else (method.name, method.base, method.set)
+    base, _, suffix = of.partition("@")
+    known = {**VARIANTS, **config.variants}
     changes: dict[str, Any] = {}
     for variant in suffix.split("+") if suffix else []:
-        if variant not in VARIANTS:
-            raise InputError(f"Method '{name}': there is no variant '{variant}': choose among {', '.join(VARIANTS)}.")
-        changes = merge(changes, VARIANTS[variant])
+        if variant not in known:
+            raise InputError(f"Method '{name}': there is no variant '{variant}': choose among {', '.join(known)}.")
+        changes = merge(changes, nested(known[variant]))
+    changes = merge(changes, nested(own))
     kind, n_text = _kind(base)
     if kind == "encoder":
         changes = merge(changes, {"pretrain": {"encoder": {"encoder": base}}})
-    settings = from_dict(RunConfig, merge(to_dict(config), changes))
-    return Method(name, base, kind, settings, n_text)
+    is_own = not isinstance(method, str) or any(variant in config.variants for variant in suffix.split("+"))
+    return Method(name, base, kind, patched(config, changes), n_text, is_own)
 
 
 def _kind(base: str) -> tuple[str, int]:

@@ -12,12 +12,9 @@ import torch
 from tqdm import tqdm
 
 from uqabench.artifact import Artifact, folder_digest, versions
-from uqabench.config import to_dict
 from uqabench.data import InteractionStore, open_source, prepare
 from uqabench.encoders import build_encoder
-from uqabench.encoders.item_tower import INPUTS
 from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig
 from uqabench.experiments.methods import VARIANTS, Method, folder_name, parse_method
 from uqabench.experiments.results import comparisons, method_entry
 from uqabench.files import atomic_folder, sweep, write_json
@@ -26,6 +23,8 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
 from uqabench.report.results import load_results
 from uqabench.report.tables import write_tables
+from uqabench.settings.reader import to_dict
+from uqabench.settings.run import RunConfig
 from uqabench.stages.align import Context, PromptedMethod, align
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.pretrain import popularity_metrics, pretrain
@@ -43,7 +42,7 @@ class Run:
         self.folder, self.config, self.progress, self.say = Path(folder), config, progress, say
         if config.device != "cpu" and not torch.cuda.is_available():
             raise InputError(f"device is '{config.device}', but torch sees no GPU here: use cpu (`uqabench doctor`).")
-        self.methods = [parse_method(name, config) for name in dict.fromkeys(config.methods)]
+        self.methods = [parse_method(method, config) for method in _distinct(config.methods)]
         self.encoders: dict[str, Artifact] = {}  # finished pre-training by folder name
 
     def execute(self, until: str = "run") -> dict[str, Any] | None:
@@ -84,8 +83,6 @@ class Run:
             if method.kind == "encoder":
                 encoder = method.config.pretrain.encoder
                 build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
-                if encoder.inputs not in INPUTS:
-                    raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
 
     # The data and the questions
 
@@ -307,9 +304,15 @@ class Run:
 
 def pretrain_name(method: Method) -> str:
     """Folder of a method's encoder: variants that change pre-training only are part of it."""
+    if method.is_own:
+        return folder_name(method.name)
     suffix = method.name.partition("@")[2].split("+") if "@" in method.name else []
     relevant = [variant for variant in suffix if "pretrain" in VARIANTS[variant]]
     return folder_name(method.base + ("@" + "+".join(relevant) if relevant else ""))
+
+
+def _distinct(methods: tuple[Any, ...]) -> list[Any]:
+    return list({getattr(method, "name", method): method for method in methods}.values())
 
 
 def replace_seed(config: Any, seed: int) -> Any:

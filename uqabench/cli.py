@@ -1,4 +1,4 @@
-"""The command line: `uqabench prepare | pretrain | align | evaluate | run | score | questions | llm | doctor`."""
+"""The command line: `uqabench prepare | pretrain | align | evaluate | run | score | settings | questions | llm | …`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   uqabench run --preset demo --methods hstu,text20    two methods only
   uqabench run --interactions log.parquet --items items.csv --columns user=uid,item=sku,time=ts --name mine
   uqabench prepare movielens-100k --out data/ml       only the data
+  uqabench settings demo --section align              settings, with where each comes from
   uqabench questions show runs/demo 17                one question and what everybody answered
   uqabench doctor                                     what works on this machine
 """
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
     scoring.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
     _add(commands, "doctor", "what works on this machine, and why the rest does not", doctor)
@@ -111,6 +113,14 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
     _source_options(parser)
 
 
+def _settings_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", nargs="?", default="demo", help="tiny, demo (default), small, published or paper")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
+    parser.add_argument("--section", metavar="NAME", help="only these, e.g. pretrain or align.optim")
+    parser.add_argument("--json", action="store_true", help="as JSON, with types and bounds")
+
+
 def _questions_parser(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     show = _action(actions, "show", "one question, its history, every method's answer, and the truth")
@@ -165,6 +175,15 @@ def score(args: argparse.Namespace) -> int:
     from uqabench.questions.scoring import score_files
 
     print(json.dumps(score_files(args.files, rule=args.rule, seed=args.seed), indent=2))
+    return 0
+
+
+def settings(args: argparse.Namespace) -> int:
+    from uqabench.settings.listing import listing, rows
+    from uqabench.settings.run import run_layers
+
+    found = rows(run_layers(args.preset, args.config, tuple(args.overrides)), args.section)
+    print(json.dumps([row.as_dict() for row in found], indent=2) if args.json else listing(found))
     return 0
 
 

@@ -77,7 +77,8 @@ class Templates:
         """
         if path is None:
             return _built_in()
-        own = load_yaml(path, "template file", text_keys=False)
+        contents = "languages: write `en:` or `zh:` and kinds below it"
+        own = load_yaml(path, "template file", contents, text_keys=False)
         return _from_raw(merge(_built_in_raw(), own), str(path))
 
 

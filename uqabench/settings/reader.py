@@ -108,10 +108,17 @@ def _problem(error: yaml.YAMLError) -> str:
     return place + (text if len(text) <= 150 else text[:147] + "...")
 
 
-def load_yaml(path: Path | str, what: str = "config file", *, text_keys: bool = True) -> dict[Any, Any]:
+def load_yaml(
+    path: Path | str,
+    what: str = "config file",
+    contents: str = "mapping of settings: write `name: value` lines",
+    *,
+    text_keys: bool = True,
+) -> dict[Any, Any]:
     """A YAML file's mapping; InputError names the file and line when it is broken.
 
-    what: what messages call the file. text_keys: refuse names that are no text (1, true, null).
+    what: what messages call the file. contents: what it lacks when it holds no mapping, and the way out.
+    text_keys: refuse names that are no text (1, true, null).
     """
     name = name_shown(str(path), longest=200)
     try:
@@ -124,7 +131,7 @@ def load_yaml(path: Path | str, what: str = "config file", *, text_keys: bool = 
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"The {what} {name} is not readable YAML: {reason}.") from error
     if not isinstance(value, dict):
-        raise InputError(f"The {what} {name} holds no mapping of settings: write `name: value` lines.")
+        raise InputError(f"The {what} {name} holds no {contents}.")
     if text_keys:
         _require_text_keys(value, f"The {what} {name}")
     return value

@@ -50,15 +50,17 @@ class Setting:
     size: tuple[int, int] | None = None
     in_key: bool = True
 
-    def allowed(self) -> str:
-        """The range, choices or form in words; empty where the type says everything."""
+    def allowed(self, short: bool = False) -> str:
+        """The range, choices or form in words (`short`: for a table); empty where the type says everything."""
         if self.choices is not None:
             return "one of " + ", ".join(self.choices)
         if self.pattern is not None:
             return self.pattern[1]
         words = ((self.ge, "at least"), (self.gt, "above"), (self.le, "at most"), (self.lt, "below"))
         bounds = [f"{word} {number_text(bound)}" for bound, word in words if bound is not None]
-        return " and ".join(bounds)
+        if short and self.ge is not None and self.le is not None:
+            return f"{number_text(self.ge)} to {number_text(self.le)}"
+        return (", " if short else " and ").join(bounds)
 
     @property
     def bounds(self) -> dict[str, float]:

@@ -216,6 +216,14 @@ def test_settings_that_make_no_sense(override, message):
         run_config("tiny", overrides=(override,))
 
 
+def test_seeds_that_are_added_stay_in_range():
+    run_config("tiny", overrides=("seed=1", "align.seed=4294967294"))
+    with pytest.raises(
+        InputError, match=r"^seed \(2\) and align.seed \(4294967294\) are added and exceed 4,294,967,295"
+    ):
+        run_config("tiny", overrides=("seed=2", "align.seed=4294967294"))
+
+
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(
         InputError, match="^3 settings are wrong: pretrain.windows is .*; align.adapter_lr is -1.*; seed is -1.*$"

@@ -9,8 +9,8 @@ from uqabench.data import PrepareConfig, open_source, read_ids
 from uqabench.data.log import Source
 from uqabench.data.sources.tables import INTERACTION_COLUMNS, ITEM_COLUMNS
 from uqabench.errors import InputError
-from uqabench.settings.reader import from_dict, merge, parse_override
-from uqabench.settings.run import DEFAULT_METHODS, RunConfig, made_from, run_mapping
+from uqabench.settings.reader import from_dict, merge, parse_override, to_dict
+from uqabench.settings.run import RunConfig, made_from, patched, run_mapping
 
 
 def _pairs(text: str | None, flag: str) -> dict[str, str]:
@@ -100,8 +100,6 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
         mapping = merge(mapping, {"llm": {"name": args.llm}})
     if args.generate:
         mapping = merge(mapping, {"evaluate": {"generate": True}})
-    if args.methods:
-        mapping["methods"] = args.methods.split(",")
-    if args.encoder:
-        mapping["methods"] = [*mapping.get("methods", DEFAULT_METHODS), *args.encoder]
-    return made_from(mapping)
+    config = made_from(mapping)
+    methods = args.methods.split(",") if args.methods else to_dict(config)["methods"]
+    return patched(config, {"methods": [*methods, *args.encoder]})

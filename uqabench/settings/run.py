@@ -91,6 +91,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self._check_methods()
+        self._check_seeds()
         for name, changes in self.variants.items():
             _check_names(changes, f"variants.{name_shown(name)}")
         encoder, longest = self.pretrain.encoder, self.longest_history
@@ -104,6 +105,14 @@ class RunConfig:
         for method in self.methods:
             if isinstance(method, MethodConfig) and names.count(method.name) > 1:
                 raise ValueError(f"methods has two methods called '{method.name}': give one of them another name.")
+
+    def _check_seeds(self) -> None:
+        parts = {"pretrain": self.pretrain, "align": self.align, "evaluate": self.evaluate}
+        for name, part in {**parts, "questions.train": self.questions.train}.items():
+            if self.seed + part.seed > MAX_SEED:
+                raise ValueError(
+                    f"seed ({self.seed}) and {name}.seed ({part.seed}) are added and exceed {MAX_SEED:,}: lower one."
+                )
 
     @property
     def longest_history(self) -> int:

@@ -33,7 +33,7 @@ import pytest
         (["--config", "missing.yaml"], "The config file missing.yaml does not exist"),
         (["--source", "netflix"], "There is no source 'netflix': choose one of completejourney"),
         (["--source", "synthetic", "--path", "x"], "The source 'synthetic' reads no files"),
-        (["--source", "synthetic", "--option", "users=many"], "users is 'many' and must be a whole number"),
+        (["--source", "synthetic", "--option", "users=many"], "synthetic.users must be of type int, not 'many'"),
         (["--source", "synthetic", "--option", "sizes=3"], "has no option 'sizes'"),
         (["--source", "synthetic", "--option", "users"], "--option users: write it as name=value"),
         (["--source", "synthetic", "--option", "users=[1"], r"--option users=\[1: '\[1' is not a YAML value"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from uqabench.data.sources.synthetic import SyntheticConfig
 from uqabench.errors import InputError
 from uqabench.settings import PRESETS as ENCODERS
 from uqabench.settings.encoders import UserEncoderConfig, encoder_config
@@ -198,7 +199,6 @@ def test_methods_and_variants_that_make_no_sense(values, message):
         ("llm.train.model.heads=3", r"llm.train.model.width \(32\) is no even multiple of heads \(3\)"),
         ("llm.train.text_lengths=[]", r"llm.train.text_lengths is \[\]: give a list of 1 to 64"),
         ("llm.train.soft_share=0.97", r"llm.train.soft_share \(0.97\) and empty_share \(0.05\)"),
-        ("llm.train.optim.max_steps=0", "llm.train.optim.max_steps is 0"),
         ("data.prepare.max_sequence=7", "data.prepare.max_sequence is 7, below min_user_length 8"),
         ("data.options.users=1" + "0" * 30, "data.options.users holds 1000.*beyond 64 bits"),
         ("device=abacus", "device is 'abacus': choose cpu, cuda or cuda:N"),
@@ -240,7 +240,9 @@ SCHEMA = [*leaves(RunConfig), *leaves(MethodConfig, "methods[0].")]
 ENCODER_SCHEMA = [(name, leaf) for name in ENCODERS for leaf in leaves(type(ENCODERS[name]["tiny"]))]
 
 
-@pytest.mark.parametrize("leaf", [*SCHEMA, *(leaf for _, leaf in ENCODER_SCHEMA)], ids=lambda leaf: leaf.name)
+@pytest.mark.parametrize(
+    "leaf", [*SCHEMA, *(leaf for _, leaf in ENCODER_SCHEMA), *leaves(SyntheticConfig)], ids=lambda leaf: leaf.name
+)
 def test_every_setting_explains_itself_and_every_number_has_a_finite_range(leaf: Leaf):
     about = leaf.about
     assert about.help and len(about.help) < 140 and "\n" not in about.help and not about.help.endswith(".")

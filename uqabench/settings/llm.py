@@ -75,8 +75,6 @@ class TrainLMConfig:
             raise ValueError(
                 f"soft_share ({self.soft_share}) and empty_share ({self.empty_share}) exceed 1: lower one."
             )
-        if self.optim.max_steps < 1:
-            raise ValueError("optim.max_steps is 0: it sets how many steps the language model is trained, at least 1.")
 
 
 @section("llm")

@@ -23,6 +23,7 @@ from uqabench.encoders import (
     build_encoder,
 )
 from uqabench.errors import InputError
+from uqabench.settings import from_dict, to_dict
 
 PUBLISHED = {
     "gru4rec": GRU4RecConfig(width=512, layers=2, dropout=0.1, max_len=512, init_std=0.02, hidden=1024),
@@ -191,7 +192,7 @@ def test_values_out_of_range_are_named(name: str, overrides: dict, field: str) -
 def test_user_encoder_config_round_trips() -> None:
     config = UserEncoderConfig("trm++", "small", {"layers": 3}, "without-text", side_dim=16)
     assert config.item_dim == 128
-    assert UserEncoderConfig.from_dict(config.to_dict()) == config
+    assert from_dict(UserEncoderConfig, to_dict(config)) == config
     assert UserEncoderConfig("hstu", "demo").item_dim == 64 and UserEncoderConfig("hstu", "demo").side_dim == 32
     assert (UserEncoderConfig(preset="published").item_dim, UserEncoderConfig(preset="published").side_dim) == (128, 64)
 
@@ -206,4 +207,4 @@ def test_user_encoder_config_round_trips() -> None:
 )
 def test_user_encoder_config_errors(values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        UserEncoderConfig.from_dict(values)
+        UserEncoderConfig(**values)

@@ -7,7 +7,7 @@ where the two differ.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from uqabench.errors import InputError
@@ -242,12 +242,3 @@ class UserEncoderConfig:
         for name, default in zip(("item_dim", "side_dim"), TOWER_DIMS[self.preset], strict=True):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON and YAML store them; `from_dict` inverts it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> UserEncoderConfig:
-        """Inverse of `to_dict`. InputError names a field that does not exist."""
-        return cls(**values)

@@ -19,7 +19,6 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag
 from pydantic_core import PydanticCustomError
-from typing_extensions import dataclass_transform
 
 from uqabench.errors import InputError
 from uqabench.settings.sentences import UNION_TAGS, number_text, one_sentence, shown
@@ -95,7 +94,6 @@ def setting(
     return dataclasses.field(default=default, default_factory=default_factory, metadata={"setting": about})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(setting, dataclasses.field))
 def section(name: str | None = None) -> Callable[[type[T]], type[T]]:
     """Class decorator that makes a settings class; `name` is what messages call it (default: the class's name)."""
 
@@ -180,6 +178,10 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
     raise PydanticCustomError("plain", "holds a value of type {kind}: write text, numbers or lists", {"kind": kind})
 
 
+def _free(value: Any) -> Any:
+    return plain(value)
+
+
 def _about(field: Any) -> Setting:
     if not isinstance(field, dataclasses.Field) or "setting" not in field.metadata:
         raise TypeError("a field of a section is declared with setting(default, help)")
@@ -194,18 +196,18 @@ def _checked(hint: Any, about: Setting) -> Any:
     if hint is int:
         return Annotated[int, Strict(), Field(**about.bounds)]
     if hint is float:
-        return Annotated[float, BeforeValidator(_as_float), Strict(), Field(allow_inf_nan=False, **about.bounds)]
+        return Annotated[float, Strict(), Field(allow_inf_nan=False, **about.bounds), BeforeValidator(_as_float)]
     if hint is str:
         return Annotated[str, Strict(), AfterValidator(functools.partial(_text, about))]
     if hint is Any:
-        return Annotated[Any, AfterValidator(plain)]
+        return Annotated[Any, AfterValidator(_free)]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return _checked_union(arguments, about)
     if origin is tuple:
-        return _sized(Annotated[tuple[_checked(arguments[0], about), ...], BeforeValidator(_as_tuple)], about)
+        return Annotated[_sized(tuple[_checked(arguments[0], about), ...], about), BeforeValidator(_as_tuple)]
     if origin is list:
-        return _sized(Annotated[list[_checked(arguments[0], about)], BeforeValidator(_as_list)], about)
+        return Annotated[_sized(list[_checked(arguments[0], about)], about), BeforeValidator(_as_list)]
     if origin is dict:
         return _sized(dict[_checked(str, Setting("")), _checked(arguments[1], about)], about)
     return hint

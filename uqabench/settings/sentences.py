@@ -36,7 +36,7 @@ _short = _Short()
 
 def shown(value: Any) -> str:
     """A value as a message quotes it: its repr, shortened."""
-    text = _short.repr(value)
+    text = _short.repr(list(value) if isinstance(value, tuple) else value)  # YAML has lists only
     return text if len(text) <= 80 else text[:77] + "..."
 
 

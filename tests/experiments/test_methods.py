@@ -9,6 +9,7 @@ import pytest
 from uqabench.errors import InputError
 from uqabench.experiments.methods import VARIANTS, folder_name, parse_method
 from uqabench.experiments.run import pretrain_name
+from uqabench.settings import MethodConfig, patched, to_dict
 from uqabench.settings.run import DEFAULT_METHODS, run_config
 
 CONFIG = run_config("tiny")
@@ -79,6 +80,21 @@ def test_variants_of_alignment_share_an_encoder():
     names = ["trm++", "trm++@q-former", "trm++@cl", "trm++@q-former+cl", "trm++@adapter+cl+without-text"]
     folders = [pretrain_name(parse_method(name, CONFIG)) for name in names]
     assert folders == ["trm++", "trm++", "trm++@cl", "trm++@cl", "trm++@cl+without-text"]
+
+
+def test_methods_and_variants_of_ones_own():
+    entry = MethodConfig("sasrec-3", "sasrec@cl", {"pretrain.encoder.overrides.layers": 3, "history_length": 65})
+    config = patched(CONFIG, {"methods": [to_dict(entry)], "variants": {"slow": {"align.optim.lr": 0.0001}}})
+    method = parse_method(config.methods[0], config)
+    assert (method.name, method.base, method.kind) == ("sasrec-3", "sasrec", "encoder")
+    assert method.config.pretrain.encoder.overrides == {"layers": 3, "max_len": 65}
+    assert method.config.pretrain.objective == "cl" and method.config.pretrain.length == 65
+    slow = parse_method("sasrec@slow", config)
+    assert slow.config.align.optim.lr == 0.0001
+    assert pretrain_name(method) == "sasrec-3" and pretrain_name(slow) == "sasrec@slow"
+    # A built-in encoder's raised max_len is no argument of somebody's own class.
+    own = parse_method("my.module:Class", patched(config, {"history_length": 65}))
+    assert own.config.pretrain.encoder.overrides == {}
 
 
 def test_folder_names_hold_no_separators():

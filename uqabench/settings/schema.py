@@ -57,9 +57,16 @@ class Setting:
             return self.pattern[1]
         words = ((self.ge, "at least"), (self.gt, "above"), (self.le, "at most"), (self.lt, "below"))
         bounds = [f"{word} {number_text(bound)}" for bound, word in words if bound is not None]
-        if short and self.ge is not None and self.le is not None:
-            return f"{number_text(self.ge)} to {number_text(self.le)}"
-        return (", " if short else " and ").join(bounds)
+        if not short:
+            return " and ".join(bounds)
+        closed = self.ge is not None and self.le is not None
+        text = f"{number_text(self.ge)} to {number_text(self.le)}" if closed else ", ".join(bounds)
+        return text if self.size is None else f"{self.size_text()} elements, {text}"
+
+    def size_text(self) -> str:
+        """How many elements a list may have."""
+        least, most = self.size or (0, 0)
+        return str(least) if least == most else f"{least} to {most}"
 
     @property
     def bounds(self) -> dict[str, float]:

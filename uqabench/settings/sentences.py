@@ -103,9 +103,7 @@ def _sentence(detail: Any, cls: type, where: str) -> str:
     if kind in ("choices", "pattern"):
         return f"{label} is {shown(value)}: choose {about.allowed()}."
     if kind in ("too_short", "too_long") and about is not None and about.size is not None:
-        least, most = about.size
-        wanted = str(least) if least == most else f"{least} to {most}"
-        return f"{label} is {shown(value)}: give a list of {wanted}."
+        return f"{label} is {shown(value)}: give a list of {about.size_text()}."
     if kind == "value_error":  # raised by a section's `__post_init__`; the text begins with the field's name
         return f"{label}{'.' if label else ''}{detail['ctx']['error']}"
     return f"{label} {detail['msg'].rstrip('.')}."

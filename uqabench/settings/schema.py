@@ -108,9 +108,9 @@ def section(name: str | None = None) -> Callable[[type[T]], type[T]]:
         hints = typing.get_type_hints(cls, include_extras=True)
         own = {field: hints[field] for field in cls.__dict__.get("__annotations__", {})}
         cls.__annotations__ = {field: _checked(hint, _about(cls.__dict__[field])) for field, hint in own.items()}
-        built = pydantic.dataclasses.dataclass(
-            frozen=True, config=ConfigDict(extra="forbid", validate_default=True, arbitrary_types_allowed=False)
-        )(cls)
+        built = pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid", validate_default=True))(
+            cls
+        )
         built.__section__ = cls.__name__ if name is None else name  # type: ignore[attr-defined]
         built.__hints__ = {**getattr(cls, "__hints__", {}), **own}  # type: ignore[attr-defined]
         construct = built.__init__
@@ -141,13 +141,6 @@ class Leaf:
     field: dataclasses.Field[Any]
     hint: Any
     about: Setting
-
-    @property
-    def type_name(self) -> str:
-        """The type as Python spells it, without modules."""
-        if isinstance(self.hint, type) and not typing.get_args(self.hint):
-            return self.hint.__name__
-        return re.sub(r"\b\w+\.", "", str(self.hint))
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[Leaf]:

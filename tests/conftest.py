@@ -14,10 +14,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is imported
 
 from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
+from uqabench.settings import QuestionConfig
 from uqabench.vocabulary import SUBTASKS
 
 if TYPE_CHECKING:

@@ -53,10 +53,6 @@ MAY_IMPORT = {
     "cli": BASE | {"__version__", "data", "questions", "llm", "plan", "experiments", "report", "doctor"},
     "__init__": set(),
 }
-for _parts in MAY_IMPORT.values():  # `config` is the settings' reader until the schema takes its place
-    if "settings" in _parts:
-        _parts.add("config")
-MAY_IMPORT["config"] = {"errors"}
 """What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,
 llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from
 questions; report reads prediction files and resamples their users with questions' scoring and statistics."""
@@ -119,7 +115,7 @@ def test_imports_go_one_way(name: str):
 
 def test_data_questions_and_report_know_no_torch():
     for path in SOURCE:
-        if part(path) in ("data", "questions", "report", "config", "errors", "files"):
+        if part(path) in ("data", "questions", "report", "settings", "errors", "files"):
             for imported in imports(path):
                 assert imported.split(".")[0] not in ("torch", "transformers"), f"{path}: imports {imported}"
 

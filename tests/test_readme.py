@@ -22,11 +22,11 @@ import yaml
 import uqabench
 from uqabench.cli import build_parser, main
 from uqabench.data import InteractionStore, open_source, prepare
-from uqabench.data.config import PrepareConfig
 from uqabench.experiments.methods import VARIANTS
 from uqabench.questions.kinds import KIND_INDEX
 from uqabench.questions.questions import QuestionSet
 from uqabench.report import load_results
+from uqabench.settings import PrepareConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -154,8 +154,8 @@ def test_own_encoder_goes_through_all_stages(folder: Path, own: dict[str, Any]):
 
 def test_own_encoder_takes_its_arguments_from_settings(folder: Path):
     from uqabench.encoders import build_encoder
-    from uqabench.experiments.config import run_config
     from uqabench.experiments.methods import parse_method
+    from uqabench.settings import run_config
 
     override = re.search(r"`--set\s+(pretrain\.encoder\.overrides\S+)`", README)[1]
     sys.path.insert(0, str(folder))

@@ -16,7 +16,6 @@ _MODULES = {
         "Catalogue",
         "InteractionStore",
         "PackedBatch",
-        "PrepareConfig",
         "describe",
         "open_source",
         "pack",
@@ -24,13 +23,11 @@ _MODULES = {
         "prepare",
         "windows",
     ),
-    "uqabench.encoders": ("ItemTower", "UserEncoder", "UserEncoderConfig", "build_encoder", "encoder_names"),
+    "uqabench.encoders": ("ItemTower", "UserEncoder", "build_encoder", "encoder_names"),
     "uqabench.errors": ("InputError", "MissingExtra", "RunError", "UQABenchError"),
-    "uqabench.experiments.config": ("RunConfig", "run_config"),
     "uqabench.experiments.run": ("run",),
     "uqabench.kernels": ("use_backend",),
     "uqabench.llm.language_model": ("LanguageModel",),
-    "uqabench.questions.config": ("QuestionConfig",),
     "uqabench.questions.generate": ("generate",),
     "uqabench.questions.questions": ("QuestionSet",),
     "uqabench.questions.render": ("render",),
@@ -44,6 +41,7 @@ _MODULES = {
         "write_experiment",
         "write_tables",
     ),
+    "uqabench.settings": ("PrepareConfig", "QuestionConfig", "RunConfig", "UserEncoderConfig", "run_config"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

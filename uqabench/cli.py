@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   uqabench run --interactions log.parquet --items items.csv --columns user=uid,item=sku,time=ts --name mine
   uqabench experiment model-size --preset demo        the paper's Table 5 and Figure 3, scaled down
   uqabench prepare movielens-100k --out data/ml       only the data
+  uqabench settings demo --section align              settings, with where each comes from
   uqabench questions show runs/demo 17                one question and what everybody answered
   uqabench doctor                                     what works on this machine
 """
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
     scoring.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
     _add(commands, "doctor", "what works on this machine, and why the rest does not", doctor)
@@ -129,6 +131,14 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
     parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     _source_options(parser)
+
+
+def _settings_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", nargs="?", default="demo", help="tiny, demo (default), small, published or paper")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
+    parser.add_argument("--section", metavar="NAME", help="only these, e.g. pretrain or align.optim")
+    parser.add_argument("--json", action="store_true", help="as JSON, with types and bounds")
 
 
 def _questions_parser(parser: argparse.ArgumentParser) -> None:
@@ -238,6 +248,15 @@ def score(args: argparse.Namespace) -> int:
     return 0
 
 
+def settings(args: argparse.Namespace) -> int:
+    from uqabench.settings.listing import listing, rows
+    from uqabench.settings.run import run_layers
+
+    found = rows(run_layers(args.preset, args.config, tuple(args.overrides)), args.section)
+    print(json.dumps([row.as_dict() for row in found], indent=2) if args.json else listing(found))
+    return 0
+
+
 def show_question(args: argparse.Namespace) -> int:
     from uqabench.experiments.show import question_card
 
@@ -253,8 +272,8 @@ def llm(args: argparse.Namespace) -> int:
         install = install_smollm2 if args.model == "smollm2" else install_qwen_tokenizer
         print(f"installed in {install(progress=not args.quiet)}")
         return 0
-    from uqabench.experiments.config import run_config
     from uqabench.experiments.run import train_demo_model
+    from uqabench.settings import run_config
 
     config = run_config(args.preset, args.config, ("llm.name=train", *args.overrides))
     print(f"language model in {train_demo_model(args.out, config, progress=not args.quiet)}")

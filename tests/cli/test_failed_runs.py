@@ -63,7 +63,7 @@ def test_a_disk_that_is_really_full(run, tmp_path, expect, debris):
 
 
 def test_a_loss_that_is_no_number_fails_the_run(run, tmp_path, expect, debris):
-    line = expect(run("--set", "pretrain.optim.lr=1e20", "--set", "pretrain.optim.warmup=0"), 1, "pretrain sasrec")
+    line = expect(run("--set", "pretrain.optim.lr=1000", "--set", "pretrain.optim.warmup=0"), 1, "pretrain sasrec")
     assert "lower lr" in line
     assert not debris(tmp_path) and not list((tmp_path / "runs" / "t" / "pretrain").glob("*"))
 
@@ -92,6 +92,6 @@ def test_debug_raises(run, call, tmp_path):
     with pytest.raises(InputError, match="There is no method"):
         run("--debug", methods="hsut")
     with pytest.raises(RunError, match="pretrain sasrec"):
-        run("--debug", "--set", "pretrain.optim.lr=1e20", "--set", "pretrain.optim.warmup=0")
+        run("--debug", "--set", "pretrain.optim.lr=1000", "--set", "pretrain.optim.warmup=0")
     with pytest.raises(InputError, match="config.json"):
         call("questions", "show", tmp_path, 0, "--debug")

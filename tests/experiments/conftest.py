@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from uqabench.experiments.config import RunConfig, run_config
 from uqabench.experiments.run import run
+from uqabench.settings import RunConfig, run_config
 
 torch.set_num_threads(1)
 logging.getLogger("uqabench").setLevel(logging.INFO)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from uqabench.errors import InputError
-from uqabench.experiments.config import DEFAULT_METHODS, MethodConfig, run_config
 from uqabench.plan.methods import packaged_variants, parse_method, parse_methods
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
+from uqabench.settings import DEFAULT_METHODS, MethodConfig, run_config
 
 CONFIG = run_config("tiny")
 

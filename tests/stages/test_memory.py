@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from uqabench.errors import RunError
-from uqabench.experiments.config import run_config
 from uqabench.experiments.run import run
+from uqabench.settings import run_config
 from uqabench.stages import align, pretrain
 from uqabench.stages.training import fits_in_memory
 

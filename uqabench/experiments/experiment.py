@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uqabench.artifact import Artifact, versions
-from uqabench.encoders.config import PRESETS
 from uqabench.errors import UQABenchError
-from uqabench.experiments.config import RunConfig
 from uqabench.experiments.results import comparisons
 from uqabench.experiments.run import check_device
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
@@ -25,6 +23,7 @@ from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
+from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
 from uqabench.vocabulary import SUBTASKS, TASKS
 
 
@@ -66,7 +65,7 @@ def plan_experiment(
         mine = [index for index, cell in enumerate(found) if cell.seed == seed]
         problems = {index: problem_of(found[index].method) for index in mine}
         usable = [index for index in mine if problems[index] is None]
-        seeded = replace(config, seed=config.seed + seed)
+        seeded = patched(config, {"seed": config.seed + seed})
         plans[seed] = plan(seeded, tools, methods=[found[index].method for index in usable])
         planned |= {
             index: PlannedCell(found[index], nodes) for index, nodes in zip(usable, plans[seed].methods, strict=True)
@@ -187,11 +186,9 @@ def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict
 def _model_size(method: Method) -> dict[str, int]:
     """The paper's measure of size, 12 · layers · width² (Table 5), where the encoder is a built-in one."""
     encoder = method.config.pretrain.encoder
-    presets = PRESETS.get(encoder.encoder)
-    if presets is None:
+    if encoder.encoder not in PRESETS:
         return {}
-    shape = presets[encoder.preset]
-    shape = replace(shape, **{k: v for k, v in encoder.overrides.items() if k in {item.name for item in fields(shape)}})
+    shape = encoder_config(encoder.encoder, encoder.preset, encoder.overrides)
     return {"model_size": 12 * shape.layers * shape.width**2}
 
 

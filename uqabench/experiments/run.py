@@ -10,9 +10,7 @@ from typing import Any
 import torch
 
 from uqabench.artifact import versions
-from uqabench.config import to_dict
 from uqabench.errors import InputError, RunError, UQABenchError
-from uqabench.experiments.config import RunConfig
 from uqabench.experiments.results import best, comparisons, method_entry
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
@@ -24,6 +22,8 @@ from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.report.results import load_results
 from uqabench.report.write import write_tables
+from uqabench.settings import RunConfig
+from uqabench.settings.reader import to_dict
 from uqabench.stages.pretrain import popularity_metrics
 from uqabench.vocabulary import BASELINES
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uqabench.config import from_dict
 from uqabench.data import InteractionStore
 from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig
 from uqabench.files import read_json
 from uqabench.llm.prompts import PromptText
 from uqabench.questions.questions import QuestionSet
@@ -15,6 +13,8 @@ from uqabench.questions.render import render
 from uqabench.questions.scoring import read_predictions
 from uqabench.questions.templates import Templates
 from uqabench.report.results import load_results
+from uqabench.settings.reader import from_dict
+from uqabench.settings.run import RunConfig
 from uqabench.vocabulary import LETTERS, SUBTASKS
 
 

@@ -16,39 +16,43 @@ An axis is a mapping from its values' names to patches, or a grid: `values` are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from uqabench.config import from_dict, load_yaml
 from uqabench.errors import InputError
-from uqabench.experiments.config import MethodConfig, RunConfig
+from uqabench.integrations import integration_names
 from uqabench.plan.methods import Method, parse_method
-from uqabench.stages.align import INTEGRATIONS
+from uqabench.settings import MethodConfig, RunConfig, from_dict, load_yaml, patched
+from uqabench.settings.schema import MAX_SEED, section, setting
+
+PAPER_TABLES = ("table2", "table3", "table4", "table5", "table6")
 
 Axis = dict[str, dict[str, Any]]
 """Name of a value → the settings that it stands for, in the order of the table."""
 
 
-@dataclass(frozen=True)
+@section("sweeps")
 class Sweep:
     """Methods crossed with the values of all axes."""
 
-    methods: tuple[Any, ...]
-    axes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    methods: tuple[str | MethodConfig, ...] = setting(help="what is crossed: entries as in the setting `methods`")
+    axes: dict[str, dict[str, Any]] = setting(default_factory=dict, help="by name, values and what they set, or a grid")
 
 
-@dataclass(frozen=True)
+@section("experiment")
 class Experiment:
-    """A named set of sweeps. paper: the paper's table that shows the same. seeds: each cell is run with all of them."""
+    """A named set of sweeps."""
 
-    title: str
-    sweeps: tuple[Sweep, ...]
-    paper: str | None = None
-    seeds: tuple[int, ...] = (0,)
-    name: str = ""
+    title: str = setting(help="heading of its table")
+    sweeps: tuple[Sweep, ...] = setting(help="what is run")
+    paper: str | None = setting(None, "the paper's table that shows the same", choices=PAPER_TABLES)
+    seeds: tuple[int, ...] = setting(
+        (0,), "added to the run's seed; each cell is run with all of them", ge=0, le=MAX_SEED
+    )
+    name: str = setting("", "of its folder")
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,9 @@ def load_experiments(names: list[str]) -> list[Experiment]:
 
 
 def _read(path: Path, name: str) -> Experiment:
-    mapping = load_yaml(path)
-    for sweep in mapping.get("sweeps") or ():
-        if not isinstance(sweep, dict):
-            raise InputError(f"{path}: an entry of sweeps must be a mapping with methods and axes, not {sweep!r}.")
-    experiment = from_dict(Experiment, {**mapping, "name": name}, str(path))
-    if not experiment.sweeps:
-        raise InputError(f"{path}: sweeps is empty: give at least one list of methods.")
+    experiment = from_dict(Experiment, {**load_yaml(path), "name": name}, f"experiment {name}")
+    if not any(sweep.methods for sweep in experiment.sweeps) or not experiment.seeds:
+        raise InputError(f"{path}: an experiment needs at least one sweep with a method, and one seed.")
     return experiment
 
 
@@ -112,7 +112,7 @@ def axis_values(axis: dict[str, Any], preset: str, where: str) -> Axis:
         return {str(name): patch for name, patch in axis.items()}
     settings = axis["set"]
     if axis.get("each") == "integrations":
-        return {name: {settings[0]: name} for name in INTEGRATIONS}
+        return {name: {settings[0]: name} for name in integration_names()}
     rows = axis.get("values")
     scale = axis.get("scale", {}).get(preset, [1] * len(settings))
     if not rows or not all(isinstance(row, list) and len(row) == len(settings) for row in (*rows, scale)):
@@ -138,16 +138,14 @@ def cells(experiment: Experiment, config: RunConfig, preset: str, seeds: tuple[i
                 chosen = dict(zip(axes, values, strict=True))
                 patch = {key: value for axis, name in chosen.items() for key, value in axes[axis][name].items()}
                 for seed in seeds or experiment.seeds:
-                    method = _patched(entry, patch, replace(config, seed=config.seed + seed))
+                    method = _crossed(entry, patch, patched(config, {"seed": config.seed + seed}))
                     title = " ".join([method.name, *values, *([f"seed {seed}"] if seed else [])])
                     found.append(Cell(replace(method, title=title), chosen, seed))
     return found
 
 
-def _patched(entry: str | dict[str, Any], patch: dict[str, Any], config: RunConfig) -> Method:
-    if isinstance(entry, str):
-        entry = {"name": entry, "base": entry}
-    own = from_dict(MethodConfig, entry, "methods")
+def _crossed(entry: str | MethodConfig, patch: dict[str, Any], config: RunConfig) -> Method:
+    own = MethodConfig(entry, entry) if isinstance(entry, str) else entry
     return parse_method(replace(own, set={**own.set, **patch}), config)
 
 

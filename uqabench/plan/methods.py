@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from uqabench.config import from_dict, load_yaml, merge, to_dict
 from uqabench.encoders import encoder_names
 from uqabench.errors import InputError
-from uqabench.experiments.config import MethodConfig, RunConfig
+from uqabench.settings.reader import load_yaml, merge, nested
+from uqabench.settings.run import MethodConfig, RunConfig, patched
 from uqabench.vocabulary import BASELINES, MODEL_FREE_BASELINES
 
 PATCHABLE = ("pretrain", "align", "prompt", "evaluate", "llm")
@@ -63,12 +62,14 @@ def parse_method(entry: str | MethodConfig, config: RunConfig) -> Method:
             )
     if kind == "encoder":
         patch = merge(patch, {"pretrain": {"encoder": {"encoder": base}}})
-    return Method(entry.name, base, kind, from_dict(RunConfig, merge(to_dict(config), patch)), n_text)
+    return Method(entry.name, base, kind, patched(config, patch), n_text)
 
 
 def parse_methods(config: RunConfig) -> list[Method]:
     """All methods of a run; InputError where two share a name."""
-    methods = [parse_method(entry, config) for entry in dict.fromkeys(config.methods)]
+    own = [entry for entry in config.methods if not isinstance(entry, str)]
+    named = dict.fromkeys(entry for entry in config.methods if isinstance(entry, str))
+    methods = [parse_method(entry, config) for entry in [*named, *own]]
     names = [method.name for method in methods]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -81,16 +82,6 @@ def packaged_variants() -> dict[str, dict[str, Any]]:
     """The named patches that ship with uqabench: name → dotted setting → value."""
     with resources.as_file(resources.files("uqabench") / "configs" / "variants.yaml") as path:
         return load_yaml(path)
-
-
-def nested(patch: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a.b": 1}` as `{"a": {"b": 1}}`; mappings may be nested already."""
-    result: dict[str, Any] = {}
-    for name, value in patch.items():
-        for part in reversed(str(name).split(".")):
-            value = {part: value}
-        result = merge(result, value)
-    return result
 
 
 def _kind(base: str) -> tuple[str, int]:

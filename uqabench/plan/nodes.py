@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from uqabench.artifact import Artifact, Stage, folder_digest
-from uqabench.config import to_dict
 from uqabench.errors import InputError
-from uqabench.experiments.config import DataConfig, RunConfig
 from uqabench.files import read_json, write_json
 from uqabench.llm.sources import find_model
 from uqabench.plan.methods import Method
 from uqabench.plan.node import Node
 from uqabench.plan.opened import Opened
-from uqabench.questions.config import QuestionConfig
+from uqabench.settings import DataConfig, QuestionConfig, RunConfig
+from uqabench.settings.reader import key_dict
 from uqabench.stages.align import Context, PromptedMethod, align_stage
 from uqabench.stages.evaluate import evaluate_baseline_stage, evaluate_stage
 from uqabench.stages.prepare import given_store_stage, prepare_stage
@@ -60,12 +59,12 @@ class Nodes:
                 f"{len(store.users('evaluation')):,} users evaluate"
             )
 
-        settings = {"path": config.path} if given else to_dict(config)
+        settings = {"path": config.path} if given else key_dict(config)
         return Node("data", config.source, settings, {}, open_, facts=facts)
 
     def questions(self, data: Node, label: str, splits: Mapping[str, QuestionConfig]) -> Node:
         """Question sets by split."""
-        settings = {split: to_dict(config) for split, config in splits.items()}
+        settings = {split: key_dict(config) for split, config in splits.items()}
 
         def open_(made: Made) -> Stage:
             return build_questions_stage(
@@ -108,8 +107,8 @@ class Nodes:
         data = self.data(config.data)
         questions = self.questions(data, "language-model", {"train": config.llm.questions})
         settings = {
-            "train": to_dict(config.llm.train),
-            "prompt": to_dict(config.prompt),
+            "train": key_dict(config.llm.train),
+            "prompt": key_dict(config.prompt),
             "templates": config.questions.templates,
         }
 
@@ -133,7 +132,7 @@ class Nodes:
         """Stage 1 of an encoder."""
         config = method.config
         seeded = replace(config.pretrain, seed=config.pretrain.seed + config.seed)
-        settings = {**to_dict(seeded), "device": config.device}
+        settings = {**key_dict(seeded), "device": config.device}
 
         def open_(made: Made) -> Stage:
             store = self.tools.opened.store(made["data"])
@@ -172,8 +171,8 @@ class Nodes:
         config = method.config
         seeded = replace(config.align, seed=config.align.seed + config.seed)
         settings = {
-            "align": to_dict(seeded),
-            "prompt": to_dict(config.prompt),
+            "align": key_dict(seeded),
+            "prompt": key_dict(config.prompt),
             "templates": config.questions.templates,
             "n_text": method.n_text,
             "device": config.device,
@@ -209,7 +208,7 @@ class Nodes:
             )
 
         inputs = {**self._prompt_inputs(method), "align": self.align(method)}
-        settings = {"method": method.name, **to_dict(seeded)}
+        settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
 
     def _evaluate_baseline(self, method: Method) -> Node:
@@ -264,7 +263,7 @@ class Nodes:
                 progress=self.tools.progress,
             )
 
-        settings = {"method": method.name, **to_dict(seeded)}
+        settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
 
     def _prompt_inputs(self, method: Method) -> dict[str, Node]:

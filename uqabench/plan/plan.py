@@ -9,11 +9,11 @@ from uqabench.encoders import build_encoder
 from uqabench.encoders.item_tower import INPUTS
 from uqabench.encoders.registry import find_encoder
 from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig
 from uqabench.plan.methods import Method, parse_method, parse_methods
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
+from uqabench.settings import RunConfig
 
 UNTIL = ("pretrain", "align", "evaluate")
 """The stages that a run can stop after."""

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
-"""Questions by sub-task in the paper's 7,192, recovered from the averages of its Table 2."""
-
 ASKED = ("title", "category", "brand", "shop")
 """Attributes a question can ask about; their places are those in `uqabench.data.catalogue.ATTRIBUTES`."""
 SIDE = ("category", "brand", "shop")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.core.context import ACCEPTED, REASONS, Context, Records, empty_records
 from uqabench.questions.core.entries import run_attempts
 from uqabench.questions.kinds import IT_PATH, OPTIONS
+from uqabench.settings.questions import QuestionConfig
 
 BATCH = 12
 BLOCK = 4096

@@ -12,7 +12,6 @@ import torch
 from tqdm import tqdm
 
 from uqabench.artifact import Artifact, Stage
-from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import RunError
 from uqabench.files import write_json
@@ -22,8 +21,9 @@ from uqabench.llm.language_model import LanguageModel
 from uqabench.questions import baselines
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import score, write_predictions
+from uqabench.settings.reader import key_dict
+from uqabench.settings.stages import AlignConfig, EvaluateConfig
 from uqabench.stages.align import (
-    AlignConfig,
     Context,
     PromptedMethod,
     SoftPrompts,
@@ -33,20 +33,6 @@ from uqabench.stages.align import (
 )
 from uqabench.stages.training import fits_in_memory
 from uqabench.vocabulary import LETTERS, SUBTASKS
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """token_budget: padded tokens of one forward pass. generate: decode greedily (`max_new_tokens`) and count an answer
-    that starts with the right letter, as published, instead of comparing the letters' logits."""
-
-    token_budget: int = 16_384
-    generate: bool = False
-    max_new_tokens: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_least(self, {"token_budget": 1, "max_new_tokens": 1, "seed": 0}, "evaluate")
 
 
 def shuffled_keys(users: np.ndarray, seed: int) -> np.ndarray:
@@ -75,7 +61,7 @@ def evaluate_stage(
     inputs = {**context.inputs, "align": aligned.content}
     if method.states_content:
         inputs["states"] = method.states_content
-    settings = {**to_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
+    settings = {**key_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
     settings |= context.asking()
 
     def make(folder: Path, work: Path) -> float:

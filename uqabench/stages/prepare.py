@@ -9,7 +9,7 @@ from pathlib import Path
 from uqabench.artifact import Artifact
 from uqabench.data import InteractionStore, open_source, prepare
 from uqabench.errors import InputError
-from uqabench.experiments.config import DataConfig
+from uqabench.settings import DataConfig
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from uqabench.artifact import Artifact, Stage
-from uqabench.config import require_least, to_dict
 from uqabench.data.packer import pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
-from uqabench.encoders import UserEncoder, UserEncoderConfig
-from uqabench.errors import InputError, RunError
+from uqabench.encoders import UserEncoder
+from uqabench.errors import RunError
 from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
-from uqabench.stages.training import OptimConfig, Trainer, fits_in_memory, seed_everything
+from uqabench.settings.reader import key_dict, to_dict
+from uqabench.settings.stages import PretrainConfig
+from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Pre-training of one encoder.
-
-    objective: "sl" (cross entropy over the whole catalogue) or "cl" (in-batch InfoNCE with log-Q correction and
-    `temperature`). length: N, the longest window (items). windows: "last" (the last N of each user, as published)
-    or "chunks" (consecutive windows of N with a new phase each epoch). batch_size: most sequences a step.
-    token_budget: most items a step. patience: epochs without a better recall@10 before stopping, 0 for never.
-    """
-
-    encoder: UserEncoderConfig = field(default_factory=UserEncoderConfig)
-    objective: str = "sl"
-    temperature: float = 0.05
-    length: int = 512
-    windows: str = "last"
-    batch_size: int = 256
-    token_budget: int = 131_072
-    patience: int = 0
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.objective not in ("sl", "cl"):
-            raise InputError(f"pretrain.objective is '{self.objective}': choose 'sl' or 'cl'.")
-        if self.windows not in ("last", "chunks"):
-            raise InputError(f"pretrain.windows is '{self.windows}': choose 'last' or 'chunks'.")
-        require_least(
-            self, {"length": 2, "batch_size": 2, "token_budget": 2, "patience": 0, "seed": 0}, "pretrain"
-        )  # fmt: skip
-        if not self.temperature > 0:
-            raise InputError(f"pretrain.temperature is {self.temperature}: it must be above 0.")
-        if self.token_budget < self.length:
-            raise InputError(f"pretrain.token_budget ({self.token_budget}) is below length ({self.length}): raise it.")
 
 
 @dataclass(frozen=True)
@@ -193,7 +159,7 @@ def pretrain_stage(
         with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
             return _train(store, folder, work, config, torch.device(device), progress)
 
-    return Stage("pretrain", {**to_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
+    return Stage("pretrain", {**key_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
 
 
 def pretrain(

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from uqabench.artifact import Artifact, Stage
-from uqabench.config import to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.files import write_json
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
+from uqabench.settings.questions import QuestionConfig
+from uqabench.settings.reader import key_dict
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def build_questions_stage(
         write_json(folder / "metrics.json", report)
         return time.monotonic() - started
 
-    settings = {split: to_dict(config) for split, config in configs.items()}
+    settings = {split: key_dict(config) for split, config in configs.items()}
     return Stage("questions", settings, {"data": store.manifest["content_hash"]}, make)
 
 

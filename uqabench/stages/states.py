@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from uqabench.artifact import Artifact, Stage
-from uqabench.config import from_dict
 from uqabench.data.packer import plan_batches
 from uqabench.data.store import InteractionStore
-from uqabench.encoders import UserEncoder, UserEncoderConfig
+from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError
 from uqabench.questions.questions import QuestionSet
+from uqabench.settings.encoders import UserEncoderConfig
+from uqabench.settings.reader import from_dict
 from uqabench.stages.pretrain import TorchBatch, unshared
 from uqabench.stages.training import fits_in_memory
 

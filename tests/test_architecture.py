@@ -32,13 +32,14 @@ TOP_LEVEL = {
     "tests",
     "uqabench",
 }
-BASE = {"errors", "files", "vocabulary", "settings", "artifact"}
+BASE = {"errors", "files", "vocabulary", "settings", "artifact", "registry"}
 MAY_IMPORT = {
     "errors": set(),
     "vocabulary": set(),
     "files": {"errors"},
     "settings": {"errors", "files", "vocabulary"},
     "artifact": {"errors", "files"},
+    "registry": {"errors"},
     "kernels": {"_native"},
     "data": BASE | {"__init__"},
     "questions": BASE | {"data"},
@@ -58,8 +59,8 @@ for _parts in MAY_IMPORT.values():  # `config` is the settings' reader until the
         _parts.add("config")
 MAY_IMPORT["config"] = {"errors"}
 """What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,
-llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from
-questions."""
+llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, registry, _native}. llm builds prompts
+from questions."""
 
 
 def module_name(path: Path) -> list[str]:

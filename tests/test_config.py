@@ -194,7 +194,6 @@ def test_an_unknown_preset_is_named():
         ("pretrain.optim.betas=[0.9, 1.5]", r"betas is \(0.9, 1.5\)"),
         ("pretrain.optim.betas=[a, b]", r"pretrain.optim.betas\[0\] must be of type float"),
         ("pretrain.encoder.preset=vast", "The preset 'vast' is unknown"),
-        ("align.integration=sum", "align.integration is 'sum': choose one of mean-pooling, q-former"),
         ("align.strategy=lora", "align.strategy is 'lora': choose one of adapter, full"),
         ("align.n_queries=0", "align.n_queries is 0"),
         ("align.batch_questions=0", "align.batch_questions is 0"),

@@ -18,6 +18,8 @@ import pytest
         (["--set", "questions.train.mix.xx=1"], "mix names no sub-task 'xx': choose from df"),
         (["--set", "pretrain.encoder.overrides={hats: 2}"], "The encoder sasrec has no setting 'hats'"),
         (["--set", "pretrain.encoder.inputs=none"], "The encoder's inputs are 'none'"),
+        (["--set", "align.integration=sum"], "The integration 'sum' is unknown: choose one of .*mean-pooling"),
+        (["--set", "align.integration=json:Sum"], "The module json has no class 'Sum'"),
         (["--set", "prompt.language=fr"], "no templates in language 'fr'"),
         (["--set", "prompt.attributes=[colour]"], "no attribute 'colour'"),
         (["--set", "questions.templates=nothing.yaml"], "nothing.yaml"),

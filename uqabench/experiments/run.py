@@ -21,6 +21,7 @@ from uqabench.experiments.config import RunConfig
 from uqabench.experiments.methods import VARIANTS, Method, folder_name, parse_method
 from uqabench.experiments.results import comparisons, method_entry
 from uqabench.files import atomic_folder, sweep, write_json
+from uqabench.integrations import check_integration, find_integration
 from uqabench.llm.sources import find_model
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
@@ -79,11 +80,12 @@ class Run:
         return artifact.path / "model"
 
     def _check_encoders(self) -> None:
-        """An encoder that cannot be built stops the run here, before hours of other stages."""
+        """An encoder or integration that cannot be built stops the run here, before hours of other stages."""
         for method in self.methods:
             if method.kind == "encoder":
                 encoder = method.config.pretrain.encoder
-                build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+                built = build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+                check_integration(method.config.align.integration, built.width, method.config.align)
                 if encoder.inputs not in INPUTS:
                     raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
 
@@ -193,13 +195,13 @@ class Run:
         return artifact
 
     def states(self, method: Method) -> tuple[FrozenStates, str]:
-        keep = method.config.align.integration == "q-former"
+        integration = find_integration(method.config.align.integration)
         artifact, _ = encode_histories(
             self.store,
             self.pretrain(method),
             HistoryPairs.of([self.train, self.evaluation]),
-            self.folder / "states" / (pretrain_name(method) + ("-states" if keep else "")),
-            keep_states=keep,
+            self.folder / "states" / folder_name(f"{pretrain_name(method)}-{integration.kept}"),
+            integration=integration,
             token_budget=self.config.states_token_budget,
             device=self.config.device,
             progress=self.progress,

@@ -1,76 +1,38 @@
-"""Adapters: from an encoder's output to soft-prompt tokens in the language model's embedding space.
+"""A Q-Former: learned queries read all states by cross-attention.
 
-The paper (§4.3.2) compares mean pooling (one token) and a Q-Former (16 tokens), and reports that the Q-Former is
-sensitive to the learning rate and ends in NaN losses.
+The paper (§4.3.2) compares it with mean pooling, and reports that it is sensitive to the learning rate and ends in NaN
+losses.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uqabench.errors import InputError
+from uqabench.integrations.base import Integration, IntegrationSettings
+from uqabench.integrations.linear import check_sizes
+from uqabench.integrations.registry import register
 
-GAUSSIAN_STD = 0.02
+_EMPTY_STD = 0.02
 # Small enough that what a sequence says outweighs the queries (84 % of the output's variance is across users at width
 # 512, against 17 % with std 1), large enough that the queries differ from the start (12 %, against 1 % with std 0.02).
 _QUERY_STD = 0.2
 
 
-def mean_pool(states: Tensor, offsets: Tensor) -> Tensor:
-    """Mean of each sequence's states: (T, width), int64 offsets (B+1,) → (B, width), zeros for an empty sequence.
+@register("q-former")
+class QFormer(Integration):
+    """`n_queries` soft tokens that a small transformer reads from all states."""
 
-    Sums in float32 at least; the result has the dtype of `states`.
-    """
-    lengths = offsets.diff()
-    owner = torch.repeat_interleave(torch.arange(len(lengths), device=states.device), lengths)
-    wide = torch.promote_types(states.dtype, torch.float32)
-    sums = torch.zeros(len(lengths), states.shape[1], dtype=wide, device=states.device)
-    sums = sums.index_add(0, owner, states.to(wide))
-    return (sums / lengths.clamp(min=1)[:, None]).to(states.dtype)
+    def n_tokens(self, settings: IntegrationSettings) -> int:
+        return settings.n_queries
 
-
-class MeanPoolAdapter(nn.Module):
-    """One soft token: Linear(width → llm_width) of the pooled encoder states.
-
-    The paper's adapter averages Linear(state) over a sequence. The mean of an affine map is the affine map of the
-    mean, so the states are pooled first (`mean_pool`): one row a user instead of up to N, and the pooled vector of a
-    frozen encoder is computed once. They differ for an empty sequence only, whose token here is the bias.
-
-    Gaussian initialisation, bias included: states of unit RMS give tokens of about `token_rms`, and no token is ever
-    zero. A language model whose attention has no biases (Llama) multiplies the gradient to a first token by the
-    inverse of the token's size in each layer: in SmolLM2-135M its norm is 3 at the embeddings' own RMS of 0.14,
-    41 at 0.02, 2,000 at 0.001, and NaN at zero.
-    """
-
-    name = "mean-pool"
-    n_tokens = 1
-
-    def __init__(self, width: int, llm_width: int, token_rms: float = GAUSSIAN_STD) -> None:
-        super().__init__()
-        _check_sizes(width=width, llm_width=llm_width)
-        _check_rms(token_rms)
-        self.width, self.llm_width, self.token_rms = width, llm_width, float(token_rms)
-        self.linear = nn.Linear(width, llm_width)
-        nn.init.normal_(self.linear.weight, std=token_rms / math.sqrt(2 * width))
-        nn.init.normal_(self.linear.bias, std=token_rms / math.sqrt(2))
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(B, width) → (B, 1, llm_width)."""
-        return self.linear(pooled)[:, None]
-
-    def to_config(self) -> dict[str, Any]:
-        """What `build_adapter` needs to make the same module again."""
-        return {"name": self.name, "width": self.width, "llm_width": self.llm_width, "token_rms": self.token_rms}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> MeanPoolAdapter:
-        return cls(**_arguments(cls, config))
+    def build(self, width: int, llm_width: int, token_rms: float, settings: IntegrationSettings) -> QFormerAdapter:
+        heads = math.gcd(width, 8)  # eight where the width allows it
+        return QFormerAdapter(width, llm_width, token_rms, n_queries=settings.n_queries, heads=heads)
 
 
 class QFormerAdapter(nn.Module):
@@ -80,32 +42,29 @@ class QFormerAdapter(nn.Module):
     training finite at learning rates from 1e-5 to 1e-2, whatever the scale of the encoder's states:
     LayerNorm on the states; every residual half normalises its input; queries and keys are normalised a head, so an
     attention logit is at most sqrt(head width) in size; softmax in float32; and the tokens leave with unit RMS times
-    exp(log_scale), which starts at `token_rms` (RMS of the language model's token embeddings, see `embedding_rms`)
-    and which a step of size lr changes by the factor exp(±lr), however small the embeddings are.
+    exp(log_scale), which starts at `token_rms` (RMS of the language model's token embeddings) and which a step of size
+    lr changes by the factor exp(±lr), however small the embeddings are.
 
     Sequences are packed outside. Inside, keys and values are padded to the batch's longest sequence for the
     cross-attention (memory B · max length · width, no pad is attended to); an empty sequence attends to one learned
     "empty" state.
     """
 
-    name = "q-former"
-
     def __init__(
         self,
         width: int,
         llm_width: int,
+        token_rms: float,
+        *,
         n_queries: int = 16,
         layers: int = 2,
         heads: int = 8,
-        token_rms: float = GAUSSIAN_STD,
     ) -> None:
         super().__init__()
-        _check_sizes(width=width, llm_width=llm_width, n_queries=n_queries, layers=layers, heads=heads)
+        check_sizes(token_rms, width=width, llm_width=llm_width, n_queries=n_queries, layers=layers, heads=heads)
         if width % heads:
             raise InputError(f"Q-Former: width {width} is not a multiple of {heads} heads: choose another `heads`.")
-        _check_rms(token_rms)
-        self.width, self.llm_width, self.heads, self.token_rms = width, llm_width, heads, float(token_rms)
-        self.n_tokens = n_queries
+        self.width, self.n_tokens = width, n_queries
         self.queries = nn.Parameter(torch.empty(n_queries, width))
         self.empty = nn.Parameter(torch.empty(width))
         self.input_norm = nn.LayerNorm(width)
@@ -113,7 +72,7 @@ class QFormerAdapter(nn.Module):
         self.output = nn.Linear(width, llm_width)
         self.log_scale = nn.Parameter(torch.full((n_queries, 1), math.log(token_rms)))
         nn.init.normal_(self.queries, std=_QUERY_STD)
-        nn.init.normal_(self.empty, std=GAUSSIAN_STD)
+        nn.init.normal_(self.empty, std=_EMPTY_STD)
         _gaussian_linear(self.output)
 
     def forward(self, states: Tensor, offsets: Tensor) -> Tensor:
@@ -136,22 +95,6 @@ class QFormerAdapter(nn.Module):
         first = torch.where(nothing[:, None], self.empty.to(states.dtype), memory[:, 0])
         memory = torch.cat([first[:, None], memory[:, 1:]], dim=1)
         return memory, torch.arange(longest, device=states.device) < lengths.clamp(min=1)[:, None]
-
-    def to_config(self) -> dict[str, Any]:
-        """What `build_adapter` needs to make the same module again."""
-        return {
-            "name": self.name,
-            "width": self.width,
-            "llm_width": self.llm_width,
-            "n_queries": self.n_tokens,
-            "layers": len(self.layers),
-            "heads": self.heads,
-            "token_rms": self.token_rms,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> QFormerAdapter:
-        return cls(**_arguments(cls, config))
 
 
 class _Layer(nn.Module):
@@ -202,46 +145,6 @@ class _Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(B, M, width) → (B, heads, M, head width)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-ADAPTERS: dict[str, type[MeanPoolAdapter] | type[QFormerAdapter]] = {
-    MeanPoolAdapter.name: MeanPoolAdapter,
-    QFormerAdapter.name: QFormerAdapter,
-}
-
-
-def build_adapter(config: dict[str, Any]) -> MeanPoolAdapter | QFormerAdapter:
-    """The adapter that `to_config` described, freshly initialised; InputError for an unknown name or setting."""
-    name = config.get("name")
-    if name not in ADAPTERS:
-        raise InputError(f"There is no adapter '{name}': choose one of {', '.join(ADAPTERS)}.")
-    return ADAPTERS[name].from_config(config)
-
-
-def embedding_rms(weight: Tensor) -> float:
-    """Root mean square of a token table (V, d): the `token_rms` that makes soft tokens the size of words."""
-    return float(weight.detach().float().square().mean().sqrt())
-
-
-def _arguments(cls: type[nn.Module], config: dict[str, Any]) -> dict[str, Any]:
-    known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
-    given = {key: value for key, value in config.items() if key != "name"}
-    if unknown := sorted(set(given) - set(known)):
-        raise InputError(f"The adapter has no setting '{unknown[0]}': it knows {', '.join(known)}.")
-    if missing := [name for name in ("width", "llm_width") if name not in given]:
-        raise InputError(f"The adapter's config lacks '{missing[0]}': write the artefact again.")
-    return given
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise InputError(f"Adapter: {name} must be a positive whole number, not {size!r}.")
-
-
-def _check_rms(token_rms: float) -> None:
-    if not 0 < token_rms < math.inf:
-        raise InputError(f"Adapter: token_rms must be a positive number, not {token_rms}.")
 
 
 def _gaussian_linear(linear: nn.Linear, gain: float = 1.0) -> None:

@@ -26,7 +26,7 @@ import pytest
         (["--seed", "-1"], "seed is -1: it must be at least 0"),
         (["--device", "abacus"], "device is 'abacus': choose cpu or cuda"),
         (["--methods", "sasrek"], r"There is no method 'sasrek' \(did you mean 'sasrec'\?\)"),
-        (["--methods", "sasrec@huge"], "there is no variant 'huge': choose among q-former"),
+        (["--methods", "sasrec@huge"], "there is no variant 'huge': choose among mean-pooling"),
         (["--methods", "sasrec,"], "There is no method ''"),
         (["--encoder", "nowhere.at_all:Encoder"], "The encoder nowhere.at_all:Encoder cannot be imported"),
         (["--encoder", "json:Encoder"], "The module json has no class 'Encoder'"),

@@ -10,6 +10,7 @@ from uqabench.errors import InputError
 from uqabench.experiments.config import DEFAULT_METHODS, run_config
 from uqabench.experiments.methods import VARIANTS, folder_name, parse_method
 from uqabench.experiments.run import pretrain_name
+from uqabench.integrations import integration_names
 
 CONFIG = run_config("tiny")
 
@@ -54,6 +55,11 @@ def test_variants_change_what_they_say():
     assert method.config.pretrain.objective == CONFIG.pretrain.objective
     assert not parse_method("text20@zero-shot", CONFIG).config.align.train
     assert parse_method("text20", CONFIG).config.align.train
+
+
+def test_every_built_in_integration_has_a_variant():
+    found = {parse_method(f"trm++@{variant}", CONFIG).config.align.integration for variant in VARIANTS}
+    assert found == set(integration_names())
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,11 @@ from uqabench.vocabulary import BASELINES
 
 # What a variant changes in the settings of its method.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "q-former": {"align": {"integration": "q-former"}},
     "mean-pooling": {"align": {"integration": "mean-pooling"}},
+    "last": {"align": {"integration": "last"}},
+    "mean-last": {"align": {"integration": "mean+last"}},  # `+` joins variants
+    "segments": {"align": {"integration": "segments"}},
+    "q-former": {"align": {"integration": "q-former"}},
     "adapter": {"align": {"strategy": "adapter"}},
     "full": {"align": {"strategy": "full"}},
     "zero-shot": {"align": {"train": False}},

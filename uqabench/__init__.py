@@ -28,6 +28,7 @@ _MODULES = {
     "uqabench.errors": ("InputError", "MissingExtra", "RunError", "UQABenchError"),
     "uqabench.experiments.config": ("RunConfig", "run_config"),
     "uqabench.experiments.run": ("Run",),
+    "uqabench.integrations": ("Integration", "integration_names"),
     "uqabench.kernels": ("use_backend",),
     "uqabench.llm.language_model": ("LanguageModel",),
     "uqabench.questions.config": ("QuestionConfig",),

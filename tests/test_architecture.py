@@ -32,13 +32,15 @@ TOP_LEVEL = {
     "tests",
     "uqabench",
 }
-BASE = {"errors", "files", "vocabulary", "settings", "artifact"}
+BASE = {"errors", "files", "locks", "vocabulary", "settings", "artifact", "registry"}
 MAY_IMPORT = {
     "errors": set(),
     "vocabulary": set(),
     "files": {"errors"},
     "settings": {"errors", "files", "vocabulary"},
     "artifact": {"errors", "files"},
+    "locks": {"errors", "files"},
+    "registry": {"errors"},
     "kernels": {"_native"},
     "data": BASE | {"__init__"},
     "questions": BASE | {"data"},
@@ -54,8 +56,8 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 """What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,
-llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from
-questions; report reads prediction files and resamples their users with questions' scoring and statistics."""
+llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, registry, _native}. llm builds prompts
+from questions; report reads prediction files and resamples their users with questions' scoring and statistics."""
 
 
 def module_name(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from uqabench.errors import InputError
+from uqabench.integrations import find_integration, integration_names
 from uqabench.llm.batches import answer_loss, batch_hidden, collate
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
@@ -21,10 +22,10 @@ from uqabench.stages.align import (
     PromptedMethod,
     SoftPrompts,
     align,
-    closed_form_start,
     load_aligned,
     prompt_groups,
     soft_for,
+    training_histories,
 )
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
 from uqabench.stages.training import OptimConfig
@@ -37,13 +38,14 @@ def config(**changes):
 
 @pytest.fixture(scope="module")
 def method(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
-    """`method(keep_states)`: the frozen SL encoder as a prompted method."""
+    """`method(integration)`: the frozen SL encoder as a prompted method."""
     folder = tmp_path_factory.mktemp("states")
 
-    def make(keep_states=False):
+    def make(name="mean-pooling"):
+        integration = find_integration(name)
         built, _ = encode_histories(
             small_store, pretrained["sl"], HistoryPairs.of([small_train, small_evaluation]),
-            folder / str(keep_states), keep_states=keep_states, token_budget=999, progress=False,
+            folder / integration.kept, integration=integration, token_budget=999, progress=False,
         )  # fmt: skip
         return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
 
@@ -68,7 +70,7 @@ def weights(folder):
 @pytest.mark.parametrize("integration", ["mean-pooling", "q-former"])
 @pytest.mark.parametrize("strategy", ["adapter", "full"])
 def test_training_lowers_the_loss_of_what_it_may_change(context, method, tmp_path, integration, strategy):
-    shown = method(integration == "q-former")
+    shown = method(integration)
     settings = config(integration=integration, strategy=strategy, n_queries=2, epochs=3)
     start, _ = align(context, shown, tmp_path / "start", replace(settings, train=False), progress=False)
     artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
@@ -153,7 +155,7 @@ def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):
             return float((soft(pairs) - targets).square().mean())
 
     before = error()
-    metrics = closed_form_start(context, lm, soft)
+    metrics = soft.integration.initialise(soft.adapter, training_histories(context, lm, soft))
     after = error()
     from_the_mean = float((targets - targets.mean(0)).square().mean())
     assert after < before and after < from_the_mean
@@ -163,11 +165,10 @@ def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):
 
 
 def test_soft_prompts_are_the_adapter_over_each_pairs_own_states(method, small_lm):
-    for keep_states in (False, True):
-        frozen = method(keep_states).states
-        settings = config(integration="q-former" if keep_states else "mean-pooling", n_queries=3)
-        soft = SoftPrompts(frozen, settings, small_lm)
-        assert soft.n_tokens == (3 if keep_states else 1)
+    for name in integration_names():
+        settings = config(integration=name, n_queries=3)
+        soft = SoftPrompts(method(name).states, settings, small_lm)
+        assert soft.n_tokens == find_integration(name).n_tokens(settings)
         pairs = np.array([5, 0, 17])
         with torch.no_grad():
             together = soft(pairs)
@@ -178,13 +179,26 @@ def test_soft_prompts_are_the_adapter_over_each_pairs_own_states(method, small_l
         assert together.shape == (3 * soft.n_tokens, small_lm.width)
 
 
+def test_an_adapter_over_what_another_integration_kept_is_refused(method, small_lm):
+    with pytest.raises(InputError, match="q-former reads 'states', but of the encoder's output 'mean' was kept"):
+        SoftPrompts(method("mean-pooling").states, config(integration="q-former"), small_lm)
+
+
+def test_an_adapter_of_another_shape_is_refused(context, method, tmp_path):
+    shown, settings = method("q-former"), config(integration="q-former", n_queries=2, train=False)
+    artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
+    with pytest.raises(InputError, match="adapter.safetensors does not fit q-former .*: delete .*x"):
+        load_aligned(context, shown, artifact, replace(settings, n_queries=3))
+
+
 def test_a_q_former_starts_at_the_size_of_the_models_tokens(context, method, tmp_path):
     """Soft tokens much smaller or larger than token embeddings are noise, or all that the first layer sees."""
+    shown = method("q-former")
     artifact, _ = align(
-        context, method(True), tmp_path / "x", config(integration="q-former", train=False, n_queries=4), progress=False
+        context, shown, tmp_path / "x", config(integration="q-former", train=False, n_queries=4), progress=False
     )
     settings = config(integration="q-former", n_queries=4)
-    lm, soft = load_aligned(context, method(True), artifact, settings)
+    lm, soft = load_aligned(context, shown, artifact, settings)
     tokens = lm.model.get_input_embeddings().weight
     with torch.no_grad():
         ratio = soft(np.arange(8)).square().mean().sqrt() / tokens.square().mean().sqrt()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uqabench.errors import RunError
+from uqabench.integrations import find_integration
 from uqabench.llm.demo import save_model
 from uqabench.questions.scoring import read_predictions, score_files
 from uqabench.stages.align import AlignConfig, PromptedMethod, align, prompt_groups
@@ -26,7 +27,8 @@ ZERO_SHOT = AlignConfig(train=False)
 def shown(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
     built, _ = encode_histories(
         small_store, pretrained["sl"], HistoryPairs.of([small_train, small_evaluation]),
-        tmp_path_factory.mktemp("states") / "x", keep_states=False, token_budget=999, progress=False,
+        tmp_path_factory.mktemp("states") / "x",
+        integration=find_integration("mean-pooling"), token_budget=999, progress=False,
     )  # fmt: skip
     return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
 

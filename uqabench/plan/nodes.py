@@ -11,6 +11,7 @@ from typing import Any
 from uqabench.artifact import Artifact, Stage, folder_digest
 from uqabench.errors import InputError
 from uqabench.files import read_json, write_json
+from uqabench.integrations import find_integration
 from uqabench.llm.sources import find_model
 from uqabench.plan.methods import Method
 from uqabench.plan.node import Node
@@ -144,8 +145,14 @@ class Nodes:
     def states(self, method: Method) -> Node:
         """The frozen encoder's output for every history that a question is about."""
         config = method.config
-        keep = config.align.integration == "q-former"
-        settings = {"keep_states": keep, "token_budget": config.states_token_budget, "device": config.device}
+        integration = find_integration(config.align.integration)
+        vectors = integration.pooling.n_vectors if integration.pooling else 0
+        settings = {
+            "kept": integration.kept,
+            "vectors": vectors,
+            "token_budget": config.states_token_budget,
+            "device": config.device,
+        }
 
         def open_(made: Made) -> Stage:
             sets = [self.tools.opened.questions(made["questions"], split) for split in ("train", "evaluation")]
@@ -153,7 +160,7 @@ class Nodes:
                 self.tools.opened.store(made["data"]),
                 made["pretrain"],
                 HistoryPairs.of(sets),
-                keep_states=keep,
+                integration=integration,
                 token_budget=config.states_token_budget,
                 device=config.device,
                 progress=self.tools.progress,

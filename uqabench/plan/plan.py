@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from uqabench.encoders import build_encoder
 from uqabench.encoders.item_tower import INPUTS
-from uqabench.encoders.registry import find_encoder
+from uqabench.encoders.registry import REGISTRY
 from uqabench.errors import InputError
+from uqabench.integrations import check_integration, find_integration
 from uqabench.plan.methods import Method, parse_method, parse_methods
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Nodes, Tools
@@ -87,16 +88,18 @@ def _planned(nodes: Nodes, method: Method, encoders: list[Method]) -> Planned:
 
 
 def problem_of(method: Method) -> InputError | None:
-    """Why a method cannot work whatever is built for it: its encoder refuses its settings.
+    """Why a method cannot work whatever is built for it: its encoder or its integration refuses its settings.
 
-    InputError for an encoder that is not there: that is a name to be corrected, and no result of the method.
+    InputError for one that is not there: that is a name to be corrected, and no result of the method.
     """
     if method.kind != "encoder":
         return None
     encoder = method.config.pretrain.encoder
-    find_encoder(encoder.encoder)
+    REGISTRY.find(encoder.encoder)
+    find_integration(method.config.align.integration)
     try:
-        build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+        built = build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+        check_integration(method.config.align.integration, built.width, method.config.align)
         if encoder.inputs not in INPUTS:
             raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
     except InputError as error:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from uqabench.artifact import Artifact, Stage
 from uqabench.data.store import InteractionStore
+from uqabench.errors import InputError
 from uqabench.files import write_json
-from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter, embedding_rms
+from uqabench.integrations import TrainingHistories, Window, find_integration
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
-from uqabench.llm.closed_form import init_adapter_closed_form
 from uqabench.llm.demo import save_model
-from uqabench.llm.history import HistoryTokens, history_vectors
+from uqabench.llm.history import HistoryTokens, embedding_rms, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder
 from uqabench.questions.questions import QuestionSet
@@ -77,31 +77,35 @@ class PromptedMethod:
 
 
 class SoftPrompts(nn.Module):
-    """Adapter over frozen states: pair indices (G,) → soft prompt vectors (G · n_tokens, LLM width)."""
+    """An adapter over frozen states: pair indices (G,) → soft prompt vectors (G · n_tokens, LLM width)."""
 
     def __init__(self, states: FrozenStates, config: AlignConfig, lm: LanguageModel) -> None:
         super().__init__()
+        self.integration = find_integration(config.integration)
+        if states.kept != self.integration.kept:
+            raise InputError(
+                f"The integration {config.integration} reads '{self.integration.kept}', but of the encoder's output "
+                f"'{states.kept}' was kept: encode the histories for this integration."
+            )
         self.frozen = states
+        self.n_tokens = self.integration.n_tokens(config)
         # A soft token much smaller than a token embedding has a gradient thousands of times larger.
         rms = embedding_rms(lm.model.get_input_embeddings().weight)
-        if config.integration == "q-former":
-            self.adapter: nn.Module = QFormerAdapter(states.width, lm.width, n_queries=config.n_queries, token_rms=rms)
-        else:
-            self.adapter = MeanPoolAdapter(states.width, lm.width, token_rms=rms)
+        self.adapter = self.integration.build(states.width, lm.width, rms, config)
 
-    @property
-    def n_tokens(self) -> int:
-        return int(self.adapter.n_tokens)
+    def inputs(self, pairs: np.ndarray) -> tuple[Tensor, ...]:
+        """What the adapter takes for these pairs: pooled vectors, or states and offsets."""
+        frozen = self.frozen
+        if frozen.pooled is not None:
+            return (torch.from_numpy(np.asarray(frozen.pooled[pairs])),)
+        spans = frozen.spans[pairs]
+        states = np.concatenate([frozen.states[begin:end] for begin, end in spans])
+        offsets = np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])])
+        return torch.from_numpy(states), torch.from_numpy(offsets)
 
     def forward(self, pairs: np.ndarray) -> Tensor:
         device = next(self.adapter.parameters()).device
-        if self.frozen.states is None:
-            pooled = torch.from_numpy(np.asarray(self.frozen.pooled[pairs])).to(device)
-            return self.adapter(pooled).flatten(0, 1)
-        spans = self.frozen.spans[pairs]
-        states = np.concatenate([self.frozen.states[begin:end] for begin, end in spans])
-        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])]))
-        return self.adapter(torch.from_numpy(states).to(device), offsets.to(device)).flatten(0, 1)
+        return self.adapter(*(part.to(device) for part in self.inputs(pairs))).flatten(0, 1)
 
 
 def prompt_groups(
@@ -164,11 +168,9 @@ def _train(
     soft = SoftPrompts(method.states, config, lm).to(lm.device) if method.states is not None else None
     full = config.train and (soft is None or config.strategy == "full")
     lm.model.requires_grad_(full)
-    if soft is not None and config.closed_form and isinstance(soft.adapter, MeanPoolAdapter):
-        fit = closed_form_start(context, lm, soft)
-    else:
-        fit = {}
-    metrics: dict[str, Any] = {"steps": 0, **fit}
+    metrics: dict[str, Any] = {"steps": 0}
+    if soft is not None and config.closed_form:
+        metrics |= soft.integration.initialise(soft.adapter, training_histories(context, lm, soft))
     seconds = 0.0
     if config.train:
         trainer = _fit(context, method, lm, soft, full, config, out, work, progress)
@@ -236,21 +238,22 @@ def _fit(
     return trainer
 
 
-def closed_form_start(context: Context, lm: LanguageModel, soft: SoftPrompts) -> dict[str, float]:
-    """Start the adapter at the ridge solution from pooled states to the history vectors of `llm.history`.
-
-    Only pairs of training questions are used.
-    """
-    pairs = np.unique(soft.frozen.pairs.keys(context.train))
+def training_histories(context: Context, lm: LanguageModel, soft: SoftPrompts) -> TrainingHistories:
+    """The histories that training questions are about, with the language model's own vectors of their text."""
     frozen = soft.frozen.pairs
+    pairs = np.unique(frozen.keys(context.train))
     histories = [
         history_items(context.store, int(frozen.users[p]), int(frozen.cuts[p]), context.train.n_history) for p in pairs
     ]
     weight = lm.model.get_input_embeddings().weight.detach().float()
-    targets = history_vectors(weight, *HistoryTokens(lm, context.builder(lm)).bags(histories))
-    pooled = torch.from_numpy(np.asarray(soft.frozen.pooled[pairs]))
-    users = torch.from_numpy(frozen.users[pairs])  # one user's histories are alike and stay on one side of the check
-    return init_adapter_closed_form(soft.adapter, pooled, targets.cpu(), groups=users)
+    tokens = HistoryTokens(lm, context.builder(lm))
+
+    def vectors(window: Window) -> Tensor:
+        last = histories if window is None else [items[-window:] for items in histories]
+        return history_vectors(weight, *tokens.bags(last)).cpu()
+
+    users = torch.from_numpy(frozen.users[pairs])
+    return TrainingHistories(users, inputs=lambda rows: soft.inputs(pairs[rows.numpy()]), vectors=vectors)
 
 
 def load_aligned(
@@ -263,5 +266,10 @@ def load_aligned(
     if method.states is None:
         return lm, None
     soft = SoftPrompts(method.states, config, lm)
-    soft.adapter.load_state_dict(load_file(artifact.path / "adapter.safetensors"))
+    path = artifact.path / "adapter.safetensors"
+    try:
+        soft.adapter.load_state_dict(load_file(path))
+    except RuntimeError as error:  # a user's class that changed since
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not fit {config.integration} ({reason}): delete {artifact.path}.") from error
     return lm, soft.to(lm.device).eval().requires_grad_(False)

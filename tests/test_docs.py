@@ -15,10 +15,10 @@ from uqabench.encoders import PRESETS as ENCODERS
 from uqabench.experiments.config import PRESETS, run_config
 from uqabench.experiments.methods import VARIANTS
 from uqabench.questions.baselines import BASELINES
-from uqabench.questions.config import QuestionConfig
+from uqabench.questions.config import PAPER_MIX, QuestionConfig
 from uqabench.questions.core.context import REASONS as DISCARDED
 from uqabench.questions.generate import generate
-from uqabench.questions.kinds import KIND_INDEX, KINDS, PAPER_MIX
+from uqabench.questions.kinds import KIND_INDEX, KINDS
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import equal_texts
 

@@ -16,9 +16,9 @@ from scipy.stats import chisquare
 
 from uqabench.errors import InputError
 from uqabench.questions.baselines import predict_oracle
-from uqabench.questions.config import QuestionConfig
+from uqabench.questions.config import PAPER_MIX, QuestionConfig
 from uqabench.questions.generate import build_context, generate
-from uqabench.questions.kinds import KINDS, PAPER_MIX
+from uqabench.questions.kinds import KINDS
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import basket_starts
 from uqabench.vocabulary import SUBTASKS

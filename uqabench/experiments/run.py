@@ -120,6 +120,9 @@ class Run:
         counts = self.mix["evaluation"]["counts"]
         shown = " ".join(f"{name} {count}" for name, count in counts.items())
         self._done("questions", reused, f"{len(self.train):,} training, {len(self.evaluation):,} evaluation ({shown})")
+        for split, report in self.mix.items():
+            for note in report["notes"]:
+                self.say(f"questions, {split}: {note}")
 
     # The language model
 

@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uqabench.errors import InputError
-from uqabench.questions.kinds import PAPER_MIX
 from uqabench.vocabulary import SUBTASKS
+
+PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
+"""Questions by sub-task in the paper's 7,192, recovered from the averages of its Table 2."""
 
 
 @dataclass(frozen=True)
 class QuestionConfig:
     """Settings of question generation.
 
-    n_questions: how many in all, shared out by `mix`; None takes `mix` itself as counts.
-    mix: weight (or count) by sub-task; the paper's by default.
+    n_questions: how many in all, shared out by the mix; None takes the mix itself as counts.
+    mix: weight (or count) by sub-task, as a demand: a sub-task that cannot reach its count is an error.
+    default_mix: the same where `mix` is None, as a wish: a sub-task gets what the data carry, down to none, and the
+    report says so; the paper's mix by default.
     history: N; a question is about h = s[max(0, cut - N):cut]. min_history: the earliest cut.
     recent_window: the last items of h that short-term interest (si) is about.
     cuts_per_user: into how many histories a user's questions are gathered. extra_cuts: how many more a sub-task may use
@@ -24,7 +28,8 @@ class QuestionConfig:
     """
 
     n_questions: int | None = None
-    mix: dict[str, float] = field(default_factory=lambda: dict(PAPER_MIX))
+    mix: dict[str, float] | None = None
+    default_mix: dict[str, float] = field(default_factory=lambda: dict(PAPER_MIX))
     history: int = 512
     min_history: int = 20
     recent_window: int = 10
@@ -33,18 +38,28 @@ class QuestionConfig:
     seed: int = 0
     max_attempts: int = 32
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The mix that holds, in the order of SUBTASKS, without sub-tasks of weight zero."""
+        mix = self.default_mix if self.mix is None else self.mix
+        return {name: mix[name] for name in SUBTASKS if mix.get(name, 0) > 0}
+
     def check(self) -> None:
         """Raise InputError naming the setting that makes no sense."""
-        unknown = sorted(set(self.mix) - set(SUBTASKS))
-        if unknown:
-            raise InputError(f"mix names no sub-task '{unknown[0]}': choose from {', '.join(SUBTASKS)}.")
-        for name, weight in self.mix.items():
-            if not 0 <= weight < float("inf"):
-                raise InputError(f"mix.{name} is {weight}: give a weight of zero or more.")
-            if self.n_questions is None and weight != int(weight):
-                raise InputError(f"mix.{name} is {weight}: without n_questions the mix holds counts, whole numbers.")
-        if sum(self.mix.values()) == 0:
-            raise InputError("mix asks for no questions: give at least one sub-task a weight above zero.")
+        for label, mix in (("mix", self.mix or {}), ("default_mix", self.default_mix)):
+            unknown = sorted(set(mix) - set(SUBTASKS))
+            if unknown:
+                raise InputError(f"{label} names no sub-task '{unknown[0]}': choose from {', '.join(SUBTASKS)}.")
+            for name, weight in mix.items():
+                if not 0 <= weight < float("inf"):
+                    raise InputError(f"{label}.{name} is {weight}: give a weight of zero or more.")
+                if self.n_questions is None and weight != int(weight):
+                    raise InputError(
+                        f"{label}.{name} is {weight}: without n_questions the mix holds counts, whole numbers."
+                    )
+        if not self.weights:
+            label = "default_mix" if self.mix is None else "mix"
+            raise InputError(f"{label} asks for no questions: give at least one sub-task a weight above zero.")
         least = {"history": 4, "min_history": 4, "recent_window": 1, "cuts_per_user": 1, "max_attempts": 1}
         least |= {"extra_cuts": 0, "seed": 0}
         for name, bound in least.items():
@@ -57,7 +72,7 @@ class QuestionConfig:
 
     def counts(self, possible: tuple[str, ...]) -> dict[str, int]:
         """Questions by sub-task when only `possible` ones can be asked: the mix renormalised, to the exact total."""
-        weights = {name: self.mix[name] for name in SUBTASKS if self.mix.get(name, 0) > 0}
+        weights = self.weights
         total = int(sum(weights.values())) if self.n_questions is None else self.n_questions
         usable = {name: weight for name, weight in weights.items() if name in possible}
         if not usable:
@@ -76,13 +91,15 @@ class QuestionConfig:
 class QuestionReport:
     """What generation did, by sub-task.
 
-    counts: questions made. left_out: sub-tasks of the mix that the data set has no attributes for. candidates: tried.
-    discarded: candidates by reason. unbalanced: questions taken although the right answer's place among its options
-    was already more frequent than others (few users, few values). attributes: questions by attribute. users and
-    histories: how many different ones the questions are about.
+    counts: questions made. wanted: questions that the mix asks for. left_out: sub-tasks of the mix for which the data
+    set has no attributes. candidates: tried. discarded: candidates by reason. unbalanced: questions taken although the
+    rank of the right answer among its options was already more frequent than others (few users, few values).
+    attributes: questions by attribute. users and histories: how many different ones the questions are about. notes:
+    what the mix did not get and why, a sentence each.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
+    wanted: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     candidates: dict[str, int] = field(default_factory=dict)
     discarded: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -90,21 +107,8 @@ class QuestionReport:
     attributes: dict[str, dict[str, int]] = field(default_factory=dict)
     users: int = 0
     histories: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dict(vars(self))
-
-    def lines(self) -> list[str]:
-        """For the terminal."""
-        total = sum(self.counts.values())
-        out = [f"{total} questions about {self.users} users and {self.histories} histories"]
-        if self.left_out:
-            out.append(f"no attributes for {', '.join(self.left_out)}: the mix is renormalised")
-        for name, count in self.counts.items():
-            reasons = ", ".join(f"{reason} {n}" for reason, n in self.discarded[name].items())
-            line = f"{name}: {count} ({100 * count / total:.1f} %) from {self.candidates[name]} candidates"
-            out.append(line + (f"; discarded: {reasons}" if reasons else ""))
-            if self.unbalanced[name]:
-                out.append(f"{name}: {self.unbalanced[name]} taken out of balance, for want of others")
-        return out

@@ -1,8 +1,8 @@
 """Accuracy with its uncertainty, and paired comparison of two methods, from right/wrong answers.
 
 Questions about one user are not independent, so the unit of resampling is the user: the bootstrap draws users, the
-permutation test flips the sign of a user's whole difference. Wilson intervals and McNemar's test treat questions as
-independent; their results say so in `unit`.
+permutation test flips the sign of a user's whole difference. Wilson intervals treat questions as independent; their
+results say so in `unit`.
 
 What a user contributes is a few small counts, and users with equal counts are exchangeable. Resampling therefore draws
 how often each *distinct* contribution occurs (multinomial, binomial), which has exactly the distribution of drawing
@@ -39,14 +39,13 @@ class Accuracy:
 class PairedDifference:
     """Accuracy of a minus accuracy of b in percentage points on the same questions, 95 % interval, two-sided p.
 
-    `unit` is what interval and test treat as independent: "user" or "question".
+    Interval and test treat users as independent.
     """
 
     difference: float
     ci95: tuple[float, float]
     p_value: float
     n: int
-    unit: str = "user"
 
 
 def accuracy(correct: np.ndarray, user: np.ndarray, *, n_boot: int = 2000, seed: int) -> Accuracy:
@@ -115,25 +114,6 @@ def paired_difference(
     return PairedDifference(100 * float(net.sum()) / n, interval, _sign_flip(net, n_perm, seed), n)
 
 
-def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedDifference:
-    """McNemar's exact test, questions taken as independent, with Agresti and Min's (2005) adjusted interval.
-
-    correct_a, correct_b: (Q,) bool, in the same order.
-    """
-    correct_a, index = _check(correct_a, np.arange(np.size(correct_a)))
-    correct_b, _ = _check(correct_b, index)
-    n = len(correct_a)
-    if n == 0:
-        return PairedDifference(math.nan, (math.nan, math.nan), math.nan, 0, "question")
-    only_a = int((correct_a & ~correct_b).sum())
-    only_b = int((correct_b & ~correct_a).sum())
-    b, c, total = only_a + 0.5, only_b + 0.5, n + 2.0
-    centre = (b - c) / total
-    half = _Z * math.sqrt(b + c - (b - c) ** 2 / total) / total
-    interval = (100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
-    return PairedDifference(100 * (only_a - only_b) / n, interval, _exact_binomial(only_a, only_b), n, "question")
-
-
 def _check(correct: np.ndarray, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     correct, user = np.asarray(correct), np.asarray(user)
     if correct.ndim != 1 or (correct.dtype != bool and correct.size):
@@ -166,13 +146,6 @@ def _sign_flip(net: np.ndarray, n_perm: int, seed: int) -> float:
     positive = _generator(seed).binomial(counts, 0.5, size=(n_perm, len(counts)))
     flipped = (2 * positive - counts) @ sizes
     return float(1 + (np.abs(flipped) >= abs(net.sum())).sum()) / (1 + n_perm)
-
-
-def _exact_binomial(wins: int, losses: int) -> float:
-    """Two-sided p of a split of wins + losses fair coin tosses."""
-    n, k = wins + losses, min(wins, losses)
-    tail = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)])
-    return min(1.0, 2 * float(np.exp(tail - n * math.log(2)).sum()))
 
 
 def _generator(seed: int) -> np.random.Generator:

@@ -63,7 +63,8 @@ class Selection:
         self.used = np.zeros(len(users), np.int64)
         self.waiting: dict[int, list[Candidate]] = defaultdict(list)
         self.asked: set[tuple[int, tuple[int, ...]]] = set()
-        self.ranks: dict[int, np.ndarray] = defaultdict(lambda: np.zeros((2, OPTIONS), np.int64))
+        # Lists, not arrays: they are read a million times, four numbers at a time.
+        self.ranks: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([0] * OPTIONS, [0] * OPTIONS))
         self.taken: list[tuple[int, Candidate]] = []
         self.share = np.zeros(len(users), np.int64)
         self.single = self.loose = self.candidates = 0
@@ -110,15 +111,16 @@ class Selection:
         """Give `user` the first waiting candidate that fits."""
         waiting = self.waiting[user]
         for index, candidate in enumerate(waiting):
-            ranks = self.ranks[candidate.group]
+            frequencies, popularities = self.ranks[candidate.group]
             first, second = candidate.ranks
-            if ranks[0, first] - ranks[0].min() >= slack or ranks[1, second] - ranks[1].min() > slack:
+            if frequencies[first] - min(frequencies) >= slack or popularities[second] - min(popularities) > slack:
                 continue
             if (user, candidate.key) in self.asked or (candidate.single and self.single >= self.single_limit):
                 continue
             del waiting[index]
             self.asked.add((user, candidate.key))
-            ranks[(0, 1), (first, second)] += 1
+            frequencies[first] += 1
+            popularities[second] += 1
             self.single += candidate.single
             self.loose += slack > 1
             self.share[user] += 1
@@ -140,8 +142,7 @@ class Selection:
         records = self._attempt(self.users[owners], cuts, attempts)
         self.candidates += len(owners)
         self.outcomes += np.bincount(records.status, minlength=len(REASONS))
-        for row in np.flatnonzero(records.status == ACCEPTED):
-            self._add(int(owners[row]), records, int(row), int(cuts[row]))
+        self._add(records, owners, cuts)
 
     def _cuts_of(self, owners: np.ndarray, attempts: np.ndarray) -> np.ndarray:
         """The main cuts in turns until their attempts are used up, then one extra cut after the other.
@@ -171,19 +172,16 @@ class Selection:
             job.result()
         return records
 
-    def _add(self, user: int, records: Records, row: int, cut: int) -> None:
-        key = (cut, int(records.kind[row]), int(records.attribute[row]), *records.params[row].tolist())
-        self.waiting[user].append(
-            Candidate(
-                records=records,
-                row=row,
-                cut=cut,
-                key=key,
-                group=int(records.group[row]),
-                ranks=(int(records.ranks[row, 0]), int(records.ranks[row, 1])),
-                single=self.family.single_limit is not None and records.lengths[row, records.answer[row]] == 1,
-            )
-        )
+    def _add(self, records: Records, owners: np.ndarray, cuts: np.ndarray) -> None:
+        """Let the acceptable candidates wait for their owners' turns."""
+        rows = np.flatnonzero(records.status == ACCEPTED)
+        keys = np.column_stack([cuts[rows], records.kind[rows], records.attribute[rows], records.params[rows]])
+        single = np.zeros(len(rows), bool)
+        if self.family.single_limit is not None:
+            single = records.lengths[rows, records.answer[rows]] == 1
+        columns = (owners[rows], rows, cuts[rows], keys, records.group[rows], records.ranks[rows], single)
+        for owner, row, cut, key, group, ranks, one in zip(*(column.tolist() for column in columns), strict=True):
+            self.waiting[owner].append(Candidate(records, row, cut, tuple(key), group, tuple(ranks), one))
 
     def discarded(self) -> dict[str, int]:
         """Candidates by the reason for which they came to nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,10 +14,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is imported
 
 from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
+from uqabench.settings import QuestionConfig
 from uqabench.vocabulary import SUBTASKS
 
 if TYPE_CHECKING:
@@ -49,6 +50,17 @@ SMALL_RUN = (
     "pretrain.optim={epochs: 1, max_steps: 4}",
     "align.optim.max_steps=3",
 )
+
+
+@pytest.fixture(scope="session")
+def stage_folder() -> Callable[[Path, str, str], Path]:
+    """`stage_folder(run, stage, label)`: the one artefact of a stage that is called `label`, whatever its key."""
+
+    def find(run: Path, stage: str, label: str) -> Path:
+        (found,) = Path(run).glob(f"{stage}/{label}-????????")
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")

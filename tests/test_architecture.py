@@ -46,20 +46,16 @@ MAY_IMPORT = {
     "llm": BASE | {"data", "kernels", "questions"},
     "integrations": BASE | {"data", "kernels", "questions", "encoders", "llm"},
     "stages": BASE | {"data", "kernels", "questions", "encoders", "llm", "integrations"},
-    "report": BASE,
+    "report": BASE | {"questions"},
     "plan": BASE | {"data", "kernels", "questions", "encoders", "llm", "integrations", "stages"},
     "experiments": BASE | {"data", "questions", "encoders", "llm", "integrations", "stages", "plan", "report"},
     "doctor": {"__version__", "kernels"},
     "cli": BASE | {"__version__", "data", "questions", "llm", "plan", "experiments", "report", "doctor"},
     "__init__": set(),
 }
-for _parts in MAY_IMPORT.values():  # `config` is the settings' reader until the schema takes its place
-    if "settings" in _parts:
-        _parts.add("config")
-MAY_IMPORT["config"] = {"errors"}
 """What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,
 llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from
-questions."""
+questions; report reads prediction files and resamples their users with questions' scoring and statistics."""
 
 
 def module_name(path: Path) -> list[str]:
@@ -119,7 +115,7 @@ def test_imports_go_one_way(name: str):
 
 def test_data_questions_and_report_know_no_torch():
     for path in SOURCE:
-        if part(path) in ("data", "questions", "report", "config", "errors", "files"):
+        if part(path) in ("data", "questions", "report", "settings", "errors", "files"):
             for imported in imports(path):
                 assert imported.split(".")[0] not in ("torch", "transformers"), f"{path}: imports {imported}"
 

@@ -12,15 +12,15 @@ import pytest
 from uqabench.data import SOURCES, InteractionStore, PrepareConfig, open_source, prepare
 from uqabench.data.rejections import LISTED, REASONS
 from uqabench.encoders import PRESETS as ENCODERS
-from uqabench.experiments.config import PRESETS, run_config
 from uqabench.experiments.methods import VARIANTS
 from uqabench.questions.baselines import BASELINES
-from uqabench.questions.config import PAPER_MIX, QuestionConfig
 from uqabench.questions.core.context import REASONS as DISCARDED
 from uqabench.questions.generate import generate
 from uqabench.questions.kinds import KIND_INDEX, KINDS
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import equal_texts
+from uqabench.settings import PAPER_MIX, QuestionConfig
+from uqabench.settings.run import PRESETS, run_config
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}

@@ -82,66 +82,81 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
     return Artifact(path, manifest)
 
 
-def build(
-    path: Path,
-    stage: str,
-    config: dict[str, Any],
-    inputs: dict[str, str],
-    make: Callable[[Path, Path], float],
-) -> tuple[Artifact, bool]:
-    """Reuse `path` when it holds this very result, else build it: `make(out, work)` → seconds spent.
+Make = Callable[[Path, Path], float]
+"""Fills a new folder: (out, work) → seconds spent. `work` outlives a killed run of the same key, for checkpoints."""
 
-    `out` becomes `path` when `make` returns. `work` survives a killed run of the same key: it holds checkpoints.
-    Returns the artefact and whether it was reused.
+
+@dataclass(frozen=True)
+class Stage:
+    """One result that can be built into a folder, and what it depends on.
+
+    name: of the stage. config: its settings as JSON values. inputs: content hash of what it reads, by role.
+    make: fills the folder. Two stages with equal name, config and inputs have equal results.
     """
-    path = Path(path)
-    key = stage_key(stage, config, inputs)
-    sweep(path)
-    if (path / "manifest.json").exists():
+
+    name: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    make: Make
+
+    @property
+    def key(self) -> str:
+        return stage_key(self.name, self.config, self.inputs)
+
+    def finished(self, path: Path) -> Artifact | None:
+        """The artefact at `path`, if it holds this very result."""
+        if not (path / "manifest.json").exists():
+            return None
         manifest = read_json(path / "manifest.json")
-        if isinstance(manifest, dict) and manifest.get("key") == key:
-            artifact = open_artifact(path, stage)
-            shutil.rmtree(_work_path(path), ignore_errors=True)  # left by a kill just after the last rename
+        if not isinstance(manifest, dict) or manifest.get("key") != self.key:
+            return None
+        return open_artifact(path, self.name)
+
+    def build(self, path: Path) -> tuple[Artifact, bool]:
+        """Reuse `path` when it holds this very result, else build it; returns the artefact and whether it was reused.
+
+        The folder appears whole or not at all, and a killed build goes on from its last checkpoint.
+        """
+        path = Path(path)
+        sweep(path)
+        artifact = self.finished(path)
+        work = _work_path(path)
+        if artifact is not None:
+            shutil.rmtree(work, ignore_errors=True)  # left by a kill just after the last rename
             return artifact, True
-    work = _work_path(path)
-    try:
-        _claim(work, key)
-        manifest = _make(path, work, stage, key, config, inputs, make)
-    except BaseException:
-        if all(file.name == KEY_FILE for file in work.glob("*")):  # no checkpoint to go on from
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
-    return Artifact(path, manifest), False
+        try:
+            _claim(work, self.key)
+            artifact = self._make(path, work)
+        except BaseException:
+            if all(file.name == KEY_FILE for file in work.glob("*")):  # no checkpoint to go on from
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+        return artifact, False
+
+    def _make(self, path: Path, work: Path) -> Artifact:
+        with atomic_folder(path) as out:
+            seconds = self.make(out, work)
+            write_json(out / "seconds.json", {"seconds": round(seconds, 3)})
+            files = _hash_files(out)
+            hashed = {name: digest for name, digest in files.items() if name.split("/")[0] not in UNHASHED}
+            manifest = {
+                "stage": self.name,
+                "format": FORMAT,
+                "key": self.key,
+                "content": hash_json(hashed),
+                "config": self.config,
+                "inputs": self.inputs,
+                "versions": versions(),
+                "files": files,
+            }
+            write_json(out / "manifest.json", manifest)
+        return Artifact(path, manifest)
 
 
-def _make(
-    path: Path,
-    work: Path,
-    stage: str,
-    key: str,
-    config: dict[str, Any],
-    inputs: dict[str, str],
-    make: Callable[[Path, Path], float],
-) -> dict[str, Any]:
-    """Build the artefact at `path`; returns its manifest."""
-    with atomic_folder(path) as out:
-        seconds = make(out, work)
-        write_json(out / "seconds.json", {"seconds": round(seconds, 3)})
-        files = _hash_files(out)
-        hashed = {name: digest for name, digest in files.items() if name.split("/")[0] not in UNHASHED}
-        manifest = {
-            "stage": stage,
-            "format": FORMAT,
-            "key": key,
-            "content": hash_json(hashed),
-            "config": config,
-            "inputs": inputs,
-            "versions": versions(),
-            "files": files,
-        }
-        write_json(out / "manifest.json", manifest)
-    return manifest
+def build(path: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Make) -> tuple[Artifact, bool]:
+    """`Stage(stage, config, inputs, make).build(path)`."""
+    return Stage(stage, config, inputs, make).build(path)
 
 
 def _work_path(path: Path) -> Path:

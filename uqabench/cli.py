@@ -1,10 +1,10 @@
-"""The command line: `uqabench prepare | pretrain | align | evaluate | run | score | questions | llm | doctor`."""
+"""The command line: `uqabench prepare | run | experiment | score | questions | llm | doctor` and single stages."""
 
 from __future__ import annotations
 
 import argparse
-import errno
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from uqabench import __version__
-from uqabench.errors import UQABenchError
+from uqabench.errors import UQABenchError, machine_sentence
 
 EXAMPLES = """examples:
   uqabench run --preset demo                          the whole benchmark on grocery baskets, into runs/demo
   uqabench run --preset demo --methods hstu,text20    two methods only
   uqabench run --interactions log.parquet --items items.csv --columns user=uid,item=sku,time=ts --name mine
+  uqabench experiment model-size --preset demo        the paper's Table 5 and Figure 3, scaled down
   uqabench prepare movielens-100k --out data/ml       only the data
+  uqabench settings demo --section align              settings, with where each comes from
   uqabench questions show runs/demo 17                one question and what everybody answered
   uqabench doctor                                     what works on this machine
 """
@@ -42,10 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
         ("evaluate", "up to stage 3: answer the questions (as run)"),
     ):
         _run_parser(_add(commands, name, what, run))
+    _experiment_parser(
+        _add(commands, "experiment", "a sweep of settings: the paper's tables, or one's own", experiment)
+    )
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
     scoring.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
     _add(commands, "doctor", "what works on this machine, and why the rest does not", doctor)
@@ -95,20 +101,44 @@ def _prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_parser(parser: argparse.ArgumentParser) -> None:
+    _settings_options(parser)
+    parser.add_argument("--methods", help="comma-separated, e.g. hstu,trm++@q-former,text20,oracle")
+    parser.add_argument("--encoder", action="append", default=[], metavar="MODULE:CLASS", help="an encoder of your own")
+
+
+def _experiment_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "experiment", nargs="+", metavar="NAME", help="encoders, pretraining, finetuning, model-size, sequence-length, "
+        "all, or a YAML file of your own"
+    )  # fmt: skip
+    parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell, in place of the experiment's own")
+    _settings_options(parser)
+
+
+def _settings_options(parser: argparse.ArgumentParser) -> None:
+    """What decides and where lies everything that is run: for `run`, its stages, and `experiment`."""
     parser.add_argument("--preset", default="demo", help="tiny, demo (default), small, published or paper")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--name", help="name of the run (default: the preset's)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default runs)")
     parser.add_argument("--source", help="completejourney, movielens-100k, synthetic, store")
-    parser.add_argument("--methods", help="comma-separated, e.g. hstu,trm++@q-former,text20,oracle")
-    parser.add_argument("--encoder", action="append", default=[], metavar="MODULE:CLASS", help="an encoder of your own")
     parser.add_argument("--llm", help="demo, train, an installed alias, a Hugging Face name or a folder")
     parser.add_argument("--generate", action="store_true", help="decode answers instead of comparing letters' logits")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int, help="seed of all stages")
-    parser.add_argument("--resume", action="store_true", help="go on with a killed run (this is always so)")
+    parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
+    parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
+    parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     _source_options(parser)
+
+
+def _settings_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", nargs="?", default="demo", help="tiny, demo (default), small, published or paper")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
+    parser.add_argument("--section", metavar="NAME", help="only these, e.g. pretrain or align.optim")
+    parser.add_argument("--json", action="store_true", help="as JSON, with types and bounds")
 
 
 def _questions_parser(parser: argparse.ArgumentParser) -> None:
@@ -148,23 +178,82 @@ def prepare(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     from uqabench.experiments.cli_config import settings_of
-    from uqabench.experiments.run import Run
+    from uqabench.experiments.run import run as run_methods
+    from uqabench.experiments.run import survey_run
+    from uqabench.plan.folder import run_folder
     from uqabench.report.results import load_results
     from uqabench.report.tables import main_table
 
-    folder = args.runs / (args.name or args.preset)
-    job = Run(folder, settings_of(args), progress=not args.quiet)
-    job.execute(until=args.command)
-    if args.command in ("run", "evaluate"):
-        print(main_table(load_results(folder / "results.json")))
-        print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
-    return 0
+    folder, config = run_folder(args.runs, args.name or args.preset), settings_of(args)
+    until = "evaluate" if args.command == "run" else args.command
+    if args.dry_run:
+        _print_survey(survey_run(folder, config, until))
+        return 0
+    results = run_methods(
+        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug
+    )
+    if results is None:
+        return 0
+    print(main_table(load_results(folder / "results.json"), args.compare))
+    print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
+    return _report_failures(results.get("failed", {}))
+
+
+def experiment(args: argparse.Namespace) -> int:
+    from uqabench.experiments.cli_config import seeds_of, settings_of
+    from uqabench.experiments.experiment import run_experiments, survey_experiments
+    from uqabench.experiments.spec import load_experiments
+    from uqabench.plan.folder import run_folder
+
+    experiments, config = load_experiments(args.experiment), settings_of(args)
+    folder, seeds = run_folder(args.runs, args.name or args.preset), seeds_of(args.seeds)
+    if args.dry_run:
+        _print_survey(survey_experiments(folder, experiments, config, args.preset, seeds))
+        return 0
+    finished = run_experiments(
+        folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,
+        wait=args.wait, strict=args.debug,
+    )  # fmt: skip
+    failed = {}
+    for name, results in finished.items():
+        print((folder / "experiments" / name / f"{name}.txt").read_text(encoding="utf-8"))
+        print(f"results: {folder / 'experiments' / name}\n")
+        for cell in results["cells"]:
+            if cell["status"] != "done":
+                failed[" ".join([f"{name}:", cell["method"], *cell["axes"].values()])] = cell["error"]
+    return _report_failures(failed)
+
+
+def _print_survey(rows: list[dict[str, Any]]) -> None:
+    from uqabench.plan.dry_run import summary
+    from uqabench.report.render import plain_table
+
+    print(plain_table(rows))
+    print(summary(rows))
+
+
+def _report_failures(failed: dict[str, str]) -> int:
+    """Say what failed, in one line; returns the exit code."""
+    if not failed:
+        return 0
+    reasons = "; ".join(f"{name} failed: {reason}" for name, reason in failed.items())
+    print(f"uqabench: {reasons} (all else is finished; the same command goes on from there)", file=sys.stderr)
+    return 1
 
 
 def score(args: argparse.Namespace) -> int:
     from uqabench.questions.scoring import score_files
 
     print(json.dumps(score_files(args.files, rule=args.rule, seed=args.seed), indent=2))
+    return 0
+
+
+def settings(args: argparse.Namespace) -> int:
+    from uqabench.settings.listing import listing, rows
+    from uqabench.settings.run import run_layers
+
+    found = rows(run_layers(args.preset, args.config, tuple(args.overrides)), args.section)
+    print(json.dumps([row.as_dict() for row in found], indent=2) if args.json else listing(found))
     return 0
 
 
@@ -183,12 +272,11 @@ def llm(args: argparse.Namespace) -> int:
         install = install_smollm2 if args.model == "smollm2" else install_qwen_tokenizer
         print(f"installed in {install(progress=not args.quiet)}")
         return 0
-    from uqabench.experiments.config import run_config
-    from uqabench.experiments.run import Run
+    from uqabench.experiments.run import train_demo_model
+    from uqabench.settings import run_config
 
-    overrides = ("llm.name=train", *args.overrides)
-    job = Run(args.out, run_config(args.preset, args.config, overrides), progress=not args.quiet)
-    print(f"language model in {job.train_demo_model()}")
+    config = run_config(args.preset, args.config, ("llm.name=train", *args.overrides))
+    print(f"language model in {train_demo_model(args.out, config, progress=not args.quiet)}")
     return 0
 
 
@@ -203,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if os.getcwd() not in sys.path:  # an encoder of one's own, module:Class, lies where the command is called
         sys.path.insert(0, os.getcwd())
+    _log_to_terminal()
     try:
         return args.handler(args)
     except UQABenchError as error:
@@ -217,23 +306,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, MemoryError, RuntimeError) as error:
-        if args.debug or not (sentence := _sentence(error)):
+        if args.debug or not (sentence := machine_sentence(error)):
             raise
         print(f"uqabench: {sentence}", file=sys.stderr)
         return 1
 
 
-def _sentence(error: Exception) -> str:
-    """What a user can do about an error of the machine; empty for an error of the program."""
-    if isinstance(error, OSError):
-        if error.errno == errno.ENOSPC:
-            place = f" at {error.filename}" if error.filename else ""
-            return f"The disk is full{place}: free some space and run it again."
-        return f"{error.filename or 'A file'}: {error.strerror or error}: check the path and your permissions."
-    # torch raises RuntimeError, and a subclass of it on a GPU, when it gets no memory
-    if isinstance(error, MemoryError) or any(text in str(error) for text in ("can't allocate memory", "out of memory")):
-        return "There is not enough memory: lower the token_budget of the stage, or its batch size, and run it again."
-    return ""
+class _Terminal(logging.Handler):
+    """Writes messages above the progress bars, where there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+def _log_to_terminal() -> None:
+    log = logging.getLogger("uqabench")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Terminal) for handler in log.handlers):
+        log.addHandler(_Terminal())
 
 
 if __name__ == "__main__":

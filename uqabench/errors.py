@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class UQABenchError(Exception):
     """Base class. `exit_code` is what the command line returns."""
@@ -24,3 +26,26 @@ class MissingExtra(InputError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}': install it with `pip install 'uqabench[{extra}]'`.")
+
+
+def as_uqabench_error(error: Exception) -> UQABenchError:
+    """`error` as one sentence: itself if it is one, what a user can do about an error of the machine, else its text."""
+    if isinstance(error, UQABenchError):
+        return error
+    text = machine_sentence(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    found = RunError(text)
+    found.__cause__ = error
+    return found
+
+
+def machine_sentence(error: Exception) -> str:
+    """What a user can do about an error of the machine; empty for an error of the program."""
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f" at {error.filename}" if error.filename else ""
+            return f"The disk is full{place}: free some space and run it again."
+        return f"{error.filename or 'A file'}: {error.strerror or error}: check the path and your permissions."
+    # torch raises RuntimeError, and a subclass of it on a GPU, when it gets no memory
+    if isinstance(error, MemoryError) or any(text in str(error) for text in ("can't allocate memory", "out of memory")):
+        return "There is not enough memory: lower the token_budget of the stage, or its batch size, and run it again."
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed for want of space. Libraries in Rust (safetensors, tokenizers) raise no OSError."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
+    if isinstance(error, RunError) and error.__cause__ is not None:  # one of ours, about such an error
+        return is_disk_full(error.__cause__)
     return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
 
 
@@ -70,7 +73,8 @@ def replace_folder(new: Path, path: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove the temporary folders and files that killed writers of `path` left beside it."""
-    for leftover in [*path.parent.glob(f".{path.name}.partial-*"), *path.parent.glob(f".{path.name}.old-*")]:
+    name = glob.escape(path.name)
+    for leftover in [*path.parent.glob(f".{name}.partial-*"), *path.parent.glob(f".{name}.old-*")]:
         shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
@@ -100,7 +104,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: run the stage that writes it first.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also of integers too long and lists too deep to read
         raise InputError(f"{path} is not readable JSON ({error}): delete it and run its stage again.") from error
 
 

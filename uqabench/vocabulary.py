@@ -27,6 +27,9 @@ RIVALS = tuple(name for name in BASELINES if name not in ("uniform", "oracle"))
 GROUPS = ("Text-based", "Embedding-based", "Baselines")
 """Sections of the main table."""
 
+TASK_INITIALS = {"sequence_understanding": "SU", "action_prediction": "AP", "interest_perception": "IP"}
+"""How the paper's Tables 3 to 6 head the tasks' columns (as a sub-task, ip is item prediction)."""
+
 _DISPLAY_NAMES = {
     "gru4rec": "GRU4Rec",
     "sasrec": "SASRec",

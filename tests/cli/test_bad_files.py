@@ -24,18 +24,21 @@ def spoil(file: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "questions/evaluation.arrow",
+        "questions/methods/evaluation.arrow",
         "pretrain/sasrec/model.safetensors",
         "states/sasrec/pooled.npy",
         "align/sasrec/adapter.safetensors",
         "align/sasrec/llm/model.safetensors",
-        "lm/model/tokenizer.json",
+        "lm/trained/model/tokenizer.json",
         "evaluate/majority/predictions.jsonl",
     ],
 )
-def test_a_corrupted_file_is_named(done, run, name, how, expect, debris):
-    spoil(done / name, how)
-    expect(run(methods="sasrec,majority"), 2, rf"{name} is missing or changed since it was written: delete .*run")
+def test_a_corrupted_file_is_named(done, run, name, how, expect, debris, stage_folder):
+    stage, label, *rest = name.split("/")
+    spoil(stage_folder(done, stage, label).joinpath(*rest), how)
+    code = 1 if label == "majority" else 2  # the other method is finished
+    pattern = rf"{label}-\w+/{'/'.join(rest)} is missing or changed since it was written: delete .*run"
+    expect(run(methods="sasrec,majority"), code, pattern)
     assert not debris(done)
 
 
@@ -64,14 +67,14 @@ def test_a_store_of_another_version_is_named(run, small_store, tmp_path, expect)
     expect(run(source=("--source", "store", "--path", "store")), 2, "manifest.json has format version 0.*prepare")
 
 
-def test_an_artefact_of_another_version_is_named(done, run, expect):
-    path = done / "pretrain" / "sasrec" / "manifest.json"
+def test_an_artefact_of_another_version_is_named(done, run, expect, stage_folder):
+    path = stage_folder(done, "pretrain", "sasrec") / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
-    expect(run(), 2, "pretrain/sasrec was written by another version of uqabench: delete it")
+    expect(run(), 2, r"pretrain/sasrec-\w+ was written by another version of uqabench: delete it")
 
 
-def test_a_language_model_with_a_damaged_file_is_named(done, run, tmp_path, expect, debris):
-    shutil.copytree(done / "lm" / "model", tmp_path / "model")
+def test_a_language_model_with_a_damaged_file_is_named(done, run, tmp_path, expect, debris, stage_folder):
+    shutil.copytree(stage_folder(done, "lm", "trained") / "model", tmp_path / "model")
     spoil(tmp_path / "model" / "model.safetensors", "truncate")
     expect(run("--llm", "./model"), 2, r"model/model\.safetensors is damaged or truncated")
     assert not debris(tmp_path)

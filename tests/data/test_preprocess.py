@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqabench.data.config import PrepareConfig
 from uqabench.data.log import RawLog
 from uqabench.data.preprocess import exclude, filter_log, fixed_point, from_end
 from uqabench.errors import InputError
+from uqabench.settings import PrepareConfig
 
 
 def naive(rows, min_items, min_user, max_user, last):

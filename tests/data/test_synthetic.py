@@ -107,7 +107,7 @@ def test_attributes():
     ("options", "name"),
     [
         ({"users": 1}, "users is 1"),
-        ({"users": 2.5}, "users is 2.5 and must be a whole number"),
+        ({"users": 2.5}, "users must be of type int, not 2.5"),
         ({"interests": 30}, "interests is 30, above categories 20"),
         ({"categories": 3000}, "categories is 3000, above items"),
         ({"concentration": 0}, "concentration is 0"),

@@ -23,6 +23,7 @@ from uqabench.encoders import (
     build_encoder,
 )
 from uqabench.errors import InputError
+from uqabench.settings import from_dict, to_dict
 
 PUBLISHED = {
     "gru4rec": GRU4RecConfig(width=512, layers=2, dropout=0.1, max_len=512, init_std=0.02, hidden=1024),
@@ -68,7 +69,7 @@ def test_published_and_paper_shapes() -> None:
 def test_every_field_explains_itself_and_dropout_is_the_papers() -> None:
     for presets in PRESETS.values():
         for config in presets.values():
-            assert all(item.metadata["help"] for item in fields(config))
+            assert all(item.metadata["setting"].help for item in fields(config))
             assert config.dropout == 0.1
 
 
@@ -184,22 +185,26 @@ def test_initial_step_sizes(name: str) -> None:
     ],
 )
 def test_values_out_of_range_are_named(name: str, overrides: dict, field: str) -> None:
-    with pytest.raises(InputError, match=rf"Config\.{field} is"):
+    with pytest.raises(InputError, match=rf"Config\.{field} (is|must be of type int)"):
         build_encoder(name, "demo", **overrides)
 
 
 def test_user_encoder_config_round_trips() -> None:
     config = UserEncoderConfig("trm++", "small", {"layers": 3}, "without-text", side_dim=16)
     assert config.item_dim == 128
-    assert UserEncoderConfig.from_dict(config.to_dict()) == config
+    assert from_dict(UserEncoderConfig, to_dict(config)) == config
     assert UserEncoderConfig("hstu", "demo").item_dim == 64 and UserEncoderConfig("hstu", "demo").side_dim == 32
     assert (UserEncoderConfig(preset="published").item_dim, UserEncoderConfig(preset="published").side_dim) == (128, 64)
 
 
 @pytest.mark.parametrize(
     "values, message",
-    [({"encoders": "hstu"}, "no field 'encoders'"), ({"preset": "huge"}, "'huge'"), ({"item_dim": 0}, "item_dim")],
+    [
+        ({"encoders": "hstu"}, r"Unknown setting 'pretrain.encoder.encoders' \(did you mean 'encoder'\?\)"),
+        ({"preset": "huge"}, "'huge'"),
+        ({"item_dim": 0}, "item_dim"),
+    ],
 )
 def test_user_encoder_config_errors(values: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        UserEncoderConfig.from_dict(values)
+        UserEncoderConfig(**values)

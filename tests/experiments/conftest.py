@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 
-from uqabench.experiments.config import RunConfig, run_config
-from uqabench.experiments.run import Run
+from uqabench.experiments.run import run
+from uqabench.settings import RunConfig, run_config
 
 torch.set_num_threads(1)
+logging.getLogger("uqabench").setLevel(logging.INFO)
 
 METHODS = (
     "sasrec",
@@ -23,6 +25,17 @@ METHODS = (
     "majority",
     "oracle",
 )
+
+
+class Said(logging.Handler):
+    """Keeps the messages of a run."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +53,14 @@ def small_config(small_store, small_run):
 def execute(small_config):
     """Run `small_config(...)` into a folder; returns what it said."""
 
-    def go(folder: Path, *overrides: str, methods: tuple[str, ...] = METHODS, until: str = "run") -> list[str]:
-        said: list[str] = []
-        Run(folder, small_config(*overrides, methods=methods), progress=False, say=said.append).execute(until)
-        return said
+    def go(folder: Path, *overrides: str, methods: tuple[str, ...] = METHODS, until: str = "evaluate") -> list[str]:
+        said = Said()
+        logging.getLogger("uqabench").addHandler(said)
+        try:
+            run(folder, small_config(*overrides, methods=methods), progress=False, until=until)
+        finally:
+            logging.getLogger("uqabench").removeHandler(said)
+        return said.lines
 
     return go
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from uqabench.experiments.run import Run
+from uqabench.experiments.run import run
 from uqabench.report.results import load_results
 
-STAGES = ("data", "questions", "lm-questions", "lm", "pretrain", "states", "align", "evaluate", "tables")
+STAGES = ("data", "questions", "lm", "pretrain", "states", "align", "evaluate", "tables")
 METHODS = "trm++@q-former,text8,shuffled,majority"
 # The first place within a stage at which an operation of an earlier method may already be done.
 SHARED = {"align": 2, "evaluate": 4}
@@ -165,20 +165,21 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_results(launch, undistu
     assert_same(tmp_path / "t", reference)
 
 
-def test_a_run_killed_in_every_operation_of_a_replacement(launch, undisturbed, tmp_path, small_config):
+def test_a_run_killed_in_every_operation_of_a_replacement(launch, undisturbed, tmp_path, stage_folder):
     """An artefact of other settings stands in the stage's place: old, new or neither, never a mixture."""
     reference, _, _ = undisturbed
     folder = Path(shutil.copytree(reference, tmp_path / "t"))
-    manifest = json.loads((folder / "pretrain" / "trm++" / "manifest.json").read_text())
+    artifact = stage_folder(folder, "pretrain", "trm++")
+    manifest = json.loads((artifact / "manifest.json").read_text())
     old = json.dumps({**manifest, "key": "of other settings"})
     limit = 1
     while True:
-        (folder / "pretrain" / "trm++").mkdir(exist_ok=True)
-        (folder / "pretrain" / "trm++" / "manifest.json").write_text(old)
+        artifact.mkdir(exist_ok=True)
+        (artifact / "manifest.json").write_text(old)
         if launch(folder, "pretrain", limit) is not None:
             break
-        for path in (folder / "pretrain").glob("trm++/manifest.json"):
-            found = json.loads(path.read_text())
+        if (artifact / "manifest.json").exists():
+            found = json.loads((artifact / "manifest.json").read_text())
             assert found in (json.loads(old), manifest | {"files": found["files"]})
         limit += 3
     assert limit > 10
@@ -190,7 +191,7 @@ def test_the_same_run_in_this_process_is_the_same(undisturbed, small_config, sma
     reference, _, _ = undisturbed
     source = ("data.source=synthetic", "data.path=null", f"data.options={json.dumps(small_log)}")
     config = small_config(*source, methods=tuple(METHODS.split(",")))
-    Run(tmp_path / "t", config, progress=False, say=lambda line: None).execute()
+    run(tmp_path / "t", config, progress=False)
     assert results_of(tmp_path / "t") == results_of(reference)
     for weights in reference.rglob("*.safetensors"):
         assert weights.read_bytes() == (tmp_path / "t" / weights.relative_to(reference)).read_bytes(), weights

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from uqabench.data import InteractionStore
 from uqabench.errors import InputError
-from uqabench.experiments.run import Run
+from uqabench.experiments.run import run
 from uqabench.experiments.show import question_card
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import read_predictions, score_files
@@ -33,23 +33,23 @@ def copy(finished, tmp_path):
     return tmp_path / "run"
 
 
-def test_the_results_keep_their_contract(finished, small_config, small_store):
+def test_the_results_keep_their_contract(finished, small_config, small_store, stage_folder):
     results = load_results(finished)
     config = small_config()
     assert list(results["methods"]) == list(config.methods)
     assert (results["schema"], results["dataset"], results["llm"]) == (1, "store", "train")
     assert (results["seed"], results["split_seed"]) == (0, 0)
-    n = len(QuestionSet.open(finished / "questions" / "evaluation.arrow"))
+    n = len(QuestionSet.open(stage_folder(finished, "questions", "methods") / "evaluation.arrow"))
     for name, entry in results["methods"].items():
-        assert set(entry) == {"overall", "tasks", "subtasks", "avg_tokens", "seconds"}
+        assert set(entry) == {"overall", "tasks", "subtasks", "avg_tokens", "seconds", "predictions"}
         assert set(entry["tasks"]) == set(TASKS) and set(entry["subtasks"]) == set(SUBTASKS)
         low, high = entry["overall"]["ci95"]
         assert entry["overall"]["n"] == n and low <= entry["overall"]["accuracy"] <= high
         assert set(entry["seconds"]) == {"pretrain", "align", "evaluate"}
         assert (entry["seconds"]["pretrain"] > 0) == (name in ("sasrec", "trm++@q-former"))
     assert results["methods"]["oracle"]["overall"]["accuracy"] == 100.0
-    assert set(results["pretrain"]) == {"sasrec", "trm++", "popularity"}
-    assert {"recall@10", "ndcg@10", "perplexity"} <= set(results["pretrain"]["trm++"])
+    assert set(results["pretrain"]) == {"sasrec", "trm++@q-former", "popularity"}
+    assert {"recall@10", "ndcg@10", "perplexity"} <= set(results["pretrain"]["trm++@q-former"])
     assert sum(results["mix"].values()) == n
     tokens = {name: entry["avg_tokens"] for name, entry in results["methods"].items()}
     assert tokens["sasrec"] == pytest.approx(tokens["no-history"] + 1, abs=0.02)
@@ -57,28 +57,29 @@ def test_the_results_keep_their_contract(finished, small_config, small_store):
     assert tokens["text8"] == tokens["text8@zero-shot"] > tokens["no-history"] > tokens["oracle"] == 0
 
 
-def test_no_training_user_is_asked_about_and_no_evaluation_user_trained_on(finished, small_store):
+def test_no_training_user_is_asked_about_and_no_evaluation_user_trained_on(finished, small_store, stage_folder):
     training = set(small_store.users("train").tolist())
     for file in finished.glob("evaluate/*/predictions.jsonl"):
         assert not training & {row["user"] for row in read_predictions(file)}
-    for path in ("questions/train.arrow", "lm-questions/train.arrow"):
-        assert set(QuestionSet.open(finished / path).user.tolist()) <= training
-    card = json.loads((finished / "lm" / "model" / "card.json").read_text())
+    for label in ("methods", "language-model"):
+        path = stage_folder(finished, "questions", label) / "train.arrow"
+        assert set(QuestionSet.open(path).user.tolist()) <= training
+    card = json.loads((stage_folder(finished, "lm", "trained") / "model" / "card.json").read_text())
     assert card["split_hash"] == small_store.split_hash
 
 
 def test_every_method_re_scores_offline_to_its_entry(finished):
     results = load_results(finished)
     for name, entry in results["methods"].items():
-        scored = score_files([finished / "evaluate" / name / "predictions.jsonl"], seed=0)[name]
+        scored = score_files([finished / entry["predictions"]], seed=0)[name]
         assert all(scored[key] == entry[key] for key in ("overall", "tasks", "subtasks", "avg_tokens"))
 
 
-def test_the_shuffled_method_borrows_from_the_best_encoder(finished):
+def test_the_shuffled_method_borrows_from_the_best_encoder(finished, stage_folder):
     results = load_results(finished)["methods"]
     best = max(("sasrec", "trm++@q-former"), key=lambda name: results[name]["overall"]["accuracy"])
-    manifest = json.loads((finished / "evaluate" / "shuffled" / "manifest.json").read_text())
-    owner = json.loads((finished / "align" / best / "manifest.json").read_text())
+    manifest = json.loads((stage_folder(finished, "evaluate", "shuffled") / "manifest.json").read_text())
+    owner = json.loads((stage_folder(finished, "align", best.split("@")[0]) / "manifest.json").read_text())
     assert manifest["inputs"]["align"] == owner["content"] and manifest["config"]["shuffle"]
     assert results["shuffled"]["avg_tokens"] == results[best]["avg_tokens"]
 
@@ -109,14 +110,14 @@ def test_two_runs_from_nothing_are_equal_apart_from_seconds(execute, finished, t
         assert json.loads(manifest.read_text())["content"] == json.loads(twin.read_text())["content"], manifest
 
 
-def test_the_anonymising_salt_changes_no_result(execute, small_log, tmp_path):
+def test_the_anonymising_salt_changes_no_result(execute, small_log, tmp_path, stage_folder):
     """Prepared twice from the source, each time with a key of its own."""
     options = ["data.source=synthetic", "data.path=null", f"data.options={json.dumps(small_log)}"]
     results = []
     for name in "ab":
         execute(tmp_path / name, *options, methods=("text8@zero-shot", "majority"))
         results.append(without_seconds(json.loads((tmp_path / name / "results.json").read_text())))
-    ids = [InteractionStore.open(tmp_path / name / "data").user_ids for name in "ab"]
+    ids = [InteractionStore.open(stage_folder(tmp_path / name, "data", "synthetic")).user_ids for name in "ab"]
     assert not set(ids[0]) & set(ids[1])
     assert results[0] == results[1]
 
@@ -126,7 +127,7 @@ def test_a_second_run_reuses_everything(execute, copy, monkeypatch):
     stamps = {path: path.stat().st_mtime_ns for path in copy.glob("*/*/manifest.json")}
     monkeypatch.setattr("uqabench.stages.training.Trainer.run", None)  # a step would be an error
     said = execute(copy)
-    assert all("(reused)" in line for line in said if not line.startswith("data:"))
+    assert all("(reused)" in line for line in said)
     assert {path: path.stat().st_mtime_ns for path in copy.glob("*/*/manifest.json")} == stamps
     assert (copy / "results.json").read_bytes() == before
 
@@ -134,13 +135,13 @@ def test_a_second_run_reuses_everything(execute, copy, monkeypatch):
 def test_a_changed_setting_rebuilds_what_depends_on_it(execute, copy):
     said = execute(copy, "align.seed=1", methods=("sasrec", "text8", "oracle"))
     built = {line.split(":")[0] for line in said if "(reused)" not in line}
-    assert built == {"data", "align sasrec", "align text8", "evaluate sasrec", "evaluate text8"}
+    assert built == {"align sasrec", "align text8", "evaluate sasrec", "evaluate text8"}
 
 
 def test_another_seed_is_another_run(execute, copy):
     said = execute(copy, "seed=1", methods=("sasrec", "oracle"))
     rebuilt = {line.split(":")[0] for line in said if "(reused)" not in line}
-    assert {"questions", "pretrain sasrec", "align sasrec", "evaluate sasrec"} <= rebuilt
+    assert {"questions methods", "pretrain sasrec", "align sasrec", "evaluate sasrec"} <= rebuilt
     assert load_results(copy)["seed"] == 1
     assert load_results(copy)["methods"]["oracle"]["overall"]["accuracy"] == 100.0
 
@@ -153,9 +154,9 @@ def test_a_run_stops_after_the_stage_that_was_asked_for(execute, tmp_path, until
     assert ("align" in made) == (until == "align")
 
 
-def test_swapping_the_language_model_in_its_folder_is_noticed(execute, finished, tmp_path):
+def test_swapping_the_language_model_in_its_folder_is_noticed(execute, finished, tmp_path, stage_folder):
     """A folder's name says nothing of what is in it."""
-    shutil.copytree(finished / "lm" / "model", tmp_path / "model")
+    shutil.copytree(stage_folder(finished, "lm", "trained") / "model", tmp_path / "model")
     methods = ("text8@zero-shot", "no-history")
     execute(tmp_path / "run", f"llm.name={tmp_path / 'model'}", methods=methods)
     before = load_results(tmp_path / "run")
@@ -165,12 +166,12 @@ def test_swapping_the_language_model_in_its_folder_is_noticed(execute, finished,
         tmp_path / "model" / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
     said = execute(tmp_path / "run", f"llm.name={tmp_path / 'model'}", methods=methods)
-    assert not [line for line in said if "(reused)" in line and not line.startswith("questions")]
+    assert not [line for line in said if "(reused)" in line and not line.startswith(("questions", "data"))]
     assert load_results(tmp_path / "run")["methods"] != before["methods"]
 
 
-def test_a_foreign_language_model_stops_before_pre_training(execute, finished, tmp_path):
-    shutil.copytree(finished / "lm" / "model", tmp_path / "model")
+def test_a_foreign_language_model_stops_before_pre_training(execute, finished, tmp_path, stage_folder):
+    shutil.copytree(stage_folder(finished, "lm", "trained") / "model", tmp_path / "model")
     card = json.loads((tmp_path / "model" / "card.json").read_text())
     (tmp_path / "model" / "card.json").write_text(json.dumps({**card, "split_hash": "f" * 64}))
     with pytest.raises(InputError, match="trained on users of another split"):
@@ -188,7 +189,7 @@ def test_a_device_that_is_not_there(small_config, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match="device is 'cuda', but .* no GPU"):
-        Run(tmp_path / "run", small_config("device=cuda"), progress=False)
+        run(tmp_path / "run", small_config("device=cuda"), progress=False)
 
 
 def test_a_store_needs_its_path(execute, tmp_path):
@@ -196,27 +197,27 @@ def test_a_store_needs_its_path(execute, tmp_path):
         execute(tmp_path / "run", "data.path=null", methods=("oracle",))
 
 
-def test_histories_of_another_length_in_evaluation(execute, tmp_path):
+def test_histories_of_another_length_in_evaluation(execute, tmp_path, stage_folder):
     """Each set's questions are about its own N items, and so is what the encoder sees of them."""
     execute(tmp_path / "run", "questions.evaluation.history=12", methods=("sasrec", "oracle"))
-    pairs = np.load(tmp_path / "run" / "states" / "sasrec" / "pairs.npy")
-    asked = QuestionSet.open(tmp_path / "run" / "questions" / "evaluation.arrow")
+    pairs = np.load(stage_folder(tmp_path / "run", "states", "sasrec") / "pairs.npy")
+    asked = QuestionSet.open(stage_folder(tmp_path / "run", "questions", "methods") / "evaluation.arrow")
     evaluated = np.isin(pairs[:, 0], asked.user)
     lengths = pairs[:, 1] - pairs[:, 2]
     assert lengths[evaluated].max() == 12 and lengths[~evaluated].max() == 24
     assert load_results(tmp_path / "run")["methods"]["oracle"]["overall"]["accuracy"] == 100.0
 
 
-def test_a_question_is_shown_with_its_history_answers_and_truth(finished, small_store):
-    questions = QuestionSet.open(finished / "questions" / "evaluation.arrow")
+def test_a_question_is_shown_with_its_history_answers_and_truth(finished, small_store, stage_folder):
+    questions = QuestionSet.open(stage_folder(finished, "questions", "methods") / "evaluation.arrow")
     card = question_card(finished, 5)
     truth = "ABCD"[questions.answer[5]]
     assert card.startswith("question 5 (") and f"truth: {truth}" in card
     assert f"oracle: {truth}  right" in card
-    for file in finished.glob("evaluate/*/predictions.jsonl"):
-        row = read_predictions(file)[5]
+    for name, entry in load_results(finished)["methods"].items():
+        row = read_predictions(finished / entry["predictions"])[5]
         mark = "right" if row["prediction"] == row["answer"] else "wrong"
-        assert f"{file.parent.name}: {row['prediction']}  {mark}" in card
+        assert f"{name}: {row['prediction']}  {mark}" in card
     items = small_store.sequence(int(questions.user[5]))[max(0, questions.cut[5] - 24) : questions.cut[5]]
     titles = [small_store.catalogue.text("title", int(small_store.catalogue.codes["title"][item])) for item in items]
     shown = card.split("\n")[2 : 2 + len(items)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from uqabench.data import ATTRIBUTES, Catalogue, InteractionStore, PrepareConfig, open_source, prepare
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
+from uqabench.settings import QuestionConfig
 from uqabench.vocabulary import SUBTASKS
 
 EQUAL_MIX = {name: 1 for name in SUBTASKS}

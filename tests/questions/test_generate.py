@@ -16,11 +16,11 @@ from scipy.stats import chisquare
 
 from uqabench.errors import InputError
 from uqabench.questions.baselines import predict_oracle
-from uqabench.questions.config import PAPER_MIX, QuestionConfig
 from uqabench.questions.generate import build_context, generate
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import basket_starts
+from uqabench.settings import PAPER_MIX, QuestionConfig
 from uqabench.vocabulary import SUBTASKS
 
 from .conftest import EQUAL_MIX, make_store, random_store
@@ -118,7 +118,7 @@ def test_a_new_process_generates_the_same_bytes(tmp_path):
     expected = hashlib.sha256(saved(generate(store, "evaluation", SMALL)[0], tmp_path)).hexdigest()
     script = (
         "import sys, hashlib; from uqabench.data import InteractionStore; from uqabench.questions.generate import *;"
-        "from uqabench.questions.config import QuestionConfig;"
+        "from uqabench.settings import QuestionConfig;"
         "mix = dict.fromkeys(reversed('df mf ip ap li si it'.split()), 1);"
         "c = QuestionConfig(n_questions=70, mix=mix, history=24, min_history=8, recent_window=6, seed=3);"
         "q, _ = generate(InteractionStore.open(sys.argv[1] + '/store'), 'evaluation', c);"

@@ -7,6 +7,7 @@ import pytest
 
 from uqabench.errors import InputError
 from uqabench.questions.scoring import (
+    best_methods,
     compare,
     detect_subtask,
     is_correct,
@@ -138,6 +139,29 @@ def test_compare_pairs_by_id_whatever_the_order():
     assert (found["p_value"], found["n"], found["scope"]) == (expected.p_value, 90, "interest_perception")
 
 
+def test_compare_says_how_many_users_and_what_it_could_detect():
+    found = compare(make_rows(1), make_rows(2), scope="df", seed=0)
+    assert found["users"] == len({row["user"] for row in make_rows() if row["subtask"] == "df"})
+    assert 0 < found["detectable"] < 100
+    assert compare(make_rows(1), make_rows(1), seed=0)["detectable"] is None
+
+
+def test_best_methods_are_named_by_scope():
+    good, poor = make_rows(1, right=0.9), make_rows(2, right=0.2)
+    found = best_methods({"poor": poor, "good": list(reversed(good)), "same": poor}, seed=0)
+    assert found["overall"] == found["interest_perception"] == "good"
+    assert best_methods({"poor": poor, "same": poor}, seed=0) == {}
+    with pytest.raises(InputError, match="answered by one"):
+        best_methods({"good": good, "short": poor[:-1]}, seed=0)
+
+
+@pytest.mark.parametrize("field, value", [("note", float("nan")), ("text", "\ud800"), ("tokens", 10**400)])
+def test_what_json_cannot_hold_is_refused_in_a_sentence(tmp_path, field, value):
+    with pytest.raises(InputError, match="prediction 1 for"):
+        write_predictions(tmp_path / "p.jsonl", [{**GOOD, field: value}])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "change, match",
     [
@@ -163,14 +187,17 @@ GOOD = make_rows(n=1)[0]
 BROKEN = {
     "not JSON": (b"{'id': 1}", "not valid JSON"),
     "not UTF-8": (b'{"id": 1, "user": "\xff"}', "not valid JSON"),
-    "NaN": (json.dumps({**GOOD, "logits": [1.0, float("nan"), 0, 0]}).encode(), "NaN"),
+    "NaN": (json.dumps({**GOOD, "logits": [1.0, float("nan"), 0, 0]}).encode(), "not valid JSON"),
     "a list": (b"[1, 2]", "holds list"),
-    "no answer": (json.dumps({k: v for k, v in GOOD.items() if k != "answer"}).encode(), "no field 'answer'"),
-    "neither form": (b'{"prediction": "A", "answer": "A"}', "no field 'id'"),
+    "no answer": (
+        json.dumps({k: v for k, v in GOOD.items() if k != "answer"}).encode(),
+        "'answer' must be one of A, B, C, D, but is missing",
+    ),
+    "neither form": (b'{"prediction": "A", "answer": "A"}', "'id' must be a whole number, but is missing"),
     "subtask": (json.dumps({**GOOD, "subtask": "dff"}).encode(), "'subtask' must be one of df, mf"),
     "letter": (json.dumps({**GOOD, "answer": "AB"}).encode(), "'answer' must be one of A"),
-    "prediction": (json.dumps({**GOOD, "prediction": 2}).encode(), "'prediction' must be text"),
-    "text": (json.dumps({**GOOD, "text": None}).encode(), "'text' must be text"),
+    "prediction": (json.dumps({**GOOD, "prediction": 2}).encode(), "'prediction' must be a text, but is 2"),
+    "text": (json.dumps({**GOOD, "text": None}).encode(), "'text' must be a text, but is null"),
     "user": (json.dumps({**GOOD, "user": None}).encode(), "'user' must be"),
     "id": (json.dumps({**GOOD, "id": "7"}).encode(), "'id' must be"),
     "logits": (json.dumps({**GOOD, "logits": [1, 2, 3]}).encode(), "'logits' must be four"),

@@ -5,9 +5,11 @@ import itertools
 import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 from uqabench.errors import InputError
-from uqabench.questions.statistics import accuracy, paired_difference, wilson
+from uqabench.questions.statistics import accuracy, holm, paired_difference, significantly_best, wilson
 
 
 def clustered(rng: np.random.Generator, users: int = 60, questions: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +84,7 @@ def test_one_user_says_nothing_about_others_and_no_question_gives_no_number():
     for empty in (accuracy(none, none, seed=0), wilson(none)):
         assert empty.n == 0 and np.isnan([empty.accuracy, *empty.ci95]).all()
     empty = paired_difference(none, none, none, seed=0)
-    assert empty.n == 0 and np.isnan([empty.difference, *empty.ci95, empty.p_value]).all()
+    assert empty.n == 0 and np.isnan([empty.difference, *empty.ci95, empty.p_value, empty.detectable]).all()
 
 
 @pytest.mark.parametrize("right, n, low, high", [(8, 10, 49.02, 94.33), (0, 10, 0, 27.75), (10, 10, 72.25, 100)])
@@ -115,7 +117,8 @@ def test_permutation_p_is_uniform_when_nothing_differs_although_users_cluster():
         lean = rng.normal(0, 0.25, 40)[user]  # a user's questions all lean to one of two equal methods
         a, b = rng.random(400) < 0.5 + lean, rng.random(400) < 0.5 - lean
         by_user.append(paired_difference(a, b, user, n_boot=10, n_perm=999, seed=seed).p_value)
-        by_question.append(binomtest(int((a & ~b).sum()), int((a != b).sum())).pvalue)
+        only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+        by_question.append(binomtest(only_a, only_a + only_b).pvalue)  # McNemar's exact test
     assert kstest(by_user, "uniform").pvalue > 1e-3
     assert 0.02 <= np.mean(np.array(by_user) <= 0.05) <= 0.09
     assert np.mean(np.array(by_question) <= 0.05) > 0.15
@@ -129,6 +132,70 @@ def test_paired_interval_covers_and_the_smallest_p_is_one_draw():
     assert 60 < found.ci95[0] < 80 < found.ci95[1] < 95
     same = paired_difference(b, b, user, seed=0)
     assert (same.difference, same.ci95, same.p_value) == (0, (0, 0), 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+def test_holm_is_that_of_a_library(size):
+    rng = np.random.default_rng(size)
+    p_values = np.round(rng.random(size) ** 3, 2)  # with ties
+    expected = multipletests(p_values, method="holm")[1]
+    assert holm(p_values) == pytest.approx(expected)
+    assert holm([]).shape == (0,)
+
+
+def test_detectable_difference_is_that_of_the_t_test_with_one_question_a_user():
+    rng = np.random.default_rng(7)
+    a, b = rng.random(400) < 0.5, rng.random(400) < 0.4
+    found = paired_difference(a, b, np.arange(400), n_boot=10, n_perm=10, seed=0)
+    deviation = np.std(a.astype(float) - b, ddof=1)
+    expected = 100 * deviation * TTestPower().solve_power(nobs=400, alpha=0.05, power=0.8)
+    assert found.detectable == pytest.approx(expected, rel=0.01)  # the normal and Student's quantiles
+    assert (found.users, found.n) == (400, 400)
+
+
+def test_detectable_difference_counts_users_not_questions():
+    rng = np.random.default_rng(8)
+    a, b = rng.random(200) < 0.5, rng.random(200) < 0.4
+    single = paired_difference(a, b, np.arange(200), n_boot=10, n_perm=10, seed=0)
+    copied = [np.repeat(values, 5) for values in (a, b, np.arange(200))]  # five equal questions of a user say no more
+    assert paired_difference(*copied, n_boot=10, n_perm=10, seed=0).detectable == pytest.approx(single.detectable)
+
+
+def test_a_detectable_difference_is_found_four_times_in_five():
+    rng = np.random.default_rng(9)
+    user = np.repeat(np.arange(60), 6)
+
+    def answers(gain: float) -> tuple[np.ndarray, np.ndarray]:
+        lean = rng.normal(0, 0.2, 60)[user]
+        return rng.random(360) < 0.5 + gain + lean, rng.random(360) < 0.5
+
+    points = np.mean([paired_difference(*answers(0), user, n_boot=2, n_perm=2, seed=0).detectable for _ in range(50)])
+    found = [paired_difference(*answers(points / 100), user, n_boot=2, n_perm=999, seed=i).p_value for i in range(300)]
+    assert 0.72 <= np.mean(np.array(found) < 0.05) <= 0.88
+
+
+def test_nothing_is_detectable_where_nothing_varies():
+    same = np.arange(20) % 2 == 0
+    assert np.isnan(paired_difference(same, same, np.arange(20), seed=0).detectable)
+    assert np.isnan(paired_difference(same, ~same, np.zeros(20, int), seed=0).detectable)
+
+
+def test_the_best_is_named_only_where_it_beats_every_other():
+    rng = np.random.default_rng(10)
+    user = np.repeat(np.arange(50), 8)
+    answers = np.stack([rng.random(400) < share for share in (0.4, 0.8, 0.42)])
+    assert significantly_best(answers, user, seed=0) == 1
+    close = np.concatenate([answers, answers[1:2] ^ (rng.random(400) < 0.02)])
+    assert significantly_best(close, user, seed=0) is None
+    assert significantly_best(answers[:1], user, seed=0) is None
+    assert significantly_best(answers[:, :0], user[:0], seed=0) is None
+
+
+def test_among_equals_a_best_is_named_no_more_often_than_the_level():
+    rng = np.random.default_rng(11)
+    user = np.repeat(np.arange(40), 5)
+    named = [significantly_best(rng.random((3, 200)) < 0.5, user, n_perm=999, seed=i) is not None for i in range(300)]
+    assert np.mean(named) <= 0.06
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The results of a run as JSON gives them: fourteen methods, two variants and a user's own encoder."""
+"""Results as JSON gives them: a run of fourteen methods, two variants and a user's own encoder, and an experiment."""
 
 import json
 
@@ -60,4 +60,34 @@ def results() -> dict:
     ]
     value = {"schema": 1, "dataset": "synthetic", "llm": "demo", "seed": 0, "split_seed": 1, "versions": {"torch": "2"}}
     value |= {"methods": methods, "pretrain": pretrain, "comparisons": comparisons, "mix": COUNTS}
+    return json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def sweep() -> dict:
+    """An experiment on two axes with two seeds, in which a row failed, one is missing, and an oracle has no axes."""
+    rng = np.random.default_rng(1)
+    axes = {"objective": ["SL", "CL"], "inputs": ["full", "without text", "without side"]}
+    value = {"schema": 1, "kind": "experiment", "name": "pretraining", "title": "Objectives and inputs"}
+    value |= {"paper": "table3", "preset": "demo", "dataset": "synthetic", "llm": "demo", "split_seed": 0}
+    value |= {"seeds": [0, 1], "versions": {}, "mix": {"df": 600}, "axes": axes, "cells": [], "rows": []}
+
+    def add(method: str, label: str, settings: dict, seed: int, status: str, error: str | None = None) -> None:
+        cell = {"method": method, "label": label, "axes": settings, "seed": seed, "status": status, "error": error}
+        cell |= {"avg_tokens": 22.5, "sizes": {"model_size": 98304}, "pretrain": {"recall@10": 7.0 + seed}}
+        cell |= {"seconds": {"align": 3.0}, "predictions": f"evaluate/{len(value['cells'])}/predictions.jsonl"}
+        value["cells"].append(cell)
+        for scope in ("overall", *TASKS, "df") if status == "done" else ():
+            score = _cell(100.0 if method == "oracle" else rng.uniform(30, 60), 6000)
+            value["rows"].append({"cell": len(value["cells"]) - 1, "scope": scope, **score})
+
+    for objective in axes["objective"]:
+        for inputs in axes["inputs"]:
+            for seed in value["seeds"]:
+                status = {("CL", "without text"): "failed", ("CL", "without side"): "missing"}.get((objective, inputs))
+                error = "Out of memory." if status == "failed" else None
+                add("trm++", "Trm++", {"objective": objective, "inputs": inputs}, seed, status or "done", error)
+    add("oracle", "Oracle", {}, 0, "done")
+    pair = {"difference": 1.5, "ci95": [0.5, 2.5], "p_value": 0.01, "n": 6000, "users": 217, "detectable": 1.4}
+    value["comparisons"] = [{"a": "SL, full", "b": "CL, full", "scope": "overall", **pair}]
     return json.loads(json.dumps(value))

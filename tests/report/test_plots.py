@@ -1,33 +1,42 @@
-"""Figures are whole, deterministic files that show every method."""
+"""Figures are whole, deterministic files that show every row."""
 
+import numpy as np
 import pytest
 
 from uqabench.errors import InputError
-from uqabench.report import plot_accuracy, plot_tokens
+from uqabench.report.plots import plot_accuracy, plot_scaling, plot_tokens
+from uqabench.report.rows import run_rows
+from uqabench.report.scaling import PowerLaw, paper_scaling
 
 pytest.importorskip("matplotlib")
 
 
-@pytest.mark.parametrize("plot", [plot_accuracy, plot_tokens])
-def test_png_and_svg(results, tmp_path, plot):
-    png = plot(results, tmp_path / "figures" / "a.png")
-    assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 5000
-    svg = plot(results, tmp_path / "a.svg")
-    first = svg.read_bytes()
-    assert plot(results, svg).read_bytes() == first and b"</svg>" in first
-    # matplotlib draws text as outlines and leaves the text itself in a comment
-    shown = first.decode()
-    assert "<!-- Trm++@q-former -->" in shown and "<!-- my_pkg.net:Tower -->" in shown
-    assert ("<!-- Oracle -->" in shown) == (plot is plot_accuracy)
-
-
-def test_bars_and_whiskers_are_the_results(results, tmp_path, monkeypatch):
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
     from matplotlib.figure import Figure
 
-    drawn = []
+    figures = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), save(figure, *a, **k)))
-    plot_accuracy(results, tmp_path / "a.png")
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    return figures
+
+
+@pytest.mark.parametrize("plot", [plot_accuracy, plot_tokens])
+def test_png_and_svg(results, tmp_path, plot):
+    rows = run_rows(results)
+    png = plot(rows, tmp_path / "figures" / "a.png")
+    assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 5000
+    svg = plot(rows, tmp_path / "a.svg")
+    first = svg.read_bytes()
+    assert plot(rows, svg).read_bytes() == first and b"</svg>" in first
+    # matplotlib draws text as outlines and leaves the text itself in a comment
+    shown = first.decode()
+    assert "<!-- Trm++@q-former -->" in shown and "<!-- my_pkg.net:Tower -->" in shown and "<!-- Oracle -->" in shown
+
+
+def test_bars_and_whiskers_are_the_results(results, tmp_path, drawn):
+    plot_accuracy(run_rows(results), tmp_path / "a.png")
     axes = drawn[0].axes[0]
     heights = dict(zip([label.get_text() for label in axes.get_xticklabels()], axes.patches, strict=True))
     for name, shown in (("hstu", "HSTU"), ("oracle", "Oracle"), ("text20", "Text20")):
@@ -37,11 +46,29 @@ def test_bars_and_whiskers_are_the_results(results, tmp_path, monkeypatch):
     assert ends == sorted(tuple(m["overall"]["ci95"]) for m in results["methods"].values())
 
 
-def test_unusable_paths_and_results_are_named(results, tmp_path):
+def test_names_of_points_at_one_token_count_do_not_touch(results, tmp_path, drawn):
+    rows = [row for row in run_rows(results) if row.group == "Embedding-based"]
+    plot_tokens(rows, tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    low, high = axes.get_ylim()
+    heights = sorted(text.xy[1] for text in axes.texts)
+    assert len(heights) == len(rows) and min(np.diff(heights)) >= 0.04 * (high - low)
+
+
+def test_scaling_shows_points_law_band_and_the_paper(tmp_path, drawn):
+    sizes, accuracy = np.array([1e4, 1e5, 1e6]), np.array([40.0, 46.0, 51.4])
+    draws = np.stack([np.full(50, 91.0), np.linspace(0.04, 0.05, 50)], axis=1)
+    law = PowerLaw(
+        "HSTU", sizes, accuracy, np.stack([accuracy - 1, accuracy + 1]), 91.0, 0.045, draws, "users resampled"
+    )
+    assert plot_scaling([law, paper_scaling()], tmp_path / "a.png").stat().st_size > 5000
+    axes = drawn[0].axes[0]
+    assert [len(points.lines[0].get_xdata()) for points in axes.containers] == [3, 8]
+    assert len(axes.collections) == 2  # whiskers and band of ours: the paper has neither
+    assert "HSTU" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_a_path_of_another_kind_is_refused(results, tmp_path):
     with pytest.raises(InputError, match="a.pdf must end in .png or .svg"):
-        plot_accuracy(results, tmp_path / "a.pdf")
-    for method in results["methods"].values():
-        method["avg_tokens"] = None
-    with pytest.raises(InputError, match="avg_tokens"):
-        plot_tokens(results, tmp_path / "a.png")
+        plot_accuracy(run_rows(results), tmp_path / "a.pdf")
     assert not list(tmp_path.iterdir())

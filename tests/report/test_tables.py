@@ -3,9 +3,11 @@
 import csv
 import io
 import re
+from importlib.util import find_spec
 
 import pytest
 
+from uqabench.errors import InputError
 from uqabench.files import write_json
 from uqabench.report import comparison_table, load_results, main_table, pretrain_table, write_tables
 from uqabench.report.render import comma_separated, escape_latex, latex, markdown, plain_table, terminal
@@ -44,25 +46,23 @@ def test_every_number_of_the_main_table_is_where_its_heading_says(results):
     assert row["Tokens"] == "133"
 
 
-def test_the_best_of_a_column_is_marked_and_baselines_never_are(results):
+def test_only_what_the_results_call_significantly_best_is_marked(results):
+    results["best"] = {"overall": "hstu", "df": "text20", "interest_perception": "hstu"}
     heading, _, *rows = markdown_rows(markdown(main_table(results)))
-    rivals = [method for name, method in results["methods"].items() if name not in BASELINES]
-    for subtask in SUBTASKS:
-        column = heading.index(subtask.upper())
-        bold = [row[column] for row in rows if row[column].startswith("**")]
-        assert bold == [f"**{max(m['subtasks'][subtask]['accuracy'] for m in rivals):.2f}**"]
-    oracle = next(row for row in rows if row[0] == "Oracle")
-    assert oracle[1] == "100.00" and not any("**" in cell for cell in oracle)
+    bold = {(row[0], heading[index]) for row in rows for index, cell in enumerate(row) if cell.startswith("**")}
+    assert bold == {("HSTU", "Overall"), ("Text20", "DF"), ("HSTU", "Interest perception avg")}
     text = terminal(main_table(results)).splitlines()
-    assert all("*" not in line for line in text if line.startswith(("Oracle", "Uniform")))
-    assert sum(line.count("*") for line in text[:-3]) == 11
-    assert latex(main_table(results)).count(r"\textbf") == 11
+    assert sum(line.count("*") for line in text if line.startswith(("Text20", "HSTU"))) == 3
+    assert latex(main_table(results)).count(r"\textbf") == 3
+    assert "Bold: significantly better" in markdown(main_table(results)) and "\n* significantly" in str(
+        main_table(results)
+    )
 
 
-def test_equal_printed_values_are_all_marked(results):
-    for name, accuracy in (("hstu", 90.001), ("trm++", 90.004)):
-        results["methods"][name]["subtasks"]["mf"] |= {"accuracy": accuracy, "ci95": [80, 95]}
-    assert markdown(main_table(results)).count("**90.00**") == 2
+def test_nothing_is_marked_without_tests_and_a_note_says_when_none_won(results):
+    assert "**" not in markdown(main_table(results)) and "significant" not in markdown(main_table(results))
+    text = markdown(main_table({**results, "best": {}}))
+    assert "**" not in text and "Nothing is marked" in text
 
 
 def test_the_terminal_table_fits_and_its_columns_align(results):
@@ -89,6 +89,21 @@ def test_the_terminal_table_fits_and_its_columns_align(results):
     overall = results["methods"]["uniform"]["overall"]
     assert f"±{overall['accuracy'] - overall['ci95'][0]:.1f}" in uniform  # the longer arm of 1.3 and 1.1
     assert "Questions: DF 1,508, MF 128" in lines[-1] and "7,192 in all" in lines[-1]
+
+
+def test_the_papers_numbers_stand_beside_the_methods_that_it_has(results):
+    table = main_table(results, compare="paper")
+    heading, _, *rows = markdown_rows(markdown(table))
+    beside = {row[0]: row[heading.index("Paper SU") :] for row in rows}
+    assert heading[-5:] == ["Paper SU", "Paper AP", "Paper IP", "Paper overall", "Paper tokens"]
+    assert beside["Trm++"] == ["45.72", "42.38", "68.71", "53.88", "133"]
+    assert beside["HSTU"] == ["41.86", "41.31", "64.45", "50.88", "-"]
+    assert beside["Trm++@q-former"] == beside["Oracle"] == ["-"] * 5
+    record = next(r for r in csv.DictReader(io.StringIO(comma_separated(table))) if r["method"] == "text50")
+    assert (record["paper_si"], record["paper_tokens"]) == ("89.8", "2498.19")
+    assert max(map(len, terminal(table).splitlines())) <= 130
+    with pytest.raises(InputError, match="'paper', not with 'theirs'"):
+        main_table(results, compare="theirs")
 
 
 def test_two_decimals_where_they_fit_and_names_are_cut_where_nothing_does(results):
@@ -129,7 +144,9 @@ def latex_rows(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.endswith(r"\\")]
 
 
-@pytest.mark.parametrize("build", [main_table, pretrain_table, comparison_table])
+@pytest.mark.parametrize(
+    "build", [main_table, pretrain_table, lambda results: comparison_table(results["comparisons"])]
+)
 def test_latex_is_balanced_and_every_row_fills_the_columns(results, build):
     text = latex(build(results))
     align = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)[1]
@@ -159,33 +176,44 @@ def test_names_are_escaped_in_every_format(results):
     assert odd in {r["method"] for r in csv.DictReader(io.StringIO(comma_separated(main_table(results))))}
 
 
-def test_pretrain_table_marks_the_highest_recall_and_the_lowest_perplexity_of_encoders(results):
-    heading, _, *rows = markdown_rows(markdown(pretrain_table(results)))
+def test_pretrain_table_shows_ranking_metrics_in_order_and_marks_nothing(results):
+    text = markdown(pretrain_table(results))
+    heading, _, *rows = markdown_rows(text)
     assert heading == [
         "Encoder",
         *(f"{kind}@{k}" for kind in ("Recall", "NDCG") for k in (1, 5, 10, 20, 50, 100)),
         "Perplexity",
     ]
     by_name = {row[0]: row for row in rows}
-    assert all(cell.startswith("**") for cell in by_name["HSTU"][1:])
-    assert not any("**" in cell for name in ("GRU4Rec", "Popularity") for cell in by_name[name])
     assert by_name["GRU4Rec"][heading.index("Recall@10")] == f"{results['pretrain']['gru4rec']['recall@10']:.2f}"
+    assert "**" not in text  # there are no intervals to tell the best by
     assert max(map(len, terminal(pretrain_table(results)).splitlines())) <= 110
     assert pretrain_table({**results, "pretrain": {}}) is None
 
 
-def test_comparisons_are_grouped_by_pair(results):
-    text = terminal(comparison_table(results))
+def test_comparisons_are_grouped_by_pair_and_adjusted_across_the_table(results):
+    text = terminal(comparison_table(results["comparisons"]))
     first, second = text.index("Trm++ minus Shuffled"), text.index("Text50 minus Text20")
     assert first < text.index("interest perception") < second < text.index("-1.50 [-3.50, +1.50]")
     assert text.count("Trm++ minus Shuffled") == 1
-    records = list(csv.DictReader(io.StringIO(comma_separated(comparison_table(results)))))
-    assert [(r["a"], r["scope"], float(r["p_value"])) for r in records] == [
-        ("trm++", "overall", 0.0001),
-        ("trm++", "interest_perception", 0.0001),
-        ("text50", "df", 0.31),
+    records = list(csv.DictReader(io.StringIO(comma_separated(comparison_table(results["comparisons"])))))
+    assert [(r["a"], r["scope"], float(r["p_value"]), float(r["p_holm"])) for r in records] == [
+        ("trm++", "overall", 0.0001, pytest.approx(0.0003)),
+        ("trm++", "interest_perception", 0.0001, pytest.approx(0.0003)),
+        ("text50", "df", 0.31, 0.31),
     ]
-    assert comparison_table({**results, "comparisons": []}) is None
+    assert comparison_table([]) is None
+    assert "Detectable:" not in text  # results of earlier versions do not have it
+
+
+def test_what_cannot_be_detected_is_said_by_scope_for_the_best_pair(results):
+    pairs = [(("trm++", "hstu"), 9.1), (("text50", "text20"), 7.9), (("text50", "oracle"), None)]
+    comparisons = [
+        {**results["comparisons"][0], "a": a, "b": b, "scope": "mf", "n": 300, "users": 190, "detectable": points}
+        for (a, b), points in pairs
+    ]
+    note = comparison_table(comparisons).notes[-1]
+    assert "No pair of this table can show less than: MF 7.9 points (300 questions of 190 users)." in note
 
 
 def test_write_tables_leaves_whole_files_only(results, tmp_path):
@@ -194,6 +222,8 @@ def test_write_tables_leaves_whole_files_only(results, tmp_path):
     expected = {
         f"{name}.{suffix}" for name in ("table2", "pretrain", "comparisons") for suffix in ("txt", "md", "tex", "csv")
     }
+    if find_spec("matplotlib"):
+        expected |= {"accuracy.png", "tokens.png"}
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "tables").iterdir()} == expected
     before = {path: path.read_bytes() for path in paths}
     write_tables(results, tmp_path / "tables")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from uqabench.errors import RunError
-from uqabench.experiments.config import run_config
-from uqabench.experiments.run import Run
+from uqabench.experiments.run import run
+from uqabench.settings import run_config
 from uqabench.stages import align, pretrain
 from uqabench.stages.training import fits_in_memory
 
@@ -39,4 +39,4 @@ def test_training_says_which_setting(module, name, setting, tmp_path: Path, smal
     data = tuple(f"data.options.{key}={value}" for key, value in small_log.items())
     config = run_config("tiny", overrides=("data.source=synthetic", *small_run, *data, "methods=[gru4rec]"))
     with pytest.raises(RunError, match=setting):
-        Run(tmp_path / "run", config).execute()
+        run(tmp_path / "run", config)

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from uqabench.errors import InputError
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.questions import QuestionSet
+from uqabench.settings import QuestionConfig
 from uqabench.stages.question_sets import build_questions
 from uqabench.vocabulary import SUBTASKS
 

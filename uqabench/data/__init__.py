@@ -1,11 +1,12 @@
 """Interaction logs as numpy and Arrow: sources, preprocessing, the store, and the packer. No torch."""
 
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
-from uqabench.data.config import PrepareConfig, read_ids
 from uqabench.data.packer import PackedBatch, pack, plan_batches, windows
 from uqabench.data.prepare import describe, prepare
+from uqabench.data.preprocess import read_ids
 from uqabench.data.sources import SOURCES, open_source
 from uqabench.data.store import InteractionStore
+from uqabench.settings.data import PrepareConfig
 
 __all__ = [
     "ATTRIBUTES",

@@ -17,7 +17,6 @@ import uqabench
 from uqabench.data.anonymise import anonymise, fingerprint, read_salt
 from uqabench.data.arrow import write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
-from uqabench.data.config import PrepareConfig
 from uqabench.data.log import MICROSECONDS, RawLog, Removal, Source, counts, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
@@ -26,6 +25,7 @@ from uqabench.data.store import STORE_FILES, InteractionStore
 from uqabench.data.tokens import build_tokens
 from uqabench.errors import InputError
 from uqabench.files import atomic_folder, hash_json, read_json
+from uqabench.settings.data import PrepareConfig
 
 _STEPS = ("read", "filter", "split", "write")
 _COUNTED = ("users", "items", "interactions")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from uqabench.data.config import PrepareConfig
 from uqabench.data.log import RawLog, Removal, counts
 from uqabench.errors import InputError
+from uqabench.settings.data import PrepareConfig
 
 
 def exclude(log: RawLog, config: PrepareConfig) -> None:
@@ -121,3 +122,12 @@ def _stop_if_empty(log: RawLog) -> None:
         f"No interaction is left: the rule '{last.rule}' removed the last {last.interactions} "
         f"(the most, {costly.interactions}, went by '{costly.rule}'); loosen that setting or add data."
     )
+
+
+def read_ids(path: Path | str) -> list[str]:
+    """One id a line, blank lines skipped; InputError names an unreadable file."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The list {path} cannot be read as UTF-8 text ({error}): name a readable file.") from error
+    return [line.strip() for line in lines if line.strip()]

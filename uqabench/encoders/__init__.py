@@ -1,6 +1,15 @@
 """Sequence encoders over packed batches, the item tower before them, and a registry that anyone can add to."""
 
-from uqabench.encoders.config import (
+from uqabench.encoders.gru4rec import GRU4Rec
+from uqabench.encoders.hstu import HSTU
+from uqabench.encoders.item_tower import ItemTower
+from uqabench.encoders.mamba4rec import Mamba2, Mamba4Rec
+from uqabench.encoders.registry import build_encoder, encoder_names, register
+from uqabench.encoders.sasrec import SASRec
+from uqabench.encoders.trmpp import TrmPP
+from uqabench.encoders.user_encoder import UserEncoder
+from uqabench.settings.encoders import (
+    INPUTS,
     PRESET_NAMES,
     PRESETS,
     EncoderConfig,
@@ -10,15 +19,8 @@ from uqabench.encoders.config import (
     Mamba4RecConfig,
     SASRecConfig,
     TrmPPConfig,
+    UserEncoderConfig,
 )
-from uqabench.encoders.gru4rec import GRU4Rec
-from uqabench.encoders.hstu import HSTU
-from uqabench.encoders.item_tower import INPUTS, ItemTower
-from uqabench.encoders.mamba4rec import Mamba2, Mamba4Rec
-from uqabench.encoders.registry import build_encoder, encoder_names, register
-from uqabench.encoders.sasrec import SASRec
-from uqabench.encoders.trmpp import TrmPP
-from uqabench.encoders.user_encoder import UserEncoder, UserEncoderConfig
 
 __all__ = [
     "HSTU",

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.config import GRU4RecConfig
 from uqabench.encoders.layers import LayerNorm, as_product_input, cast, init_gaussian
 from uqabench.encoders.registry import register
 from uqabench.kernels import gru
+from uqabench.settings.encoders import GRU4RecConfig
 
 
 class GRULayer(nn.Module):

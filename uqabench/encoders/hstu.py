@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.config import HSTUConfig
 from uqabench.encoders.layers import as_product_input, cast, check_longest, init_gaussian
 from uqabench.encoders.registry import register
 from uqabench.kernels import hstu_attention, layer_norm, linear_silu, norm_gate
 from uqabench.kernels.backend import choose
+from uqabench.settings.encoders import HSTUConfig
 
 EPS = 1e-6
 

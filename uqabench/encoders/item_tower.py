@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from uqabench.encoders.layers import EMBEDDING_STD
 from uqabench.errors import InputError
 from uqabench.kernels import embedding_bag_mean
+from uqabench.settings.encoders import INPUTS
 
 if TYPE_CHECKING:
     from uqabench.data import Catalogue
 
-INPUTS = ("full", "without-text", "without-side")
 ID_FEATURES = ("category", "brand", "shop", "seller")
 TEXT_FEATURES = ("title", "category", "shop", "brand", "seller")
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.config import Mamba2Config, Mamba4RecConfig
 from uqabench.encoders.layers import LayerNorm, RMSNorm, cast, full_precision, init_gaussian
 from uqabench.encoders.registry import register
 from uqabench.kernels import causal_conv1d, selective_scan, ssd_scan
+from uqabench.settings.encoders import Mamba2Config, Mamba4RecConfig
 
 DT_RANGE = (0.001, 0.1)
 

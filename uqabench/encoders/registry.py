@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
-from dataclasses import fields, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from torch import nn
 
-from uqabench.encoders.config import PRESET_NAMES, PRESETS, WIDTHS
 from uqabench.errors import InputError
+from uqabench.settings.encoders import PRESET_NAMES, PRESETS, WIDTHS, encoder_config
+from uqabench.settings.sentences import nearest
 
 ENTRY_POINT_GROUP = "uqabench.encoders"
 
@@ -65,8 +64,8 @@ def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Modul
     if preset not in PRESET_NAMES:
         raise InputError(f"The preset '{preset}' is unknown: choose one of {', '.join(PRESET_NAMES)}.")
     if name in PRESETS:
-        return _classes[name](_configure(name, preset, overrides))
-    cls = _find(name)
+        return _classes[name](encoder_config(name, preset, overrides))
+    cls = find_encoder(name)
     overrides = {"width": WIDTHS[preset], **overrides}
     try:
         encoder = cls(**overrides)
@@ -84,16 +83,8 @@ def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Modul
     return encoder
 
 
-def _configure(name: str, preset: str, overrides: dict[str, Any]) -> Any:
-    config = PRESETS[name][preset]
-    known = [item.name for item in fields(config)]
-    for key in overrides:
-        if key not in known:
-            raise InputError(f"The encoder {name} has no setting '{key}'{_nearest(key, known)}: {', '.join(known)}.")
-    return replace(config, **overrides)
-
-
-def _find(name: str) -> Any:
+def find_encoder(name: str) -> Any:
+    """The class called `name`, or "package.module:Class"; InputError where there is none."""
     if ":" in name:
         return _import(name)
     if name in _classes:
@@ -101,7 +92,7 @@ def _find(name: str) -> Any:
     points = _entry_points()
     if name not in points:
         raise InputError(
-            f"The encoder '{name}' is unknown{_nearest(name, encoder_names())}: choose one of "
+            f"The encoder '{name}' is unknown{nearest(name, encoder_names())}: choose one of "
             f"{', '.join(encoder_names())}, or give your own class as package.module:Class."
         )
     return _import(points[name].value)
@@ -119,14 +110,9 @@ def _import(path: str) -> Any:
     cls = getattr(module, class_name, None)
     if not callable(cls):
         defined = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(f"The module {module_name} has no class '{class_name}'{_nearest(class_name, defined)}.")
+        raise InputError(f"The module {module_name} has no class '{class_name}'{nearest(class_name, defined)}.")
     return cls
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(". ")
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""

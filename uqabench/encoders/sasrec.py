@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.config import SASRecConfig
 from uqabench.encoders.layers import EMBEDDING_STD, LayerNorm, cast, check_longest, init_gaussian, positions
 from uqabench.encoders.registry import register
 from uqabench.kernels import causal_attention
+from uqabench.settings.encoders import SASRecConfig
 
 
 class SASRecLayer(nn.Module):

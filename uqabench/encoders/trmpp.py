@@ -7,10 +7,10 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.config import TrmPPConfig
 from uqabench.encoders.layers import RMSNorm, init_gaussian
 from uqabench.encoders.registry import register
 from uqabench.kernels import causal_attention, rope, swiglu
+from uqabench.settings.encoders import TrmPPConfig
 
 
 class TrmPPLayer(nn.Module):

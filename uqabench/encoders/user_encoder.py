@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uqabench.encoders.config import PRESET_NAMES, TOWER_DIMS
 from uqabench.encoders.item_tower import ItemTower
 from uqabench.encoders.registry import build_encoder
 from uqabench.errors import InputError
+from uqabench.settings.encoders import UserEncoderConfig
 
 if TYPE_CHECKING:
     from uqabench.data import Catalogue
 
 # Five times the other dimensions' 0.02: the score head's bias, which carries it, need not be as large then.
 POPULARITY_STD = 0.1
-
-
-@dataclass(frozen=True)
-class UserEncoderConfig:
-    """Everything that, with a catalogue, determines a user encoder's shapes."""
-
-    encoder: str = field(default="hstu", metadata={"help": "a registered name or package.module:Class"})
-    preset: str = field(default="demo", metadata={"help": "tiny, demo, small, published or paper"})
-    overrides: Mapping[str, Any] = field(
-        default_factory=dict, metadata={"help": "encoder settings that replace those of the preset"}
-    )
-    inputs: str = field(default="full", metadata={"help": "full, without-text or without-side"})
-    item_dim: int | None = field(default=None, metadata={"help": "size of item embeddings; None: the preset's"})
-    side_dim: int | None = field(default=None, metadata={"help": "size of side embeddings; None: the preset's"})
-    popularity_start: bool = field(
-        default=False, metadata={"help": "begin with the items' popularity as scores, whatever the history"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.preset not in PRESET_NAMES:
-            raise InputError(f"The preset '{self.preset}' is unknown: choose one of {', '.join(PRESET_NAMES)}.")
-        for name, default in zip(("item_dim", "side_dim"), TOWER_DIMS[self.preset], strict=True):
-            size = getattr(self, name)
-            if size is None:
-                object.__setattr__(self, name, default)
-            elif type(size) is not int or size < 1:
-                raise InputError(f"UserEncoderConfig.{name} is {size!r}: it must be an integer above 0.")
-        object.__setattr__(self, "overrides", dict(self.overrides))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON and YAML store them; `from_dict` inverts it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> UserEncoderConfig:
-        """Inverse of `to_dict`. InputError names a field that does not exist."""
-        known = [item.name for item in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise InputError(f"The encoder's configuration has no field '{key}': {', '.join(known)}.")
-        return cls(**values)
 
 
 class UserEncoder(nn.Module):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
-from uqabench.config import from_dict, merge, parse_override
 from uqabench.data import PrepareConfig, open_source, read_ids
 from uqabench.data.log import Source
 from uqabench.data.sources.tables import INTERACTION_COLUMNS, ITEM_COLUMNS
 from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig, run_mapping
+from uqabench.settings.reader import from_dict, merge, parse_override, to_dict
+from uqabench.settings.run import RunConfig, made_from, patched, run_mapping
 
 
 def _pairs(text: str | None, flag: str) -> dict[str, str]:
@@ -101,6 +100,16 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
         mapping = merge(mapping, {"llm": {"name": args.llm}})
     if args.generate:
         mapping = merge(mapping, {"evaluate": {"generate": True}})
-    config = from_dict(RunConfig, mapping)
-    methods = tuple(args.methods.split(",")) if args.methods else config.methods
-    return replace(config, methods=(*methods, *args.encoder))
+    config = made_from(mapping)
+    if args.command == "experiment":
+        return config
+    methods = args.methods.split(",") if args.methods else to_dict(config)["methods"]
+    return patched(config, {"methods": [*methods, *args.encoder]})
+
+
+def seeds_of(text: str | None) -> tuple[int, ...]:
+    """The seeds that `--seeds 0,1,2` names; none without it."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise InputError(f"--seeds {text}: give whole numbers with commas between, for example 0,1,2.") from error

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from uqabench.experiments.methods import Method
-from uqabench.questions.scoring import compare, is_correct, read_predictions
-from uqabench.vocabulary import RIVALS, SCOPES, TASKS
+from uqabench.plan.methods import Method
+from uqabench.questions.scoring import best_methods, compare, is_correct, read_predictions
+from uqabench.vocabulary import BASELINES, RIVALS, SCOPES, TASKS
 
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
@@ -40,3 +40,13 @@ def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> l
             if scope == "overall" or scope in asked or asked & set(TASKS.get(scope, ())):
                 result.append({"a": a, "b": b, **compare(rows[a], rows[b], scope=scope, rule=rule, seed=0)})
     return result
+
+
+def best(folders: dict[str, Path], rule: str) -> dict[str, str]:
+    """By scope, the method that is significantly better than every other one, baselines aside."""
+    names = [name for name in folders if name.split("@")[0] not in BASELINES]
+    if len(names) < 2:
+        return {}
+    return best_methods(
+        {name: read_predictions(folders[name] / "predictions.jsonl") for name in names}, rule=rule, seed=0
+    )

@@ -1,320 +1,180 @@
-"""The main job: one log through all stages for all methods, into one folder with the paper's main table."""
+"""One run: the methods of its settings through all stages, and its results file and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from importlib import resources
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from uqabench.artifact import Artifact, folder_digest, versions
-from uqabench.config import to_dict
-from uqabench.data import InteractionStore, open_source, prepare
-from uqabench.encoders import build_encoder
-from uqabench.encoders.item_tower import INPUTS
-from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig
-from uqabench.experiments.methods import VARIANTS, Method, folder_name, parse_method
-from uqabench.experiments.results import comparisons, method_entry
+from uqabench.artifact import versions
+from uqabench.errors import InputError, RunError, UQABenchError
+from uqabench.experiments.results import best, comparisons, method_entry
 from uqabench.files import atomic_folder, sweep, write_json
-from uqabench.llm.sources import find_model
-from uqabench.questions.questions import QuestionSet
-from uqabench.questions.templates import Templates
+from uqabench.plan.dry_run import survey
+from uqabench.plan.executor import Outcome, execute
+from uqabench.plan.folder import check_is_run, claimed
+from uqabench.plan.methods import Method, parse_methods
+from uqabench.plan.nodes import Nodes, Tools
+from uqabench.plan.opened import Opened
+from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.report.results import load_results
-from uqabench.report.tables import write_tables
-from uqabench.stages.align import Context, PromptedMethod, align
-from uqabench.stages.evaluate import evaluate, evaluate_baseline
-from uqabench.stages.pretrain import popularity_metrics, pretrain
-from uqabench.stages.question_sets import build_questions
-from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
-from uqabench.stages.train_lm import train_lm
+from uqabench.report.write import write_tables
+from uqabench.settings import RunConfig
+from uqabench.settings.reader import to_dict
+from uqabench.stages.pretrain import popularity_metrics
+from uqabench.vocabulary import BASELINES
 
-Say = Callable[[str], None]
+log = logging.getLogger("uqabench")
 
 
-class Run:
-    """All stages of one run folder. Every stage reuses its folder when config and inputs are unchanged."""
+def run(
+    folder: Path | str,
+    config: RunConfig,
+    *,
+    until: str = "evaluate",
+    progress: bool = True,
+    compare: str | None = None,
+    wait: bool = False,
+    strict: bool = False,
+) -> dict[str, Any] | None:
+    """Run the stages up to `until` ("pretrain", "align", "evaluate") in `folder`; returns (and writes) the results.
 
-    def __init__(self, folder: Path, config: RunConfig, *, progress: bool = True, say: Say = tqdm.write) -> None:
-        self.folder, self.config, self.progress, self.say = Path(folder), config, progress, say
-        if config.device != "cpu" and not torch.cuda.is_available():
-            raise InputError(f"device is '{config.device}', but torch sees no GPU here: use cpu (`uqabench doctor`).")
-        self.methods = [parse_method(name, config) for name in dict.fromkeys(config.methods)]
-        self.encoders: dict[str, Artifact] = {}  # finished pre-training by folder name
-
-    def execute(self, until: str = "run") -> dict[str, Any] | None:
-        """Run the stages up to "pretrain", "align" or the end; returns (and writes) the results at the end."""
-        self._check_encoders()
-        self.prepare()
-        self.questions()
-        if until != "pretrain" and any(method.kind != "baseline" for method in self.methods):
-            self.language_model()
-        for method in self.methods:
-            if method.kind == "encoder":
-                self.pretrain(method)
-        if until == "pretrain":
+    Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
+    the results under "failed", but where only baselines are left the first error is raised. None where the run stops
+    before evaluation. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
+    that works in the folder. strict: stop at a failure.
+    """
+    folder = Path(folder)
+    check_device(config)
+    problems = problems_of(config)
+    with claimed(folder, wait=wait), Opened() as opened:
+        tools = Tools(opened, progress)
+        methods = [method for method in parse_methods(config) if method.name not in problems]
+        planned = plan(config, tools, methods=methods)
+        outcome = execute(
+            planned.targets(until),
+            folder,
+            essential=planned.essential(until),
+            early=planned.pretrained(),
+            progress=progress,
+            strict=strict,
+        )
+        failed = {**problems, **failures(planned.methods, outcome, until)}
+        if failed and _only_baselines_are_left(parse_methods(config), failed):
+            raise next(iter(failed.values()))
+        if until != "evaluate":
+            _refuse_failures(failed)
             return None
-        if until == "align":
-            for method in self.methods:
-                if method.kind in ("encoder", "text", "no-history"):
-                    self.align(method)
-            return None
-        entries: dict[str, Artifact] = {}
-        aligned: dict[str, Artifact] = {}
-        for method in sorted(self.methods, key=lambda m: m.kind == "shuffled"):  # shuffled needs the others' scores
-            entries[method.name], trained = self.evaluate(method, entries)
-            if trained is not None:
-                aligned[method.name] = trained
-        return self._write_results(entries, aligned)
-
-    def train_demo_model(self) -> Path:
-        """Only what the small language model needs: the data, its questions, its training; returns its folder."""
-        self.prepare()
-        self.templates = Templates.load(self.config.questions.templates)
-        artifact, _ = self._train_lm()
-        return artifact.path / "model"
-
-    def _check_encoders(self) -> None:
-        """An encoder that cannot be built stops the run here, before hours of other stages."""
-        for method in self.methods:
-            if method.kind == "encoder":
-                encoder = method.config.pretrain.encoder
-                build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
-                if encoder.inputs not in INPUTS:
-                    raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
-
-    # The data and the questions
-
-    def prepare(self) -> InteractionStore:
-        data = self.config.data
-        if data.source == "store":
-            if data.path is None:
-                raise InputError("data.path: name the prepared folder that data.source 'store' stands for.")
-            self.store = InteractionStore.open(data.path)
-        else:
-            source = open_source(data.source, data.path, **data.options)
-            self.store = prepare(source, self.folder / "data", data.prepare, progress=self.progress)
-        sizes = self.store.manifest["counts"]["all"]
-        self.say(
-            f"data: {data.source}, {sizes['users']:,} users, {sizes['items']:,} items, "
-            f"{sizes['interactions']:,} interactions; {len(self.store.users('evaluation')):,} users evaluate"
-        )
-        return self.store
-
-    def questions(self) -> None:
-        settings = self.config.questions
-        self.templates = Templates.load(settings.templates)
-        self.question_artifact, reused = build_questions(
-            self.store,
-            self.folder / "questions",
-            {"train": replace_seed(settings.train, self.config.seed), "evaluation": settings.evaluation},
-            progress=self.progress,
-        )
-        self.train = QuestionSet.open(self.question_artifact.path / "train.arrow")
-        self.evaluation = QuestionSet.open(self.question_artifact.path / "evaluation.arrow")
-        self.mix = self.question_artifact.json("metrics.json")
-        counts = self.mix["evaluation"]["counts"]
-        shown = " ".join(f"{name} {count}" for name, count in counts.items())
-        self._done("questions", reused, f"{len(self.train):,} training, {len(self.evaluation):,} evaluation ({shown})")
-        for split, report in self.mix.items():
-            for note in report["notes"]:
-                self.say(f"questions, {split}: {note}")
-
-    # The language model
-
-    def language_model(self) -> None:
-        llm = self.config.llm
-        name, content = llm.name, {}
-        if llm.name == "demo":
-            name = str(resources.files("uqabench") / "assets" / "demo-lm")
-            if not Path(name).exists():
-                raise InputError("The demo's language model is not installed: set llm.name to 'train' or to a model.")
-            content = {"llm-files": folder_digest(Path(name))}
-        elif llm.name == "train":
-            artifact, reused = self._train_lm()
-            name, content = str(artifact.path / "model"), {"train-lm": artifact.content}
-            self._done("train language model", reused, f"{artifact.json('metrics.json')['steps']:,} steps")
-        else:
-            content = {"llm-files": folder_digest(find_model(llm.name))}
-        inputs = {"data": self.store.manifest["content_hash"], "questions": self.question_artifact.content, **content}
-        self.context = Context(
-            self.store,
-            self.train,
-            self.evaluation,
-            self.templates,
-            self.config.prompt,
-            name,
-            self.config.device,
-            llm.dtype,
-            llm.system,
-            {**inputs, "llm": llm.name, "templates": self.templates.digest},
-        )
-        self.context.load_lm()  # a missing model or a foreign split stops here, before an hour of pre-training
-
-    def _train_lm(self) -> tuple[Artifact, bool]:
-        llm = self.config.llm
-        artifact, _ = build_questions(
-            self.store, self.folder / "lm-questions", {"train": llm.questions}, progress=self.progress
-        )
-        return train_lm(
-            self.store,
-            QuestionSet.open(artifact.path / "train.arrow"),
-            artifact.content,
-            self.templates,
-            self.config.prompt,
-            self.folder / "lm",
-            llm.train,
-            progress=self.progress,
-        )
-
-    # The methods
-
-    def pretrain(self, method: Method) -> Artifact:
-        name = pretrain_name(method)
-        if name in self.encoders:
-            return self.encoders[name]
-        config = method.config.pretrain
-        artifact, reused = pretrain(
-            self.store,
-            self.folder / "pretrain" / name,
-            replace(config, seed=config.seed + self.config.seed),
-            device=self.config.device,
-            progress=self.progress,
-        )
-        metrics = artifact.json("metrics.json")
-        self._done(
-            f"pretrain {name}",
-            reused,
-            f"recall@10 {metrics['recall@10']:.2f} %, perplexity {metrics['perplexity']:,.0f}, "
-            f"{artifact.seconds:.0f} s",
-        )
-        self.encoders[name] = artifact
-        return artifact
-
-    def states(self, method: Method) -> tuple[FrozenStates, str]:
-        keep = method.config.align.integration == "q-former"
-        artifact, _ = encode_histories(
-            self.store,
-            self.pretrain(method),
-            HistoryPairs.of([self.train, self.evaluation]),
-            self.folder / "states" / (pretrain_name(method) + ("-states" if keep else "")),
-            keep_states=keep,
-            token_budget=self.config.states_token_budget,
-            device=self.config.device,
-            progress=self.progress,
-        )
-        return FrozenStates.open(artifact), artifact.content
-
-    def prompted(self, method: Method) -> PromptedMethod:
-        """How a method shows the history."""
-        if method.kind == "encoder":
-            states, content = self.states(method)
-            return PromptedMethod(method.name, 0, states, content)
-        return PromptedMethod(method.name, method.n_text)
-
-    def align(self, method: Method) -> tuple[Artifact, PromptedMethod]:
-        prompted = self.prompted(method)
-        config = self._align_config(method)
-        artifact, reused = align(
-            self.context, prompted, self.folder / "align" / folder_name(method.name), config, progress=self.progress
-        )
-        steps = artifact.json("metrics.json")["steps"]
-        self._done(f"align {method.name}", reused, f"{steps:,} steps, {artifact.seconds:.0f} s")
-        return artifact, prompted
-
-    def evaluate(self, method: Method, entries: dict[str, Artifact]) -> tuple[Artifact, Artifact | None]:
-        out = self.folder / "evaluate" / folder_name(method.name)
-        config = replace(self.config.evaluate, seed=self.config.evaluate.seed + self.config.seed)
-        if method.kind == "baseline":
-            inputs = {"questions": self.question_artifact.content, "data": self.store.manifest["content_hash"]}
-            artifact, reused = evaluate_baseline(
-                self.store, method.name, self.train, self.evaluation, inputs, out, config
-            )
-            aligned = None
-        else:
-            owner = self._shuffled_owner(entries) if method.kind == "shuffled" else method
-            aligned, prompted = self.align(owner)
-            artifact, reused = evaluate(
-                self.context,
-                replace(prompted, name=method.name),
-                aligned,
-                out,
-                self._align_config(owner),
-                config,
-                shuffle=method.kind == "shuffled",
-                progress=self.progress,
-            )
-        accuracy = artifact.json("metrics.json")["overall"]["accuracy"]
-        of = f" (of {owner.name})" if method.kind == "shuffled" else ""
-        self._done(f"evaluate {method.name}{of}", reused, f"{accuracy:.2f} %")
-        return artifact, aligned
-
-    def _shuffled_owner(self, entries: dict[str, Artifact]) -> Method:
-        """Whose soft prompts are shuffled: the best embedding method of this run, else Trm++."""
-        encoders = [method for method in self.methods if method.kind == "encoder" and method.name in entries]
-        if not encoders:
-            return parse_method("trm++", self.config)
-        return max(encoders, key=lambda m: entries[m.name].json("metrics.json")["overall"]["accuracy"])
-
-    def _align_config(self, method: Method) -> Any:
-        config = method.config.align
-        return replace(config, seed=config.seed + self.config.seed)
-
-    def _done(self, stage: str, reused: bool, facts: str) -> None:
-        self.say(f"{stage}: {facts}{' (reused)' if reused else ''}")
-
-    # The results
-
-    def _write_results(self, entries: dict[str, Artifact], aligned: dict[str, Artifact]) -> dict[str, Any]:
-        encoders = [method for method in self.methods if method.kind == "encoder"]
-        table = {pretrain_name(m): self.pretrain(m).json("metrics.json") for m in encoders}
-        if encoders:
-            table["popularity"] = popularity_metrics(self.store)
-        methods = {}
-        for method in self.methods:
-            name = method.name
-            seconds = {
-                "pretrain": self.pretrain(method).seconds if method.kind == "encoder" else 0.0,
-                "align": aligned[name].seconds if name in aligned else 0.0,
-                "evaluate": entries[name].seconds,
-            }
-            methods[name] = method_entry(entries[name].json("metrics.json"), seconds)
-        results = {
-            "schema": 1,
-            "dataset": self.config.data.source,
-            "llm": self.config.llm.name,
-            "seed": self.config.seed,
-            "split_seed": self.store.manifest["config"]["split_seed"],
-            "versions": versions(),
-            "mix": self.mix["evaluation"]["counts"],
-            "methods": methods,
-            "pretrain": table,
-            "comparisons": comparisons(
-                {name: artifact.path for name, artifact in entries.items()},
-                self.methods,
-                "starts-with" if self.config.evaluate.generate else "letter",
-            ),
-        }
-        for name in ("results.json", "config.json", "tables"):
-            sweep(self.folder / name)
-        write_json(self.folder / "results.json", results)
-        write_json(self.folder / "config.json", to_dict(self.config))
-        with atomic_folder(self.folder / "tables") as folder:
-            write_tables(load_results(self.folder / "results.json"), folder)
-        return results
+        return _write_results(folder, planned, outcome, failed, tools, compare)
 
 
-def pretrain_name(method: Method) -> str:
-    """Folder of a method's encoder: variants that change pre-training only are part of it."""
-    suffix = method.name.partition("@")[2].split("+") if "@" in method.name else []
-    relevant = [variant for variant in suffix if "pretrain" in VARIANTS[variant]]
-    return folder_name(method.base + ("@" + "+".join(relevant) if relevant else ""))
+def survey_run(folder: Path, config: RunConfig, until: str = "evaluate") -> list[dict[str, Any]]:
+    """What `run` would do: a row a node (`plan.dry_run.survey`)."""
+    check_is_run(folder)
+    planned = plan(config, Tools(Opened(), False))
+    return survey([*planned.essential(until), *planned.pretrained(), *planned.targets(until)], folder)
 
 
-def replace_seed(config: Any, seed: int) -> Any:
-    """The same settings with `seed` added to theirs."""
-    return replace(config, seed=config.seed + seed)
+def train_demo_model(folder: Path | str, config: RunConfig, *, progress: bool = True) -> Path:
+    """Train the small language model of `config` in the run folder `folder`, with its data and questions alone;
+    returns the model's folder."""
+    folder = Path(folder)
+    with claimed(folder), Opened() as opened:
+        node = Nodes(Tools(opened, progress)).language_model(config)
+        return execute([node], folder, progress=progress).of(node).path / "model"
+
+
+def check_device(config: RunConfig) -> None:
+    """InputError where the settings ask for a GPU that torch does not see."""
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"device is '{config.device}', but torch sees no GPU here: use cpu (`uqabench doctor`).")
+
+
+def problems_of(config: RunConfig) -> dict[str, UQABenchError]:
+    """Methods that cannot work, and why; said before anything is built. InputError when only baselines are left."""
+    methods = parse_methods(config)
+    problems = {method.name: problem for method in methods if (problem := problem_of(method)) is not None}
+    if problems and _only_baselines_are_left(methods, problems):
+        raise next(iter(problems.values()))
+    for name, problem in problems.items():
+        log.warning("%s is left out: %s", name, problem)
+    return problems
+
+
+def _only_baselines_are_left(methods: list[Method], failed: dict[str, UQABenchError]) -> bool:
+    return all(method.name in failed or method.base in BASELINES for method in methods)
+
+
+def failures(methods: list[Planned], outcome: Outcome, until: str) -> dict[str, UQABenchError]:
+    """Methods whose last node was not built, and why."""
+    failed: dict[str, UQABenchError] = {}
+    for planned in methods:
+        node = planned.target(until)
+        if node is not None and node.key not in outcome.made:
+            failed[planned.method.name] = outcome.cause(node)
+    return failed
+
+
+def _refuse_failures(failed: dict[str, UQABenchError]) -> None:
+    if failed:
+        reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise RunError(f"{len(failed)} methods failed ({reasons}); the same command goes on from there.")
+
+
+def _write_results(
+    folder: Path,
+    planned: Plan,
+    outcome: Outcome,
+    failed: dict[str, UQABenchError],
+    tools: Tools,
+    compare: str | None,
+) -> dict[str, Any]:
+    finished = [each for each in planned.methods if each.method.name not in failed]
+    store = tools.opened.store(outcome.of(planned.data))
+    evaluated = {each.method.name: outcome.of(each.evaluate) for each in finished}
+    pretrained = {each.method.name: outcome.of(each.pretrain) for each in finished if each.pretrain is not None}
+    methods = {}
+    for each in finished:
+        stages = {"pretrain": each.pretrain, "align": each.align, "evaluate": each.evaluate}
+        seconds = {stage: outcome.of(node).seconds if node is not None else 0.0 for stage, node in stages.items()}
+        entry = method_entry(evaluated[each.method.name].json("metrics.json"), seconds)
+        methods[each.method.name] = {**entry, "predictions": _predictions(folder, evaluated[each.method.name].path)}
+    table = {name: artifact.json("metrics.json") for name, artifact in pretrained.items()}
+    if table:
+        table["popularity"] = popularity_metrics(store)
+    config = planned.config
+    folders = {name: artifact.path for name, artifact in evaluated.items()}
+    rule = "starts-with" if config.evaluate.generate else "letter"
+    results = {
+        "schema": 1,
+        "dataset": config.data.source,
+        "llm": config.llm.name,
+        "seed": config.seed,
+        "split_seed": store.manifest["config"]["split_seed"],
+        "versions": versions(),
+        "folders": {
+            "data": os.path.relpath(store.path, folder),
+            "questions": os.path.relpath(outcome.of(planned.questions).path, folder),
+        },
+        "mix": outcome.of(planned.questions).json("metrics.json")["evaluation"]["counts"],
+        "methods": methods,
+        "pretrain": table,
+        "best": best(folders, rule),
+        "comparisons": comparisons(folders, [each.method for each in finished], rule),
+    }
+    if failed:
+        results["failed"] = {name: str(error) for name, error in failed.items()}
+    for name in ("results.json", "config.json", "tables"):
+        sweep(folder / name)
+    write_json(folder / "results.json", results)
+    write_json(folder / "config.json", to_dict(config))
+    with atomic_folder(folder / "tables") as tables:
+        write_tables(load_results(folder / "results.json"), tables, compare)
+    return results
+
+
+def _predictions(folder: Path, evaluated: Path) -> str:
+    return os.path.relpath(evaluated / "predictions.jsonl", folder)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uqabench.config import from_dict
 from uqabench.data import InteractionStore
 from uqabench.errors import InputError
-from uqabench.experiments.config import RunConfig
 from uqabench.files import read_json
 from uqabench.llm.prompts import PromptText
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import render
 from uqabench.questions.scoring import read_predictions
 from uqabench.questions.templates import Templates
+from uqabench.report.results import load_results
+from uqabench.settings.reader import from_dict
+from uqabench.settings.run import RunConfig
 from uqabench.vocabulary import LETTERS, SUBTASKS
 
 
 def question_card(run: Path, number: int, language: str | None = None) -> str:
     """Text for evaluation question `number` of the finished run in folder `run`."""
     config = from_dict(RunConfig, read_json(run / "config.json"), "config.json")
-    store = InteractionStore.open(config.data.path if config.data.source == "store" else run / "data")
-    questions = QuestionSet.open(run / "questions" / "evaluation.arrow")
+    results = load_results(run)
+    store = InteractionStore.open(run / results["folders"]["data"])
+    questions = QuestionSet.open(run / results["folders"]["questions"] / "evaluation.arrow")
     if not 0 <= number < len(questions):
         raise InputError(f"There is no question {number}: the run has questions 0 to {len(questions) - 1}.")
     templates = Templates.load(config.questions.templates)
@@ -39,11 +41,8 @@ def question_card(run: Path, number: int, language: str | None = None) -> str:
         f"truth: {LETTERS[int(questions.answer[number])]}",
         "",
     ]
-    asked = read_json(run / "questions" / "manifest.json")["content"]
-    for file in sorted((run / "evaluate").glob("*/predictions.jsonl")):
-        if read_json(file.with_name("manifest.json"))["inputs"].get("questions") != asked:
-            continue  # of an earlier run with other questions
-        row = read_predictions(file)[number]
+    for name, entry in results["methods"].items():
+        row = read_predictions(run / entry["predictions"])[number]
         mark = "right" if row["prediction"] == row["answer"] else "wrong"
-        lines.append(f"{file.parent.name:>16}: {row['prediction'] or '-'}  {mark}")
+        lines.append(f"{name:>16}: {row['prediction'] or '-'}  {mark}")
     return "\n".join(lines)

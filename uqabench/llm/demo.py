@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from uqabench.errors import InputError, MissingExtra
 from uqabench.llm.sources import quiet
+from uqabench.settings.llm import SmallLMConfig
 
 # The shortest chat format that keeps roles apart: three tokens around a question.
 CHAT_TEMPLATE = (
@@ -21,18 +21,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
-
-
-@dataclass(frozen=True)
-class SmallLMConfig:
-    """Shape of a small Qwen2 model: vocabulary size (tokens), width, layers, attention heads, MLP inner width."""
-
-    vocab_size: int = 8192
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    inner: int = 384
-    max_positions: int = 4096
 
 
 SEPARATOR = r" \| "  # between the fields of an item's line: left out of the ids, the line's end is enough
@@ -99,8 +87,6 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
     """A Qwen2 model with Gaussian initial weights for the tokenizer's vocabulary; embeddings tied."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    if config.width % config.heads or (config.width // config.heads) % 2:
-        raise InputError(f"width {config.width} must be an even multiple of heads {config.heads} (rotary embedding).")
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uqabench.errors import InputError
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions.render import RenderedQuestion, format_question, history_items, render, render_item
+from uqabench.settings.llm import PromptConfig
 
 if TYPE_CHECKING:
     from uqabench.data.store import InteractionStore
@@ -17,26 +16,6 @@ if TYPE_CHECKING:
     from uqabench.questions.templates import Templates
 
 SOFT = -1  # stands in a prompt's ids where a soft-prompt vector goes
-PLACES = ("before-chat", "before-question")
-
-
-@dataclass(frozen=True)
-class PromptConfig:
-    """How a question is put to the language model.
-
-    language: "en" or "zh". attributes: what a text history says of each item (None: all the data set has).
-    soft_prompt_place: "before-chat" (as published: in front of the whole chat) or "before-question" (in the user's
-    message). history_header: one line before a text history.
-    """
-
-    language: str = "en"
-    attributes: tuple[str, ...] | None = None
-    soft_prompt_place: str = "before-chat"
-    history_header: str = "History:"
-
-    def __post_init__(self) -> None:
-        if self.soft_prompt_place not in PLACES:
-            raise InputError(f"soft_prompt_place is '{self.soft_prompt_place}': choose one of {', '.join(PLACES)}.")
 
 
 class PromptText:

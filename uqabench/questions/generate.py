@@ -9,15 +9,16 @@ import numpy as np
 
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
-from uqabench.questions.config import QuestionConfig, QuestionReport
 from uqabench.questions.core.context import Context
 from uqabench.questions.core.entries import choose_cuts
 from uqabench.questions.declaration import ASKED
 from uqabench.questions.kinds import FAMILIES, KINDS
 from uqabench.questions.pools import build_pools, empty_pools
 from uqabench.questions.questions import QuestionSet
+from uqabench.questions.report import QuestionReport
 from uqabench.questions.selection import Selection
 from uqabench.questions.tables import basket_starts, build_values, equal_texts
+from uqabench.settings.questions import QuestionConfig
 from uqabench.vocabulary import SUBTASKS
 
 _CUT_SALT, _ORDER_SALT, _EXTRA_SALT = 11, 12, 13
@@ -32,11 +33,9 @@ def generate(
     taken from training users. The result depends on store, split and config only; `threads` (default: numba's
     setting) changes the time alone. Questions are sorted by user and cut.
 
-    Raises InputError when a setting makes no sense, when no question at all is possible, or when a sub-task cannot
-    reach the count that `config.mix` demands. Counts of the default mix that cannot be reached are lowered, and
-    `QuestionReport.notes` says so.
+    Raises InputError when no question at all is possible, or when a sub-task cannot reach the count that `config.mix`
+    demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
-    config.check()
     context = build_context(store, config)
     possible = tuple(name for name in SUBTASKS if _askable(name, context))
     counts = config.counts(possible)

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from uqabench.errors import InputError
 from uqabench.files import write_bytes
-from uqabench.questions.statistics import Accuracy, accuracy, paired_difference, wilson
-from uqabench.vocabulary import LETTERS, SCOPES, SUBTASKS, TASKS
+from uqabench.questions.statistics import Accuracy, accuracy, paired_difference, significantly_best, wilson
+from uqabench.settings.results import PublishedPrediction, QuestionPrediction, check
+from uqabench.vocabulary import SCOPES, SUBTASKS, TASKS
 
 RULES = ("letter", "starts-with")
 
@@ -54,9 +56,10 @@ def write_predictions(path: Path | str, rows: Iterable[Row]) -> None:
     """Write one JSON line a question, aside and renamed; NumPy scalars and arrays are written as plain numbers."""
     lines = []
     for number, row in enumerate(rows, start=1):
-        _check_row(row, f"prediction {number} for {path}")
-        lines.append(json.dumps(dict(row), ensure_ascii=False, allow_nan=False, default=_plain))
-    write_bytes(path, "".join(line + "\n" for line in lines).encode())
+        line = json.dumps(dict(row), ensure_ascii=False, default=_plain).encode(errors="surrogatepass")
+        _parse(line, f"prediction {number} for {path}")
+        lines.append(line)
+    write_bytes(path, b"".join(line + b"\n" for line in lines))
 
 
 def read_predictions(path: Path | str) -> list[dict[str, Any]]:
@@ -72,7 +75,6 @@ def read_predictions(path: Path | str) -> list[dict[str, Any]]:
             continue
         where = f"{path}, line {number}"
         row = _parse(line, where, last=number == len(lines))
-        _check_row(row, where)
         if "id" in row:
             first = first_seen.setdefault((row.get("method"), row["id"]), number)
             if first != number:
@@ -134,35 +136,67 @@ def compare(
 ) -> dict[str, Any]:
     """Paired comparison of two methods on the same questions, matched by "id".
 
-    scope: "overall", a task or a sub-task. Returns `{"scope", "difference", "ci95": [lo, hi], "p_value", "n"}` in
-    percentage points (a minus b), from `statistics.paired_difference`.
+    scope: "overall", a task or a sub-task. Returns `{"scope", "difference", "ci95": [lo, hi], "p_value", "n", "users",
+    "detectable"}` in percentage points (a minus b), from `statistics.paired_difference`; what cannot be detected at all
+    is None.
     """
-    for row in (*rows_a, *rows_b):
-        if "id" not in row or "user" not in row:
-            raise InputError("A paired comparison needs predictions with 'id' and 'user' in every row.")
-    a, b = ({row["id"]: row for row in rows} for rows in (rows_a, rows_b))
-    for i in a.keys() ^ b.keys():
-        raise InputError(f"Question {i} was answered by one of the two methods only: compare equal sets of questions.")
-    for i, row in a.items():
-        for field in ("subtask", "user", "answer"):
-            if row[field] != b[i][field]:
-                raise InputError(f"Question {i} has another '{field}' in the two files: they answer different sets.")
-    asked = [i for i, row in a.items() if scope_mask(np.array([row["subtask"]]), scope)[0]]
-    if not asked:
+    correct, subtasks, users = align_answers([rows_a, rows_b], rule)
+    asked = scope_mask(subtasks, scope)
+    if not asked.any():
         raise InputError(f"No question belongs to '{scope}'.")
-    result = paired_difference(
-        is_correct([a[i] for i in asked], rule),
-        is_correct([b[i] for i in asked], rule),
-        np.array([str(a[i]["user"]) for i in asked]),
-        seed=seed,
-    )
+    result = paired_difference(*correct[:, asked], users[asked], seed=seed)
     return {
         "scope": scope,
         "difference": round(result.difference, 4),
         "ci95": [round(bound, 4) for bound in result.ci95],
         "p_value": result.p_value,
         "n": result.n,
+        "users": result.users,
+        "detectable": None if math.isnan(result.detectable) else round(result.detectable, 4),
     }
+
+
+def best_methods(rows: Mapping[str, Sequence[Row]], *, rule: str = "letter", seed: int) -> dict[str, str]:
+    """By scope, the method that is significantly better than every other one on the same questions.
+
+    rows: predictions by method, matched by "id". Scopes without such a method are absent; `significantly_best` says
+    what significant means.
+    """
+    names = list(rows)
+    correct, subtasks, users = align_answers(list(rows.values()), rule)
+    found = {}
+    for scope in SCOPES:
+        asked = scope_mask(subtasks, scope)
+        best = significantly_best(correct[:, asked], users[asked], seed=seed)
+        if best is not None:
+            found[scope] = names[best]
+    return found
+
+
+def align_answers(rows: Sequence[Sequence[Row]], rule: str = "letter") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which questions each of M methods answered right, with the questions in one order.
+
+    Returns correct (M, Q) bool, sub-task keys (Q,) and users (Q,) as text. InputError where the methods answered
+    different questions.
+    """
+    for row in (row for of_method in rows for row in of_method):
+        if "id" not in row or "user" not in row:
+            raise InputError("A paired comparison needs predictions with 'id' and 'user' in every row.")
+    first, *others = ({row["id"]: row for row in of_method} for of_method in rows)
+    for other in others:
+        for i in first.keys() ^ other.keys():
+            raise InputError(
+                f"Question {i} was answered by one of the two methods only: compare equal sets of questions."
+            )
+        for i, row in first.items():
+            for field in ("subtask", "user", "answer"):
+                if row[field] != other[i][field]:
+                    raise InputError(
+                        f"Question {i} has another '{field}' in the two files: they answer different sets."
+                    )
+    correct = np.array([is_correct([of_method[i] for i in first], rule) for of_method in (first, *others)])
+    asked = list(first.values())
+    return correct, np.array([row["subtask"] for row in asked]), np.array([str(row["user"]) for row in asked])
 
 
 def is_correct(rows: Sequence[Row], rule: str = "letter") -> np.ndarray:
@@ -210,71 +244,27 @@ def _cell(result: Accuracy) -> dict[str, Any]:
     }
 
 
-def _parse(line: bytes, where: str, *, last: bool) -> dict[str, Any]:
+def _parse(line: bytes, where: str, *, last: bool = False) -> dict[str, Any]:
+    """The row that a line holds, checked; `last` says that no newline follows the line."""
     try:
-        row = json.loads(line.decode(), parse_constant=_reject_constant)
+        row = from_json(line, allow_inf_nan=False)
     except ValueError as error:
         if last:  # a finished file ends with a newline, so nothing follows it
             raise InputError(f"{where} is cut short: run `uqabench evaluate` again to write it whole.") from error
         raise InputError(f"{where} is not valid JSON ({error}): correct or remove the line.") from error
     if not isinstance(row, dict):
         raise InputError(f"{where} holds {type(row).__name__}, not an object with 'prediction' and 'answer'.")
-    return row
-
-
-def _check_row(row: Row, where: str) -> None:
-    """Raise InputError naming the field that the form of `row` lacks or that has a wrong value."""
     published = _is_published(row)
-    needed = ("question", "prediction", "answer") if published else ("id", "user", "subtask", "prediction", "answer")
-    for field in needed:
-        if field not in row:
-            raise InputError(f"{where} has no field '{field}': a prediction needs {', '.join(needed)}.")
-
-    def wrong(field: str, expected: str) -> InputError:
-        return InputError(f"{where}: '{field}' must be {expected}, not {row[field]!r}.")
-
-    if not isinstance(row["prediction"], str):
-        raise wrong("prediction", "text")
+    check(row, PublishedPrediction if published else QuestionPrediction, where, "correct or remove the line")
     if published:
-        if not isinstance(row["question"], str):
-            raise wrong("question", "text")
-        answer = row["answer"][0] if isinstance(row["answer"], list) and row["answer"] else row["answer"]
-        if not isinstance(answer, str) or not answer:  # every text starts with an empty one
-            raise wrong("answer", "a text that is not empty, or a list of such")
         try:
             detect_subtask(row["question"])
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        return
-    if row["subtask"] not in SUBTASKS:
-        raise wrong("subtask", f"one of {', '.join(SUBTASKS)}")
-    if not isinstance(row["answer"], str) or row["answer"] not in tuple(LETTERS):
-        raise wrong("answer", "one of A, B, C, D")
-    if not isinstance(row["user"], (int, str, np.integer)):
-        raise wrong("user", "a number or a text")
-    if not isinstance(row["id"], (int, np.integer)):
-        raise wrong("id", "a whole number")
-    if not isinstance(row.get("text", ""), str):
-        raise wrong("text", "text")
-    if "logits" in row and not _is_scores(row["logits"]):
-        raise wrong("logits", "four finite numbers")
-    if "tokens" in row and not (_is_number(row["tokens"]) and row["tokens"] >= 0):
-        raise wrong("tokens", "a number of tokens")
-
-
-def _is_scores(value: Any) -> bool:
-    return isinstance(value, (list, tuple, np.ndarray)) and len(value) == len(LETTERS) and all(map(_is_number, value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
+    return row
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON.")
-
-
-def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number in JSON")

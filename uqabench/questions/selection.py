@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.core.context import ACCEPTED, REASONS, Context, Records, empty_records
 from uqabench.questions.core.entries import attempts_of
 from uqabench.questions.declaration import OPTIONS, Family
 from uqabench.questions.kinds import FAMILIES, KIND_INDEX, POOLED
+from uqabench.settings.questions import QuestionConfig
 
 BATCH = 12
 BLOCK = 4096

@@ -1,8 +1,8 @@
-"""Accuracy with its uncertainty, and paired comparison of two methods, from right/wrong answers.
+"""Accuracy with its uncertainty, and paired comparison of methods, from right/wrong answers.
 
 Questions about one user are not independent, so the unit of resampling is the user: the bootstrap draws users, the
-permutation test flips the sign of a user's whole difference. Wilson intervals treat questions as independent; their
-results say so in `unit`.
+permutation test flips the sign of a user's whole difference, and the detectable difference follows from how much the
+users' differences vary. Wilson's intervals treat questions as independent; their results say so in `unit`.
 
 What a user contributes is a few small counts, and users with equal counts are exchangeable. Resampling therefore draws
 how often each *distinct* contribution occurs (multinomial, binomial), which has exactly the distribution of drawing
@@ -12,6 +12,7 @@ users one by one, takes milliseconds, and depends neither on the order of the qu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,9 @@ import numpy as np
 from uqabench.errors import InputError
 
 LEVEL = 0.95
+POWER = 0.8
 _Z = 1.959963984540054  # standard normal quantile at (1 + LEVEL) / 2
+_Z_POWER = 0.8416212335729143  # standard normal quantile at POWER
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,17 @@ class Accuracy:
 class PairedDifference:
     """Accuracy of a minus accuracy of b in percentage points on the same questions, 95 % interval, two-sided p.
 
-    Interval and test treat users as independent.
+    The user is the unit of interval and test. `n` questions are about `users` users. `detectable` is the smallest true
+    difference, in points, that a two-sided test at the 5 % level finds with a power of 80 % on as many users whose
+    differences vary as these do; NaN where they do not vary or there is but one user.
     """
 
     difference: float
     ci95: tuple[float, float]
     p_value: float
     n: int
+    users: int
+    detectable: float
 
 
 def accuracy(correct: np.ndarray, user: np.ndarray, *, n_boot: int = 2000, seed: int) -> Accuracy:
@@ -107,11 +114,43 @@ def paired_difference(
     correct_b, _ = _check(correct_b, user)
     n = len(correct_a)
     if n == 0:
-        return PairedDifference(math.nan, (math.nan, math.nan), math.nan, 0)
+        return PairedDifference(math.nan, (math.nan, math.nan), math.nan, 0, 0, math.nan)
     net = _sums(user, correct_a) - _sums(user, correct_b)
     asked = _sums(user, np.ones_like(correct_a))
     interval = (-100.0, 100.0) if len(asked) == 1 else _bootstrap(net, asked, n_boot, seed)
-    return PairedDifference(100 * float(net.sum()) / n, interval, _sign_flip(net, n_perm, seed), n)
+    return PairedDifference(
+        100 * float(net.sum()) / n,
+        interval,
+        _sign_flip(net, n_perm, seed),
+        n,
+        len(asked),
+        _detectable(net, asked),
+    )
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """(M,) float64 p values adjusted for M tests (Holm 1979): rejecting those below 0.05 keeps the probability of any
+    wrong rejection below 0.05, whatever the dependence between the tests."""
+    p_values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1)))
+    return adjusted
+
+
+def significantly_best(correct: np.ndarray, user: np.ndarray, *, n_perm: int = 10_000, seed: int) -> int | None:
+    """Index of the method that is better than every other one at the 5 % level; None where there is no such method.
+
+    correct: (M, Q) bool, a row a method, on the same questions. user: (Q,) the user that each question is about.
+    The best method is compared with each other one by the permutation test of `paired_difference`, adjusted by `holm`.
+    """
+    if len(correct) < 2 or correct.shape[1] == 0:
+        return None
+    best = int(np.argmax(correct.mean(axis=1)))
+    right = [_sums(user, row) for row in correct]
+    nets = [right[best] - right[index] for index in range(len(correct)) if index != best]
+    p_values = [_sign_flip(net, n_perm, seed) if net.sum() > 0 else 1.0 for net in nets]
+    return best if holm(p_values).max() < 1 - LEVEL else None
 
 
 def _check(correct: np.ndarray, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,6 +185,16 @@ def _sign_flip(net: np.ndarray, n_perm: int, seed: int) -> float:
     positive = _generator(seed).binomial(counts, 0.5, size=(n_perm, len(counts)))
     flipped = (2 * positive - counts) @ sizes
     return float(1 + (np.abs(flipped) >= abs(net.sum())).sum()) / (1 + n_perm)
+
+
+def _detectable(net: np.ndarray, asked: np.ndarray) -> float:
+    """Detectable difference in points: quantiles of level and power times the user-clustered standard error."""
+    users, n = len(asked), asked.sum()
+    if users == 1:
+        return math.nan
+    residual = net - net.sum() / n * asked
+    error = math.sqrt(users / (users - 1) * float((residual**2).sum())) / n
+    return 100 * (_Z + _Z_POWER) * error if error > 0 else math.nan
 
 
 def _generator(seed: int) -> np.random.Generator:

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from uqabench.config import merge
 from uqabench.errors import InputError
 from uqabench.files import hash_json
 from uqabench.questions.declaration import ASKED, Kind, Word, needs
 from uqabench.questions.kinds import FAMILIES, KIND_INDEX, KINDS
+from uqabench.settings.reader import load_yaml, merge
 
 _WORDS = {
     "attribute": Word(keys=ASKED),
@@ -48,20 +48,11 @@ class Templates:
 
         Raises InputError naming the file, the language, the kind and the placeholder that do not fit.
         """
-        return _built_in() if path is None else _from_raw(merge(_built_in_raw(), _read(Path(path))), str(path))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"The template file {path} does not exist.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        detail = " ".join(str(error).split())
-        raise InputError(f"The template file {path} is not readable YAML: {detail}") from error
-    if not isinstance(own, dict):
-        raise InputError(f"The template file {path} holds no languages: write `en:` or `zh:` and kinds below it.")
-    return own
+        if path is None:
+            return _built_in()
+        contents = "languages: write `en:` or `zh:` and kinds below it"
+        own = load_yaml(path, "template file", contents, text_keys=False)
+        return _from_raw(merge(_built_in_raw(), own), str(path))
 
 
 @lru_cache(maxsize=1)

@@ -1,20 +1,23 @@
-"""What a run found, as tables and figures. Reads results.json only: no model, no data, no torch."""
+"""What a run or an experiment found, as tables and figures. Reads result files only: no model, no data, no torch."""
 
-from uqabench.report.plots import plot_accuracy, plot_tokens
+from uqabench.report.experiment import experiment_table
 from uqabench.report.render import FORMATS
-from uqabench.report.results import Results, load_results, validate_results
-from uqabench.report.tables import all_tables, comparison_table, main_table, pretrain_table, write_tables
+from uqabench.report.results import load_experiment, load_results
+from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
+from uqabench.report.tables import comparison_table, main_table, pretrain_table
+from uqabench.report.write import write_experiment, write_tables
 
 __all__ = [
     "FORMATS",
-    "Results",
-    "all_tables",
+    "ScoreRow",
     "comparison_table",
+    "experiment_rows",
+    "experiment_table",
+    "load_experiment",
     "load_results",
     "main_table",
-    "plot_accuracy",
-    "plot_tokens",
     "pretrain_table",
-    "validate_results",
+    "run_rows",
+    "write_experiment",
     "write_tables",
 ]

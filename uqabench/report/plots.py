@@ -1,65 +1,97 @@
-"""Two figures of a run, as PNG or SVG: accuracy by method, and accuracy against prompt tokens."""
+"""Figures, as PNG or SVG: accuracy by row, accuracy against prompt tokens, and accuracy against encoder size."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from uqabench.errors import InputError, MissingExtra
 from uqabench.files import write_bytes
-from uqabench.report.results import Results
-from uqabench.report.tables import ordered
-from uqabench.vocabulary import GROUPS, display_name, group
+from uqabench.report.rows import ScoreRow
+from uqabench.report.scaling import PowerLaw
+from uqabench.vocabulary import GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _COLOURS = dict(zip(GROUPS, ("#d98c21", "#2f6db3", "#8a8a8a"), strict=True))
+_AXIS = "Accuracy, % (95 % interval)"
 
 
-def plot_accuracy(results: Results, path: Path | str) -> Path:
-    """Bars of overall accuracy by method with 95 % intervals as whiskers, and a line at chance (25 %)."""
-    names = ordered(results["methods"])
-    overall = [results["methods"][name]["overall"] for name in names]
-    figure = _figure(width=2 + 0.5 * len(names))
+def plot_accuracy(rows: Sequence[ScoreRow], path: Path | str) -> Path:
+    """Bars of the rows' overall accuracy with 95 % intervals as whiskers, and a line at chance (25 %)."""
+    figure = _figure(width=2 + 0.5 * len(rows))
     axes = figure.add_subplot()
+    positions = range(len(rows))
     axes.bar(
-        [display_name(name) for name in names],
-        [cell["accuracy"] for cell in overall],
-        yerr=_arms(overall),
+        positions,
+        [row.scores["overall"]["accuracy"] for row in rows],
+        yerr=_arms(rows),
         capsize=3,
-        color=[_COLOURS[group(name)] for name in names],
+        color=[_COLOURS[row.group] for row in rows],
     )
+    axes.set_xticks(positions, [row.name for row in rows], rotation=40, ha="right")
     axes.axhline(25, color="black", linewidth=0.8, linestyle=":")
-    axes.set_ylabel("Accuracy, % (95 % interval)")
+    axes.set_ylabel(_AXIS)
     axes.set_ylim(0, 103)
-    axes.tick_params(axis="x", rotation=40)
-    for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right")
-    _legend(axes, names)
+    _legend(axes, rows)
     return _save(figure, Path(path))
 
 
-def plot_tokens(results: Results, path: Path | str) -> Path:
-    """Overall accuracy against the mean number of prompt tokens (log scale) of methods that prompt with a history."""
-    methods = results["methods"]
-    names = [name for name in ordered(methods) if group(name) != "Baselines" and methods[name].get("avg_tokens")]
-    if not names:
-        raise InputError("No text-based or embedding-based method has 'avg_tokens': there is nothing to plot.")
+def plot_tokens(rows: Sequence[ScoreRow], path: Path | str) -> Path:
+    """Overall accuracy against the mean number of prompt tokens (log scale), of rows that have both."""
     figure = _figure(width=7)
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # behind the check that it is there
+
     axes = figure.add_subplot()
-    for name in names:
-        method = methods[name]
-        point = (method["avg_tokens"], method["overall"]["accuracy"])
-        axes.errorbar(*point, yerr=_arms([method["overall"]]), fmt="o", capsize=3, color=_COLOURS[group(name)])
-        axes.annotate(display_name(name), point, xytext=(6, 4), textcoords="offset points", fontsize=8)
+    for row in rows:
+        point = (row.avg_tokens, row.scores["overall"]["accuracy"])
+        axes.errorbar(*point, yerr=_arms([row]), fmt="o", capsize=3, color=_COLOURS[row.group])
     axes.set_xscale("log")
     axes.margins(x=0.3)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _name_points(axes, rows)
     axes.set_xlabel("Prompt tokens, mean")
-    axes.set_ylabel("Accuracy, % (95 % interval)")
-    _legend(axes, names)
+    axes.set_ylabel(_AXIS)
+    _legend(axes, rows)
+    return _save(figure, Path(path))
+
+
+def plot_scaling(laws: Sequence[PowerLaw], path: Path | str) -> Path:
+    """Overall accuracy against encoder size (log scale) with each fitted law and the band of its 95 % interval.
+
+    A law without draws, as the paper's, is drawn with hollow points, a dashed line and no band.
+    """
+    figure = _figure(width=7)
+    axes = figure.add_subplot()
+    for law in laws:
+        line = np.geomspace(law.sizes.min(), law.sizes.max(), 100)
+        drawn = len(law.draws) > 0
+        (curve,) = axes.plot(line, law.accuracy_at(line), linestyle="-" if drawn else "--", linewidth=1)
+        colour = curve.get_color()
+        if drawn:
+            axes.fill_between(line, *law.band(line), color=colour, alpha=0.15, linewidth=0)
+        axes.errorbar(
+            law.sizes,
+            law.accuracy,
+            yerr=np.maximum(0, [law.accuracy - law.ci95[0], law.ci95[1] - law.accuracy]) if drawn else None,
+            fmt="o",
+            capsize=3,
+            color=colour,
+            markerfacecolor=colour if drawn else "none",
+            label=f"{law.label}: error ∝ size$^{{{-law.exponent:.3f}}}$",
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("Parameters of the encoder's blocks")
+    axes.set_ylabel(_AXIS)
+    axes.legend(fontsize=8)
     return _save(figure, Path(path))
 
 
@@ -72,17 +104,31 @@ def _figure(width: float) -> Figure:
     return Figure(figsize=(width, 4.2), layout="constrained")
 
 
-def _arms(cells: list[dict[str, Any]]) -> list[list[float]]:
+def _arms(rows: Sequence[ScoreRow]) -> list[list[float]]:
     """Lengths below and above the accuracy; a percentile interval need not hold it, and a length is not negative."""
-    below = [max(0.0, cell["accuracy"] - cell["ci95"][0]) for cell in cells]
-    above = [max(0.0, cell["ci95"][1] - cell["accuracy"]) for cell in cells]
+    scores = [row.scores["overall"] for row in rows]
+    below = [max(0.0, score["accuracy"] - score["ci95"][0]) for score in scores]
+    above = [max(0.0, score["ci95"][1] - score["accuracy"]) for score in scores]
     return [below, above]
 
 
-def _legend(axes: Axes, names: list[str]) -> None:
+def _name_points(axes: Axes, rows: Sequence[ScoreRow]) -> None:
+    """Write each row's name to the right of its point, moved up where the name below would touch it."""
+    low, high = axes.get_ylim()
+    gap = 0.045 * (high - low)  # the height of a line of text
+    written: list[tuple[float, float]] = []
+    for row in sorted(rows, key=lambda row: row.scores["overall"]["accuracy"]):
+        x, y = row.avg_tokens, row.scores["overall"]["accuracy"]
+        below = [height for tokens, height in written if 0.5 < tokens / x < 2]
+        height = max([y, *(height + gap for height in below)])
+        written.append((x, height))
+        axes.annotate(row.name, (x, height), xytext=(8, 0), textcoords="offset points", fontsize=8, va="center")
+
+
+def _legend(axes: Axes, rows: Sequence[ScoreRow]) -> None:
     from matplotlib.patches import Patch
 
-    shown = [title for title in GROUPS if any(group(name) == title for name in names)]
+    shown = [title for title in GROUPS if any(row.group == title for row in rows)]
     axes.legend(handles=[Patch(color=_COLOURS[title], label=title) for title in shown], fontsize=8)
 
 

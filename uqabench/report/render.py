@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from uqabench.report.model import Cell, Column, Table
+from uqabench.report.model import BEST, Cell, Column, Table
 
-TERMINAL_WIDTH = 110
 _MISSING = "-"
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -28,8 +28,9 @@ _LATEX = {
 }
 
 
-def terminal(table: Table, width: int = TERMINAL_WIDTH) -> str:
-    """Aligned plain text, `*` behind the best of a column; drops a decimal, then shortens names, to fit `width`."""
+def terminal(table: Table) -> str:
+    """Aligned plain text, `*` behind the best of a column; drops a decimal, then shortens names, to fit its width."""
+    width = table.width
     for dropped in (0, 1):
         lines = _layout(table, dropped, name_width=None)
         if max(map(len, lines)) <= width:
@@ -38,7 +39,8 @@ def terminal(table: Table, width: int = TERMINAL_WIDTH) -> str:
         longest = max(len(str(row[0].value)) for section in table.sections for row in section.rows)
         overflow = max(map(len, lines)) - width
         lines = _layout(table, 1, name_width=max(8, longest - overflow))
-    return "\n".join([*lines, *table.notes]) + "\n"
+    notes = [line for note in table.notes for line in textwrap.wrap(note, width, subsequent_indent="  ")]
+    return "\n".join([*lines, *notes]) + "\n"
 
 
 def plain_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -66,7 +68,7 @@ def markdown(table: Table) -> str:
         lines += [
             _pipes([_markdown_cell(*pair) for pair in zip(row, table.columns, strict=True)]) for row in section.rows
         ]
-    notes = [note.replace("* best", "Bold: best") for note in table.notes]
+    notes = _bold_notes(table)
     return "\n".join([*lines, "", *(f"{note}  " for note in notes)]).rstrip() + "\n"
 
 
@@ -74,7 +76,7 @@ def latex(table: Table) -> str:
     """A `tabular` for `\\input`, in booktabs style, the best of a column in bold; the notes are comments."""
     columns = table.columns
     align = "".join("l" if _is_text(table, index) else "r" for index in range(len(columns)))
-    lines = [r"% needs \usepackage{booktabs}", *(f"% {note.replace('* best', 'Bold: best')}" for note in table.notes)]
+    lines = [r"% needs \usepackage{booktabs}", *(f"% {note}" for note in _bold_notes(table))]
     lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", *_latex_spans(columns)]
     lines.append(_latex_row([escape_latex(column.heading) for column in columns]))
     for section in table.sections:
@@ -174,7 +176,15 @@ def _span_line(columns: list[Column], widths: list[int]) -> str:
 
 
 def _is_text(table: Table, index: int) -> bool:
-    return any(isinstance(row[index].value, str) for section in table.sections for row in section.rows)
+    """Whether a column has texts only: "failed" among numbers stands as they do."""
+    values = [row[index].value for section in table.sections for row in section.rows if row[index].value is not None]
+    return any(isinstance(value, str) for value in values) and not any(
+        isinstance(value, (int, float)) for value in values
+    )
+
+
+def _bold_notes(table: Table) -> list[str]:
+    return [note.replace(f"* {BEST}", f"Bold: {BEST}") for note in table.notes]
 
 
 def _number(value: float, column: Column, dropped: int = 0) -> str:

@@ -15,10 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from uqabench.artifact import Artifact, build
-from uqabench.config import require_least, to_dict
+from uqabench.artifact import Artifact, Stage
 from uqabench.data.store import InteractionStore
-from uqabench.errors import InputError
 from uqabench.files import write_json
 from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter, embedding_rms
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
@@ -26,45 +24,15 @@ from uqabench.llm.closed_form import init_adapter_closed_form
 from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
-from uqabench.llm.prompts import PromptBuilder, PromptConfig
+from uqabench.llm.prompts import PromptBuilder
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.templates import Templates
+from uqabench.settings.llm import PromptConfig
+from uqabench.settings.reader import key_dict
+from uqabench.settings.stages import AlignConfig
 from uqabench.stages.states import FrozenStates
-from uqabench.stages.training import OptimConfig, Trainer, fits_in_memory, seed_everything
-
-INTEGRATIONS = ("mean-pooling", "q-former")
-STRATEGIES = ("adapter", "full")
-
-
-@dataclass(frozen=True)
-class AlignConfig:
-    """Alignment of one method.
-
-    integration: "mean-pooling" (one soft token) or "q-former" (`n_queries`). strategy: "adapter" (LLM frozen) or
-    "full" (LLM and adapter; text methods always train the LLM). closed_form: start a mean-pooling adapter from
-    ridge regression onto the mean token embedding of the history's text. batch_questions: questions a step.
-    token_budget: padded tokens of one forward pass; a step that needs more accumulates. adapter_lr: factor on
-    optim.lr for the adapter. train: False evaluates the method zero-shot.
-    """
-
-    integration: str = "mean-pooling"
-    strategy: str = "adapter"
-    n_queries: int = 16
-    closed_form: bool = False
-    batch_questions: int = 256
-    token_budget: int = 16_384
-    adapter_lr: float = 1.0
-    train: bool = True
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=3))
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.integration not in INTEGRATIONS:
-            raise InputError(f"align.integration is '{self.integration}': choose one of {', '.join(INTEGRATIONS)}.")
-        if self.strategy not in STRATEGIES:
-            raise InputError(f"align.strategy is '{self.strategy}': choose one of {', '.join(STRATEGIES)}.")
-        require_least(self, {"n_queries": 1, "batch_questions": 1, "token_budget": 1, "seed": 0}, "align")
+from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 
 @dataclass(frozen=True)
@@ -92,7 +60,7 @@ class Context:
 
     def asking(self) -> dict[str, Any]:
         """What, beside data and questions, decides how the language model is asked: part of every stage's key."""
-        return {"prompt": to_dict(self.prompt), "device": self.device, "dtype": self.dtype, "system": self.system}
+        return {"prompt": key_dict(self.prompt), "device": self.device, "dtype": self.dtype, "system": self.system}
 
     def builder(self, lm: LanguageModel) -> PromptBuilder:
         return PromptBuilder(lm, self.store, self.templates, self.prompt)
@@ -167,20 +135,25 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
     return soft(keys), renumbered
 
 
-def align(
-    context: Context, method: PromptedMethod, out: Path, config: AlignConfig, *, progress: bool = True
-) -> tuple[Artifact, bool]:
+def align_stage(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
     """Train one prompted method into the artefact folder `out` (adapter.safetensors, llm/); reuse when unchanged."""
     inputs = dict(context.inputs)
     if method.states_content:
         inputs["states"] = method.states_content
-    settings = {**to_dict(config), "n_text": method.n_text, **context.asking()}
+    settings = {**key_dict(config), "n_text": method.n_text, **context.asking()}
 
     def make(folder: Path, work: Path) -> float:
         with fits_in_memory(f"align {method.name}", "align.token_budget", config.token_budget):
             return _train(context, method, folder, work, config, progress)
 
-    return build(out, "align", settings, inputs, make)
+    return Stage("align", settings, inputs, make)
+
+
+def align(
+    context: Context, method: PromptedMethod, out: Path, config: AlignConfig, *, progress: bool = True
+) -> tuple[Artifact, bool]:
+    """`align_stage` built into the folder `out`; reused when unchanged."""
+    return align_stage(context, method, config, progress=progress).build(out)
 
 
 def _train(

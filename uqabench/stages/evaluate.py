@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from uqabench.artifact import Artifact, build
-from uqabench.config import require_least, to_dict
+from uqabench.artifact import Artifact, Stage
 from uqabench.data.store import InteractionStore
 from uqabench.errors import RunError
 from uqabench.files import write_json
@@ -22,8 +21,9 @@ from uqabench.llm.language_model import LanguageModel
 from uqabench.questions import baselines
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import score, write_predictions
+from uqabench.settings.reader import key_dict
+from uqabench.settings.stages import AlignConfig, EvaluateConfig
 from uqabench.stages.align import (
-    AlignConfig,
     Context,
     PromptedMethod,
     SoftPrompts,
@@ -33,20 +33,6 @@ from uqabench.stages.align import (
 )
 from uqabench.stages.training import fits_in_memory
 from uqabench.vocabulary import LETTERS, SUBTASKS
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """token_budget: padded tokens of one forward pass. generate: decode greedily (`max_new_tokens`) and count an answer
-    that starts with the right letter, as published, instead of comparing the letters' logits."""
-
-    token_budget: int = 16_384
-    generate: bool = False
-    max_new_tokens: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_least(self, {"token_budget": 1, "max_new_tokens": 1, "seed": 0}, "evaluate")
 
 
 def shuffled_keys(users: np.ndarray, seed: int) -> np.ndarray:
@@ -61,22 +47,21 @@ def shuffled_keys(users: np.ndarray, seed: int) -> np.ndarray:
     return np.array([rng.choice(of_user[partner[int(user)]]) for user in users])
 
 
-def evaluate(
+def evaluate_stage(
     context: Context,
     method: PromptedMethod,
     aligned: Artifact,
-    out: Path,
     align_config: AlignConfig,
     config: EvaluateConfig,
     *,
     shuffle: bool = False,
     progress: bool = True,
-) -> tuple[Artifact, bool]:
+) -> Stage:
     """Answer all evaluation questions with one prompted method; `shuffle` shows another user's soft prompt."""
     inputs = {**context.inputs, "align": aligned.content}
     if method.states_content:
         inputs["states"] = method.states_content
-    settings = {**to_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
+    settings = {**key_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
     settings |= context.asking()
 
     def make(folder: Path, work: Path) -> float:
@@ -92,7 +77,22 @@ def evaluate(
         _write(folder, context.store, context.evaluation, method.name, answers, config)
         return seconds
 
-    return build(out, "evaluate", settings, inputs, make)
+    return Stage("evaluate", settings, inputs, make)
+
+
+def evaluate(
+    context: Context,
+    method: PromptedMethod,
+    aligned: Artifact,
+    out: Path,
+    align_config: AlignConfig,
+    config: EvaluateConfig,
+    *,
+    shuffle: bool = False,
+    progress: bool = True,
+) -> tuple[Artifact, bool]:
+    """`evaluate_stage` built into the folder `out`; reused when unchanged."""
+    return evaluate_stage(context, method, aligned, align_config, config, shuffle=shuffle, progress=progress).build(out)
 
 
 def _other_users(
@@ -147,15 +147,14 @@ def _answers(
     return answers
 
 
-def evaluate_baseline(
+def evaluate_baseline_stage(
     store: InteractionStore,
     name: str,
     train: QuestionSet,
     evaluation: QuestionSet,
     inputs: dict[str, str],
-    out: Path,
     config: EvaluateConfig,
-) -> tuple[Artifact, bool]:
+) -> Stage:
     """Answer with a baseline that needs no model (design, "No short cuts")."""
 
     def make(folder: Path, work: Path) -> float:
@@ -166,7 +165,20 @@ def evaluate_baseline(
         _write(folder, store, evaluation, name, answers, config)
         return seconds
 
-    return build(out, "evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
+    return Stage("evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
+
+
+def evaluate_baseline(
+    store: InteractionStore,
+    name: str,
+    train: QuestionSet,
+    evaluation: QuestionSet,
+    inputs: dict[str, str],
+    out: Path,
+    config: EvaluateConfig,
+) -> tuple[Artifact, bool]:
+    """`evaluate_baseline_stage` built into the folder `out`; reused when unchanged."""
+    return evaluate_baseline_stage(store, name, train, evaluation, inputs, config).build(out)
 
 
 def _write(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from uqabench.config import require_least
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.llm.batches import PromptGroup, group_prompts, plan_group_batches
-from uqabench.llm.demo import SmallLMConfig
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder
@@ -20,50 +18,7 @@ from uqabench.questions.kinds import KINDS, OPTIONS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import format_question, history_items
 from uqabench.questions.tables import equal_texts
-from uqabench.stages.training import OptimConfig
-
-
-@dataclass(frozen=True)
-class TrainLMConfig:
-    """Training of the small language model.
-
-    embedding_steps: steps of `lm_embeddings` before anything else. text_lengths: items shown when the history is text.
-    soft_share, empty_share: shares of documents with a soft vector and with no history. noise: largest relative noise
-    added to the soft vectors. token_budget: padded tokens a step. documents_a_round: documents drawn and batched
-    together. hint_rounds: rounds at first, of single questions, in which the history is the right answer: a soft vector
-    is its embedding, a text one item for each of its values; fade_rounds: the rounds after them, in which the history's
-    vector takes its place bit by bit, and other items join the text. probe_weight: weight of the loss of `lm_probe` in
-    the middle layer. held_out_users: training users whose documents only measure accuracy. Steps are set by
-    optim.max_steps.
-    """
-
-    model: SmallLMConfig = field(default_factory=SmallLMConfig)
-    embedding_steps: int = 1_500
-    text_lengths: tuple[int, ...] = (5, 20, 50)
-    soft_share: float = 0.6
-    empty_share: float = 0.05
-    noise: float = 0.5
-    token_budget: int = 4_096
-    documents_a_round: int = 512
-    hint_rounds: int = 20
-    fade_rounds: int = 60
-    probe_weight: float = 1.0
-    held_out_users: int = 60
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, epochs=1_000, max_steps=2_000))
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {
-            "embedding_steps": 0,
-            "token_budget": 1,
-            "documents_a_round": 1,
-            "hint_rounds": 0,
-            "fade_rounds": 0,
-            "probe_weight": 0,
-            "held_out_users": 1,
-            "seed": 0,
-        }
-        require_least(self, least, "llm.train")
+from uqabench.settings.llm import TrainLMConfig
 
 
 class Documents:

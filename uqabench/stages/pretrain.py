@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +13,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uqabench.artifact import Artifact, build
-from uqabench.config import require_least, to_dict
+from uqabench.artifact import Artifact, Stage
 from uqabench.data.packer import pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
-from uqabench.encoders import UserEncoder, UserEncoderConfig
-from uqabench.errors import InputError, RunError
+from uqabench.encoders import UserEncoder
+from uqabench.errors import RunError
 from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
-from uqabench.stages.training import OptimConfig, Trainer, fits_in_memory, seed_everything
+from uqabench.settings.reader import key_dict, to_dict
+from uqabench.settings.stages import PretrainConfig
+from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Pre-training of one encoder.
-
-    objective: "sl" (cross entropy over the whole catalogue) or "cl" (in-batch InfoNCE with log-Q correction and
-    `temperature`). length: N, the longest window (items). windows: "last" (the last N of each user, as published)
-    or "chunks" (consecutive windows of N with a new phase each epoch). batch_size: most sequences a step.
-    token_budget: most items a step. patience: epochs without a better recall@10 before stopping, 0 for never.
-    """
-
-    encoder: UserEncoderConfig = field(default_factory=UserEncoderConfig)
-    objective: str = "sl"
-    temperature: float = 0.05
-    length: int = 512
-    windows: str = "last"
-    batch_size: int = 256
-    token_budget: int = 131_072
-    patience: int = 0
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.objective not in ("sl", "cl"):
-            raise InputError(f"pretrain.objective is '{self.objective}': choose 'sl' or 'cl'.")
-        if self.windows not in ("last", "chunks"):
-            raise InputError(f"pretrain.windows is '{self.windows}': choose 'last' or 'chunks'.")
-        require_least(
-            self, {"length": 2, "batch_size": 2, "token_budget": 2, "patience": 0, "seed": 0}, "pretrain"
-        )  # fmt: skip
-        if not self.temperature > 0:
-            raise InputError(f"pretrain.temperature is {self.temperature}: it must be above 0.")
-        if self.token_budget < self.length:
-            raise InputError(f"pretrain.token_budget ({self.token_budget}) is below length ({self.length}): raise it.")
 
 
 @dataclass(frozen=True)
@@ -180,6 +146,22 @@ def popularity_metrics(store: InteractionStore) -> dict[str, float]:
     return ranking_metrics(torch.from_numpy(rank[last]))
 
 
+def pretrain_stage(
+    store: InteractionStore,
+    config: PretrainConfig,
+    *,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Stage:
+    """Train an encoder into the artefact folder `out` (model.safetensors, metrics.json); reuse it when unchanged."""
+
+    def make(folder: Path, work: Path) -> float:
+        with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
+            return _train(store, folder, work, config, torch.device(device), progress)
+
+    return Stage("pretrain", {**key_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
+
+
 def pretrain(
     store: InteractionStore,
     out: Path,
@@ -188,13 +170,8 @@ def pretrain(
     device: str = "cpu",
     progress: bool = True,
 ) -> tuple[Artifact, bool]:
-    """Train an encoder into the artefact folder `out` (model.safetensors, metrics.json); reuse it when unchanged."""
-
-    def make(folder: Path, work: Path) -> float:
-        with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
-            return _train(store, folder, work, config, torch.device(device), progress)
-
-    return build(out, "pretrain", {**to_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
+    """`pretrain_stage` built into the folder `out`; reused when unchanged."""
+    return pretrain_stage(store, config, device=device, progress=progress).build(out)
 
 
 def _train(
@@ -231,6 +208,7 @@ def _train(
     ranks, perplexity = last_item_ranks(model, store, config)
     metrics: dict[str, Any] = {**ranking_metrics(ranks), "perplexity": perplexity, "users": len(ranks)}
     metrics["steps"] = trainer.step
+    metrics["encoder_parameters"] = sum(parameter.numel() for parameter in model.encoder.parameters())
     trainer.write_log()
     save_file({name: t.contiguous() for name, t in unshared(model).items()}, out / "model.safetensors")
     write_json(out / "metrics.json", metrics)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from uqabench.artifact import Artifact, build
-from uqabench.config import to_dict
+from uqabench.artifact import Artifact, Stage
 from uqabench.data.store import InteractionStore
 from uqabench.files import write_json
-from uqabench.questions.config import QuestionConfig
 from uqabench.questions.generate import generate
+from uqabench.settings.questions import QuestionConfig
+from uqabench.settings.reader import key_dict
 
 
 @contextmanager
@@ -29,9 +29,9 @@ def torch_threads_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def build_questions(
-    store: InteractionStore, out: Path, configs: dict[str, QuestionConfig], *, progress: bool = True
-) -> tuple[Artifact, bool]:
+def build_questions_stage(
+    store: InteractionStore, configs: dict[str, QuestionConfig], *, progress: bool = True
+) -> Stage:
     """Generate one question set a split ("train", "evaluation") into the artefact folder `out`; reuse it."""
 
     def make(folder: Path, work: Path) -> float:
@@ -45,5 +45,12 @@ def build_questions(
         write_json(folder / "metrics.json", report)
         return time.monotonic() - started
 
-    settings = {split: to_dict(config) for split, config in configs.items()}
-    return build(out, "questions", settings, {"data": store.manifest["content_hash"]}, make)
+    settings = {split: key_dict(config) for split, config in configs.items()}
+    return Stage("questions", settings, {"data": store.manifest["content_hash"]}, make)
+
+
+def build_questions(
+    store: InteractionStore, out: Path, configs: dict[str, QuestionConfig], *, progress: bool = True
+) -> tuple[Artifact, bool]:
+    """`build_questions_stage` built into the folder `out`; reused when unchanged."""
+    return build_questions_stage(store, configs, progress=progress).build(out)

@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from uqabench.artifact import Artifact, build
-from uqabench.config import from_dict
+from uqabench.artifact import Artifact, Stage
 from uqabench.data.packer import plan_batches
 from uqabench.data.store import InteractionStore
-from uqabench.encoders import UserEncoder, UserEncoderConfig
+from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError
 from uqabench.questions.questions import QuestionSet
+from uqabench.settings.encoders import UserEncoderConfig
+from uqabench.settings.reader import from_dict
 from uqabench.stages.pretrain import TorchBatch, unshared
 from uqabench.stages.training import fits_in_memory
 
@@ -103,17 +104,16 @@ class FrozenStates:
         return self.pooled.shape[1]
 
 
-def encode_histories(
+def encode_histories_stage(
     store: InteractionStore,
     pretrained: Artifact,
     pairs: HistoryPairs,
-    out: Path,
     *,
     keep_states: bool,
     token_budget: int,
     device: str = "cpu",
     progress: bool = True,
-) -> tuple[Artifact, bool]:
+) -> Stage:
     """Write pooled vectors (and states, when `keep_states`) of all pairs into the artefact folder `out`."""
     config = {"keep_states": keep_states, "token_budget": token_budget, "device": device}
     table = np.stack([pairs.users, pairs.cuts, pairs.starts], axis=1)
@@ -127,7 +127,31 @@ def encode_histories(
             _encode(model, store, pairs, folder, keep_states, token_budget, device, progress)
         return time.monotonic() - started
 
-    return build(out, "states", config, inputs, make)
+    return Stage("states", config, inputs, make)
+
+
+def encode_histories(
+    store: InteractionStore,
+    pretrained: Artifact,
+    pairs: HistoryPairs,
+    out: Path,
+    *,
+    keep_states: bool,
+    token_budget: int,
+    device: str = "cpu",
+    progress: bool = True,
+) -> tuple[Artifact, bool]:
+    """`encode_histories_stage` built into the folder `out`; reused when unchanged."""
+    stage = encode_histories_stage(
+        store,
+        pretrained,
+        pairs,
+        keep_states=keep_states,
+        token_budget=token_budget,
+        device=device,
+        progress=progress,
+    )
+    return stage.build(out)
 
 
 def _digest(table: np.ndarray) -> str:

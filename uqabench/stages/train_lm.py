@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uqabench.artifact import Artifact, build
-from uqabench.config import to_dict
+from uqabench.artifact import Artifact, Stage
 from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
@@ -32,10 +31,12 @@ from uqabench.llm.batches import (
 )
 from uqabench.llm.demo import new_model, save_model, train_tokenizer
 from uqabench.llm.language_model import LanguageModel
-from uqabench.llm.prompts import PromptBuilder, PromptConfig, PromptText
+from uqabench.llm.prompts import PromptBuilder, PromptText
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
-from uqabench.stages.lm_documents import Documents, TrainLMConfig
+from uqabench.settings.llm import PromptConfig, TrainLMConfig
+from uqabench.settings.reader import key_dict
+from uqabench.stages.lm_documents import Documents
 from uqabench.stages.lm_embeddings import train_embeddings
 from uqabench.stages.lm_probe import OptionProbe
 from uqabench.stages.training import Trainer, seed_everything
@@ -99,6 +100,27 @@ def accuracy(documents: Documents, n_text: int, n_soft: int) -> dict[str, float]
     return result
 
 
+def train_lm_stage(
+    store: InteractionStore,
+    questions: QuestionSet,
+    questions_content: str,
+    templates: Templates,
+    prompt: PromptConfig,
+    config: TrainLMConfig,
+    *,
+    progress: bool = True,
+) -> Stage:
+    """Train the model into the artefact folder `out`; the model itself is `out`/model. Reused when unchanged."""
+    if not set(np.unique(questions.user)) <= set(store.users("train").tolist()):
+        raise InputError("questions: the language model may be trained on questions of training users only.")
+
+    def make(folder: Path, work: Path) -> float:
+        return _train(store, questions, templates, prompt, folder, work, config, progress)
+
+    settings = {**key_dict(config), "prompt": key_dict(prompt), "templates": templates.digest}
+    return Stage("train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make)
+
+
 def train_lm(
     store: InteractionStore,
     questions: QuestionSet,
@@ -110,17 +132,8 @@ def train_lm(
     *,
     progress: bool = True,
 ) -> tuple[Artifact, bool]:
-    """Train the model into the artefact folder `out`; the model itself is `out`/model. Reused when unchanged."""
-    if not set(np.unique(questions.user)) <= set(store.users("train").tolist()):
-        raise InputError("questions: the language model may be trained on questions of training users only.")
-
-    def make(folder: Path, work: Path) -> float:
-        return _train(store, questions, templates, prompt, folder, work, config, progress)
-
-    settings = {**to_dict(config), "prompt": to_dict(prompt), "templates": templates.digest}
-    return build(
-        out, "train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make
-    )
+    """`train_lm_stage` built into the folder `out`; reused when unchanged."""
+    return train_lm_stage(store, questions, questions_content, templates, prompt, config, progress=progress).build(out)
 
 
 def _new_language_model(
@@ -185,7 +198,7 @@ def _train(
         "dataset": store.manifest["source"],
         "seed": config.seed,
         "steps": trainer.step,
-        "settings": to_dict(config),
+        "settings": key_dict(config),
         "held_out_accuracy": {
             **{f"text{n}": accuracy(documents, n, 0) for n in sorted(set(config.text_lengths))},
             "mean-embedding": accuracy(documents, 0, 1),

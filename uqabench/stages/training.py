@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from uqabench.config import require_least
 from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
+from uqabench.settings.training import OptimConfig
 from uqabench.stages.memory import keep_freed_memory
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW with linear warm-up and cosine decay.
-
-    lr: peak learning rate. warmup: share of all steps. final_lr: share of lr at the end. clip: gradient norm
-    (published alignment: 1.5). epochs: passes over the data. max_steps: upper bound on optimiser steps, 0 for none.
-    bf16: run the forward pass under bfloat16 autocast. checkpoint_seconds: least time between two checkpoints.
-    """
-
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    betas: tuple[float, ...] = (0.9, 0.98)
-    warmup: float = 0.05
-    final_lr: float = 0.1
-    clip: float = 1.5
-    epochs: int = 10
-    max_steps: int = 0
-    bf16: bool = False
-    checkpoint_seconds: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be above 0.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas is {self.betas}: give two numbers from 0 to below 1.")
-        require_least(self, {"epochs": 1, "max_steps": 0, "weight_decay": 0, "warmup": 0, "final_lr": 0})
 
 
 def seed_everything(seed: int, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,66 +14,57 @@ from uqabench.data.jit import jit
 from uqabench.data.log import MICROSECONDS, RawLog
 from uqabench.data.rejections import Rejections
 from uqabench.errors import InputError
+from uqabench.settings.schema import MAX_SEED, section, setting
 
 _SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvwz" for vowel in "aeiou"]
 
 
-@dataclass
+@section("synthetic")
 class SyntheticConfig:
     """The law of the log. A user holds interests for a stretch of time, then draws new ones."""
 
-    users: int = 1_000
-    """Number of users."""
-    items: int = 2_000
-    """Number of items, spread evenly over the categories."""
-    categories: int = 20
-    """Number of categories."""
-    brands_per_category: int = 5
-    """Brands that make items of one category; an item's brand is uniform among them. 0: no brands."""
-    shops: int = 30
-    """Shops; an item's shop is uniform among them. 0: no shops."""
-    sellers: int = 0
-    """Sellers, likewise. 0: no sellers."""
-    mean_length: float = 100.0
-    """Mean number of interactions of a user."""
-    length_spread: float = 0.5
-    """Standard deviation of the logarithm of a user's number of interactions (log-normal)."""
-    interests: int = 3
-    """Categories that a user is interested in at a time, drawn without replacement."""
-    concentration: float = 1.0
-    """Dirichlet parameter of the weights of those categories: small means one dominates."""
-    drifts: float = 1.0
-    """Mean number of times that a user's interests are drawn anew (Poisson), at uniform places of the sequence."""
-    popularity_exponent: float = 1.0
-    """Zipf's law within a category: the r-th item is chosen in proportion to r ** -exponent."""
-    repeat_probability: float = 0.2
-    """Chance that an interaction repeats one, uniformly chosen, made under the present interests."""
-    basket_size: float = 1.0
-    """Mean number of interactions that share a timestamp (geometric); interests change between baskets only."""
-    mean_gap: float = 21_600.0
-    """Mean seconds between baskets (exponential, at least one second)."""
-    start: int = 1_600_000_000
-    """Unix seconds before the first basket of every user."""
-    seed: int = 0
-    """Seed of the whole log."""
+    users: int = setting(1_000, "number of users", ge=2, le=10**8)
+    items: int = setting(2_000, "number of items, spread evenly over the categories", ge=1, le=10**8)
+    categories: int = setting(20, "number of categories", ge=1, le=10**8)
+    brands_per_category: int = setting(
+        5, "brands that make items of one category; an item's brand is uniform among them; 0: none", ge=0, le=10**6
+    )
+    shops: int = setting(30, "shops; an item's shop is uniform among them; 0: none", ge=0, le=10**8)
+    sellers: int = setting(0, "sellers, likewise; 0: none", ge=0, le=10**8)
+    mean_length: float = setting(100.0, "mean number of interactions of a user", ge=1, le=1e6)
+    length_spread: float = setting(
+        0.5, "standard deviation of the logarithm of a user's number of interactions (log-normal)", ge=0, le=10
+    )
+    interests: int = setting(
+        3, "categories that a user is interested in at a time, drawn without replacement", ge=1, le=10**6
+    )
+    concentration: float = setting(
+        1.0, "Dirichlet parameter of the weights of those categories: small means one dominates", gt=0, le=1e6
+    )
+    drifts: float = setting(
+        1.0, "mean number of times that a user's interests are drawn anew (Poisson), at uniform positions", ge=0, le=1e6
+    )
+    popularity_exponent: float = setting(
+        1.0, "Zipf's law within a category: the r-th item is chosen in proportion to r ** -exponent", ge=0, le=100
+    )
+    repeat_probability: float = setting(
+        0.2, "chance that an interaction repeats one, uniformly chosen, made under the present interests", ge=0, le=1
+    )
+    basket_size: float = setting(
+        1.0,
+        "mean number of interactions that share a timestamp (geometric); interests change between baskets only",
+        ge=1,
+        le=1e6,
+    )
+    mean_gap: float = setting(21_600.0, "mean seconds between baskets (exponential, at least one second)", ge=0, le=1e9)
+    start: int = setting(1_600_000_000, "Unix seconds before the first basket of every user", ge=0, le=10**11)
+    seed: int = setting(0, "seed of the whole log", ge=0, le=MAX_SEED)
 
     def __post_init__(self) -> None:
-        least = {"users": 2, "items": 1, "categories": 1, "interests": 1, "mean_length": 1, "basket_size": 1}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            whole = item.type == "int"
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                raise InputError(f"{item.name} is {value!r} and must be a {'whole ' if whole else ''}number.")
-            if not least.get(item.name, 0) <= value < 2**62:
-                raise InputError(f"{item.name} is {value!r} and must be at least {least.get(item.name, 0)}.")
         if self.interests > self.categories:
-            raise InputError(f"interests is {self.interests}, above categories {self.categories}: lower it.")
+            raise ValueError(f"interests is {self.interests}, above categories {self.categories}: lower it.")
         if self.categories > self.items:
-            raise InputError(f"categories is {self.categories}, above items {self.items}: lower it.")
-        if self.concentration <= 0:
-            raise InputError("concentration is 0 and must be above 0.")
-        if self.repeat_probability > 1:
-            raise InputError(f"repeat_probability is {self.repeat_probability} and must be at most 1.")
+            raise ValueError(f"categories is {self.categories}, above items {self.items}: lower it.")
 
 
 class Synthetic:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from uqabench.errors import InputError
-from uqabench.experiments.config import DEFAULT_METHODS, run_config
-from uqabench.experiments.methods import VARIANTS, folder_name, parse_method
-from uqabench.experiments.run import pretrain_name
+from uqabench.plan.methods import packaged_variants, parse_method, parse_methods
+from uqabench.plan.nodes import Nodes, Tools
+from uqabench.plan.opened import Opened
+from uqabench.settings import DEFAULT_METHODS, MethodConfig, run_config
 
 CONFIG = run_config("tiny")
 
@@ -59,7 +60,7 @@ def test_variants_change_what_they_say():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hstu@lora", f"Method 'hstu@lora': there is no variant 'lora': choose among {', '.join(VARIANTS)}"),
+        ("hstu@lora", f"Method 'hstu@lora': there is no variant 'lora': choose among {', '.join(packaged_variants())}"),
         ("hstu@cl+", "there is no variant ''"),
         (
             "hsut",
@@ -76,10 +77,39 @@ def test_unknown_names(name, message):
 
 
 def test_variants_of_alignment_share_an_encoder():
+    nodes = Nodes(Tools(Opened()))
     names = ["trm++", "trm++@q-former", "trm++@cl", "trm++@q-former+cl", "trm++@adapter+cl+without-text"]
-    folders = [pretrain_name(parse_method(name, CONFIG)) for name in names]
-    assert folders == ["trm++", "trm++", "trm++@cl", "trm++@cl", "trm++@cl+without-text"]
+    keys = [nodes.pretrain(parse_method(name, CONFIG)).key for name in names]
+    assert keys[0] == keys[1] and keys[2] == keys[3] and len(set(keys)) == 3
 
 
-def test_folder_names_hold_no_separators():
-    assert folder_name("my.pkg/mod:Class@cl") == "my.pkg-mod-Class@cl"
+def test_a_method_of_ones_own_is_a_base_and_a_patch():
+    entry = MethodConfig(
+        "hstu-8", "hstu@cl", {"pretrain.encoder.overrides.layers": 8, "align": {"strategy": "adapter"}}
+    )
+    method = parse_method(entry, CONFIG)
+    assert (method.name, method.base, method.kind) == ("hstu-8", "hstu", "encoder")
+    assert method.config.pretrain.encoder.overrides == {"layers": 8}
+    assert (method.config.pretrain.objective, method.config.align.strategy) == ("cl", "adapter")
+
+
+def test_a_patch_changes_nothing_that_methods_share():
+    with pytest.raises(InputError, match="Method 'x' sets 'questions': a method can change pretrain, align"):
+        parse_method(MethodConfig("x", "hstu", {"questions.train.seed": 8}), CONFIG)
+
+
+def test_a_user_adds_variants():
+    config = run_config("tiny", overrides=("variants={long: {pretrain.length: 48}, cl: {pretrain.temperature: 0.5}}",))
+    assert parse_method("hstu@long", config).config.pretrain.length == 48
+    replaced = parse_method("hstu@cl", config).config.pretrain
+    assert (replaced.temperature, replaced.objective) == (0.5, "sl")
+
+
+def test_two_methods_of_one_name_are_refused():
+    with pytest.raises(InputError, match="Two methods are called 'hstu'"):
+        parse_methods(replace(CONFIG, methods=("hstu", MethodConfig("hstu", "sasrec"))))
+
+
+def test_folder_names_hold_no_separators(tmp_path):
+    node = Nodes(Tools(Opened())).pretrain(parse_method("my.pkg:Class@cl", CONFIG))
+    assert node.path(tmp_path) == tmp_path / "pretrain" / f"my.pkg-Class-{node.key[:8]}"

@@ -1,0 +1,223 @@
+"""Run experiments: their cells' nodes, each once however many experiments share it, and one results file each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uqabench.artifact import Artifact, versions
+from uqabench.errors import UQABenchError
+from uqabench.experiments.results import comparisons
+from uqabench.experiments.run import check_device
+from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
+from uqabench.files import atomic_folder, sweep, write_json
+from uqabench.plan.dry_run import survey
+from uqabench.plan.executor import Outcome, execute
+from uqabench.plan.folder import check_is_run, claimed
+from uqabench.plan.methods import Method
+from uqabench.plan.node import Node
+from uqabench.plan.nodes import Tools
+from uqabench.plan.opened import Opened
+from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.results import load_experiment
+from uqabench.report.write import write_experiment
+from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
+from uqabench.vocabulary import SUBTASKS, TASKS
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell and its nodes, or why it has none."""
+
+    cell: Cell
+    nodes: Planned | None
+    problem: UQABenchError | None = None
+
+
+@dataclass(frozen=True)
+class PlannedExperiment:
+    """An experiment's cells, in the order of its table, and the plan of each seed."""
+
+    experiment: Experiment
+    config: RunConfig
+    plans: dict[int, Plan]
+    cells: list[PlannedCell]
+
+    def essential(self) -> list[Node]:
+        """What every cell builds on."""
+        return [node for of_seed in self.plans.values() for node in of_seed.essential()]
+
+    def targets(self) -> list[Node]:
+        """The last node of every cell."""
+        return [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+
+
+def plan_experiment(
+    experiment: Experiment, config: RunConfig, preset: str, tools: Tools, seeds: tuple[int, ...] = ()
+) -> PlannedExperiment:
+    """The nodes of an experiment. Cells whose encoder refuses its settings are kept with the reason."""
+    found = cells(experiment, config, preset, seeds)
+    planned: dict[int, PlannedCell] = {}
+    plans: dict[int, Plan] = {}
+    for seed in dict.fromkeys(cell.seed for cell in found):
+        mine = [index for index, cell in enumerate(found) if cell.seed == seed]
+        problems = {index: problem_of(found[index].method) for index in mine}
+        usable = [index for index in mine if problems[index] is None]
+        seeded = patched(config, {"seed": config.seed + seed})
+        plans[seed] = plan(seeded, tools, methods=[found[index].method for index in usable])
+        planned |= {
+            index: PlannedCell(found[index], nodes) for index, nodes in zip(usable, plans[seed].methods, strict=True)
+        }
+        planned |= {index: PlannedCell(found[index], None, problems[index]) for index in mine if problems[index]}
+    return PlannedExperiment(experiment, config, plans, [planned[index] for index in range(len(found))])
+
+
+def run_experiments(
+    folder: Path,
+    experiments: list[Experiment],
+    config: RunConfig,
+    preset: str,
+    *,
+    seeds: tuple[int, ...] = (),
+    compare: str | None = None,
+    progress: bool = True,
+    wait: bool = False,
+    strict: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Run experiments in the run folder `folder`; returns (and writes) each one's results by name.
+
+    Cells that fail are in the results with the reason; the same call goes on from there.
+    """
+    check_device(config)
+    with claimed(folder, wait=wait), Opened() as opened:
+        tools = Tools(opened, progress)
+        planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
+        outcome = execute(
+            [node for each in planned for node in each.targets()],
+            folder,
+            essential=[node for each in planned for node in each.essential()],
+            progress=progress,
+            strict=strict,
+        )
+        return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare) for each in planned}
+
+
+def survey_experiments(
+    folder: Path, experiments: list[Experiment], config: RunConfig, preset: str, seeds: tuple[int, ...] = ()
+) -> list[dict[str, Any]]:
+    """What `run_experiments` would do: a row a node (`plan.dry_run.survey`)."""
+    check_is_run(folder)
+    tools = Tools(Opened(), False)
+    planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
+    return survey([node for each in planned for node in (*each.essential(), *each.targets())], folder)
+
+
+def _write(
+    folder: Path, planned: PlannedExperiment, outcome: Outcome, preset: str, tools: Tools, compare: str | None
+) -> dict[str, Any]:
+    results = _results(folder, planned, outcome, preset, tools)
+    path = folder / "experiments" / planned.experiment.name
+    sweep(path)
+    with atomic_folder(path) as out:
+        write_json(out / "results.json", results)
+        write_experiment(load_experiment(out), out, compare, folder)
+    return results
+
+
+def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset: str, tools: Tools) -> dict[str, Any]:
+    """The contract of `uqabench.settings.results`: one entry a cell, one row a cell and scope."""
+    experiment, config = planned.experiment, planned.config
+    found = [each.cell for each in planned.cells]
+    rows: list[dict[str, Any]] = []
+    entries = []
+    for index, each in enumerate(planned.cells):
+        entry, metrics = _cell_entry(folder, each, outcome)
+        entries.append(entry)
+        rows += [{"cell": index, **row} for row in _score_rows(metrics)] if metrics else []
+    first = next(iter(planned.plans.values()))
+    split_seed = tools.opened.store(outcome.of(first.data)).manifest["config"]["split_seed"]
+    return {
+        "schema": 1,
+        "kind": "experiment",
+        "name": experiment.name,
+        "title": experiment.title,
+        "paper": experiment.paper,
+        "preset": preset,
+        "dataset": config.data.source,
+        "llm": config.llm.name,
+        "split_seed": split_seed,
+        "seeds": list(dict.fromkeys(cell.seed for cell in found)),
+        "versions": versions(),
+        "mix": outcome.of(first.questions).json("metrics.json")["evaluation"]["counts"],
+        "axes": axes_of(found),
+        "cells": entries,
+        "rows": rows,
+        "rule": _rule(config),
+        "comparisons": _comparisons(planned, outcome),
+    }
+
+
+def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A cell's entry, and its metrics if it was evaluated."""
+    cell = each.cell
+    entry: dict[str, Any] = {"method": cell.method.name, "axes": cell.axes, "seed": cell.seed}
+    if each.nodes is None or each.nodes.evaluate.key not in outcome.made:
+        error = str(each.problem or outcome.cause(each.nodes.evaluate))
+        return {**entry, "status": "failed", "error": error}, None
+    stages = {"pretrain": each.nodes.pretrain, "align": each.nodes.align, "evaluate": each.nodes.evaluate}
+    artifacts: dict[str, Artifact] = {stage: outcome.of(node) for stage, node in stages.items() if node is not None}
+    metrics = artifacts["evaluate"].json("metrics.json")
+    entry |= {
+        "status": "done",
+        "error": None,
+        "avg_tokens": metrics["avg_tokens"],
+        "seconds": {stage: round(artifact.seconds, 3) for stage, artifact in artifacts.items()},
+        "predictions": os.path.relpath(artifacts["evaluate"].path / "predictions.jsonl", folder),
+    }
+    if "pretrain" in artifacts:
+        trained = artifacts["pretrain"].json("metrics.json")
+        entry["pretrain"] = trained
+        entry["sizes"] = {"encoder_parameters": trained["encoder_parameters"], **_model_size(cell.method)}
+    return entry, metrics
+
+
+def _model_size(method: Method) -> dict[str, int]:
+    """The paper's measure of size, 12 · layers · width² (Table 5), where the encoder is a built-in one."""
+    encoder = method.config.pretrain.encoder
+    if encoder.encoder not in PRESETS:
+        return {}
+    shape = encoder_config(encoder.encoder, encoder.preset, encoder.overrides)
+    return {"model_size": 12 * shape.layers * shape.width**2}
+
+
+def _score_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    scores = {"overall": metrics["overall"], **{t: metrics["tasks"].get(t) for t in TASKS}}
+    scores |= {subtask: metrics["subtasks"].get(subtask) for subtask in SUBTASKS}
+    return [
+        {"scope": scope, "n": score["n"], "accuracy": score["accuracy"], "ci95": score["ci95"]}
+        for scope, score in scores.items()
+        if score is not None
+    ]
+
+
+def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str, Any]]:
+    """Paired tests among the methods of an experiment without axes, for its first seed."""
+    if axes_of([each.cell for each in planned.cells]):
+        return []
+    first = planned.cells[0].cell.seed
+    done = [
+        each
+        for each in planned.cells
+        if each.cell.seed == first and each.nodes is not None and each.nodes.evaluate.key in outcome.made
+    ]
+    if not done:
+        return []
+    folders = {each.cell.method.name: outcome.of(each.nodes.evaluate).path for each in done}
+    return comparisons(folders, [each.cell.method for each in done], _rule(planned.config))
+
+
+def _rule(config: RunConfig) -> str:
+    """How a prediction is compared with the answer (`questions.scoring`)."""
+    return "starts-with" if config.evaluate.generate else "letter"

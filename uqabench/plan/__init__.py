@@ -1,0 +1,1 @@
+"""Plans: the nodes that a run or an experiment needs, and the executor that builds them."""

@@ -1,0 +1,52 @@
+"""What an execution would do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from uqabench.artifact import Artifact
+from uqabench.errors import UQABenchError
+from uqabench.plan import estimate
+from uqabench.plan.node import Node, in_order
+from uqabench.plan.progress import readable
+
+
+def survey(targets: Iterable[Node], run: Path) -> list[dict[str, Any]]:
+    """One row a node in the order of building: node, action ("reuse" or "build"), seconds, source of the estimate,
+    folder. Nothing is written."""
+    finished: dict[str, Artifact] = {}
+    rows = []
+    for node in in_order(targets):
+        artifact = _finished(node, run, finished)
+        if artifact is not None:
+            finished[node.key] = artifact
+            rows.append(
+                {"node": node.name, "action": "reuse", "seconds": 0.0, "estimate": "", "folder": node.path(run)}
+            )
+            continue
+        seconds, recorded = estimate.seconds(node, run)
+        source = "recorded" if recorded else "model"
+        rows.append(
+            {"node": node.name, "action": "build", "seconds": seconds, "estimate": source, "folder": node.path(run)}
+        )
+    return rows
+
+
+def _finished(node: Node, run: Path, finished: dict[str, Artifact]) -> Artifact | None:
+    if any(needed.key not in finished for needed in node.inputs.values()):
+        return None  # what it reads would be built anew
+    try:
+        return node.open({role: finished[needed.key] for role, needed in node.inputs.items()}).finished(node.path(run))
+    except UQABenchError:
+        return None
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """One line: how much is there, how much is to do, and how long it will take."""
+    to_do = [row for row in rows if row["action"] == "build"]
+    seconds = sum(row["seconds"] for row in to_do)
+    guessed = sum(row["estimate"] == "model" for row in to_do)
+    text = f"{len(rows)} nodes: {len(rows) - len(to_do)} finished, {len(to_do)} to build, about {readable(seconds)}"
+    return f"{text} ({guessed} of them by a model, not by recorded times)" if guessed else text

@@ -1,0 +1,108 @@
+"""How long a node will take: as long as it took before, else by a model of its work.
+
+The model counts the floating-point operations of the products that dominate a stage and divides by RATE. It knows the
+settings only, not the data, so it is good to a factor of two or three; recorded seconds replace it after the first run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from uqabench.errors import InputError
+from uqabench.files import read_json
+from uqabench.plan.node import Node
+
+RATE = 5e10
+"""FLOP/s of float32 training on two CPU cores, all overheads included (the demo's encoders: 3 to 8e10)."""
+LANGUAGE_MODEL_PARAMETERS = {"demo": 4e6, "train": 4e6, "smollm2": 1.35e8}
+"""Parameters of the language models that are known by name; others are taken for LARGE."""
+LARGE = 3e9
+ENCODER_PARAMETERS = {"tiny": 2e4, "demo": 4e5, "small": 3e6, "published": 1.5e7, "paper": 2.5e7}
+"""Typical parameters of an encoder without tables, by preset."""
+CATALOGUE_WORK = 6 * 64 * 1e4
+"""FLOPs a token of the loss over a catalogue of ten thousand items of 64 numbers."""
+QUESTION_TOKENS = 30
+TEXT_TOKENS_PER_ITEM = 6
+FIXED = {"data": 20.0, "questions": 12.0, "states": 4.0, "llm": 2.0}
+"""Seconds of stages that hardly depend on their settings."""
+START = 1.0
+"""Seconds of any stage for loading and writing."""
+
+
+def seconds(node: Node, run: Path) -> tuple[float, bool]:
+    """Estimated seconds of building `node` in the folder `run`, and whether they are recorded ones."""
+    recorded = _recorded(node, run)
+    return (recorded, True) if recorded is not None else (_modelled(node), False)
+
+
+def _recorded(node: Node, run: Path) -> float | None:
+    """What this node took, else the mean of what nodes of the same stage and label took here."""
+    own = _read(node.path(run))
+    if own is not None:
+        return own
+    prefix = node.path(run).name.rpartition("-")[0]
+    siblings = [path for path in (run / node.stage).glob("*") if prefix and path.name.rpartition("-")[0] == prefix]
+    times = [time for path in siblings if (time := _read(path)) is not None]
+    return sum(times) / len(times) if times else None
+
+
+def _read(folder: Path) -> float | None:
+    try:
+        return float(read_json(folder / "seconds.json")["seconds"])
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _modelled(node: Node) -> float:
+    settings = node.settings
+    if node.stage == "pretrain":
+        return START + _pretraining(settings) / RATE
+    if node.stage == "align":
+        return START + _alignment(node) / RATE
+    if node.stage == "lm":
+        optim = settings["train"]["optim"]
+        tokens = (optim["max_steps"] or 10_000) * settings["train"]["token_budget"]
+        return START + 6 * LANGUAGE_MODEL_PARAMETERS["train"] * tokens / RATE
+    if node.stage == "evaluate" and "llm" in node.inputs:
+        return START + _evaluation(node) / RATE
+    return FIXED.get(node.stage, START)
+
+
+def _pretraining(settings: Any) -> float:
+    encoder, optim = settings["encoder"], settings["optim"]
+    parameters = ENCODER_PARAMETERS.get(encoder["preset"], LARGE)
+    shape = encoder["overrides"]
+    if {"layers", "width"} <= set(shape):
+        parameters = 12.0 * shape["layers"] * shape["width"] ** 2
+    tokens = settings["token_budget"] * (optim["max_steps"] or 200 * optim["epochs"])
+    return tokens * (6 * parameters + CATALOGUE_WORK)
+
+
+def _tokens_a_question(n_text: int) -> float:
+    return QUESTION_TOKENS + n_text * TEXT_TOKENS_PER_ITEM
+
+
+def _parameters(node: Node) -> float:
+    name = node.inputs["llm"].settings.get("name", "train")
+    return LANGUAGE_MODEL_PARAMETERS.get(name, LARGE)
+
+
+def _asked(node: Node, split: str) -> float:
+    config = node.inputs["questions"].settings[split]
+    return config["n_questions"] or sum((config["mix"] or config["default_mix"]).values())
+
+
+def _alignment(node: Node) -> float:
+    align = node.settings["align"]
+    if not align["train"]:
+        return 0.0
+    questions = _asked(node, "train") * align["optim"]["epochs"]
+    if align["optim"]["max_steps"]:
+        questions = min(questions, align["optim"]["max_steps"] * align["batch_questions"])
+    return 6 * _parameters(node) * questions * _tokens_a_question(node.settings["n_text"])
+
+
+def _evaluation(node: Node) -> float:
+    n_text = node.inputs["align"].settings["n_text"] if "align" in node.inputs else 0
+    return 2 * _parameters(node) * _asked(node, "evaluation") * _tokens_a_question(n_text)

@@ -1,0 +1,102 @@
+"""Methods: a base and a patch of the settings. `trm++`, `text20`, `oracle`, `trm++@q-former+full`, or a mapping."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from uqabench.encoders import encoder_names
+from uqabench.errors import InputError
+from uqabench.settings.reader import load_yaml, merge, nested
+from uqabench.settings.run import MethodConfig, RunConfig, patched
+from uqabench.vocabulary import BASELINES, MODEL_FREE_BASELINES
+
+PATCHABLE = ("pretrain", "align", "prompt", "evaluate", "llm")
+"""Sections that a method may change: methods of one run share data and questions, or could not be compared."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and its settings.
+
+    base: name without variants. kind: "encoder", "text" (the last `n_text` items as text), "no-history", "shuffled" or
+    "baseline" (answers without a language model). config: the run's settings with the method's patch laid over them.
+    title: what messages call it, where the name alone tells too little.
+    """
+
+    name: str
+    base: str
+    kind: str
+    config: RunConfig
+    n_text: int = 0
+    title: str = ""
+
+    def __str__(self) -> str:
+        return self.title or self.name
+
+
+def parse_method(entry: str | MethodConfig, config: RunConfig) -> Method:
+    """The method that an entry of `config.methods` stands for; InputError names what is unknown in it."""
+    if isinstance(entry, str):
+        entry = MethodConfig(name=entry, base=entry)
+    base, at, suffix = entry.base.partition("@")
+    kind, n_text = _kind(base)
+    patch: dict[str, Any] = {}
+    known = {**packaged_variants(), **config.variants}
+    for variant in suffix.split("+") if at else []:
+        if variant not in known:
+            raise InputError(
+                f"Method '{entry.base}': there is no variant '{variant}': choose among {', '.join(known)}."
+            )
+        patch = merge(patch, nested(known[variant]))
+    patch = merge(patch, nested(entry.set))
+    for section in patch:
+        if section not in PATCHABLE:
+            raise InputError(
+                f"Method '{entry.name}' sets '{section}': a method can change {', '.join(PATCHABLE)}; what all methods "
+                "share is set for the run."
+            )
+    if kind == "encoder":
+        patch = merge(patch, {"pretrain": {"encoder": {"encoder": base}}})
+    return Method(entry.name, base, kind, patched(config, patch), n_text)
+
+
+def parse_methods(config: RunConfig) -> list[Method]:
+    """All methods of a run; InputError where two share a name."""
+    own = [entry for entry in config.methods if not isinstance(entry, str)]
+    named = dict.fromkeys(entry for entry in config.methods if isinstance(entry, str))
+    methods = [parse_method(entry, config) for entry in [*named, *own]]
+    names = [method.name for method in methods]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(f"Two methods are called '{twice}': give one of them another name.")
+    return methods
+
+
+@lru_cache(maxsize=1)
+def packaged_variants() -> dict[str, dict[str, Any]]:
+    """The named patches that ship with uqabench: name → dotted setting → value."""
+    with resources.as_file(resources.files("uqabench") / "configs" / "variants.yaml") as path:
+        return load_yaml(path)
+
+
+def _kind(base: str) -> tuple[str, int]:
+    text = re.fullmatch(r"text([1-9]\d{0,5})", base)
+    if text:
+        return "text", int(text.group(1))
+    if base in MODEL_FREE_BASELINES:
+        return "baseline", 0
+    if base in BASELINES:
+        return base, 0
+    if base in encoder_names() or ":" in base:
+        return "encoder", 0
+    known = [*encoder_names(), "text20", "text50", *BASELINES]
+    near = difflib.get_close_matches(base, known, n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise InputError(
+        f"There is no method '{base}'{hint}: choose among {', '.join(known)}, or name package.module:Class."
+    )

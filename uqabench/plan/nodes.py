@@ -1,0 +1,344 @@
+"""The nodes of a run, one function a stage: what each depends on, and how it is built when it is its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from uqabench.artifact import Artifact, Stage, folder_digest
+from uqabench.errors import InputError
+from uqabench.files import read_json, write_json
+from uqabench.llm.sources import find_model
+from uqabench.plan.methods import Method
+from uqabench.plan.node import Node
+from uqabench.plan.opened import Opened
+from uqabench.settings import DataConfig, QuestionConfig, RunConfig
+from uqabench.settings.reader import key_dict
+from uqabench.stages.align import Context, PromptedMethod, align_stage
+from uqabench.stages.evaluate import evaluate_baseline_stage, evaluate_stage
+from uqabench.stages.prepare import given_store_stage, prepare_stage
+from uqabench.stages.pretrain import pretrain_stage
+from uqabench.stages.question_sets import build_questions_stage
+from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories_stage
+from uqabench.stages.train_lm import train_lm_stage
+
+Made = Mapping[str, Artifact]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What building needs that decides no result: artefacts opened before, and whether to show progress."""
+
+    opened: Opened
+    progress: bool = True
+
+
+class Nodes:
+    """Makes the nodes of runs that share a folder. Methods with equal settings share their nodes, by content."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+
+    def data(self, config: DataConfig) -> Node:
+        """The interaction store: prepared in the run, or a folder prepared before (source "store")."""
+        if config.source == "store" and config.path is None:
+            raise InputError("data.path: name the prepared folder that data.source 'store' stands for.")
+        given = config.source == "store"
+
+        def open_(made: Made) -> Stage:
+            return given_store_stage(Path(config.path)) if given else prepare_stage(config, self.tools.progress)
+
+        def facts(artifact: Artifact) -> str:
+            store = self.tools.opened.store(artifact)
+            sizes = store.manifest["counts"]["all"]
+            return (
+                f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions; "
+                f"{len(store.users('evaluation')):,} users evaluate"
+            )
+
+        settings = {"path": config.path} if given else key_dict(config)
+        return Node("data", config.source, settings, {}, open_, facts=facts)
+
+    def questions(self, data: Node, label: str, splits: Mapping[str, QuestionConfig]) -> Node:
+        """Question sets by split."""
+        settings = {split: key_dict(config) for split, config in splits.items()}
+
+        def open_(made: Made) -> Stage:
+            return build_questions_stage(
+                self.tools.opened.store(made["data"]), dict(splits), progress=self.tools.progress
+            )
+
+        return Node("questions", label, settings, {"data": data}, open_, facts=_count_questions)
+
+    def method_questions(self, config: RunConfig) -> Node:
+        """The questions that methods of a run are aligned and evaluated on."""
+        asked = config.questions
+        train = replace(asked.train, seed=asked.train.seed + config.seed)
+        return self.questions(self.data(config.data), "methods", {"train": train, "evaluation": asked.evaluation})
+
+    def language_model(self, config: RunConfig) -> Node:
+        """The language model: one that exists, named and checked, or a small one trained in the run."""
+        return self._trained_model(config) if config.llm.name == "train" else self._existing_model(config)
+
+    def _existing_model(self, config: RunConfig) -> Node:
+        llm = config.llm
+        settings = {"name": llm.name, "dtype": llm.dtype, "system": llm.system}
+
+        def open_(made: Made) -> Stage:
+            folder = _model_folder(llm.name)
+            files = folder_digest(folder)
+
+            def make(out: Path, work: Path) -> float:
+                # A model that cannot be loaded, or knows the evaluation users, ends here and not after pre-training.
+                self._context(config, made, folder).load_lm()
+                write_json(out / "model.json", {"name": llm.name, "folder": str(folder), "files": files})
+                return 0.0
+
+            inputs = {"data": made["data"].content, "files": files}
+            return Stage("llm", settings, inputs, make)
+
+        inputs = {"data": self.data(config.data)}
+        return Node("llm", llm.name, settings, inputs, open_, facts=lambda artifact: "checked")
+
+    def _trained_model(self, config: RunConfig) -> Node:
+        data = self.data(config.data)
+        questions = self.questions(data, "language-model", {"train": config.llm.questions})
+        settings = {
+            "train": key_dict(config.llm.train),
+            "prompt": key_dict(config.prompt),
+            "templates": config.questions.templates,
+        }
+
+        def open_(made: Made) -> Stage:
+            return train_lm_stage(
+                self.tools.opened.store(made["data"]),
+                self.tools.opened.questions(made["questions"], "train"),
+                made["questions"].content,
+                self.tools.opened.templates(config.questions.templates),
+                config.prompt,
+                config.llm.train,
+                progress=self.tools.progress,
+            )
+
+        def facts(artifact: Artifact) -> str:
+            return f"{artifact.json('metrics.json')['steps']:,} steps, {artifact.seconds:.0f} s"
+
+        return Node("lm", "trained", settings, {"data": data, "questions": questions}, open_, facts=facts)
+
+    def pretrain(self, method: Method) -> Node:
+        """Stage 1 of an encoder."""
+        config = method.config
+        seeded = replace(config.pretrain, seed=config.pretrain.seed + config.seed)
+        settings = {**key_dict(seeded), "device": config.device}
+
+        def open_(made: Made) -> Stage:
+            store = self.tools.opened.store(made["data"])
+            return pretrain_stage(store, seeded, device=config.device, progress=self.tools.progress)
+
+        inputs = {"data": self.data(config.data)}
+        return Node("pretrain", method.base, settings, inputs, open_, title=str(method), facts=_pretrain_facts)
+
+    def states(self, method: Method) -> Node:
+        """The frozen encoder's output for every history that a question is about."""
+        config = method.config
+        keep = config.align.integration == "q-former"
+        settings = {"keep_states": keep, "token_budget": config.states_token_budget, "device": config.device}
+
+        def open_(made: Made) -> Stage:
+            sets = [self.tools.opened.questions(made["questions"], split) for split in ("train", "evaluation")]
+            return encode_histories_stage(
+                self.tools.opened.store(made["data"]),
+                made["pretrain"],
+                HistoryPairs.of(sets),
+                keep_states=keep,
+                token_budget=config.states_token_budget,
+                device=config.device,
+                progress=self.tools.progress,
+            )
+
+        inputs = {
+            "data": self.data(config.data),
+            "questions": self.method_questions(config),
+            "pretrain": self.pretrain(method),
+        }
+        return Node("states", method.base, settings, inputs, open_, title=str(method))
+
+    def align(self, method: Method) -> Node:
+        """Stage 2 of a method that prompts the language model."""
+        config = method.config
+        seeded = replace(config.align, seed=config.align.seed + config.seed)
+        settings = {
+            "align": key_dict(seeded),
+            "prompt": key_dict(config.prompt),
+            "templates": config.questions.templates,
+            "n_text": method.n_text,
+            "device": config.device,
+        }
+
+        def open_(made: Made) -> Stage:
+            context = self._context(config, made)
+            prompted = self._prompted(method, made)
+            return align_stage(context, prompted, seeded, progress=self.tools.progress)
+
+        def facts(artifact: Artifact) -> str:
+            return f"{artifact.json('metrics.json')['steps']:,} steps, {artifact.seconds:.0f} s"
+
+        inputs = self._prompt_inputs(method)
+        return Node("align", method.base, settings, inputs, open_, title=str(method), facts=facts)
+
+    def evaluate(self, method: Method, encoders: list[Method]) -> Node:
+        """Stage 3 of any method; `encoders`: the embedding methods among whom the shuffled one finds its owner."""
+        if method.kind == "baseline":
+            return self._evaluate_baseline(method)
+        if method.kind == "shuffled":
+            return self._evaluate_shuffled(method, encoders)
+        seeded = replace(method.config.evaluate, seed=method.config.evaluate.seed + method.config.seed)
+
+        def open_(made: Made) -> Stage:
+            return evaluate_stage(
+                self._context(method.config, made),
+                self._prompted(method, made),
+                made["align"],
+                method.config.align,
+                seeded,
+                progress=self.tools.progress,
+            )
+
+        inputs = {**self._prompt_inputs(method), "align": self.align(method)}
+        settings = {"method": method.name, **key_dict(seeded)}
+        return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
+
+    def _evaluate_baseline(self, method: Method) -> Node:
+        config = method.config
+        seeded = replace(config.evaluate, seed=config.evaluate.seed + config.seed)
+        data, questions = self.data(config.data), self.method_questions(config)
+
+        def open_(made: Made) -> Stage:
+            opened = self.tools.opened
+            return evaluate_baseline_stage(
+                opened.store(made["data"]),
+                method.base,
+                opened.questions(made["questions"], "train"),
+                opened.questions(made["questions"], "evaluation"),
+                {"questions": made["questions"].content, "data": made["data"].content},
+                seeded,
+            )
+
+        settings = {"baseline": method.base, "seed": seeded.seed}
+        return Node(
+            "evaluate",
+            method.name,
+            settings,
+            {"data": data, "questions": questions},
+            open_,
+            title=str(method),
+            facts=_accuracy,
+        )
+
+    def _evaluate_shuffled(self, method: Method, encoders: list[Method]) -> Node:
+        """The best embedding method of the run (by its score) with another user's soft prompt."""
+        seeded = replace(method.config.evaluate, seed=method.config.evaluate.seed + method.config.seed)
+        owners = {str(index): encoder for index, encoder in enumerate(encoders)}  # two may share a name
+        inputs = {"data": self.data(method.config.data), "questions": self.method_questions(method.config)}
+        for index, encoder in owners.items():
+            inputs[f"evaluate {index}"] = self.evaluate(encoder, [])
+            inputs[f"align {index}"] = self.align(encoder)
+            inputs[f"states {index}"] = self.states(encoder)
+            inputs[f"llm {index}"] = self.language_model(encoder.config)
+
+        def open_(made: Made) -> Stage:
+            best = max(owners, key=lambda index: made[f"evaluate {index}"].json("metrics.json")["overall"]["accuracy"])
+            owner = owners[best]
+            of_owner = {role: made.get(f"{role} {best}", made.get(role)) for role in _ROLES}
+            return evaluate_stage(
+                self._context(owner.config, of_owner),
+                replace(self._prompted(owner, of_owner), name=method.name),
+                of_owner["align"],
+                owner.config.align,
+                seeded,
+                shuffle=True,
+                progress=self.tools.progress,
+            )
+
+        settings = {"method": method.name, **key_dict(seeded)}
+        return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
+
+    def _prompt_inputs(self, method: Method) -> dict[str, Node]:
+        inputs = {
+            "data": self.data(method.config.data),
+            "questions": self.method_questions(method.config),
+            "llm": self.language_model(method.config),
+        }
+        if method.kind == "encoder":
+            inputs["states"] = self.states(method)
+        return inputs
+
+    def _prompted(self, method: Method, made: Made) -> PromptedMethod:
+        """How a method shows the history."""
+        if method.kind == "encoder":
+            return PromptedMethod(method.name, 0, FrozenStates.open(made["states"]), made["states"].content)
+        return PromptedMethod(method.name, method.n_text)
+
+    def _context(self, config: RunConfig, made: Made, model: Path | None = None) -> Context:
+        """What prompted methods share; `model`: the folder of a language model that is being checked."""
+        opened = self.tools.opened
+        templates = opened.templates(config.questions.templates)
+        inputs = {"data": made["data"].content, "templates": templates.digest}
+        train = evaluation = None
+        if model is None:
+            train, evaluation = (opened.questions(made["questions"], split) for split in ("train", "evaluation"))
+            inputs |= {"questions": made["questions"].content, "llm": made["llm"].content}
+        return Context(
+            opened.store(made["data"]),
+            train,
+            evaluation,
+            templates,
+            config.prompt,
+            str(model or _built_model(made["llm"])),
+            config.device,
+            config.llm.dtype,
+            config.llm.system,
+            inputs,
+        )
+
+
+_ROLES = ("data", "questions", "llm", "states", "align")
+
+
+def _model_folder(name: str) -> Path:
+    """Where a language model lies that is not trained in the run."""
+    if name != "demo":
+        return find_model(name)
+    folder = Path(str(resources.files("uqabench") / "assets" / "demo-lm"))
+    if not folder.exists():
+        raise InputError("The demo's language model is not installed: set llm.name to 'train' or to a model.")
+    return folder
+
+
+def _built_model(artifact: Artifact) -> Path:
+    """The model's folder behind an artefact of the stages `llm` and `lm`."""
+    trained = artifact.path / "model"
+    return trained if trained.exists() else Path(read_json(artifact.path / "model.json")["folder"])
+
+
+def _count_questions(artifact: Artifact) -> str:
+    """How many questions by sub-task, then what their mix did not get and why."""
+    reports: dict[str, dict[str, Any]] = artifact.json("metrics.json")
+    shown = (
+        f"{sum(report['counts'].values()):,} {split} ({' '.join(f'{k} {n}' for k, n in report['counts'].items())})"
+        for split, report in reports.items()
+    )
+    notes = [f"{split}: {note}" for split, report in reports.items() for note in report["notes"]]
+    return ". ".join([", ".join(shown), *(note.removesuffix(".") for note in notes)])
+
+
+def _pretrain_facts(artifact: Artifact) -> str:
+    metrics = artifact.json("metrics.json")
+    return f"recall@10 {metrics['recall@10']:.2f} %, perplexity {metrics['perplexity']:,.0f}, {artifact.seconds:.0f} s"
+
+
+def _accuracy(artifact: Artifact) -> str:
+    return f"{artifact.json('metrics.json')['overall']['accuracy']:.2f} %"

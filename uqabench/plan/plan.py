@@ -1,0 +1,104 @@
+"""From settings to nodes: what a run has to build for each of its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from uqabench.encoders import build_encoder
+from uqabench.encoders.item_tower import INPUTS
+from uqabench.encoders.registry import find_encoder
+from uqabench.errors import InputError
+from uqabench.plan.methods import Method, parse_method, parse_methods
+from uqabench.plan.node import Node
+from uqabench.plan.nodes import Nodes, Tools
+from uqabench.plan.opened import Opened
+from uqabench.settings import RunConfig
+
+UNTIL = ("pretrain", "align", "evaluate")
+"""The stages that a run can stop after."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A method and its nodes; those of stages that it does not have are None."""
+
+    method: Method
+    evaluate: Node
+    align: Node | None = None
+    pretrain: Node | None = None
+
+    def target(self, until: str) -> Node | None:
+        """The last node of this method in a run that stops after the stage `until`."""
+        return getattr(self, until)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run builds: what its methods share, and each method's nodes."""
+
+    config: RunConfig
+    data: Node
+    questions: Node
+    language_model: Node | None
+    methods: list[Planned] = field(default_factory=list)
+
+    def essential(self, until: str = "evaluate") -> list[Node]:
+        """What every method builds on, and so comes first: without it there is no run."""
+        model = self.language_model if until != "pretrain" else None
+        return [self.data, self.questions] + ([model] if model is not None else [])
+
+    def targets(self, until: str = "evaluate") -> list[Node]:
+        """The last node of every method in a run that stops after the stage `until`."""
+        last = [planned.target(until) for planned in self.methods]
+        return [node for node in last if node is not None]
+
+    def pretrained(self) -> list[Node]:
+        """The encoders: built one after the other, before anything is aligned."""
+        return [planned.pretrain for planned in self.methods if planned.pretrain is not None]
+
+
+def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Method] | None = None) -> Plan:
+    """The nodes of a run. Nothing is read, written or built.
+
+    methods: in place of those that `config` names. InputError for methods and variants that do not exist.
+    """
+    nodes = Nodes(tools or Tools(Opened()))
+    chosen = parse_methods(config) if methods is None else list(methods)
+    encoders = [method for method in chosen if method.kind == "encoder"] or [parse_method("trm++", config)]
+    prompted = [method for method in chosen if method.kind != "baseline"]
+    return Plan(
+        config,
+        nodes.data(config.data),
+        nodes.method_questions(config),
+        nodes.language_model(config) if prompted else None,
+        [_planned(nodes, method, encoders) for method in chosen],
+    )
+
+
+def _planned(nodes: Nodes, method: Method, encoders: list[Method]) -> Planned:
+    has_alignment = method.kind in ("encoder", "text", "no-history")
+    return Planned(
+        method,
+        nodes.evaluate(method, encoders),
+        nodes.align(method) if has_alignment else None,
+        nodes.pretrain(method) if method.kind == "encoder" else None,
+    )
+
+
+def problem_of(method: Method) -> InputError | None:
+    """Why a method cannot work whatever is built for it: its encoder refuses its settings.
+
+    InputError for an encoder that is not there: that is a name to be corrected, and no result of the method.
+    """
+    if method.kind != "encoder":
+        return None
+    encoder = method.config.pretrain.encoder
+    find_encoder(encoder.encoder)
+    try:
+        build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+        if encoder.inputs not in INPUTS:
+            raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
+    except InputError as error:
+        return error
+    return None

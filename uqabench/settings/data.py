@@ -1,0 +1,57 @@
+"""Settings of the data: where the log comes from, what is kept of it, and how its users are split."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+from uqabench.settings.schema import MAX_LENGTH, MAX_SEED, section, setting
+
+
+@section("prepare")
+class PrepareConfig:
+    """What is kept of a log and how its users are split (section 3.5.1 of the paper)."""
+
+    min_item_interactions: int = setting(3, "items with fewer interaction rows are dropped", ge=1, le=10**9)
+    min_user_length: int = setting(5, "users with fewer interactions are dropped", ge=1, le=MAX_LENGTH)
+    max_user_length: int = setting(10_000, "users with more interactions are dropped", ge=1, le=10**9)
+    max_sequence: int = setting(512, "each user's sequence is cut to its last N interactions", ge=1, le=MAX_LENGTH)
+    exclude_items: list[str] = setting(
+        default_factory=list, help="external ids of sensitive items to drop (`read_ids` reads them from a file)"
+    )
+    exclude_categories: list[str] = setting(
+        default_factory=list, help="sensitive categories to drop, by name; letter case does not matter"
+    )
+    salt_file: str | None = setting(
+        None, "file with the key that anonymises user ids; null: a random key, forgotten afterwards"
+    )
+    split_seed: int = setting(0, "seed of the user split, apart from every other seed", ge=0, le=MAX_SEED)
+    evaluation_fraction: float = setting(0.1, "share of the users that evaluate", gt=0, lt=1)
+    strict: bool = setting(False, "stop at the first bad row instead of counting it")
+    max_tokens: int = setting(100_000, "size of the word table of item texts; rarer words are left out", ge=1, le=10**8)
+
+    def __post_init__(self) -> None:
+        for name in ("max_user_length", "max_sequence"):
+            if getattr(self, name) < self.min_user_length:
+                value = getattr(self, name)
+                raise ValueError(f"{name} is {value}, below min_user_length {self.min_user_length}: raise it.")
+
+    def record(self) -> dict[str, Any]:
+        """The settings for a manifest: of excluded items, which are sensitive, only number and digest, of the salt
+        file only whether there is one."""
+        ids = sorted(set(self.exclude_items))
+        excluded = {"count": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+        return {**asdict(self), "exclude_items": excluded, "salt_file": self.salt_file is not None}
+
+
+@section("data")
+class DataConfig:
+    """Where the log comes from."""
+
+    source: str = setting(
+        "completejourney", 'a source that `uqabench prepare` knows, or "store": the prepared folder at `path`'
+    )
+    path: str | None = setting(None, "where the source's files are, when not in its package")
+    options: dict[str, Any] = setting(default_factory=dict, help="the source's own settings")
+    prepare: PrepareConfig = setting(default_factory=PrepareConfig)

@@ -1,0 +1,92 @@
+"""Settings of the language model: which one, how it is asked, and how a small one is trained."""
+
+from __future__ import annotations
+
+from uqabench.settings.questions import QuestionConfig
+from uqabench.settings.schema import MAX_COUNT, MAX_SEED, section, setting
+from uqabench.settings.training import OptimConfig
+
+DTYPES = ("float32", "bfloat16", "float16")
+SOFT_PROMPT_PLACES = ("before-chat", "before-question")
+
+
+@section("prompt")
+class PromptConfig:
+    """How a question is put to the language model."""
+
+    language: str = setting("en", "language of the questions: en, zh, or one of your own templates")
+    attributes: tuple[str, ...] | None = setting(
+        None, "what a text history says of each item; null: all the data set has but the seller"
+    )
+    soft_prompt_place: str = setting(
+        "before-chat",
+        "before-chat: in front of the whole chat, as published; before-question: in the user's message",
+        choices=SOFT_PROMPT_PLACES,
+    )
+    history_header: str = setting("History:", "one line before a text history")
+
+
+@section("llm.train.model")
+class SmallLMConfig:
+    """Shape of a small Qwen2 model."""
+
+    vocab_size: int = setting(8192, "vocabulary in tokens", ge=1, le=10**6)
+    width: int = setting(128, "size of the hidden states; an even multiple of heads", ge=1, le=65_536)
+    layers: int = setting(4, "number of layers", ge=1, le=1024)
+    heads: int = setting(4, "attention heads", ge=1, le=1024)
+    inner: int = setting(384, "inner width of the MLP", ge=1, le=10**6)
+    max_positions: int = setting(4096, "longest prompt in tokens", ge=1, le=10**7)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"width ({self.width}) is no even multiple of heads ({self.heads}), which the rotary embedding needs: "
+                "change one."
+            )
+
+
+@section("llm.train")
+class TrainLMConfig:
+    """Training of the small language model."""
+
+    model: SmallLMConfig = setting(default_factory=SmallLMConfig)
+    embedding_steps: int = setting(1_500, "steps of the embeddings alone, before anything else", ge=0, le=10**9)
+    text_lengths: tuple[int, ...] = setting(
+        (5, 20, 50), "items shown when the history is text", ge=1, le=10**6, size=(1, 64)
+    )
+    soft_share: float = setting(0.6, "share of documents whose history is a soft vector", ge=0, le=1)
+    empty_share: float = setting(0.05, "share of documents without history", ge=0, le=1)
+    noise: float = setting(0.5, "largest noise added to the soft vectors, relative to them", ge=0, le=1e3)
+    token_budget: int = setting(4_096, "padded tokens a step", ge=1, le=MAX_COUNT)
+    documents_a_round: int = setting(512, "documents drawn and batched together", ge=1, le=10**7)
+    hint_rounds: int = setting(
+        20, "rounds at first, of single questions, in which the history is the right answer", ge=0, le=10**9
+    )
+    fade_rounds: int = setting(
+        60, "rounds after them in which the history takes the answer's place bit by bit", ge=0, le=10**9
+    )
+    probe_weight: float = setting(1.0, "weight of the loss of the option probe in the middle layer", ge=0, le=1e6)
+    held_out_users: int = setting(60, "training users whose documents only measure accuracy", ge=1, le=10**9)
+    optim: OptimConfig = setting(default_factory=lambda: OptimConfig(lr=2e-3, epochs=1_000, max_steps=2_000))
+    seed: int = setting(0, "seed of weights, documents and noise", ge=0, le=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        if self.soft_share + self.empty_share > 1:
+            raise ValueError(
+                f"soft_share ({self.soft_share}) and empty_share ({self.empty_share}) exceed 1: lower one."
+            )
+
+
+@section("llm")
+class LLMConfig:
+    """The language model."""
+
+    name: str = setting(
+        "demo",
+        "demo (ships with uqabench), train (a small one trained in this run), an alias of `uqabench llm add`, "
+        "a Hugging Face name or a folder",
+    )
+    dtype: str = setting("float32", "number format of its weights", choices=DTYPES)
+    system: str | None = setting(None, "a system message")
+    train: TrainLMConfig = setting(default_factory=TrainLMConfig)
+    questions: QuestionConfig = setting(default_factory=QuestionConfig)

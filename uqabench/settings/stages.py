@@ -1,0 +1,78 @@
+"""Settings of the three stages: pre-training, alignment, evaluation."""
+
+from __future__ import annotations
+
+from uqabench.settings.encoders import UserEncoderConfig
+from uqabench.settings.schema import MAX_COUNT, MAX_LENGTH, MAX_SEED, section, setting
+from uqabench.settings.training import OptimConfig
+
+OBJECTIVES = ("sl", "cl")
+WINDOWS = ("last", "chunks")
+INTEGRATIONS = ("mean-pooling", "q-former")
+STRATEGIES = ("adapter", "full")
+
+
+@section("pretrain")
+class PretrainConfig:
+    """Pre-training of one encoder."""
+
+    encoder: UserEncoderConfig = setting(default_factory=UserEncoderConfig)
+    objective: str = setting(
+        "sl",
+        "sl: cross entropy over the whole catalogue; cl: in-batch InfoNCE with log-Q correction and `temperature`",
+        choices=OBJECTIVES,
+    )
+    temperature: float = setting(0.05, "temperature of cl", gt=0, le=100)
+    length: int = setting(512, "N, the longest window in items (follows `history_length`)", ge=2, le=MAX_LENGTH)
+    windows: str = setting(
+        "last",
+        "last: the last N of each user, as published; chunks: consecutive windows of N with a new phase each epoch",
+        choices=WINDOWS,
+    )
+    batch_size: int = setting(256, "most sequences a step", ge=2, le=MAX_COUNT)
+    token_budget: int = setting(131_072, "most items a step", ge=2, le=MAX_COUNT)
+    patience: int = setting(0, "epochs without a better recall@10 before stopping, 0 for never", ge=0, le=10**9)
+    optim: OptimConfig = setting(default_factory=OptimConfig)
+    seed: int = setting(0, "seed of weights, batches and dropout", ge=0, le=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        if self.token_budget < self.length:
+            raise ValueError(f"token_budget ({self.token_budget}) is below length ({self.length}): raise it.")
+
+
+@section("align")
+class AlignConfig:
+    """Alignment of one method."""
+
+    integration: str = setting(
+        "mean-pooling", "mean-pooling: one soft token; q-former: `n_queries` of them", choices=INTEGRATIONS
+    )
+    strategy: str = setting(
+        "adapter",
+        "adapter: the language model is frozen; full: it learns too (text methods always train it)",
+        choices=STRATEGIES,
+    )
+    n_queries: int = setting(16, "soft tokens of the q-former", ge=1, le=4096)
+    closed_form: bool = setting(
+        False, "start the adapter from ridge regression onto the mean token embedding of the history's text"
+    )
+    batch_questions: int = setting(256, "questions a step", ge=1, le=MAX_COUNT)
+    token_budget: int = setting(
+        16_384, "padded tokens of one forward pass; a step that needs more accumulates", ge=1, le=MAX_COUNT
+    )
+    adapter_lr: float = setting(1.0, "factor on optim.lr for the adapter", ge=0, le=1e6)
+    train: bool = setting(True, "false: evaluate the method zero-shot")
+    optim: OptimConfig = setting(default_factory=lambda: OptimConfig(epochs=3))
+    seed: int = setting(0, "seed of weights and of the order of questions", ge=0, le=MAX_SEED)
+
+
+@section("evaluate")
+class EvaluateConfig:
+    """Evaluation of one method."""
+
+    token_budget: int = setting(16_384, "padded tokens of one forward pass", ge=1, le=MAX_COUNT)
+    generate: bool = setting(
+        False, "decode greedily and count an answer that starts with the right letter, instead of comparing logits"
+    )
+    max_new_tokens: int = setting(1, "tokens to decode with `generate`", ge=1, le=4096)
+    seed: int = setting(0, "seed of shuffled embeddings, baselines and bootstrap", ge=0, le=MAX_SEED)

@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     assert {name.split("/")[0] for name in names} == {"uqabench", f"uqabench-{uqabench.__version__}.dist-info"}
     for needed in ("uqabench/cli.py", "uqabench/kernels/backend.py", "uqabench/configs/demo.yaml"):
         assert needed in names
-    assert "uqabench/assets/templates.yaml" in names
+    assert {"uqabench/questions/words.yaml", "uqabench/questions/kinds/next_item.yaml"} <= set(names)
     assert [name for name in names if name.startswith("uqabench/_native") and name.endswith(".so")]
     assert not [name for name in names if "/tests/" in name or name.endswith((".cpp", ".pyc"))]
 

@@ -187,7 +187,7 @@ def test_a_data_set_without_attributes_leaves_sub_tasks_out():
     questions, report = generate(brands, "evaluation", dataclasses.replace(SMALL, n_questions=60))
     assert report.left_out == ["ip"] and sum(report.counts.values()) == 60 and "ip" not in report.counts
     assert set(questions.attribute.tolist()) <= {2, -1}
-    assert "no attributes for ip" in "\n".join(report.lines())
+    assert report.notes == ["The data set lacks the attributes for ip: the others share out the questions."]
 
     titles = make_store(sequences, split, {"title": [f"t{i}" for i in range(30)]})
     questions, report = generate(titles, "evaluation", dataclasses.replace(SMALL, n_questions=20))
@@ -203,10 +203,50 @@ def test_a_sub_task_that_cannot_reach_its_count_says_how_far_it_gets():
     sequence = np.tile(np.arange(6), 8)
     store = make_store([sequence] * 8, np.arange(8) % 2, {"category": [f"c{i}" for i in range(6)]}, None)
     config = QuestionConfig(mix={"li": 5}, history=12, min_history=12)
-    with pytest.raises(InputError, match=r"Sub-task li: 5 questions wanted, 0 possible from 4 evaluation.*tie"):
+    with pytest.raises(InputError, match=r"Sub-task li: 5 questions wanted, 0 possible from 4 of 4 evaluation.*tie"):
         generate(store, "evaluation", config)
-    with pytest.raises(InputError, match=r"0 possible from 0 evaluation users"):
+    with pytest.raises(InputError, match=r"0 of 4 evaluation users \(4 have no more than min_history \(48\) interac"):
         generate(store, "evaluation", dataclasses.replace(config, min_history=48))
+
+
+def test_the_default_mix_takes_what_the_data_carry_and_says_so():
+    """Category counts are always tied, so nothing can be asked about interests; direct features can."""
+    sequence = np.tile(np.arange(6), 8)
+    store = make_store([sequence] * 8, np.arange(8) % 2, {"category": [f"c{i}" for i in range(6)]}, None)
+    config = QuestionConfig(default_mix={"df": 5, "li": 5}, history=12, min_history=12)
+    questions, report = generate(store, "evaluation", config)
+    assert report.counts == {"df": 5, "li": 0} and report.wanted == {"df": 5, "li": 5} and len(questions) == 5
+    (note,) = report.notes
+    assert (
+        note.startswith("Sub-task li: 5 questions wanted, 0 possible from 4 of 4 evaluation users (") and "tie" in note
+    )
+    with pytest.raises(InputError, match="No question is possible. Sub-task li"):
+        generate(store, "evaluation", dataclasses.replace(config, default_mix={"li": 5}))
+    with pytest.raises(InputError, match="Sub-task li: 5 questions wanted"):
+        generate(store, "evaluation", dataclasses.replace(config, mix={"df": 5, "li": 5}))
+
+
+def test_a_log_in_which_a_user_s_clicks_share_one_second_is_named():
+    sequences = [np.arange(40) % 7] * 6
+    times = [np.full(40, 5)] * 4 + [np.repeat([1, 2], [30, 10]), np.repeat([1, 2], [5, 35])]
+    store = make_store(sequences, np.ones(6), {"category": [f"c{i}" for i in range(7)]}, times)
+    config = QuestionConfig(mix={"df": 1}, history=12, min_history=20)
+    assert len(generate(store, "evaluation", config)[0]) == 1
+    with pytest.raises(InputError) as error:
+        generate(store, "evaluation", dataclasses.replace(config, mix={"df": 1000}))
+    assert "1 of 6 evaluation users (4 have one timestamp for all interactions: one basket" in str(error.value)
+    assert "1 have no basket that begins after min_history interactions)" in str(error.value)
+
+
+def test_the_questions_of_the_synthetic_log_stay_the_same(small_train, small_evaluation, tmp_path):
+    """Every kind of question, to the byte: results of different versions of the code remain comparable."""
+    digests = [hashlib.sha256(saved(questions, tmp_path)).hexdigest() for questions in (small_train, small_evaluation)]
+    assert digests == [
+        "f54fd067dcf606c9829e1bed9c72cc2441e9f4a7eecf1d2d67d6e44898d2e15f",
+        "28143ed68c5708e3628edda873bfc977f25dc2c36a9bf138594adef0f996173b",
+    ]
+    asked = np.union1d(small_train.kind, small_evaluation.kind)
+    assert asked.tolist() == list(range(len(KINDS)))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +255,9 @@ def test_a_sub_task_that_cannot_reach_its_count_says_how_far_it_gets():
         ({"mix": {"xx": 1}}, "no sub-task 'xx'"),
         ({"mix": {"df": -1}}, "mix.df"),
         ({"mix": {"df": 0.5}}, "mix.df.*whole"),
-        ({"mix": {}}, "no questions"),
+        ({"mix": {}}, "mix asks for no questions"),
+        ({"default_mix": {"xx": 1}}, "default_mix names no sub-task 'xx'"),
+        ({"default_mix": {"df": 0}}, "default_mix asks for no questions"),
         ({"n_questions": 0}, "n_questions"),
         ({"history": 3}, "history"),
         ({"min_history": 1}, "min_history"),

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from uqabench.questions.core.following import occurrence_class
 from uqabench.questions.generate import build_context
 from uqabench.questions.kinds import ASKED, KINDS
+from uqabench.questions.kinds.next_item import occurrence_class
 from uqabench.questions.render import history_items
 from uqabench.vocabulary import SUBTASKS
 
@@ -89,7 +89,7 @@ def test_next_items_are_matched_in_category_occurrence_and_popularity(grocery, g
                 if sub == "ip":
                     assert len({category_of[v] for v in options}) == 1
                 # In the order of popularity as a next item, nothing of the same kind lies between the options.
-                places = sorted(int(context.place[context.base[attribute] + v]) for v in options)
+                places = sorted(int(context.rank[context.base[attribute] + v]) for v in options)
                 between = context.order[places[0] : places[3] + 1]
                 alike = [v for v in between if occurrence_class(counts[v]) == occurrence_class(counts[right])]
                 assert len(alike) == 4

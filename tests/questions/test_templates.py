@@ -88,6 +88,36 @@ def test_faults_of_a_template_file_are_named(tmp_path, text, message):
         Templates.load(write(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    "field",
+    ["attribute:d", "attribute:>{x}", "attribute:>999999999", "attribute!r", "attribute.x", "attribute[0]", "0", ""],
+)
+def test_a_placeholder_is_a_name_and_nothing_else(tmp_path, field):
+    """Python's format fields could read attributes, fail at the first question, or fill the memory with blanks."""
+    own = yaml.safe_dump({"en": {"kinds": {"ap_next": {"phrasings": ["{attribute}", f"{{attribute}} {{{field}}}"]}}}})
+    with pytest.raises(InputError) as error:
+        Templates.load(write(tmp_path, own))
+    assert f"own.yaml: en.kinds.ap_next, phrasing 2 has the placeholder {{{field}}}, which is more" in str(error.value)
+
+
+def test_placeholders_of_words_are_names_too(tmp_path):
+    with pytest.raises(
+        InputError, match=r"en.words.option has the placeholder \{letter:>9\}, which is more than a name"
+    ):
+        Templates.load(write(tmp_path, "en: {words: {option: '{letter:>9} {text}'}}"))
+
+
+def test_a_doubled_brace_is_a_brace_everywhere(tmp_path, grocery, grocery_train):
+    kind = {"instruction": "{{old}} first", "phrasings": ["{{{k}}} {attribute}"]}
+    words = {"answer": "{{go}}", "list_separator": " {{}} "}
+    own = Templates.load(write(tmp_path, yaml.safe_dump({"en": {"words": words, "kinds": {"df_list": kind}}})))
+    i = int(np.flatnonzero(grocery_train.kind == KIND_INDEX["df_list"])[0])
+    rendered = render(grocery_train, i, grocery.catalogue, "en", own)
+    assert rendered.question.startswith(f"{{{grocery_train.params[i, 0]}}} ")
+    assert (rendered.instruction, rendered.cue) == ("{old} first", "{go}")
+    assert all(" {} " in option for option in rendered.options)
+
+
 def test_a_missing_template_file_is_named(tmp_path):
     with pytest.raises(InputError, match="absent.yaml does not exist"):
         Templates.load(tmp_path / "absent.yaml")

@@ -38,6 +38,16 @@ def test_equal_settings_equal_content(small_store, tmp_path):
     assert contents[0] == contents[1] != contents[2]
 
 
+def test_what_the_default_mix_did_not_get_is_written_down(small_store, tmp_path):
+    wish = config(mix=None, default_mix={"df": 1.0, "li": 1_000.0}, n_questions=1_001, extra_cuts=0)
+    build_questions(small_store, tmp_path / "q", {"train": wish})
+    report = json.loads((tmp_path / "q" / "metrics.json").read_text())["train"]
+    assert report["wanted"] == {"df": 1, "li": 1_000} and report["counts"]["df"] == 1
+    made = report["counts"]["li"]
+    assert 0 < made < 1_000 and len(QuestionSet.open(tmp_path / "q" / "train.arrow")) == made + 1
+    assert report["notes"][0].startswith(f"Sub-task li: 1000 questions wanted, {made} possible from ")
+
+
 def test_what_cannot_be_asked_leaves_nothing(small_store, tmp_path):
     with pytest.raises(InputError, match="questions wanted"):
         build_questions(small_store, tmp_path / "q", {"train": config(n_questions=10**6)})

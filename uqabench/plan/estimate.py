@@ -92,7 +92,7 @@ def _parameters(node: Node) -> float:
 
 def _asked(node: Node, split: str) -> float:
     config = node.inputs["questions"].settings[split]
-    return config["n_questions"] or sum(config["mix"].values())
+    return config["n_questions"] or sum((config["mix"] or config["default_mix"]).values())
 
 
 def _alignment(node: Node) -> float:

@@ -332,12 +332,14 @@ def _built_model(artifact: Artifact) -> Path:
 
 
 def _count_questions(artifact: Artifact) -> str:
-    counts: dict[str, dict[str, Any]] = artifact.json("metrics.json")
+    """How many questions by sub-task, then what their mix did not get and why."""
+    reports: dict[str, dict[str, Any]] = artifact.json("metrics.json")
     shown = (
         f"{sum(report['counts'].values()):,} {split} ({' '.join(f'{k} {n}' for k, n in report['counts'].items())})"
-        for split, report in counts.items()
+        for split, report in reports.items()
     )
-    return ", ".join(shown)
+    notes = [f"{split}: {note}" for split, report in reports.items() for note in report["notes"]]
+    return ". ".join([", ".join(shown), *(note.removesuffix(".") for note in notes)])
 
 
 def _pretrain_facts(artifact: Artifact) -> str:

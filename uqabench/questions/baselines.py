@@ -1,14 +1,14 @@
 """What can be scored without a model: baselines that look for short cuts, and the oracle.
 
-Each `predict_*` answers a question set with int8 (Q,), the place 0..3 of the option it takes, and has the arguments
-`(questions, store, train_questions)`, whether it needs them or not. Equally good options: the first one (letters are
-uniform, so that is a fair draw).
+Each `predict_*` answers a question set with int8 (Q,), the index 0..3 of the option it takes, and has the arguments
+`(questions, store, train_questions)`, whether it needs them or not. Of equally good options it takes the first one:
+letters are uniform, so that is a fair draw.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError, RunError
-from uqabench.questions.kinds import ASKED, KINDS, OPTIONS
+from uqabench.questions.declaration import ASKED, OPTIONS, Evidence
+from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import equal_texts
@@ -86,8 +87,8 @@ def predict_oracle(questions: QuestionSet, store: InteractionStore, train_questi
         attribute = int(questions.attribute[i])
         is_count = KINDS[questions.kind[i]].counts
         right = [
-            place
-            for place, option in enumerate(questions.options(i))
+            index
+            for index, option in enumerate(questions.options(i))
             if truth == (list(option) if is_count else [_text(store, attribute, code) for code in option])
         ]
         if len(right) != 1:
@@ -110,7 +111,7 @@ BASELINES: dict[str, Callable[..., np.ndarray]] = {
 def predict(
     name: str, questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, seed: int = UNIFORM_SEED
 ) -> np.ndarray:
-    """Letters' places int8 (Q,) of the baseline called `name`; `seed` serves those that draw."""
+    """int8 (Q,), indices of the options that the baseline called `name` takes; `seed` serves those that draw."""
     if name not in BASELINES:
         raise InputError(f"There is no baseline '{name}': choose from {', '.join(BASELINES)}.")
     if name in ("uniform", "seen-option"):
@@ -119,48 +120,22 @@ def predict(
 
 
 def true_answer(questions: QuestionSet, store: InteractionStore, i: int) -> list[Any] | None:
-    """Answer of question i as normalised texts (or one count) from its definition, sharing no code with generation.
+    """Answer of question i as normalised texts (or one count) by the kind's own rule, sharing no code with generation.
 
     None where the question has no single answer.
     """
-    name = KINDS[questions.kind[i]].name
-    items = [int(item) for item in _history(questions, store, i)]
-    if name == "mf_length":
-        return [len(items)]
     attribute = int(questions.attribute[i])
-    texts = [_item_text(store, attribute, item) for item in items]
-    first = int(questions.params[i, 0])
-    if name == "df_last":
-        return [texts[-first]]
-    if name == "df_nth":
-        return [texts[first - 1]]
-    if name == "df_list":
-        return texts[-first:]
-    if name == "mf_count":
-        return [texts.count(_text(store, attribute, first))]
-    if name in ("ip_next", "ap_next"):
-        return [_item_text(store, attribute, int(store.sequence(int(questions.user[i]))[questions.cut[i]]))]
-    if name == "li_top3":
-        return _most_frequent(texts, 3)
-    if name == "si_recent":
-        return _most_frequent(texts[-first:], 1)
-    size = len(texts)
-    path: list[str] = []
-    for third in (texts[: size // 3], texts[size // 3 : 2 * size // 3], texts[2 * size // 3 :]):
-        top = _most_frequent(third, 1)
-        if top is None:
-            return None
-        path += [] if path[-1:] == top else top
-    return path
 
+    def texts(items: np.ndarray) -> list[str | None]:
+        return [_item_text(store, attribute, int(item)) if attribute >= 0 else None for item in items]
 
-def _most_frequent(texts: Sequence[str | None], n: int) -> list[str] | None:
-    """The n most frequent texts, most frequent first; None if ties (or too few) leave that open."""
-    ranked = Counter(text for text in texts if text is not None).most_common()
-    counts = [count for _, count in ranked[: n + 1]] + [0]
-    if len(ranked) < n or len(set(counts[: n + 1])) < n + 1:
-        return None
-    return [text for text, _ in ranked[:n]]
+    evidence = Evidence(
+        texts=texts(_history(questions, store, i)),
+        following=texts(store.sequence(int(questions.user[i]))[int(questions.cut[i]) :][:1]),
+        params=questions.parameters(i),
+        text=lambda code: _text(store, attribute, code),
+    )
+    return KINDS[questions.kind[i]].answer(evidence)
 
 
 def _item_text(store: InteractionStore, attribute: int, item: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Questions from interaction sequences: the seven sub-tasks, without leaks, ties or short cuts."""
+"""Questions from interaction sequences: all sub-tasks, without leaks, ties or short cuts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.questions.core.context import Context
 from uqabench.questions.core.entries import choose_cuts
-from uqabench.questions.kinds import ASKED, KINDS
+from uqabench.questions.declaration import ASKED
+from uqabench.questions.kinds import FAMILIES, KINDS
 from uqabench.questions.pools import build_pools, empty_pools
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.report import QuestionReport
@@ -32,28 +33,38 @@ def generate(
     taken from training users. The result depends on store, split and config only; `threads` (default: numba's
     setting) changes the time alone. Questions are sorted by user and cut.
 
-    Raises InputError when a sub-task cannot reach its count (naming what is possible).
+    Raises InputError when no question at all is possible, or when a sub-task cannot reach the count that `config.mix`
+    demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
     context = build_context(store, config)
     possible = tuple(name for name in SUBTASKS if _askable(name, context))
     counts = config.counts(possible)
-    users = store.users(split)
-    cuts = _cuts(context, users, config)
-    users, cuts = users[cuts[:, 0] >= 0], cuts[cuts[:, 0] >= 0]
+    everybody = store.users(split)
+    cuts = _cuts(context, everybody, config)
+    users, cuts = everybody[cuts[:, 0] >= 0], cuts[cuts[:, 0] >= 0]
     order = np.random.Generator(np.random.Philox(key=[config.seed, _ORDER_SALT])).permutation(len(users))
-    wanted = [name for name in SUBTASKS if config.mix.get(name, 0) > 0]
-    report = QuestionReport(left_out=[name for name in wanted if name not in possible])
+    report = QuestionReport(wanted=counts, left_out=[name for name in config.weights if name not in possible])
+    if report.left_out:
+        report.notes.append(
+            f"The data set lacks the attributes for {', '.join(report.left_out)}: the others share out the questions."
+        )
     chosen: list[Selection] = []
     workers = threads or numba.get_num_threads()
     with ThreadPoolExecutor(workers) as pool:
         for name, count in counts.items():
-            selection = Selection(context, SUBTASKS.index(name), users[order], cuts[order], config, pool, workers)
+            (family,) = (family for family in FAMILIES if family.subtask == name)
+            selection = Selection(context, family, users[order], cuts[order], config, pool, workers)
             # Whoever missed the last sub-task's final turn is first in the next one's.
             order = np.roll(order, -selection.run(count)) if len(users) else order
             if len(selection.taken) < count:
-                raise InputError(_too_few(name, count, selection, len(users), split))
+                shortage = _shortage(name, count, selection, _whom(store, everybody, len(users), split, config))
+                if config.mix is not None:
+                    raise InputError(f"{shortage}: lower its count in mix, or raise cuts_per_user.")
+                report.notes.append(f"{shortage}.")
             _enter(report, name, selection)
             chosen.append(selection)
+    if not any(report.counts.values()):
+        raise InputError(f"No question is possible. {report.notes[-1]}")
     questions = _collect(chosen, store, split, config)
     report.users = len(np.unique(questions.user))
     report.histories = len(np.unique(np.stack([questions.user, questions.cut]), axis=1).T)
@@ -112,12 +123,26 @@ def _askable(subtask: str, context: Context) -> bool:
     return any(not kind.attributes or present & set(kind.attributes) for kind in kinds)
 
 
-def _too_few(name: str, count: int, selection: Selection, users: int, split: str) -> str:
-    reasons = ", ".join(f"{reason} {n}" for reason, n in selection.discarded().items()) or "no candidates"
-    return (
-        f"Sub-task {name}: {count} questions wanted, {len(selection.taken)} possible from {users} {split} users with a "
-        f"history long enough (candidates discarded: {reasons}): lower its count in mix, or raise cuts_per_user."
+def _shortage(name: str, count: int, selection: Selection, whom: str) -> str:
+    """That a sub-task did not reach its count, and why, as a sentence without its end."""
+    reasons = ", ".join(f"{reason} {n}" for reason, n in selection.discarded().items())
+    return f"Sub-task {name}: {count} questions wanted, {len(selection.taken)} possible from {whom}" + (
+        f" (candidates discarded: {reasons})" if reasons else ""
     )
+
+
+def _whom(store: InteractionStore, users: np.ndarray, usable: int, split: str, config: QuestionConfig) -> str:
+    """How many of the users can be asked about, and what keeps the others from it."""
+    too_short = store.lengths[users] <= config.min_history
+    long_enough = users[~too_short].tolist()
+    one_basket = sum(int(store.basket_starts(user).sum()) == 1 for user in long_enough)
+    reasons = {
+        f"have no more than min_history ({config.min_history}) interactions": len(users) - len(long_enough),
+        "have one timestamp for all interactions: one basket, so that nothing comes next": one_basket,
+        "have no basket that begins after min_history interactions": len(long_enough) - one_basket - usable,
+    }
+    others = "; ".join(f"{n} {reason}" for reason, n in reasons.items() if n)
+    return f"{usable} of {len(users)} {split} users" + (f" ({others})" if others else "")
 
 
 def _enter(report: QuestionReport, name: str, selection: Selection) -> None:
@@ -125,8 +150,8 @@ def _enter(report: QuestionReport, name: str, selection: Selection) -> None:
     report.candidates[name] = selection.candidates
     report.discarded[name] = selection.discarded()
     report.unbalanced[name] = selection.loose
-    places = [int(candidate.records.attribute[candidate.row]) for _, candidate in selection.taken]
-    names = [ASKED[place] if place >= 0 else "none" for place in places]
+    attributes = [int(candidate.records.attribute[candidate.row]) for _, candidate in selection.taken]
+    names = [ASKED[attribute] if attribute >= 0 else "none" for attribute in attributes]
     report.attributes[name] = {value: names.count(value) for value in (*ASKED, "none") if value in names}
 
 
@@ -140,8 +165,8 @@ def _collect(chosen: list[Selection], store: InteractionStore, split: str, confi
     questions = QuestionSet(
         user=np.array([selection.users[user] for selection, user, _ in rows], np.int32),
         cut=np.array([candidate.cut for _, _, candidate in rows], np.int32),
-        subtask=np.array([selection.subtask for selection, _, _ in rows], np.int8),
-        kind=column("kind", np.int16),
+        subtask=np.array([SUBTASKS.index(selection.family.subtask) for selection, _, _ in rows], np.int8),
+        kind=column("kind", np.int16) + np.array([selection.first_kind for selection, _, _ in rows], np.int16),
         template=column("template", np.int16),
         attribute=column("attribute", np.int8),
         params=column("params", np.int32),

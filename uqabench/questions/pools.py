@@ -1,4 +1,4 @@
-"""Pools of right answers of training users: what the wrong options of li, si and it are drawn from."""
+"""Pools of right answers of training users: what the wrong options of some families (li, si, it) are drawn from."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from uqabench.questions.core.context import Context
-from uqabench.questions.core.entries import choose_cuts, right_answers
-from uqabench.questions.core.interest import IT, LI, SI, WAYS
-from uqabench.questions.kinds import LONGEST_ANSWER
+from uqabench.questions.core.entries import answers_of, choose_cuts
+from uqabench.questions.core.pool import CLASSIFICATIONS
+from uqabench.questions.declaration import ASKED, LONGEST_ANSWER
+from uqabench.questions.kinds import POOLED
 
 HISTORIES = 20_000
 CUTS_PER_USER = 32
 LARGE_CLASS = 8
-"""A class of answers (say, those with the same first value) stands alone if it has this many different ones."""
-NO_CHANGE_SHARE = 0.08
-"""Unchanged interests are thinned to this share of all paths; the limit that generation enforces is one in ten."""
+"""A class of answers (say, those with the same first value) is kept apart if it has this many different ones."""
 
 _CUT_SALT, _USER_SALT, _THIN_SALT = 101, 102, 103
 
@@ -30,7 +29,7 @@ class Pools(NamedTuple):
     class_index: np.ndarray
     class_keys: np.ndarray
     class_bounds: np.ndarray
-    no_change_keep: np.ndarray
+    single_keep: np.ndarray
 
 
 def empty_pools() -> Pools:
@@ -38,16 +37,16 @@ def empty_pools() -> Pools:
     return Pools(
         np.empty((0, LONGEST_ANSWER), np.int32),
         np.empty(0, np.int8),
-        np.zeros((3, 4, 2), np.int64),
+        np.zeros((len(POOLED), len(ASKED), 2), np.int64),
         np.empty(0, np.int64),
         np.empty(0, np.int32),
-        np.zeros((3, 4, WAYS, 3), np.int64),
-        np.ones(4, np.float64),
+        np.zeros((len(POOLED), len(ASKED), CLASSIFICATIONS, 3), np.int64),
+        np.ones((len(POOLED), len(ASKED)), np.float64),
     )
 
 
 def build_pools(context: Context, train_users: np.ndarray, cuts_per_user: int) -> Pools:
-    """Ask li, si and it of about HISTORIES histories of training users, cut as those of questions are."""
+    """Ask the questions of POOLED about HISTORIES histories of training users, cut as those of questions are."""
     seed = int(context.seed)
     rng = np.random.Generator(np.random.Philox(key=[seed, _USER_SALT]))
     users = np.sort(rng.permutation(train_users)[:HISTORIES])
@@ -58,21 +57,22 @@ def build_pools(context: Context, train_users: np.ndarray, cuts_per_user: int) -
     pools = empty_pools()
     parts, index, keys = [], [], []
     rows = members = 0
-    for which in (LI, SI, IT):
+    for pool, family in enumerate(POOLED):
         for attribute in context.side:
             values = np.full((len(owners), LONGEST_ANSWER), -1, np.int32)
             lengths = np.zeros(len(owners), np.int8)
-            right_answers(context, which, attribute, owners, cuts, values, lengths)
-            if which == IT:
-                pools.no_change_keep[attribute] = _thin(lengths, seed, int(attribute))
+            answers_of(family)(context, attribute, owners, cuts, values, lengths)
+            if family.single_pool_share is not None:
+                pools.single_keep[pool, attribute] = _thin(lengths, family.single_pool_share, seed, int(attribute))
             values, lengths = values[lengths > 0], lengths[lengths > 0]
             order = np.lexsort(values.T[::-1])
             values, lengths = values[order], lengths[order]
             parts.append((values, lengths))
-            pools.pool_bounds[which, attribute] = rows, rows + len(values)
-            for way in range(WAYS):
-                own_index, own_keys, small = _classes(values, lengths, way)
-                pools.class_bounds[which, attribute, way] = members, members + small, members + len(own_index)
+            pools.pool_bounds[pool, attribute] = rows, rows + len(values)
+            for classification in range(CLASSIFICATIONS):
+                own_index, own_keys, small = _classes(values, lengths, classification)
+                bounds = members, members + small, members + len(own_index)
+                pools.class_bounds[pool, attribute, classification] = bounds
                 index.append(own_index + rows)
                 keys.append(own_keys)
                 members += len(own_index)
@@ -87,29 +87,30 @@ def build_pools(context: Context, train_users: np.ndarray, cuts_per_user: int) -
     )
 
 
-def _thin(lengths: np.ndarray, seed: int, attribute: int) -> float:
-    """Drop paths of one value (length := 0) down to NO_CHANGE_SHARE; returns the fraction kept."""
-    unchanged = np.flatnonzero(lengths == 1)
-    changed = int((lengths > 1).sum())
-    keep = min(1.0, NO_CHANGE_SHARE / (1 - NO_CHANGE_SHARE) * changed / max(1, len(unchanged)))
+def _thin(lengths: np.ndarray, share: float, seed: int, attribute: int) -> float:
+    """Drop answers of one value (length := 0) until they are `share` of all; returns the fraction of them kept."""
+    single = np.flatnonzero(lengths == 1)
+    others = int((lengths > 1).sum())
+    keep = min(1.0, share / (1 - share) * others / max(1, len(single)))
     rng = np.random.Generator(np.random.Philox(key=[seed, _THIN_SALT + attribute]))
-    lengths[unchanged[rng.random(len(unchanged)) >= keep]] = 0
+    lengths[single[rng.random(len(single)) >= keep]] = 0
     return keep
 
 
-def _classes(values: np.ndarray, lengths: np.ndarray, way: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _classes(values: np.ndarray, lengths: np.ndarray, classification: int) -> tuple[np.ndarray, np.ndarray, int]:
     """(rows, their keys, how many belong to small classes); rows of small classes first, then by key.
 
-    way 0: one class; 1 and 2: by the first and second value; 3: by the last.
+    classification 0: one class; 1 and 2: by the first and second value; 3: by the last.
     """
     rows = np.arange(len(values))
-    if way == 0:
+    if classification == 0:
         return rows, np.zeros(len(rows), np.int32), 0
-    keys = values[rows, lengths - 1] if way == WAYS - 1 else values[:, way - 1]
-    first_of_kind = np.ones(len(rows), bool)  # rows are sorted: equal answers are neighbours
-    first_of_kind[1:] = (values[1:] != values[:-1]).any(axis=1)
+    last = classification == CLASSIFICATIONS - 1
+    keys = values[rows, lengths - 1] if last else values[:, classification - 1]
+    first_of_equals = np.ones(len(rows), bool)  # rows are sorted: equal answers are neighbours
+    first_of_equals[1:] = (values[1:] != values[:-1]).any(axis=1)
     names, inverse = np.unique(keys, return_inverse=True)
-    different = np.bincount(inverse, weights=first_of_kind, minlength=len(names))
+    different = np.bincount(inverse, weights=first_of_equals, minlength=len(names))
     large = (different >= LARGE_CLASS)[inverse] if len(names) else np.zeros(0, bool)
     order = np.lexsort((rows, keys, large))
     return rows[order], keys[order], int((~large).sum())

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from uqabench.errors import InputError
 from uqabench.files import write_bytes
-from uqabench.questions.kinds import KINDS, LONGEST_ANSWER, OPTIONS
+from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
+from uqabench.questions.kinds import KINDS
 from uqabench.vocabulary import SUBTASKS
 
 SCHEMA_VERSION = "1"
@@ -31,8 +32,8 @@ _COLUMNS = {
 class QuestionSet:
     """Q questions. History of question i: h = s[max(0, cut - n_history):cut] of `user`.
 
-    user, cut int32 (Q,) · subtask int8, place in SUBTASKS · kind int16, place in KINDS · template int16, phrasing
-    (modulo the phrasings that the kind has) · attribute int8, place in ATTRIBUTES, -1 none · params int32 (Q, 4),
+    user, cut int32 (Q,) · subtask int8, index in SUBTASKS · kind int16, index in KINDS · template int16, phrasing
+    (modulo the phrasings that the kind has) · attribute int8, index in ATTRIBUTES, -1 none · params int32 (Q, 4),
     named by the kind · option_values int32 (Q, 4, 3), codes of the attribute or one count, padded with -1 ·
     option_lengths int8 (Q, 4) · answer int8, 0..3.
     split: whose questions these are. split_hash: of the store they were made from.
@@ -56,13 +57,18 @@ class QuestionSet:
     def __len__(self) -> int:
         return len(self.user)
 
-    def option(self, index: int, place: int) -> tuple[int, ...]:
-        """Codes (or the count) that option `place` of question `index` lists, in order."""
-        return tuple(int(v) for v in self.option_values[index, place, : self.option_lengths[index, place]])
+    def option(self, index: int, option: int) -> tuple[int, ...]:
+        """Codes (or the count) that option 0..3 of question `index` lists, in order."""
+        return tuple(int(v) for v in self.option_values[index, option, : self.option_lengths[index, option]])
 
     def options(self, index: int) -> list[tuple[int, ...]]:
         """The four options of a question."""
-        return [self.option(index, place) for place in range(OPTIONS)]
+        return [self.option(index, option) for option in range(OPTIONS)]
+
+    def parameters(self, index: int) -> dict[str, int]:
+        """The parameters of a question by the names that its kind gives them."""
+        names = KINDS[self.kind[index]].params
+        return {name: int(value) for name, value in zip(names, self.params[index], strict=False)}
 
     def subtask_names(self) -> np.ndarray:
         """str (Q,): entries of SUBTASKS."""

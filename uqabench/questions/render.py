@@ -10,7 +10,7 @@ import numpy as np
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
-from uqabench.questions.kinds import IT_PATH, KINDS, OPTIONS
+from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Language, Templates
 from uqabench.vocabulary import LETTERS
@@ -47,15 +47,21 @@ def render(
     Raises InputError for a language without templates, or a code that the catalogue does not have.
     """
     language = _language(lang, templates)
-    kind = int(questions.kind[i])
-    attribute = int(questions.attribute[i])
-    phrasings = language.phrasings[kind]
-    text = phrasings[int(questions.template[i]) % len(phrasings)].format(
-        **_placeholders(questions, i, catalogue, language)
-    )
-    options = [_option(questions.option(i, place), kind, attribute, catalogue, language) for place in range(OPTIONS)]
-    words = language.words
-    return RenderedQuestion(text, options, language.instructions[kind], words["option"], words["answer"])
+    index = int(questions.kind[i])
+    kind, words = KINDS[index], language.words
+    attribute = ATTRIBUTES[questions.attribute[i]] if questions.attribute[i] >= 0 else None
+
+    def text(code: int) -> str:
+        return catalogue.text(str(attribute), code)
+
+    values = kind.placeholders(questions.parameters(i), words, text)
+    if attribute is not None:
+        values["attribute"] = words["attribute"][attribute]
+    phrasings = language.phrasings[index]
+    question = phrasings[int(questions.template[i]) % len(phrasings)].format(**values)
+    shown = str if kind.counts else text
+    options = [kind.option_text([shown(value) for value in option], words) for option in questions.options(i)]
+    return RenderedQuestion(question, options, language.instructions[index], words["option"], words["answer"])
 
 
 def render_item(
@@ -91,36 +97,3 @@ def _language(lang: str, templates: Templates | None) -> Language:
     if lang not in known:
         raise InputError(f"There are no templates in language '{lang}': choose from {', '.join(known)}.")
     return known[lang]
-
-
-def _placeholders(questions: QuestionSet, i: int, catalogue: Catalogue, language: Language) -> dict[str, object]:
-    names = KINDS[questions.kind[i]].params
-    params = {name: int(value) for name, value in zip(names, questions.params[i], strict=False)}
-    attribute = int(questions.attribute[i])
-    words = language.words
-    values: dict[str, object] = dict(params)
-    if attribute >= 0:
-        values["attribute"] = words["attribute"][ATTRIBUTES[attribute]]
-    if "target" in params:
-        values["value"] = catalogue.text(ATTRIBUTES[attribute], params["target"])
-    if "k" in params:
-        values["recency"] = words["recency"][params["k"]]
-    if "n" in params:
-        values["ordinal"] = words["ordinal"].format(n=params["n"], suffix=_suffix(params["n"]))
-    return values
-
-
-def _option(option: tuple[int, ...], kind: int, attribute: int, catalogue: Catalogue, language: Language) -> str:
-    if KINDS[kind].counts:
-        return str(option[0])
-    texts = [catalogue.text(ATTRIBUTES[attribute], code) for code in option]
-    if kind != IT_PATH:
-        return language.words["list_separator"].join(texts)
-    if len(texts) == 1:
-        return language.words["no_change"].format(value=texts[0])
-    return language.words["path_separator"].join(texts)
-
-
-def _suffix(n: int) -> str:
-    """English: 1st, 2nd, 3rd, 4th, 11th."""
-    return "th" if n // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")

@@ -1,4 +1,4 @@
-"""Which candidates become questions: evenly over users, none twice, right answers at every place equally often."""
+"""Which candidates become questions: evenly over users, none twice, right answers of every rank equally often."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from uqabench.questions.core.context import ACCEPTED, REASONS, Context, Records, empty_records
-from uqabench.questions.core.entries import run_attempts
-from uqabench.questions.kinds import IT_PATH, OPTIONS
+from uqabench.questions.core.entries import attempts_of
+from uqabench.questions.declaration import OPTIONS, Family
+from uqabench.questions.kinds import FAMILIES, KIND_INDEX, POOLED
 from uqabench.settings.questions import QuestionConfig
 
 BATCH = 12
 BLOCK = 4096
-NO_CHANGE_LIMIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,24 @@ class Candidate:
     cut: int
     key: tuple[int, ...]
     group: int
-    levels: tuple[int, int]
-    unchanged: bool
+    ranks: tuple[int, int]
+    single: bool
 
 
 class Selection:
-    """Chooses questions of one sub-task among candidates that are made when needed.
+    """Chooses questions of one family among candidates that are made when needed.
 
     Users take turns: nobody gets a question before everyone else has had the chance of as many. Within a group a
-    candidate is taken while its right answer's place is among the least frequent so far, so that "take the most
+    candidate is taken while the rank of its right answer is among the least frequent so far, so that "take the most
     frequent (the largest, the most popular) option" is right for one question in four. When all attempts at the main
-    cuts are used up, the extra cuts are opened; when those are, the balance is loosened, step by step, and what was
-    taken loosely counted.
+    cuts are used up, the extra cuts are opened; when those are, the balance is loosened, step by step, and what is
+    taken from then on is counted.
     """
 
     def __init__(
         self,
         context: Context,
-        subtask: int,
+        family: Family,
         users: np.ndarray,
         cuts: np.ndarray,
         config: QuestionConfig,
@@ -53,7 +53,9 @@ class Selection:
     ) -> None:
         """users (n,) in the order in which they take turns; cuts int32 (n, cuts_per_user + extra_cuts), -1: none."""
         self.workers = workers
-        self.context, self.subtask, self.users, self.cuts, self.pool = context, subtask, users, cuts, pool
+        self.context, self.family, self.users, self.cuts, self.pool = context, family, users, cuts, pool
+        self.stream = FAMILIES.index(family)
+        self.first_kind = KIND_INDEX[family.kinds[0].name]
         self.per_cut = config.max_attempts
         self.main = (cuts[:, : config.cuts_per_user] >= 0).sum(axis=1)
         self.extra_at = config.cuts_per_user
@@ -61,16 +63,18 @@ class Selection:
         self.used = np.zeros(len(users), np.int64)
         self.waiting: dict[int, list[Candidate]] = defaultdict(list)
         self.asked: set[tuple[int, tuple[int, ...]]] = set()
-        self.levels: dict[int, np.ndarray] = defaultdict(lambda: np.zeros((2, OPTIONS), np.int64))
+        # Lists, not arrays: they are read a million times, four numbers at a time.
+        self.ranks: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([0] * OPTIONS, [0] * OPTIONS))
         self.taken: list[tuple[int, Candidate]] = []
         self.share = np.zeros(len(users), np.int64)
-        self.unchanged = self.loose = self.candidates = 0
+        self.single = self.loose = self.candidates = 0
         self.outcomes = np.zeros(len(REASONS), np.int64)
 
     def run(self, wanted: int) -> int:
         """Choose `wanted` questions or as many as there are; returns the index of the user whose turn is next."""
         self.wanted = wanted
-        self.unchanged_limit = int(NO_CHANGE_LIMIT * wanted)
+        limit = self.family.single_limit
+        self.single_limit = wanted if limit is None else int(limit * wanted)
         all_cuts = (self.cuts >= 0).sum(axis=1) * self.per_cut
         slack = 1
         while True:
@@ -106,81 +110,78 @@ class Selection:
     def _take(self, user: int, slack: int) -> bool:
         """Give `user` the first waiting candidate that fits."""
         waiting = self.waiting[user]
-        for place, candidate in enumerate(waiting):
-            levels = self.levels[candidate.group]
-            first, second = candidate.levels
-            if levels[0, first] - levels[0].min() >= slack or levels[1, second] - levels[1].min() > slack:
+        for index, candidate in enumerate(waiting):
+            frequencies, popularities = self.ranks[candidate.group]
+            first, second = candidate.ranks
+            if frequencies[first] - min(frequencies) >= slack or popularities[second] - min(popularities) > slack:
                 continue
-            if (user, candidate.key) in self.asked or (candidate.unchanged and self.unchanged >= self.unchanged_limit):
+            if (user, candidate.key) in self.asked or (candidate.single and self.single >= self.single_limit):
                 continue
-            del waiting[place]
+            del waiting[index]
             self.asked.add((user, candidate.key))
-            levels[(0, 1), (first, second)] += 1
-            self.unchanged += candidate.unchanged
+            frequencies[first] += 1
+            popularities[second] += 1
+            self.single += candidate.single
             self.loose += slack > 1
             self.share[user] += 1
             self.taken.append((user, candidate))
             return True
         return False
 
-    def _refill(self, places: list[int]) -> None:
-        """Try BATCH more candidates for each of these users."""
-        chosen = np.array([user for user in places if self.used[user] < self.limit[user]], np.int64)
+    def _refill(self, users: list[int]) -> None:
+        """Try BATCH more candidates for each of these users, given by their index in `self.users`."""
+        chosen = np.array([user for user in users if self.used[user] < self.limit[user]], np.int64)
         if len(chosen) == 0:
             return
         attempts = (self.used[chosen, None] + np.arange(BATCH)).ravel()
-        place = np.repeat(chosen, BATCH)
-        keep = attempts < self.limit[place]
-        place, attempts = place[keep], attempts[keep]
+        owners = np.repeat(chosen, BATCH)
+        keep = attempts < self.limit[owners]
+        owners, attempts = owners[keep], attempts[keep]
         self.used[chosen] = np.minimum(self.used[chosen] + BATCH, self.limit[chosen])
-        cuts = self._cuts_of(place, attempts)
-        records = self._attempt(self.users[place], cuts, attempts)
-        self.candidates += len(place)
+        cuts = self._cuts_of(owners, attempts)
+        records = self._attempt(self.users[owners], cuts, attempts)
+        self.candidates += len(owners)
         self.outcomes += np.bincount(records.status, minlength=len(REASONS))
-        for row in np.flatnonzero(records.status == ACCEPTED):
-            self._add(int(place[row]), records, int(row), int(cuts[row]))
+        self._add(records, owners, cuts)
 
-    def _cuts_of(self, place: np.ndarray, attempts: np.ndarray) -> np.ndarray:
+    def _cuts_of(self, owners: np.ndarray, attempts: np.ndarray) -> np.ndarray:
         """The main cuts in turns until their attempts are used up, then one extra cut after the other.
 
-        Where the turns begin differs by user and sub-task, so that none is about early histories alone.
+        Where the turns begin differs by user and family, so that none is about early histories alone.
         """
-        main = self.main[place]
+        main = self.main[owners]
         beyond = attempts - main * self.per_cut
         column = np.where(
-            beyond < 0, (attempts + self.subtask + self.users[place]) % main, self.extra_at + beyond // self.per_cut
+            beyond < 0, (attempts + self.stream + self.users[owners]) % main, self.extra_at + beyond // self.per_cut
         )
-        return self.cuts[place, column].astype(np.int64)
+        return self.cuts[owners, column].astype(np.int64)
 
     def _attempt(self, users: np.ndarray, cuts: np.ndarray, attempts: np.ndarray) -> Records:
-        """Candidates in threads: each is its own, so how they are shared out changes nothing."""
+        """Candidates in threads: they are independent, so how they are shared out changes nothing."""
+        make = attempts_of(self.family)
+        pool = POOLED.index(self.family) if self.family in POOLED else 0
         records = empty_records(len(users))
         workers = self.workers if len(users) >= 1024 else 1
         bounds = np.linspace(0, len(users), workers + 1).astype(int)
         jobs = []
         for lo, hi in zip(bounds[:-1], bounds[1:], strict=True):
             part = Records(*(column[lo:hi] for column in records))
-            job = (run_attempts, self.context, self.subtask, users[lo:hi], cuts[lo:hi], attempts[lo:hi], part)
-            jobs.append(self.pool.submit(*job))
+            given = (self.context, self.stream + 1, pool, users[lo:hi], cuts[lo:hi], attempts[lo:hi], part)
+            jobs.append(self.pool.submit(make, *given))
         for job in jobs:
             job.result()
         return records
 
-    def _add(self, user: int, records: Records, row: int, cut: int) -> None:
-        kind = int(records.kind[row])
-        key = (cut, kind, int(records.attribute[row]), *records.params[row].tolist())
-        right = records.lengths[row, records.answer[row]]
-        self.waiting[user].append(
-            Candidate(
-                records=records,
-                row=row,
-                cut=cut,
-                key=key,
-                group=int(records.group[row]),
-                levels=(int(records.levels[row, 0]), int(records.levels[row, 1])),
-                unchanged=kind == IT_PATH and right == 1,
-            )
-        )
+    def _add(self, records: Records, owners: np.ndarray, cuts: np.ndarray) -> None:
+        """Let the acceptable candidates wait for their owners' turns."""
+        rows = np.flatnonzero(records.status == ACCEPTED)
+        keys = np.column_stack([cuts[rows], records.kind[rows], records.attribute[rows], records.params[rows]])
+        single = np.zeros(len(rows), bool)
+        if self.family.single_limit is not None:
+            single = records.lengths[rows, records.answer[rows]] == 1
+        columns = (owners[rows], rows, cuts[rows], keys, records.group[rows], records.ranks[rows], single)
+        for owner, row, cut, key, group, ranks, one in zip(*(column.tolist() for column in columns), strict=True):
+            self.waiting[owner].append(Candidate(records, row, cut, tuple(key), group, tuple(ranks), one))
 
     def discarded(self) -> dict[str, int]:
         """Candidates by the reason for which they came to nothing."""

@@ -9,18 +9,19 @@ import numpy as np
 from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.questions.core.entries import count_next_items
-from uqabench.questions.kinds import ASKED
+from uqabench.questions.declaration import ASKED
 
 
 class Values(NamedTuple):
-    """Per value, flat over the asked attributes: value v of attribute a stands at base[a] + v (see `Context`)."""
+    """Facts of every value, flat over the asked attributes: value v of attribute a is element base[a] + v (see
+    `Context`)."""
 
     base: np.ndarray
     popularity: np.ndarray
     following: np.ndarray
     mass_bin: np.ndarray
     order: np.ndarray
-    place: np.ndarray
+    rank: np.ndarray
     group_lo: np.ndarray
     group_hi: np.ndarray
 
@@ -77,7 +78,7 @@ def build_values(store: InteractionStore, codes: np.ndarray, starts: np.ndarray,
         values.popularity[span] = popularity
         values.following[span] = comes_next
         values.order[span] = order
-        values.place[base[row] + order] = base[row] + np.arange(size)
+        values.rank[base[row] + order] = base[row] + np.arange(size)
         values.group_lo[span] = base[row] + np.searchsorted(group[order], group, side="left")
         values.group_hi[span] = base[row] + np.searchsorted(group[order], group, side="right")
         values.mass_bin[span] = _mass_quartile(popularity)
@@ -90,7 +91,7 @@ def _title_groups(codes: np.ndarray, popularity: np.ndarray, size: int) -> np.nd
     ascending = np.argsort(popularity, kind="stable")
     titles, categories = codes[0][ascending], codes[1][ascending]
     known = titles >= 0
-    group[titles[known]] = categories[known]  # the last one written, so the most popular, stays
+    group[titles[known]] = categories[known]  # the most popular is written last, and stays
     return group
 
 

@@ -1,4 +1,4 @@
-"""Phrasings of questions: one declarative YAML file, to which a user may add their own."""
+"""Phrasings of questions: YAML files beside the kinds, over which a user may lay a file of their own."""
 
 from __future__ import annotations
 
@@ -13,49 +13,22 @@ import yaml
 
 from uqabench.errors import InputError
 from uqabench.files import hash_json
-from uqabench.questions.kinds import ASKED, KIND_INDEX, KINDS
+from uqabench.questions.declaration import ASKED, Kind, Word, needs
+from uqabench.questions.kinds import FAMILIES, KIND_INDEX, KINDS
 from uqabench.settings.reader import load_yaml, merge
 
-_NEEDED = {
-    "df_last": [{"attribute"}, {"recency", "k"}],
-    "df_nth": [{"attribute"}, {"ordinal", "n"}],
-    "df_list": [{"attribute"}, {"k"}],
-    "mf_count": [{"attribute"}, {"value"}],
-    "mf_length": [],
-    "ip_next": [],
-    "ap_next": [{"attribute"}],
-    "li_top3": [{"attribute"}],
-    "si_recent": [{"attribute"}],
-    "it_path": [{"attribute"}],
-}
-"""Placeholders without which a phrasing of a kind would ask something else: one of each set."""
-_ALLOWED = {
-    "df_last": {"attribute", "recency", "k"},
-    "df_nth": {"attribute", "ordinal", "n"},
-    "df_list": {"attribute", "k"},
-    "mf_count": {"attribute", "value"},
-    "mf_length": set(),
-    "ip_next": {"attribute"},
-    "ap_next": {"attribute"},
-    "li_top3": {"attribute"},
-    "si_recent": {"attribute", "window"},
-    "it_path": {"attribute"},
-}
-_TEXTS = {
-    "ordinal": {"n", "suffix"},
-    "list_separator": set(),
-    "path_separator": set(),
-    "no_change": {"value"},
-    "option": {"letter", "text"},
-    "answer": set(),
-    "item_separator": set(),
-}
-_TABLES: dict[str, tuple[Any, ...]] = {"attribute": ASKED, "recency": (1, 2, 3)}
+_WORDS = {
+    "attribute": Word(keys=ASKED),
+    "list_separator": Word(),
+    "option": Word(needed=needs("letter", "text")),
+    "answer": Word(),
+    "item_separator": Word(),
+} | {name: word for family in FAMILIES for name, word in family.words.items()}
 
 
 @dataclass(frozen=True)
 class Language:
-    """Words of one language, and by kind (its place in KINDS) the instruction and the phrasings."""
+    """Words of one language, and by kind (its index in KINDS) the instruction and the phrasings."""
 
     words: dict[str, Any]
     instructions: list[str]
@@ -84,12 +57,17 @@ class Templates:
 
 @lru_cache(maxsize=1)
 def _built_in_raw() -> dict[str, Any]:
-    return yaml.safe_load(resources.files("uqabench").joinpath("assets/templates.yaml").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = {}
+    shared = resources.files("uqabench").joinpath("questions/words.yaml").read_text(encoding="utf-8")
+    beside = {family.file: Path(family.file).with_suffix(".yaml") for family in FAMILIES}
+    for text in (shared, *(path.read_text(encoding="utf-8") for path in beside.values())):
+        raw = merge(raw, yaml.safe_load(text))
+    return raw
 
 
 @lru_cache(maxsize=1)
 def _built_in() -> Templates:
-    return _from_raw(_built_in_raw(), "templates.yaml")
+    return _from_raw(_built_in_raw(), "templates")
 
 
 def _from_raw(raw: dict[str, Any], file: str) -> Templates:
@@ -112,21 +90,23 @@ def _language(raw: Any, where: str) -> Language:
         here = f"{where}.kinds.{kind.name}"
         entry = _mapping(kinds.get(kind.name), here)
         _only(entry, ("instruction", "phrasings"), here)
-        instruction = entry.get("instruction", "")
-        _placeholders(instruction, set(), f"{here}.instruction")
-        own = entry.get("phrasings")
-        if not isinstance(own, list) or not own:
-            raise InputError(f"{here}.phrasings must list at least one phrasing.")
-        for number, phrasing in enumerate(own, start=1):
-            label = f"{here}, phrasing {number}"
-            found = _placeholders(phrasing, _ALLOWED[kind.name], label)
-            for needed in _NEEDED[kind.name]:
-                if not found & needed:
-                    names = " or ".join(f"{{{name}}}" for name in sorted(needed))
-                    raise InputError(f"{label} lacks the placeholder {names}: without it the question is another one.")
-        instructions.append(instruction)
-        phrasings.append(list(own))
+        instructions.append(_unescaped(entry.get("instruction", ""), f"{here}.instruction"))
+        phrasings.append(_phrasings(kind, entry.get("phrasings"), here))
     return Language(words, instructions, phrasings)
+
+
+def _phrasings(kind: Kind, own: Any, where: str) -> list[str]:
+    if not isinstance(own, list) or not own:
+        raise InputError(f"{where}.phrasings must list at least one phrasing.")
+    allowed = kind.allowed.union(*kind.needed)
+    for number, phrasing in enumerate(own, start=1):
+        label = f"{where}, phrasing {number}"
+        found = _placeholders(phrasing, allowed, label)
+        for alternatives in kind.needed:
+            if not found & alternatives:
+                names = " or ".join(f"{{{name}}}" for name in sorted(alternatives))
+                raise InputError(f"{label} lacks the placeholder {names}: without it the question is another one.")
+    return list(own)
 
 
 def _plain(words: dict[str, Any]) -> dict[str, Any]:
@@ -135,31 +115,50 @@ def _plain(words: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(words: dict[str, Any], where: str) -> dict[str, Any]:
-    _only(words, (*_TEXTS, *_TABLES), where)
-    for name, allowed in _TEXTS.items():
-        found = _placeholders(words.get(name), allowed, f"{where}.{name}")
-        for needed in allowed - {"suffix"} - found:
-            raise InputError(f"{where}.{name} lacks the placeholder {{{needed}}}.")
-    for name, keys in _TABLES.items():
-        table = _mapping(words.get(name), f"{where}.{name}")
-        for key in keys:
-            if not isinstance(table.get(key), str):
-                raise InputError(f"{where}.{name} has no text for '{key}'.")
-    return words
+    _only(words, tuple(_WORDS), where)
+    checked: dict[str, Any] = {}
+    for name, word in _WORDS.items():
+        here = f"{where}.{name}"
+        if word.keys:
+            table = _mapping(words.get(name), here)
+            for key in word.keys:
+                if not isinstance(table.get(key), str):
+                    raise InputError(f"{here} has no text for '{key}'.")
+            checked[name] = table
+        elif word.needed or word.optional:
+            found = _placeholders(words.get(name), word.needed | word.optional, here)
+            for needed in sorted(word.needed - found):
+                raise InputError(f"{here} lacks the placeholder {{{needed}}}.")
+            checked[name] = words[name]
+        else:
+            checked[name] = _unescaped(words.get(name), here)
+    return checked
 
 
-def _placeholders(text: Any, allowed: set[str], where: str) -> set[str]:
-    """Names in braces; InputError for one that is not allowed, or for braces that do not close."""
+def _unescaped(text: Any, where: str) -> str:
+    """A text without placeholders as it will be shown, in which {{ stands for a brace as it does everywhere."""
+    _placeholders(text, frozenset(), where)
+    return text.format()
+
+
+def _placeholders(text: Any, allowed: frozenset[str], where: str) -> frozenset[str]:
+    """Names in braces; InputError for one that is not allowed or more than a name, or for braces that do not close."""
     if not isinstance(text, str):
         raise InputError(f"{where} must be a text in quotes, not {text!r}.")
     try:
-        found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        fields = [field for field in string.Formatter().parse(text) if field[1] is not None]
     except ValueError as error:
         raise InputError(f"{where} has unbalanced braces ({error}): write {{{{ or }}}} for a brace itself.") from error
-    for name in sorted(found - allowed):
-        known = ", ".join(f"{{{one}}}" for one in sorted(allowed)) or "none"
-        raise InputError(f"{where} has the unknown placeholder {{{name}}}: it may use {known}.")
-    return found
+    known = ", ".join(f"{{{one}}}" for one in sorted(allowed)) or "none"
+    for _, name, specification, conversion in fields:
+        if specification or conversion or not str(name).isidentifier():
+            shown = f"{name}{f'!{conversion}' if conversion else ''}{f':{specification}' if specification else ''}"
+            raise InputError(
+                f"{where} has the placeholder {{{shown}}}, which is more than a name: write a name alone ({known})."
+            )
+        if name not in allowed:
+            raise InputError(f"{where} has the unknown placeholder {{{name}}}: it may use {known}.")
+    return frozenset(str(name) for _, name, _, _ in fields)
 
 
 def _mapping(value: Any, where: str) -> dict[Any, Any]:

@@ -15,11 +15,14 @@ class QuestionConfig:
     """Settings of question generation."""
 
     n_questions: int | None = setting(
-        None, "how many in all, shared out by `mix`; null takes `mix` itself as counts", ge=1, le=10**9
+        None, "how many in all, shared out by the mix; null takes the mix itself as counts", ge=1, le=10**9
     )
-    mix: dict[str, float] = setting(
-        default_factory=lambda: dict(PAPER_MIX), help="weight (or count) by sub-task; the paper's by default",
-        ge=0, le=10**9,
+    mix: dict[str, float] | None = setting(
+        None, "weight (or count) by sub-task, as a demand: an error where the data cannot meet it", ge=0, le=10**9
+    )
+    default_mix: dict[str, float] = setting(
+        default_factory=lambda: dict(PAPER_MIX), ge=0, le=10**9,
+        help="the same where `mix` is null, as a wish: a sub-task gets what the data carry, down to none",
     )  # fmt: skip
     history: int = setting(
         512, "N in items: a question is about the last N before its cut (follows `history_length`)", ge=4, le=MAX_LENGTH
@@ -36,20 +39,30 @@ class QuestionConfig:
     )
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.mix) - set(SUBTASKS))
+        label = "default_mix" if self.mix is None else "mix"
+        mix = self.default_mix if self.mix is None else self.mix
+        unknown = sorted(set(mix) - set(SUBTASKS))
         if unknown:
-            raise ValueError(f"mix names no sub-task '{unknown[0][:40]}': choose from {', '.join(SUBTASKS)}.")
-        for name, weight in self.mix.items():
+            raise ValueError(f"{label} names no sub-task '{unknown[0][:40]}': choose from {', '.join(SUBTASKS)}.")
+        for name, weight in mix.items():
             if self.n_questions is None and weight != int(weight):
-                raise ValueError(f"mix.{name} is {weight}: without n_questions the mix holds counts, whole numbers.")
-        if sum(self.mix.values()) == 0:
-            raise ValueError("mix asks for no questions: give at least one sub-task a weight above zero.")
+                raise ValueError(
+                    f"{label}.{name} is {weight}: without n_questions the mix holds counts, whole numbers."
+                )
+        if not self.weights:
+            raise ValueError(f"{label} asks for no questions: give at least one sub-task a weight above zero.")
         if self.recent_window > self.history:
             raise ValueError(f"recent_window ({self.recent_window}) is longer than history ({self.history}): lower it.")
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The mix that holds, in the order of SUBTASKS, without sub-tasks of weight zero."""
+        mix = self.default_mix if self.mix is None else self.mix
+        return {name: mix[name] for name in SUBTASKS if mix.get(name, 0) > 0}
+
     def counts(self, possible: tuple[str, ...]) -> dict[str, int]:
         """Questions by sub-task when only `possible` ones can be asked: the mix renormalised, to the exact total."""
-        weights = {name: self.mix[name] for name in SUBTASKS if self.mix.get(name, 0) > 0}
+        weights = self.weights
         total = int(sum(weights.values())) if self.n_questions is None else self.n_questions
         usable = {name: weight for name, weight in weights.items() if name in possible}
         if not usable:

@@ -46,8 +46,8 @@ class Documents:
         order = np.argsort(self.owner, kind="stable")
         bounds = np.searchsorted(self.owner[order], np.arange(len(pairs) + 1))
         self.rows = [order[bounds[i] : bounds[i + 1]] for i in range(len(pairs))]
-        # A vector of the whole history knows neither counts nor places; a hint cannot show a count.
-        self.for_vectors = np.array([KINDS[kind].subtask not in ("df", "mf") for kind in questions.kind])
+        # A vector of the whole history knows neither counts nor positions; a hint cannot show a count.
+        self.for_vectors = np.array([KINDS[kind].unordered_history for kind in questions.kind])
         self.for_hints = np.array([not KINDS[kind].counts for kind in questions.kind])
         self.codes = equal_texts(store.catalogue)
         self.tokens = HistoryTokens(lm, builder)

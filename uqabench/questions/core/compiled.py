@@ -1,4 +1,4 @@
-"""The decorator of compiled functions that only compiled functions call; `entries` holds the others."""
+"""The decorator of compiled functions that only compiled functions call; `entries` makes the ones that Python calls."""
 
 from __future__ import annotations
 

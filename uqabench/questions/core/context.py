@@ -1,4 +1,4 @@
-"""What the compiled code reads (Context) and writes (Records)."""
+"""What the compiled code reads (Context, Asked) and writes (Records)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uqabench.questions.kinds import LONGEST_ANSWER, OPTIONS
+from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
 
 ACCEPTED, MISSING, FEW, TIE, SAME, NOT_ENOUGH, SATURATED, NO_CHANGE = range(8)
 REASONS = (
@@ -23,13 +23,13 @@ REASONS = (
 
 
 class Context(NamedTuple):
-    """Read-only inputs. Attributes are numbered as in `kinds.ASKED`; `flat` arrays hold value v of attribute a at
-    base[a] + v; T = base[4] values in all, P answers in the pool."""
+    """Read-only inputs. An attribute is its index in `declaration.ASKED`; in `flat` arrays value v of attribute a is
+    element base[a] + v; T = base[4] values in all, P answers in the pools, F families that have a pool."""
 
     items: np.ndarray  # int32 (R,)
     starts: np.ndarray  # bool (R,): a basket begins
     offsets: np.ndarray  # int64 (U + 1,)
-    codes: np.ndarray  # int32 (4, V), -1: lacks it; codes with equal text are equal
+    codes: np.ndarray  # int32 (4, V), -1: the item lacks it; codes with equal text are equal
     asked: np.ndarray  # int64: attributes present
     side: np.ndarray  # int64: those of category, brand, shop present
     base: np.ndarray  # int64 (5,)
@@ -37,36 +37,49 @@ class Context(NamedTuple):
     following: np.ndarray  # int64 flat: how often training users took it where a history may be cut
     mass_bin: np.ndarray  # int8 flat: quartile of all interactions, from popular (0) to rare (3)
     order: np.ndarray  # int32 flat: an attribute's values by group, how often they come next, popularity
-    place: np.ndarray  # int64 flat: where a value stands in `order`
+    rank: np.ndarray  # int64 flat: index of a value in `order`
     group_lo: np.ndarray  # int64 flat: a value's group is order[group_lo:group_hi]
     group_hi: np.ndarray
     pool_values: np.ndarray  # int32 (P, 3): right answers of training users, sorted within a pool, padded with -1
     pool_lengths: np.ndarray  # int8 (P,)
-    pool_bounds: np.ndarray  # int64 (3, 4, 2): rows of (li | si | it, attribute)
+    pool_bounds: np.ndarray  # int64 (F, 4, 2): rows of (family, attribute)
     class_index: np.ndarray  # int64 (C,): rows of a pool, by class; see `pools`
     class_keys: np.ndarray  # int32 (C,)
-    class_bounds: np.ndarray  # int64 (3, 4, 4, 3): start, start of the large classes, end for each way to classify
-    no_change_keep: np.ndarray  # float64 (4,): how many of the unchanged interests are kept
+    class_bounds: np.ndarray  # int64 (F, 4, 4, 3): start, start of the large classes, end for each classification
+    single_keep: np.ndarray  # float64 (F, 4): the share of answers of one value that are kept
     n_history: int
     window: int
     min_history: int
     seed: np.uint64
 
 
+class Asked(NamedTuple):
+    """The history that a candidate is about: items[lo:hi] of `user`, cut at `cut`; items[hi] comes next.
+
+    pool: index of the family's pool in the pool fields of `Context` (meaningless for a family without one).
+    """
+
+    user: int
+    cut: int
+    lo: int
+    hi: int
+    pool: int
+
+
 class Records(NamedTuple):
-    """M candidates. `values` holds each option's codes (or one number), padded with -1; `answer` is the right
-    option; `levels` the right answer's places (0..3) when options are ordered by the two things that a guesser without
-    a history would go by: how often each is right (counts: how large it is), and how popular. Within a `group`, all
-    places are to be equally frequent."""
+    """M candidates. `values` holds each option's codes (or one count), padded with -1; `answer` is the index of the
+    right option. `ranks` are the ranks (0..3) of the right answer when options are sorted by the two things that a
+    guesser without a history would go by: how often each is right (counts: how large it is), and how popular. Within
+    a `group`, all ranks are to be equally frequent."""
 
     status: np.ndarray  # int8 (M,)
-    kind: np.ndarray  # int8
+    kind: np.ndarray  # int16: index in the family's kinds
     attribute: np.ndarray  # int8, -1: none
     params: np.ndarray  # int32 (M, 4)
     values: np.ndarray  # int32 (M, 4, 3)
     lengths: np.ndarray  # int8 (M, 4)
     answer: np.ndarray  # int8
-    levels: np.ndarray  # int8 (M, 2)
+    ranks: np.ndarray  # int8 (M, 2)
     group: np.ndarray  # int16
     template: np.ndarray  # int16
 
@@ -75,13 +88,13 @@ def empty_records(size: int) -> Records:
     """Records of `size` candidates, filled with -1 (parameters with 0)."""
     return Records(
         status=np.full(size, -1, np.int8),
-        kind=np.full(size, -1, np.int8),
+        kind=np.full(size, -1, np.int16),
         attribute=np.full(size, -1, np.int8),
         params=np.zeros((size, 4), np.int32),
         values=np.full((size, OPTIONS, LONGEST_ANSWER), -1, np.int32),
         lengths=np.ones((size, OPTIONS), np.int8),
         answer=np.full(size, -1, np.int8),
-        levels=np.full((size, 2), -1, np.int8),
+        ranks=np.full((size, 2), -1, np.int8),
         group=np.zeros(size, np.int16),
         template=np.zeros(size, np.int16),
     )

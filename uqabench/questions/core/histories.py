@@ -63,7 +63,7 @@ def dominant(codes):
 
 @inner
 def basket_ends(starts):
-    """Positions e of a history at which a basket has just ended, the end of the history (always one) last."""
+    """Indices of a history at which a basket has just ended; the end of the history, always one of them, is last."""
     out = np.empty(len(starts), np.int64)
     size = 0
     for e in range(1, len(starts)):
@@ -81,17 +81,17 @@ def choose_cuts(starts, offsets, users, min_history, per_user, seed, salt):
     for i in range(len(users)):
         user = users[i]
         first, length = offsets[user], offsets[user + 1] - offsets[user]
-        places = np.empty(max(0, length - min_history), np.int32)
+        positions = np.empty(max(0, length - min_history), np.int32)
         size = 0
         for cut in range(min_history, length):
             if starts[first + cut]:
-                places[size] = cut
+                positions[size] = cut
                 size += 1
         state = keyed_state(seed, salt, user, 0, 0)
         used = min(size, per_user)
         for j in range(used):
             lo, hi = j * size // used, (j + 1) * size // used
-            out[i, j] = places[lo + below(state, hi - lo)]
+            out[i, j] = positions[lo + below(state, hi - lo)]
     return out
 
 

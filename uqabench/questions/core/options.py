@@ -1,4 +1,4 @@
-"""The four options of a candidate: are they distinct, where does the right one stand, which letter does it get."""
+"""The four options of a candidate: whether they are distinct, how the right one ranks, which letter each gets."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.rng import below
-from uqabench.questions.kinds import LONGEST_ANSWER, OPTIONS, PHRASING_CYCLE
+from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS, PHRASING_CYCLE
 
 SPREADS = 5
 
 
 @inner
-def repeated(values):
-    """Whether two rows of (4, 3) padded lists are equal."""
+def any_equal(values):
+    """Whether two of the four options are equal; values int32 (4, 3), padded with -1."""
     for i in range(OPTIONS):
         for j in range(i):
             equal = True
@@ -26,8 +26,8 @@ def repeated(values):
 
 
 @inner
-def summed(flat, base, values):
-    """int64 (4,): the sum of a flat per-value quantity over each option's codes."""
+def option_sums(flat, base, values):
+    """int64 (4,): the sum of a flat array (see `Context`) over the codes of each option."""
     out = np.zeros(OPTIONS, np.int64)
     for i in range(OPTIONS):
         for c in range(LONGEST_ANSWER):
@@ -37,8 +37,8 @@ def summed(flat, base, values):
 
 
 @inner
-def standing(state, keys):
-    """Place 0..3 of option 0 by keys int64 (4,); equals are ordered at random."""
+def rank_of_first(state, keys):
+    """Rank 0..3 of option 0 by its key among keys int64 (4,); equal keys are ordered at random."""
     less, equal = 0, 0
     for i in range(1, OPTIONS):
         less += keys[i] < keys[0]
@@ -48,11 +48,11 @@ def standing(state, keys):
 
 @inner
 def spread_of(counts):
-    """How unequal the training counts of four options are, 0..SPREADS-1.
+    """How unequal the training counts of four options are, as a class 0..SPREADS-1.
 
-    The right answer's places are balanced among questions of like spread. Where one option dwarfs the others (the top
-    of a category, an unchanged interest) it is mostly right; balanced over all questions alike, it would be right too
-    often there and too seldom elsewhere, which a learner can tell apart.
+    The ranks of right answers are balanced among questions of the same class. Where one option is far more frequent
+    than the others (the top of a category, an unchanged interest) it is mostly right. Balanced over all questions
+    alike, it would be right too often there and too seldom elsewhere, which a learner can tell apart.
     """
     spread, ratio = 0, 1.5
     while spread < SPREADS - 1 and counts.max() + 1 >= ratio * (counts.min() + 1):
@@ -62,13 +62,13 @@ def spread_of(counts):
 
 
 @inner
-def finish(state, records, row, kind, attribute, group, level, popular):
-    """Fill in what is common to all candidates, and give the options, right one first so far, their letters."""
+def finish(state, records, row, kind, attribute, group, rank, popularity_rank):
+    """Write what all candidates have, and shuffle the options, of which the first has been the right one so far."""
     records.kind[row] = kind
     records.attribute[row] = attribute
     records.group[row] = group
-    records.levels[row, 0] = level
-    records.levels[row, 1] = popular
+    records.ranks[row, 0] = rank
+    records.ranks[row, 1] = popularity_rank
     records.template[row] = below(state, PHRASING_CYCLE)
     values, lengths = records.values[row], records.lengths[row]
     answer = 0

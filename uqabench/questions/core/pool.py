@@ -1,0 +1,95 @@
+"""Wrong options drawn from a pool: the right answers of training histories to the same question (see `pools`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uqabench.questions.core.compiled import inner
+from uqabench.questions.core.context import ACCEPTED, NOT_ENOUGH, SAME
+from uqabench.questions.core.options import SPREADS, any_equal, finish, option_sums, rank_of_first, spread_of
+from uqabench.questions.core.rng import below, keyed_state
+from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
+
+CLASSIFICATIONS = 4
+"""The ways to classify the answers of a pool: not at all, or by the first, second or last value."""
+_SETTLED_SALT = 64
+
+
+@inner
+def settled_state(ctx, asked, attribute):
+    """Random state that all attempts at one history and attribute share.
+
+    How wrong options are made, and whether an unchanged interest is asked about, is drawn from it once: what one way
+    cannot ask (a path that reads the same reversed) must not gather in another.
+    """
+    return keyed_state(ctx.seed, _SETTLED_SALT + asked.pool, asked.user, asked.cut, attribute)
+
+
+@inner
+def draw_from_pool(ctx, state, pool, attribute, classification, values, lengths):
+    """Write options 1 to 3: answers of the pool that agree with option 0 under a classification."""
+    start, large, end = ctx.class_bounds[pool, attribute, classification]
+    if classification > 0:
+        key = values[0, lengths[0] - 1] if classification == CLASSIFICATIONS - 1 else values[0, classification - 1]
+        lo = large + np.searchsorted(ctx.class_keys[large:end], key, side="left")
+        hi = large + np.searchsorted(ctx.class_keys[large:end], key, side="right")
+        # Small classes are merged into one rather than left out: their answers would be the rare ones among others.
+        if lo < hi:
+            start, end = lo, hi
+        else:
+            end = large
+    if start >= end:
+        return NOT_ENOUGH
+    for option in range(1, OPTIONS):
+        drawn = ctx.class_index[start + below(state, end - start)]
+        values[option] = ctx.pool_values[drawn]
+        lengths[option] = ctx.pool_lengths[drawn]
+    return ACCEPTED
+
+
+@inner
+def finish_pooled(ctx, asked, state, records, row, attribute, has_single):
+    """Balance the right answer by its frequency in the pool; `has_single`: an option of a *path* lists one value.
+
+    A candidate with two equal options is discarded, not repaired: that would make frequent answers more often right.
+    """
+    values = records.values[row]
+    if any_equal(values):
+        return SAME
+    frequency = np.empty(OPTIONS, np.int64)
+    for option in range(OPTIONS):
+        frequency[option] = _frequency(ctx, asked.pool, attribute, values[option])
+    rank = rank_of_first(state, frequency)
+    popularity_rank = rank_of_first(state, option_sums(ctx.popularity, ctx.base[attribute], values))
+    group = 2 * (attribute * SPREADS + spread_of(frequency)) + has_single
+    finish(state, records, row, 0, attribute, group, rank, popularity_rank)
+    return ACCEPTED
+
+
+@inner
+def _frequency(ctx, pool, attribute, answer):
+    """How many training histories in the pool have this answer."""
+    lo, hi = ctx.pool_bounds[pool, attribute]
+    return _bound(ctx, lo, hi, answer, True) - _bound(ctx, lo, hi, answer, False)
+
+
+@inner
+def _bound(ctx, lo, hi, answer, after):
+    """First row of the sorted pool that is not below the answer (`after`: that is above it)."""
+    while lo < hi:
+        middle = (lo + hi) // 2
+        order = _compare(ctx.pool_values[middle], answer)
+        if order < 0 or (after and order == 0):
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
+
+
+@inner
+def _compare(a, b):
+    """-1, 0 or 1: the lexicographic order of two answers."""
+    for c in range(LONGEST_ANSWER):
+        if a[c] != b[c]:
+            return -1 if a[c] < b[c] else 1
+    return 0

@@ -1,0 +1,110 @@
+"""it, interest trajectory: the most frequent value of each third of the history, equal neighbours merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from uqabench.questions.core.compiled import inner
+from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NO_CHANGE, NOT_ENOUGH, TIE
+from uqabench.questions.core.histories import dominant, gather
+from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.rng import below, chance
+from uqabench.questions.declaration import SIDE, Evidence, Family, Kind, Word, most_frequent, needs
+
+REVERSED = 0.35
+"""Share of the histories whose wrong options are the right path reversed, another path, and that one reversed."""
+
+
+def _answer(evidence: Evidence) -> list[str] | None:
+    texts = evidence.texts
+    size = len(texts)
+    path: list[str] = []
+    for third in (texts[: size // 3], texts[size // 3 : 2 * size // 3], texts[2 * size // 3 :]):
+        top = most_frequent(third, 1)
+        if top is None:
+            return None
+        path += [] if path[-1:] == top else top
+    return path
+
+
+def _option_text(texts: Sequence[str], words: Mapping[str, Any]) -> str:
+    return words["no_change"].format(value=texts[0]) if len(texts) == 1 else words["path_separator"].join(texts)
+
+
+KIND = Kind(
+    name="it_path",
+    subtask="it",
+    attributes=SIDE,
+    answer=_answer,
+    ordered=True,
+    needed=(needs("attribute"),),
+    option_text=_option_text,
+)
+
+
+@inner
+def interest_path(ctx, asked, state, records, row):
+    """Wrong options are paths of other training histories that share, as drawn, one value or none with the right one;
+    or the right path reversed, another path, and that one reversed."""
+    if len(ctx.side) == 0:
+        return MISSING
+    attribute = ctx.side[below(state, len(ctx.side))]
+    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+    values, lengths = records.values[row], records.lengths[row]
+    status, lengths[0] = path_of_thirds(codes, ctx.window, values[0])
+    if status != ACCEPTED:
+        return status
+    settled = settled_state(ctx, asked, attribute)
+    if lengths[0] == 1 and not chance(settled, ctx.single_keep[asked.pool, attribute]):
+        return NO_CHANGE
+    classification = below(settled, CLASSIFICATIONS)
+    if chance(settled, REVERSED):
+        status = _reversals(ctx, state, asked.pool, attribute, values, lengths)
+    else:
+        status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths)
+    if status != ACCEPTED:
+        return status
+    return finish_pooled(ctx, asked, state, records, row, attribute, lengths.min() == 1)
+
+
+@inner
+def path_of_thirds(codes, window, out):
+    """Write the path: the most frequent codes of consecutive thirds, equal neighbours merged."""
+    length = 0
+    for third in range(3):
+        code = dominant(codes[third * len(codes) // 3 : (third + 1) * len(codes) // 3])
+        if code < 0:
+            return (FEW if code == -1 else TIE), 0
+        if length == 0 or out[length - 1] != code:
+            out[length] = code
+            length += 1
+    return ACCEPTED, length
+
+
+@inner
+def _reversals(ctx, state, pool, attribute, values, lengths):
+    """Write option 1, the right path reversed; option 2, another path of the pool; option 3, that one reversed."""
+    start, _, end = ctx.class_bounds[pool, attribute, 0]
+    if start >= end:
+        return NOT_ENOUGH
+    drawn = ctx.class_index[start + below(state, end - start)]
+    values[2] = ctx.pool_values[drawn]
+    lengths[2] = ctx.pool_lengths[drawn]
+    for option in (1, 3):
+        length = lengths[option - 1]
+        lengths[option] = length
+        for c in range(length):
+            values[option, c] = values[option - 1, length - 1 - c]
+    return ACCEPTED
+
+
+FAMILY = Family(
+    kinds=(KIND,),
+    file=__file__,
+    generate=interest_path,
+    right_answer=path_of_thirds,
+    single_limit=0.1,
+    single_pool_share=0.08,
+    words={"path_separator": Word(), "no_change": Word(needed=needs("value"))},
+)

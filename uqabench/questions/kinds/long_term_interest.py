@@ -1,0 +1,62 @@
+"""li, long-term interest: the three most frequent values of the history, the most frequent first."""
+
+from __future__ import annotations
+
+from uqabench.questions.core.compiled import inner
+from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, TIE
+from uqabench.questions.core.histories import gather, tally
+from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.rng import below
+from uqabench.questions.declaration import LONGEST_ANSWER, SIDE, Family, Kind, most_frequent, needs
+
+KIND = Kind(
+    name="li_top3",
+    subtask="li",
+    attributes=SIDE,
+    answer=lambda evidence: most_frequent(evidence.texts, LONGEST_ANSWER),
+    ordered=True,
+    needed=(needs("attribute"),),
+)
+
+
+@inner
+def long_term_interest(ctx, asked, state, records, row):
+    """Wrong options are top threes of other training histories that share, as drawn, one value or none with it."""
+    if len(ctx.side) == 0:
+        return MISSING
+    attribute = ctx.side[below(state, len(ctx.side))]
+    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+    values, lengths = records.values[row], records.lengths[row]
+    status, lengths[0] = top_three(codes, ctx.window, values[0])
+    if status != ACCEPTED:
+        return status
+    classification = below(settled_state(ctx, asked, attribute), CLASSIFICATIONS)
+    status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths)
+    if status != ACCEPTED:
+        return status
+    return finish_pooled(ctx, asked, state, records, row, attribute, False)
+
+
+@inner
+def top_three(codes, window, out):
+    """Write the three most frequent codes; TIE where their order or the third place is open."""
+    values, counts = tally(codes)
+    if len(values) < LONGEST_ANSWER:
+        return FEW, 0
+    previous = -1
+    for rank in range(LONGEST_ANSWER):
+        best = 0
+        for i in range(1, len(values)):
+            if counts[i] > counts[best]:
+                best = i
+        if counts[best] == previous:
+            return TIE, 0
+        previous = counts[best]
+        out[rank] = values[best]
+        counts[best] = 0
+    if counts.max() == previous:
+        return TIE, 0
+    return ACCEPTED, LONGEST_ANSWER
+
+
+FAMILY = Family(kinds=(KIND,), file=__file__, generate=long_term_interest, right_answer=top_three)

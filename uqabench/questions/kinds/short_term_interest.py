@@ -1,0 +1,76 @@
+"""si, short-term interest: the most frequent value of the last `window` items of the history."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uqabench.questions.core.compiled import inner
+from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NOT_ENOUGH, TIE
+from uqabench.questions.core.histories import basket_ends, dominant, gather
+from uqabench.questions.core.pool import draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.rng import below, chance
+from uqabench.questions.declaration import OPTIONS, SIDE, Family, Kind, most_frequent, needs
+
+OWN_WINDOWS = 0.6
+"""Share of the histories of four windows or more whose wrong options dominate other windows of the same history."""
+
+KIND = Kind(
+    name="si_recent",
+    subtask="si",
+    attributes=SIDE,
+    params=("window",),
+    answer=lambda evidence: most_frequent(evidence.texts[-evidence.params["window"] :], 1),
+    needed=(needs("attribute"),),
+    allowed=needs("window"),
+)
+
+
+@inner
+def short_term_interest(ctx, asked, state, records, row):
+    """Wrong options dominate other windows of the same history, or the recent window of other training histories."""
+    if len(ctx.side) == 0:
+        return MISSING
+    attribute = ctx.side[below(state, len(ctx.side))]
+    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+    values, lengths = records.values[row], records.lengths[row]
+    status, lengths[0] = recent_interest(codes, ctx.window, values[0])
+    if status != ACCEPTED:
+        return status
+    if len(codes) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
+        status = _own_windows(ctx, state, codes, ctx.starts[asked.lo : asked.hi], values)
+    else:
+        status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths)
+    if status != ACCEPTED:
+        return status
+    records.params[row, 0] = ctx.window
+    return finish_pooled(ctx, asked, state, records, row, attribute, False)
+
+
+@inner
+def recent_interest(codes, window, out):
+    """Write the most frequent code of the last `window` ones."""
+    code = dominant(codes[max(0, len(codes) - window) :])
+    if code < 0:
+        return (FEW if code == -1 else TIE), 0
+    out[0] = code
+    return ACCEPTED, 1
+
+
+@inner
+def _own_windows(ctx, state, codes, starts, values):
+    """The dominant values of three other windows that end with a basket, before the recent window begins."""
+    ends = basket_ends(starts)
+    first = np.searchsorted(ends, ctx.window)
+    last = np.searchsorted(ends, len(codes) - ctx.window, side="right")
+    if last - first < OPTIONS - 1:
+        return NOT_ENOUGH
+    for option in range(1, OPTIONS):
+        end = ends[first + below(state, last - first)]
+        code = dominant(codes[end - ctx.window : end])
+        if code < 0:
+            return TIE
+        values[option, 0] = code
+    return ACCEPTED
+
+
+FAMILY = Family(kinds=(KIND,), file=__file__, generate=short_term_interest, right_answer=recent_interest)

@@ -119,7 +119,9 @@ def _is_ours(manifest: Path) -> bool:
 
 
 def _nothing_read(source: Source, rejections: Rejections) -> str:
-    reasons = ", ".join(f"{count} by '{reason}'" for reason, count in rejections.summary().items())
+    reasons = ", ".join(
+        f"{count} by '{reason}'{rejections.example(reason)}" for reason, count in rejections.summary().items()
+    )
     return (
         f"The source '{source.name}' holds no usable interaction (rows rejected: {reasons or 'none'}): check its files."
     )

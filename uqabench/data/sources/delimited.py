@@ -113,8 +113,10 @@ def read_header(text: Text, delimiter: str, quoting: str) -> tuple[list[str], pa
     rest = text.data[start:]
     if quoting == "backslash":
         rest = _unescaped(rest)
-    head = rest[:_HEADER_BYTES].to_pybytes()
-    names, size = _first_record(head, delimiter, quoting)
+    for length in (2**16, _HEADER_BYTES):
+        names, size = _first_record(rest[:length].to_pybytes(), delimiter, quoting)
+        if size < length:
+            break
     return names, rest[size:]
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from uqabench.data.rejections import REASONS
-from uqabench.data.sources.columns import read_column, short
+from uqabench.data.sources.columns import holds, read_column, short
 from uqabench.data.sources.delimited import default_quoting, read_header, read_records, read_text
 from uqabench.errors import InputError
 
@@ -51,7 +51,9 @@ class Rows:
         """Mark rows as malformed where a text of these columns holds a line break: a quote was left open there."""
         for name in names:
             column = self.columns.get(name)
-            if column is not None and pa.types.is_large_string(column.type):
+            if column is None or not pa.types.is_large_string(column.type):
+                continue
+            if holds(column, b"\r") or holds(column, b"\n"):
                 breaks = pc.count_substring_regex(column, r"\r\n|\r|\n").fill_null(0).to_numpy(zero_copy_only=False)
                 self.lines = np.maximum(self.lines, 1 + breaks)
                 self.reject(breaks > 0, MALFORMED)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uqabench.data.log import MICROSECONDS
+from uqabench.data.sources.columns import holds
 from uqabench.errors import InputError
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1e-3}
@@ -118,12 +119,20 @@ def _from_text(column: pa.Array, unit: str | None, where: str) -> tuple[np.ndarr
     numbers, iso = _matches(sample, _NUMBER), _matches(sample, _ISO)
     if unit is None and iso.sum() > numbers.sum():
         return _from_iso(column)
+    return _from_numbers(_numbers(column), unit, where)
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    """Text as int64, or as float64 where a value is not whole; null where it is no number."""
+    try:
+        if not holds(column, b"x") and not holds(column, b"X"):  # Arrow reads hexadecimals
+            return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        pass
     column = pc.if_else(pa.array(_matches(column, _NUMBER)), column, pa.scalar(None, column.type))
     if not _matches(column, r"[.,eE]").any() and (pc.max(pc.binary_length(column)).as_py() or 0) <= 18:
-        column = pc.replace_substring_regex(column, r"^\+", "").cast(pa.int64())
-    else:
-        column = pc.replace_substring(column, ",", ".").cast(pa.float64())
-    return _from_numbers(column, unit, where)
+        return pc.replace_substring_regex(column, r"^\+", "").cast(pa.int64())
+    return pc.replace_substring(column, ",", ".").cast(pa.float64())
 
 
 def _from_iso(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -41,9 +41,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     (`is_filled_in_place`), it is filled instead, its manifest last: a process killed while filling leaves a folder
     without a manifest, which no reader takes for finished.
     """
-    named, path = Path(path), Path(path).resolve()
+    named, path = Path(path), followed(Path(path))
     in_place = is_filled_in_place(path)
     try:
+        if path.is_symlink() or path.exists() and not path.is_dir():
+            code = errno.ELOOP if path.is_symlink() else errno.ENOTDIR
+            raise OSError(code, os.strerror(code), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path if in_place else path.parent))
         if path.is_dir() and not os.access(path, os.W_OK):
@@ -64,6 +67,11 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         raise InputError(f"{os.fsdecode(name)}: {error.strerror}: check the path and your permissions.") from error
 
 
+def followed(path: Path) -> Path:
+    """Where the path leads when all links are followed (`Path.resolve` raises on links that lead in a circle)."""
+    return Path(os.path.realpath(path))
+
+
 def is_filled_in_place(path: Path) -> bool:
     """Whether a new folder cannot take the place of `path`: a mount point, an empty folder that its owner made (its
     permissions are meant), or a folder whose parent may not be written to."""
@@ -76,7 +84,7 @@ def _is_fixed(path: Path) -> bool:
 
 def work_folder(path: Path) -> Path:
     """Where a long job that will write `path` keeps its checkpoints: beside it, or inside a mount point."""
-    path = path.resolve()
+    path = followed(path)
     return path / f".{path.name}.work" if _is_fixed(path) else path.with_name(f"{path.name}.work")
 
 
@@ -111,7 +119,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove the temporary folders and files that killed writers of `path` left beside it or inside it."""
-    path = path.resolve()
+    path = followed(path)
     for folder in (path.parent, path):
         for kind in ("partial", "old"):
             for leftover in folder.glob(f".{glob.escape(path.name)}.{kind}-*"):

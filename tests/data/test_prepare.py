@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -194,6 +195,41 @@ def test_a_foreign_folder_or_file_is_never_replaced(plain_log, tmp_path):
         (tmp_path / "other" / "manifest.json").write_text(content)
         with pytest.raises(InputError, match="other/manifest.json does not describe prepared data"):
             prepare(open_source("tables", **plain_log), tmp_path / "other", ALL)
+
+
+def test_a_link_and_an_empty_folder_are_written_into(plain_log, tmp_path):
+    """The link stays, and with it the disk that it leads to; an empty folder keeps the permissions it was made with."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    (tmp_path / "empty").mkdir(mode=0o770)
+    (tmp_path / "empty").chmod(0o770)
+    for name in ("store", "empty"):
+        out = tmp_path / name
+        content = prepare(open_source("tables", **plain_log), out, ALL, progress=False).content_hash
+        again = prepare(open_source("tables", **plain_log), out, replace(ALL, split_seed=5), progress=False)
+        assert again.manifest["config"]["split_seed"] == 5 and content
+        assert InteractionStore.open(out).user_ids == again.user_ids
+    assert (tmp_path / "store").is_symlink() and (tmp_path / "disk" / "manifest.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "disk", "empty", "clicks.csv", "things.csv"}
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_log_is_read(plain_log, tmp_path):
+    class Unread:
+        name, notes = "unread", []
+
+        def options(self):
+            return {}
+
+        def inputs(self):
+            return {}
+
+        def read(self, rejections):
+            raise AssertionError("the log was read")
+
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in (tmp_path / "clicks.csv" / "store", tmp_path / "loop", tmp_path / ("x" * 300), Path("/proc/store")):
+        with pytest.raises(InputError, match="write|is a file"):
+            prepare(Unread(), out, ALL, progress=False)
 
 
 def test_threads_do_not_change_a_byte(tmp_path):

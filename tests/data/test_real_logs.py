@@ -277,8 +277,9 @@ def test_integers_are_exact_in_every_unit():
     assert micro(["1600000000123456789"], "ns")[0] == pytest.approx(1600000000123456, abs=1)
     assert micro([1600000000123456], "us", pa.uint64()) == [1600000000123456]
     assert micro([-1], "ns", pa.int64()) == [-1]
-    for kind in (pa.int64(), pa.uint64(), pa.float64(), pa.float16(), pa.decimal128(38, 2), pa.decimal256(40, -2)):
+    for kind in (pa.int64(), pa.uint64(), pa.float64(), pa.decimal128(38, 2), pa.decimal256(40, -2)):
         assert micro([300, None], kind=kind) == [300_000_000, None]
+    assert micro(np.array([300, np.inf], np.float16), kind=pa.float16()) == [300_000_000, None]
     assert micro([2**63 - 1, -(2**63), 2**62], kind=pa.int64(), unit="us") == [None] * 3
     assert micro([2**64 - 1], kind=pa.uint64(), unit="s") == [None]
     assert micro([float("inf"), float("nan"), -1e300, 1.0], kind=pa.float64()) == [None, None, None, 1_000_000]
@@ -385,7 +386,7 @@ OTHERS = [
     pa.array([True, False]),
     pa.array([1, 2], pa.int8()),
     pa.array([1, 2], pa.uint64()),
-    pa.array([1.5, 2], pa.float16()),
+    pa.array(np.array([1.5, 2], np.float16)),
     pa.array([1.5, 2], pa.float32()),
     pa.array([decimal.Decimal("1.50"), decimal.Decimal("2.00")]),
     pa.array([decimal.Decimal("1.50"), decimal.Decimal("2.00")], pa.decimal256(50, 2)),

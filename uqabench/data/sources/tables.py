@@ -156,8 +156,11 @@ class Tables:
         bad = rows.rejected()
 
         def form_of(i: int) -> str | None:
-            value = rows.columns["time"][bad.places[i]].as_py() if bad.reasons[i] == _TIME else None
-            return None if value is None else form(str(value))
+            times = rows.columns["time"] if bad.reasons[i] == _TIME else None
+            if times is None or not pa.types.is_large_string(times.type):
+                return None
+            value = times[bad.places[i]].as_py()
+            return None if value is None else form(value)
 
         rejections.add(self.labels[path], bad.numbers, bad.reasons, bad.lines, form_of)
 

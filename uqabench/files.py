@@ -75,11 +75,11 @@ def followed(path: Path) -> Path:
 def is_filled_in_place(path: Path) -> bool:
     """Whether a new folder cannot take the place of `path`: a mount point, an empty folder that its owner made (its
     permissions are meant), or a folder whose parent may not be written to."""
-    return path.is_dir() and (_is_fixed(path) or not _entries(path))
+    return os.path.isdir(path) and (_is_fixed(path) or not _entries(path))
 
 
 def _is_fixed(path: Path) -> bool:
-    return path.is_dir() and (os.path.ismount(path) or not os.access(path.parent, os.W_OK))
+    return os.path.isdir(path) and (os.path.ismount(path) or not os.access(path.parent, os.W_OK))
 
 
 def work_folder(path: Path) -> Path:
@@ -120,7 +120,7 @@ def replace_folder(new: Path, path: Path) -> None:
 def sweep(path: Path) -> None:
     """Remove the temporary folders and files that killed writers of `path` left beside it or inside it."""
     path = followed(path)
-    for folder in (path.parent, path):
+    for folder in filter(os.path.isdir, (path.parent, path)):
         for kind in ("partial", "old"):
             for leftover in folder.glob(f".{glob.escape(path.name)}.{kind}-*"):
                 shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)

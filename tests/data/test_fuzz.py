@@ -176,7 +176,11 @@ def columns(draw) -> pa.Array:
     if pa.types.is_float16(kind):  # older versions of pyarrow take only numpy's
         first, second = np.float16(first), None if second is None else np.float16(second)
     column = pa.array([first, second], kind)
-    plain = not pa.types.is_nested(kind) and not isinstance(kind, pa.BaseExtensionType) and "view" not in str(kind)
+    plain = (
+        not pa.types.is_nested(kind)
+        and not isinstance(kind, pa.BaseExtensionType)
+        and not any(name in str(kind) for name in ("view", "half"))
+    )
     return column.dictionary_encode() if plain and draw(st.booleans()) else column
 
 

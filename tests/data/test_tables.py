@@ -142,6 +142,7 @@ def test_column_mapping(write_log):
         ({"time_unit": "minutes"}, "no time unit 'minutes'"),
         ({"encoding": "klingon"}, "klingon"),
         ({"items": "nowhere.csv"}, "nowhere.csv does not exist"),
+        ({"items": "x" * 300 + ".csv"}, "x.csv does not exist"),
         ({"items": __file__}, "of unknown kind"),
     ],
 )

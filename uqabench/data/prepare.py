@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -48,7 +49,7 @@ def prepare(
         write_store(source, folder, config, progress)
         return time.perf_counter() - start
 
-    absent = [parent for parent in out.parents if not parent.exists()]
+    absent = [parent for parent in out.parents if not os.path.exists(parent)]
     try:
         artifact, _ = build(out, STAGE, *prepare_key(source, config), make)
     except BaseException:
@@ -101,11 +102,17 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
 
 def refuse_foreign(out: Path, config: PrepareConfig) -> None:
     """A typing error in the folder's name must cost nobody a folder or a salt file of their own (InputError)."""
-    if out.is_file():
+    try:
+        os.stat(out)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"Cannot write {out} ({error.strerror}): name another folder.") from error
+    if os.path.isfile(out):
         raise InputError(f"{out} is a file: name a folder to write.")
     if config.salt_file is not None and Path(config.salt_file).resolve().is_relative_to(out.resolve()):
         raise InputError(f"The salt file {config.salt_file} lies inside {out}: keep it apart from the data.")
-    if out.is_dir():
+    if os.path.isdir(out):
         foreign = sorted(set(folder_files(out)) - STORE_FILES)
         if foreign:
             raise InputError(f"{out} holds '{foreign[0]}', which is no part of prepared data: name another folder.")

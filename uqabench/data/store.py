@@ -13,6 +13,7 @@ truth.arrow          what was planted (synthetic logs only)
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,7 @@ class InteractionStore:
         Raises InputError naming the file that is missing, truncated, altered or of another format version.
         """
         path = Path(path)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise InputError(f"{path} is not a prepared data folder: make one with `uqabench prepare SOURCE`.")
         return cls.of(open_artifact(path, STAGE))
 

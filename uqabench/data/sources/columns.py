@@ -15,15 +15,15 @@ MISSING = ("NULL", "Null", "null", "NaN", "NAN", "nan", "None", r"\N", "<NA>", "
 """Texts that stand for no value, as database exports, pandas and spreadsheets write them."""
 
 _TEXT = pa.large_string()  # the strings of one column may exceed the 2 GiB that the small kind can address
-_MANTISSA_BITS = {"halffloat": 11, "float": 24, "double": 53}
+_MANTISSA_BITS = {"float": 24, "double": 53}
 
 
 def read_column(column: pa.ChunkedArray, where: str, not_utf8: str | None = None) -> tuple[pa.Array, np.ndarray]:
     """(values, bool mask of texts that are not UTF-8).
 
     Text and bytes of every kind become large_string: trimmed, and null where they are empty or one of MISSING; a UUID
-    becomes its 36 characters. Numbers, truth values and times keep their type; dictionaries and runs are spelt out.
-    A value that holds the text `not_utf8` counts as not UTF-8. Raises InputError, beginning with `where`, for a column
+    becomes its 36 characters. Numbers, truth values and times keep their type (half precision becomes single); dictionaries and runs are
+    spelt out. A value that holds the text `not_utf8` counts as not UTF-8. Raises InputError, beginning with `where`, for a column
     of lists, structures or intervals, or of bytes that are no text.
     """
     if not column.num_chunks:
@@ -57,6 +57,9 @@ def _plain(array: pa.Array, where: str) -> pa.Array:
         array = array.cast(pa.large_binary())
         # A fixed width is filled up with zero bytes.
         return pc.replace_substring_regex(array, "\x00+$", "") if pa.types.is_fixed_size_binary(kind) else array
+    if pa.types.is_float16(kind):  # Arrow computes nothing with them
+        values = array.to_numpy(zero_copy_only=False).astype(np.float32)
+        return pa.array(values, mask=array.is_null().to_numpy(zero_copy_only=False))
     if pa.types.is_decimal(kind) or pa.types.is_primitive(kind) or pa.types.is_null(kind) or pa.types.is_boolean(kind):
         if not pa.types.is_interval(kind):
             return array
@@ -109,7 +112,6 @@ def _utf8(value: bytes | None) -> str | None:
 def as_text(column: pa.Array) -> pa.Array:
     """Values of `read_column` as large_string. Numbers are written without an exponent's or a fraction's empty part:
     1003, 1003.0 and a decimal 1003.00 are "1003"; what is not finite is null."""
-    column = _wide(column)
     kind = column.type
     if pa.types.is_floating(kind):
         finite = pc.fill_null(pc.is_finite(column), False)
@@ -131,7 +133,6 @@ def as_ids(column: pa.Array, where: str) -> pa.Array:
     large to be told apart."""
     if pa.types.is_floating(column.type):
         bits = _MANTISSA_BITS[str(column.type)]
-        column = _wide(column)
         largest = pc.max(pc.abs(pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type)))).as_py() or 0.0
         if largest >= 2.0**bits:
             raise InputError(
@@ -142,11 +143,6 @@ def as_ids(column: pa.Array, where: str) -> pa.Array:
     if not holds(text, b".0"):
         return text
     return pc.replace_substring_regex(text, r"^(-?(?:0|[1-9]\d*))\.0+$", r"\1")
-
-
-def _wide(column: pa.Array) -> pa.Array:
-    """Arrow computes nothing with half-precision numbers."""
-    return column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
 
 
 def holds(text: pa.Array, needle: bytes) -> bool:

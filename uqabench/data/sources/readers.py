@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ def list_files(paths: Path | str | Iterable[Path | str], what: str) -> Files:
     files: list[Path] = []
     skipped: dict[Path, str] = {}
     for path in given:
-        if path.is_dir():
+        if os.path.isdir(path):
             tables = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_table(file)]
             left_out = {file: why for file in tables if (why := _why_skipped(file, path)) is not None}
             if len(left_out) == len(tables):
@@ -121,7 +122,7 @@ def list_files(paths: Path | str | Iterable[Path | str], what: str) -> Files:
                 )
             files += [file for file in tables if file not in left_out]
             skipped |= left_out
-        elif not path.is_file():
+        elif not os.path.isfile(path):
             raise InputError(f"The {what} file {path} does not exist: name a {', '.join(SUFFIXES)} file or a folder.")
         elif not _is_table(path):
             raise InputError(f"The {what} file {path} is of unknown kind: it should end in {', '.join(SUFFIXES)}.")

@@ -335,6 +335,15 @@ def test_one_rule_for_ids_in_text_and_in_numbers(log):
     assert [user for user, _ in rows] == ["1.5", "2"]
 
 
+def test_excluded_items_follow_the_rule_too(log, tmp_path):
+    log("user,item\nu,1003\nu,7\nv,7.0\n", "item\n1003\n7\n")
+    source = open_source("tables", interactions=tmp_path / "clicks.csv", items=tmp_path / "things.csv")
+    for name in ("1003", "1003.0"):
+        config = PrepareConfig(min_item_interactions=1, min_user_length=1, exclude_items=[name])
+        store = prepare(source, tmp_path / name, config, progress=False)
+        assert store.catalogue.item_ids.tolist() == ["7"]
+
+
 @pytest.mark.parametrize("text", [*MISSING, "", "  ", " NULL "])
 def test_texts_that_stand_for_no_id(log, text):
     rows, rejections, found = log(

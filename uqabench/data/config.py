@@ -67,6 +67,7 @@ def read_ids(path: Path | str) -> list[str]:
     """One id a line, blank lines skipped; InputError names an unreadable file."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The list {path} cannot be read as UTF-8 text ({error}): name a readable file.") from error
+    except (OSError, UnicodeDecodeError) as error:  # a decoding error quotes the file
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise InputError(f"The list {path} cannot be read as UTF-8 text{reason}: name a readable file.") from error
     return [line.strip() for line in lines if line.strip()]

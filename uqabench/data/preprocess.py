@@ -10,13 +10,15 @@ import pyarrow.compute as pc
 
 from uqabench.data.config import PrepareConfig
 from uqabench.data.log import RawLog, Removal, counts
+from uqabench.data.sources.columns import as_ids
 from uqabench.errors import InputError
 
 
 def exclude(log: RawLog, config: PrepareConfig) -> None:
     """Drop sensitive items by id and by category, in place."""
     if config.exclude_items:
-        known = pc.is_in(log.item_ids, value_set=pa.array(sorted(set(config.exclude_items)), pa.string()))
+        named = as_ids(pa.array(sorted(set(config.exclude_items)), pa.large_string()), "exclude_items")
+        known = pc.is_in(log.item_ids, value_set=named.cast(pa.string()))
         log.drop(_flags(known)[log.items], "items excluded by id")
     if config.exclude_categories:
         category = log.attributes.get("category")

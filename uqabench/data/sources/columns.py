@@ -22,9 +22,9 @@ def read_column(column: pa.ChunkedArray, where: str, not_utf8: str | None = None
     """(values, bool mask of texts that are not UTF-8).
 
     Text and bytes of every kind become large_string: trimmed, and null where they are empty or one of MISSING; a UUID
-    becomes its 36 characters. Numbers, truth values and times keep their type (half precision becomes single); dictionaries and runs are
-    spelt out. A value that holds the text `not_utf8` counts as not UTF-8. Raises InputError, beginning with `where`, for a column
-    of lists, structures or intervals, or of bytes that are no text.
+    becomes its 36 characters. Numbers, truth values and times keep their type (half precision becomes single);
+    dictionaries and runs are spelt out. A value that holds the text `not_utf8` counts as not UTF-8. Raises InputError,
+    beginning with `where`, for a column of lists, structures or intervals, or of bytes that are no text.
     """
     if not column.num_chunks:
         column = pa.chunked_array([pa.array([], column.type)])

@@ -172,7 +172,7 @@ def default_quoting(text: Text, delimiter: str) -> str:
 def read_records(body: pa.Buffer, delimiter: str, quoting: str, n_columns: int, columns: list[int]) -> Records:
     """Parse the data below a header of `n_columns` columns."""
     records = _parse(body, delimiter, quoting, n_columns, columns)
-    if quoting == "none" or not _holds(body, b'"'):
+    if n_columns == 1 or quoting == "none" or not _holds(body, b'"'):
         return records
     if _count_lines(body) <= len(records.table) + int(records.malformed_lines.sum()):
         return records

@@ -76,6 +76,10 @@ def test_a_malformed_row_says_how_many_lines_it_took(log, tmp_path):
     open_end = [*good[:5], 'u5,"a,5', *good[6:]]
     rows, rejections, _ = log("user,item,time\n" + "\n".join(open_end))
     assert len(rows) == 5 and [line["lines"] for line in rejections.listed] == [15]
+    for end in ("", "\n"):
+        open_end = "\n".join([*good[:5], 'u5,a,"5', *good[6:]]) + end
+        assert [line["lines"] for line in log("user,item,time\n" + open_end)[1].listed] == [15]
+    log("user,item,time\n" + "\n".join([*good[:5], 'u5,"a,5', *good[6:]]))
     strict = PrepareConfig(strict=True)
     source = open_source("tables", interactions=tmp_path / "clicks.csv", items=tmp_path / "things.csv")
     with pytest.raises(InputError, match=r"clicks.csv, row 6: malformed row \(15 lines\); correct it"):

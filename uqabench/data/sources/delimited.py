@@ -234,6 +234,8 @@ def _without_swallowed(records: Records, body: pa.Buffer, delimiter: str, quotin
         for row in np.flatnonzero(breaks >= 3):
             inner = column[int(row)].as_py().split("\n")[1:-1]
             swallowed[row] |= all(line.count(delimiter) == n_columns - 1 for line in inner)
+    if len(whole) and whole.columns[-1][-1].as_py().endswith("\n"):
+        lines[-1] -= 1  # a quote that is open up to the end of the file takes in its last line break
     keep = ~swallowed
     malformed = np.r_[records.malformed, records.numbers[swallowed]]
     order = np.argsort(malformed, kind="stable")

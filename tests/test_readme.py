@@ -22,7 +22,7 @@ import yaml
 import uqabench
 from uqabench.cli import build_parser, main
 from uqabench.data import InteractionStore, open_source, prepare
-from uqabench.experiments.methods import VARIANTS
+from uqabench.plan.methods import packaged_variants
 from uqabench.questions.kinds import KIND_INDEX
 from uqabench.questions.questions import QuestionSet
 from uqabench.report import load_results
@@ -115,7 +115,7 @@ def test_links_paths_and_lists_are_true():
         assert (ROOT / path).exists(), path
     assert f"torch {re.search(r'TORCH .= (.*)', (ROOT / 'Makefile').read_text())[1]}+cpu" in README
     listed = re.search(r"after `@` are (.*?),\s+joined", README, re.DOTALL)[1]
-    assert re.findall(r"`([^`]+)`", listed) == list(VARIANTS)
+    assert re.findall(r"`([^`]+)`", listed) == list(packaged_variants())
     listed = re.search(r"^## Kernels\n(.*?)\. Each", README, re.DOTALL | re.MULTILINE)[1]
     from uqabench import kernels
 
@@ -154,7 +154,7 @@ def test_own_encoder_goes_through_all_stages(folder: Path, own: dict[str, Any]):
 
 def test_own_encoder_takes_its_arguments_from_settings(folder: Path):
     from uqabench.encoders import build_encoder
-    from uqabench.experiments.methods import parse_method
+    from uqabench.plan.methods import parse_method
     from uqabench.settings import run_config
 
     override = re.search(r"`--set\s+(pretrain\.encoder\.overrides\S+)`", README)[1]

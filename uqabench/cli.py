@@ -97,6 +97,7 @@ def _prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/store"), help="folder to write (default data/store)")
     for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
+    parser.add_argument("--wait", action="store_true", help="wait for another process that prepares the same folder")
     _source_options(parser)
 
 
@@ -164,9 +165,11 @@ def prepare(args: argparse.Namespace) -> int:
     from uqabench.data import describe
     from uqabench.data import prepare as prepare_data
     from uqabench.experiments.cli_config import prepare_settings, source_of
+    from uqabench.locks import folder_lock
     from uqabench.report.render import plain_table
 
-    store = prepare_data(source_of(args), args.out, prepare_settings(args), progress=not args.quiet)
+    with folder_lock(args.out, wait=args.wait):
+        store = prepare_data(source_of(args), args.out, prepare_settings(args), progress=not args.quiet)
     print(plain_table(describe(store)))
     for reason, count in store.manifest["rejected"].items():
         print(f"bad rows: {reason}: {count}")

@@ -125,11 +125,11 @@ def results_of(folder):
 
 
 def contents(folder):
-    """Content hash of every artefact (the data's is of what does not depend on the salt)."""
+    """Content hash of every artefact."""
     found = {}
     for path in sorted(folder.rglob("manifest.json")):
         manifest = json.loads(path.read_text())
-        found[str(path.relative_to(folder))] = manifest.get("content") or manifest["content_hash"]
+        found[str(path.relative_to(folder))] = manifest["content"]
     return found
 
 

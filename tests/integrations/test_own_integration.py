@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from uqabench.experiments.config import run_config
-from uqabench.experiments.run import Run
+from uqabench.experiments.run import run
 from uqabench.integrations import check_integration, find_integration
 from uqabench.report.results import load_results
+from uqabench.settings import run_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
@@ -40,7 +40,7 @@ def test_it_goes_through_all_stages(own, small_store, small_run, tmp_path):
     data = ("data.source=store", f"data.path={small_store.path}", "methods=[sasrec, sasrec@segments, oracle]")
     config = run_config("tiny", overrides=(*small_run, *data, f"align.integration={own}"))
     folder = tmp_path / "run"
-    Run(folder, config, progress=False, say=lambda line: None).execute()
+    run(folder, config, progress=False)
     results = load_results(folder)["methods"]
     assert results["sasrec@segments"]["avg_tokens"] == pytest.approx(results["sasrec"]["avg_tokens"] + 7, abs=0.02)
     assert {path.name for path in (folder / "states").iterdir()} == {

@@ -20,7 +20,7 @@ from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
 from uqabench.stages.align import Context, PromptedMethod, align_stage
 from uqabench.stages.evaluate import evaluate_baseline_stage, evaluate_stage
-from uqabench.stages.prepare import given_store_stage, prepare_stage
+from uqabench.stages.prepare import GivenStore, prepare_stage
 from uqabench.stages.pretrain import pretrain_stage
 from uqabench.stages.question_sets import build_questions_stage
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories_stage
@@ -49,8 +49,8 @@ class Nodes:
             raise InputError("data.path: name the prepared folder that data.source 'store' stands for.")
         given = config.source == "store"
 
-        def open_(made: Made) -> Stage:
-            return given_store_stage(Path(config.path)) if given else prepare_stage(config, self.tools.progress)
+        def open_(made: Made) -> Stage | GivenStore:
+            return GivenStore(Path(config.path)) if given else prepare_stage(config, progress=self.tools.progress)
 
         def facts(artifact: Artifact) -> str:
             store = self.tools.opened.store(artifact)
@@ -98,7 +98,7 @@ class Nodes:
                 write_json(out / "model.json", {"name": llm.name, "folder": str(folder), "files": files})
                 return 0.0
 
-            inputs = {"data": made["data"].content, "files": files}
+            inputs = {"data": self.tools.opened.store(made["data"]).content_hash, "files": files}
             return Stage("llm", settings, inputs, make)
 
         inputs = {"data": self.data(config.data)}
@@ -225,12 +225,13 @@ class Nodes:
 
         def open_(made: Made) -> Stage:
             opened = self.tools.opened
+            store = opened.store(made["data"])
             return evaluate_baseline_stage(
-                opened.store(made["data"]),
+                store,
                 method.base,
                 opened.questions(made["questions"], "train"),
                 opened.questions(made["questions"], "evaluation"),
-                {"questions": made["questions"].content, "data": made["data"].content},
+                {"questions": made["questions"].content, "data": store.content_hash},
                 seeded,
             )
 
@@ -293,13 +294,14 @@ class Nodes:
         """What prompted methods share; `model`: the folder of a language model that is being checked."""
         opened = self.tools.opened
         templates = opened.templates(config.questions.templates)
-        inputs = {"data": made["data"].content, "templates": templates.digest}
+        store = opened.store(made["data"])
+        inputs = {"data": store.content_hash, "templates": templates.digest}
         train = evaluation = None
         if model is None:
             train, evaluation = (opened.questions(made["questions"], split) for split in ("train", "evaluation"))
             inputs |= {"questions": made["questions"].content, "llm": made["llm"].content}
         return Context(
-            opened.store(made["data"]),
+            store,
             train,
             evaluation,
             templates,

@@ -118,7 +118,7 @@ def train_lm_stage(
         return _train(store, questions, templates, prompt, folder, work, config, progress)
 
     settings = {**key_dict(config), "prompt": key_dict(prompt), "templates": templates.digest}
-    return Stage("train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make)
+    return Stage("train-lm", settings, {"data": store.content_hash, "questions": questions_content}, make)
 
 
 def train_lm(

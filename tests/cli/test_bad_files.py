@@ -28,7 +28,7 @@ def spoil(file: Path, how: str) -> None:
     [
         "questions/methods/evaluation.arrow",
         "pretrain/sasrec/model.safetensors",
-        "states/sasrec/pooled.npy",
+        "states/sasrec-mean/pooled.npy",
         "align/sasrec/adapter.safetensors",
         "align/sasrec/llm/model.safetensors",
         "lm/trained/model/tokenizer.json",

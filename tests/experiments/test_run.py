@@ -200,7 +200,7 @@ def test_a_store_needs_its_path(execute, tmp_path):
 def test_histories_of_another_length_in_evaluation(execute, tmp_path, stage_folder):
     """Each set's questions are about its own N items, and so is what the encoder sees of them."""
     execute(tmp_path / "run", "questions.evaluation.history=12", methods=("sasrec", "oracle"))
-    pairs = np.load(stage_folder(tmp_path / "run", "states", "sasrec") / "pairs.npy")
+    pairs = np.load(stage_folder(tmp_path / "run", "states", "sasrec-mean") / "pairs.npy")
     asked = QuestionSet.open(stage_folder(tmp_path / "run", "questions", "methods") / "evaluation.arrow")
     evaluated = np.isin(pairs[:, 0], asked.user)
     lengths = pairs[:, 1] - pairs[:, 2]

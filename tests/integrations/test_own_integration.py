@@ -43,10 +43,9 @@ def test_it_goes_through_all_stages(own, small_store, small_run, tmp_path):
     run(folder, config, progress=False)
     results = load_results(folder)["methods"]
     assert results["sasrec@segments"]["avg_tokens"] == pytest.approx(results["sasrec"]["avg_tokens"] + 7, abs=0.02)
-    assert {path.name for path in (folder / "states").iterdir()} == {
-        "sasrec-fading-0.9",
-        f"sasrec-{find_integration('segments').kept}",
-    }
-    metrics = json.loads((folder / "align" / "sasrec" / "metrics.json").read_text())
+    kept = {path.name.rpartition("-")[0] for path in (folder / "states").iterdir()}
+    assert kept == {"sasrec-fading-0.9", f"sasrec-{find_integration('segments').kept}"[:60].strip("-.")}
+    aligned = [json.loads(path.read_text()) for path in (folder / "align").glob("sasrec-*/metrics.json")]
+    metrics, segments = sorted(aligned, key=len)
     assert {"ridge_l2", "ridge_r_squared", "ridge_held_out_r_squared"} <= metrics.keys()
-    assert len(json.loads((folder / "align" / "sasrec@segments" / "metrics.json").read_text())) == 1 + 3 * 8
+    assert len(segments) == 1 + 3 * 8

@@ -134,10 +134,7 @@ class InteractionStore:
 
         Raises InputError naming the file that is missing, truncated, altered or of another format version.
         """
-        path = Path(path)
-        if not os.path.isdir(path):
-            raise InputError(f"{path} is not a prepared data folder: make one with `uqabench prepare SOURCE`.")
-        return cls.of(open_artifact(path, STAGE))
+        return cls.of(open_prepared(Path(path)))
 
     @classmethod
     def of(cls, artifact: Artifact) -> InteractionStore:
@@ -189,6 +186,13 @@ class InteractionStore:
             and not 0 <= int(self.actions.min()) <= int(self.actions.max()) < len(names)
         ):
             raise InputError(f"{where}interactions hold actions past the {len(names)} names of store.json.")
+
+
+def open_prepared(path: Path) -> Artifact:
+    """The artefact in a prepared folder, its files checked against their digests; InputError says what is wrong."""
+    if not os.path.isdir(path):
+        raise InputError(f"{path} is not a prepared data folder: make one with `uqabench prepare SOURCE`.")
+    return open_artifact(path, STAGE)
 
 
 def _content_hash(digests: dict[str, str], split: np.ndarray) -> str:

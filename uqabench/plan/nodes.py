@@ -171,7 +171,8 @@ class Nodes:
             "questions": self.method_questions(config),
             "pretrain": self.pretrain(method),
         }
-        return Node("states", method.base, settings, inputs, open_, title=str(method))
+        label = f"{method.base}-{integration.kept}"
+        return Node("states", label, settings, inputs, open_, title=str(method))
 
     def align(self, method: Method) -> Node:
         """Stage 2 of a method that prompts the language model."""

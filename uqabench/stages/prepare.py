@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from uqabench.artifact import Artifact, Stage, open_artifact
+from uqabench.artifact import Artifact, Stage
 from uqabench.data import open_source
 from uqabench.data.prepare import prepare_key, write_store
-from uqabench.data.store import STAGE
+from uqabench.data.store import STAGE, open_prepared
 from uqabench.settings import DataConfig
 
 
@@ -21,7 +21,7 @@ class GivenStore:
 
     def finished(self, path: Path) -> Artifact:
         """The store's artefact; InputError names what is wrong with it."""
-        return open_artifact(self.folder, STAGE)
+        return open_prepared(self.folder)
 
     def build(self, path: Path) -> tuple[Artifact, bool]:
         """The same, as reused."""

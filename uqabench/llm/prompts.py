@@ -102,7 +102,7 @@ class PromptBuilder(PromptText):
         soft = [SOFT] * n_soft
         if n_soft and self.config.soft_prompt_place == "before-question":
             head = self.lm.encode([self.lm.chat_before])[0] if self.lm.chat_before else []
-            tails = self.lm.encode([content + self.lm.chat_after for content in full])
+            tails = self.lm.encode([self.lm.control.split(content) + self.lm.chat_after for content in full])
             return [np.array(head + soft + tail, dtype=np.int64) for tail in tails]
         ids = self.lm.encode([self.lm.prompt_text(content) for content in full])
         return [np.array(soft + row, dtype=np.int64) for row in ids]

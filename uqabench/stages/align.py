@@ -20,8 +20,8 @@ from uqabench.config import require_least, to_dict
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
-from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter, embedding_rms
-from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
+from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter
+from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
 from uqabench.llm.closed_form import init_adapter_closed_form
 from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors
@@ -115,7 +115,7 @@ class SoftPrompts(nn.Module):
         super().__init__()
         self.frozen = states
         # A soft token much smaller than a token embedding has a gradient thousands of times larger.
-        rms = embedding_rms(lm.model.get_input_embeddings().weight)
+        rms = lm.token_rms
         if config.integration == "q-former":
             self.adapter: nn.Module = QFormerAdapter(states.width, lm.width, n_queries=config.n_queries, token_rms=rms)
         else:
@@ -146,7 +146,8 @@ def prompt_groups(
         keys = method.states.pairs.keys(questions)
     else:
         keys = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
-    return group_prompts(prompts, keys, questions.answer, rows)
+    lm.check_prompts(max(map(len, prompts), default=0))
+    return lm.layout.group(prompts, keys, questions.answer, rows, max(map(len, lm.answer_ids)) - 1)
 
 
 def step_groups(groups: list[PromptGroup], n_questions: int, rng: np.random.Generator) -> list[list[PromptGroup]]:

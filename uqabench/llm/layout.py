@@ -1,0 +1,205 @@
+"""How questions are laid out in rows for one language model, found by comparison with its own forward pass.
+
+Several questions in one row, with an attention mask and restarted positions of ours, is the fastest layout. It is wrong
+for models that are more than attention over what a mask allows: recurrent and convolutional layers, attention biases by
+distance (ALiBi), windows. So a few questions are answered when a model is loaded, in shared rows and in rows of their
+own, and compared with the model's own forward pass on plain token ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uqabench.errors import InputError
+from uqabench.llm.batches import PromptGroup, batch_hidden, collate, group_prompts
+
+if TYPE_CHECKING:
+    from uqabench.llm.language_model import LanguageModel
+
+# Tokens of the prompts that are compared: a shared beginning, then the ends of four questions.
+_PREFIX, _ENDS = 17, (11, 6, 11, 9)
+
+# Largest root mean square error of the logits, in units of their spread over the vocabulary. The smallest mistake of
+# an architecture that is driven wrongly is about 0.01; rounding in bfloat16 is up to 0.03 in 36 layers.
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.06, torch.float16: 0.02}
+# The same for one question's logits when another one of its row is exchanged, which rounding hardly touches.
+_LEAK = {torch.float32: 1e-4, torch.bfloat16: 0.01, torch.float16: 0.005}
+
+# What configurations call the number of tokens that a layer looks back.
+_WINDOWS = (
+    "sliding_window",
+    "sliding_window_size",
+    "attention_chunk_size",
+    "attention_window_size",
+    "window_size",
+    "local_attention",
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """shared: several questions may stand in one row, of at most `max_row_tokens` tokens with their answers (None: any
+    number); else each has its own. reason: why, where it is not simply the fastest."""
+
+    shared: bool
+    max_row_tokens: int | None = None
+    reason: str = ""
+
+    def group(
+        self, prompts: list[np.ndarray], keys: np.ndarray, answers: np.ndarray, rows: np.ndarray, answer_tokens: int
+    ) -> list[PromptGroup]:
+        """`batches.group_prompts` as this layout allows. Prompts that are followed by up to `answer_tokens` tokens and
+        then longer than a shared row may be get rows of their own, all of the set."""
+        longest = max((len(prompt) for prompt in prompts), default=0) + answer_tokens
+        alone = not self.shared or (self.max_row_tokens is not None and longest > self.max_row_tokens)
+        return group_prompts(
+            prompts, keys, answers, rows, max_tokens=self.max_row_tokens, answer_tokens=answer_tokens, own_mask=alone
+        )
+
+
+def find_layout(lm: LanguageModel) -> Layout:
+    """The fastest layout that gives the logits of the model's own forward pass.
+
+    InputError, naming the architecture and what differs, when none does. Milliseconds for small models: six forward
+    passes of some 30 tokens.
+    """
+    training = lm.model.training
+    devices = [lm.device] if lm.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        lm.model.eval()
+        try:
+            return _Comparison(lm).layout()
+        finally:
+            lm.model.train(training)
+
+
+class _Comparison:
+    """Four questions, the first three about one history, with the logits of the model's own forward pass."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self.architecture = type(lm.model).__name__
+        self.prompts = _prompts(lm)
+        self.answers = np.arange(len(self.prompts)) % len(lm.answer_ids)
+
+    def layout(self) -> Layout:
+        try:
+            self._own_forward()
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._refusal(f"its forward pass fails on token ids ({_reason(error)})") from error
+        window = _window(self.lm.model.config)
+        row = max(len(prompt) for prompt in self.prompts) * 2
+        if window is not None and window < row:
+            why = f"layers look back {window} tokens"
+        else:
+            why = self._difference(self._shared_groups())
+            if not why:
+                return Layout(True, window, f"rows of at most {window} tokens, the window" if window else "")
+        alone = self._difference(self._own_groups())
+        if alone:
+            raise self._refusal(alone)
+        return Layout(False, None, why)
+
+    def _own_forward(self) -> None:
+        """Logits (M, V) at each answer's tokens, in the order of the questions."""
+        expected = []
+        for prompt, answer in zip(self.prompts, self.answers, strict=True):
+            whole = np.concatenate([prompt, self.lm.answer_ids[answer][:-1]])
+            at_answer = self._logits_of(whole)[len(prompt) - 1 :]
+            expected.append(at_answer)
+            alone = self._logits_of(prompt)[-1]
+            self.spread = float(alone.std())
+            if not alone.isfinite().all():
+                raise InputError(
+                    f"The language model {self.lm.name} gives logits that are not finite: choose another llm.dtype, or "
+                    "align with a lower lr where this run trained it."
+                )
+            if len(whole) > len(prompt) and self._error(at_answer[0], alone) > self._tolerance(_TOLERANCE):
+                raise self._refusal("what it says after a prompt changes with the tokens that follow (it is not causal)")
+        self.expected = torch.cat(expected)
+
+    def _logits_of(self, ids: np.ndarray) -> Tensor:
+        return self.lm.model(input_ids=torch.from_numpy(ids)[None].to(self.lm.device)).logits[0].float()
+
+    def _shared_groups(self) -> list[PromptGroup]:
+        """Questions 0 and 1 in a row, 2 and 1 in another, 3 in a third, shorter one."""
+        members = [[0, 1], [2, 1], [3]]
+        prompts = [self.prompts[i] for part in members for i in part]
+        keys = np.array([key for key, part in enumerate(members) for _ in part])
+        rows = np.array([i for part in members for i in part])
+        return group_prompts(prompts, keys, self.answers[rows], rows)
+
+    def _own_groups(self) -> list[PromptGroup]:
+        rows = np.arange(len(self.prompts))
+        return group_prompts(self.prompts, np.zeros(len(rows)), self.answers, rows, own_mask=True)
+
+    def _difference(self, groups: list[PromptGroup]) -> str:
+        """What is wrong with the logits of these rows; nothing when they are right."""
+        lm = self.lm
+        try:
+            batch = collate(groups, lm, 0, with_answers=True)
+            logits = lm.logits(batch_hidden(lm, batch, None)[batch.target_at.to(lm.device)]).float()
+        except Exception as error:  # an architecture that takes other arguments may raise anything
+            return f"its body cannot be driven by embeddings and a mask ({_reason(error)})"
+        lengths = [len(lm.answer_ids[answer]) for answer in self.answers]
+        own = self.expected.split(lengths)
+        asked = [question for group in groups for question in group.questions]
+        got = logits.split([lengths[question] for question in asked])
+        if logits.shape[1] != self.expected.shape[1]:
+            return f"its head gives {logits.shape[1]} logits, its own forward pass {self.expected.shape[1]}"
+        twice = [place for place, question in enumerate(asked) if asked.count(question) > 1]
+        if twice:
+            leak = self._error(*(got[place] for place in twice))
+            if not leak <= self._tolerance(_LEAK):
+                return f"questions of one row see each other (logits differ by {leak:.2g} of their spread)"
+        error = max(self._error(logits, own[question]) for logits, question in zip(got, asked, strict=True))
+        if not error <= self._tolerance(_TOLERANCE):
+            return f"logits differ from its own forward pass by {error:.2g} of their spread"
+        return ""
+
+    def _error(self, one: Tensor, other: Tensor) -> float:
+        return float((one - other).square().mean().sqrt()) / max(self.spread, 1e-30)
+
+    def _tolerance(self, of_dtype: dict[torch.dtype, float]) -> float:
+        dtype = self.lm.model.get_input_embeddings().weight.dtype
+        return of_dtype.get(dtype, of_dtype[torch.bfloat16])
+
+    def _refusal(self, what: str) -> InputError:
+        return InputError(
+            f"The language model {self.lm.name} ({self.architecture}) cannot answer questions here: {what}. Choose "
+            "another architecture."
+        )
+
+
+def _prompts(lm: LanguageModel) -> list[np.ndarray]:
+    """Prompts of ordinary tokens, shorter where the model has few positions."""
+    rows = min(len(lm.tokenizer), lm.model.get_input_embeddings().weight.shape[0])
+    ordinary = np.setdiff1d(np.arange(rows), np.array(sorted(lm.control.ids), dtype=np.int64))
+    rng = np.random.Generator(np.random.Philox(key=[0, 0]))
+    answer = max(len(ids) for ids in lm.answer_ids)
+    room = (lm.max_positions or 10**6) - answer - _PREFIX - max(_ENDS)
+    prefix = rng.choice(ordinary, max(2, _PREFIX + min(0, room)))
+    return [np.concatenate([prefix, rng.choice(ordinary, length)]) for length in _ENDS]
+
+
+def _window(config: Any) -> int | None:
+    """The shortest stretch that a layer looks back, where the configuration tells one."""
+    config = config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        return None
+    if kinds and not any(word in kind for kind in kinds for word in ("sliding", "chunked", "local")):
+        return None
+    found = [getattr(config, name, None) for name in _WINDOWS]
+    return min((size for size in found if isinstance(size, int) and size > 0), default=None)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

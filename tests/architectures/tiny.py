@@ -9,6 +9,7 @@ import torch
 
 VOCABULARY = 512
 MOST_PARAMETERS = 30_000_000
+STD = 0.2  # of weight matrices: about 1 / √32, for layers of width 32
 
 # Sizes by the name of the setting, for any configuration that has it. Windows and chunks are shorter than the prompts
 # that are compared, layers so many that every kind of them is there.
@@ -52,10 +53,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2}
     | {"rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in _ATTENTIONS}},
     "cwm": {"bos_token_id": 1},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4}, "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4}},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4}, "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4}},
     "dory": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
     | {"n_input_layers": 1, "n_output_layers": 1, "n_recurrent_layers": None},
-    "dots3_note_text": {"per_layer_config": {}, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8},
+    "dots3_note_text": {"head_dim": 16, "per_layer_config": {}, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8},
     "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
     | {"num_kv_shared_layers": 2, "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8},
     "gemma4_text": {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8},
@@ -64,6 +65,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"mamba_n_heads": 4, "layer_types": ["linear_attention", "full_attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4},
+    **dict.fromkeys(("dots1", "laguna", "mellum", "smollm3"), {"layer_types": list(_ATTENTIONS)}),
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "longcat_flash": {"head_dim": 8, "ffn_hidden_size": 32, "expert_ffn_hidden_size": 32, "zero_expert_num": 2},
     "mamba2": {"num_heads": 8, "n_groups": 2},
@@ -76,21 +79,30 @@ CHANGES: dict[str, dict[str, Any]] = {
     "xlm": {"emb_dim": 32, "n_words": VOCABULARY, "causal": True},
     "xlstm": {"num_blocks": 2, "embedding_dim": 32, "qk_dim_factor": 1.0},
     "xmod": {"default_language": "en_XX", "is_decoder": True},
-    "zamba": {"num_hidden_layers": 3, "layers_block_type": ["linear_attention", "hybrid", "linear_attention"]},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["linear_attention", "hybrid", "linear_attention"]}
     | {"n_mamba_heads": 4},
     "zaya": {"num_experts_per_tok": 1},
 }
 
 
+# Settings that change how an architecture has to be asked, walked beside its default ones.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "falcon (ALiBi)": ("falcon", {"alibi": True}),
+    "qwen2 (windows)": ("qwen2", {"use_sliding_window": True, "layer_types": list(_ATTENTIONS)}),
+}
+
+
 def tiny_config(name: str) -> Any:
-    """The default configuration of an architecture with small sizes."""
+    """The configuration of an architecture, or of one of `VARIANTS`, with small sizes and else its defaults."""
     from transformers import CONFIG_MAPPING
 
+    name, changes = VARIANTS.get(name, (name, CHANGES.get(name, {})))
     config_class = CONFIG_MAPPING[name]
     names = {field.name for field in dataclasses.fields(config_class)}
     kinds = list(dict.fromkeys(getattr(config_class(), "layer_types", None) or ()))
     small = {name: value for name, value in SMALL.items() if name in names}
+    small |= {name: True for name in ("is_decoder",) if name in names}
     small |= {name: None for name in ("bos_token_id", "eos_token_id") if name in names}
     if "pad_token_id" in names:
         small["pad_token_id"] = 0
@@ -99,7 +111,7 @@ def tiny_config(name: str) -> Any:
     if kinds and "layer_types" in names:
         layers = kinds * 2 if len(kinds) == 1 else kinds
         small |= {"layer_types": layers, "num_hidden_layers": len(layers)}
-    return config_class(**(small | CHANGES.get(name, {})))
+    return config_class(**(small | changes))
 
 
 def build(config: Any) -> torch.nn.Module:
@@ -111,4 +123,10 @@ def build(config: Any) -> torch.nn.Module:
     if size > MOST_PARAMETERS:
         raise ValueError(f"{size:,} parameters")
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # The usual initial weights are so small that layers hardly change what passes them.
+            if parameter.dim() > 1 and 0 < float(parameter.std()) < STD:
+                parameter.mul_(STD / float(parameter.std()))
+    return model

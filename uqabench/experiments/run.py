@@ -26,7 +26,7 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
 from uqabench.report.results import load_results
 from uqabench.report.tables import write_tables
-from uqabench.stages.align import Context, PromptedMethod, align
+from uqabench.stages.align import Context, PromptedMethod, align, check_prompts, check_training
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.pretrain import popularity_metrics, pretrain
 from uqabench.stages.question_sets import build_questions
@@ -49,6 +49,7 @@ class Run:
     def execute(self, until: str = "run") -> dict[str, Any] | None:
         """Run the stages up to "pretrain", "align" or the end; returns (and writes) the results at the end."""
         self._check_encoders()
+        self._check_dtype()
         self.prepare()
         self.questions()
         if until != "pretrain" and any(method.kind != "baseline" for method in self.methods):
@@ -86,6 +87,13 @@ class Run:
                 build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
                 if encoder.inputs not in INPUTS:
                     raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
+
+    def _check_dtype(self) -> None:
+        """A dtype in which a method cannot train stops the run here."""
+        for method in self.methods:
+            if method.kind in ("encoder", "text", "no-history"):
+                has_states = method.kind == "encoder"
+                check_training(method.name, method.config.align, self.config.llm.dtype, has_states=has_states)
 
     # The data and the questions
 
@@ -149,8 +157,16 @@ class Run:
             llm.dtype,
             llm.system,
             {**inputs, "llm": llm.name, "templates": self.templates.digest},
+            llm.template_args,
         )
-        self.context.load_lm()  # a missing model or a foreign split stops here, before an hour of pre-training
+        # A missing model, a foreign split or too long a prompt stops here, before an hour of pre-training.
+        lm = self.context.load_lm()
+        for method in self.methods:
+            if method.kind in ("encoder", "text", "no-history"):
+                has_states = method.kind == "encoder"
+                check_prompts(
+                    self.context, lm, method.name, method.config.align, n_text=method.n_text, has_states=has_states
+                )
 
     def _train_lm(self) -> tuple[Artifact, bool]:
         llm = self.config.llm

@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from uqabench.errors import InputError
 from uqabench.vocabulary import LETTERS
 
@@ -177,7 +179,9 @@ class ControlTokens:
         marks |= set(_BRACKETED.findall(chat.before + "\n" + chat.after))
         marks.discard("")
         vocabulary = tokenizer.get_vocab()
-        self.ids = frozenset(vocabulary[text] for text in tokens if text in vocabulary and text.strip() in marks)
+        # Ordinary text may have characters that the vocabulary lacks: the token for them gives no structure.
+        known = {text for text in tokens if text in vocabulary and text.strip() in marks} - {tokenizer.unk_token}
+        self.ids = frozenset(vocabulary[text] for text in known)
         # The longest first: a token that begins like another is split as itself.
         literal = "|".join(re.escape(mark) for mark in sorted(marks, key=lambda mark: (-len(mark), mark)))
         self._pattern = re.compile("|".join(part for part in (literal, _BYTE_TOKEN) if part), re.IGNORECASE)
@@ -195,6 +199,18 @@ class ControlTokens:
         while self._pattern.search(text):
             text = self._pattern.sub(_broken, text)
         return text
+
+
+    def count(self, rows: list[list[int]]) -> np.ndarray:
+        """How many control tokens each row of token ids has, int64 (rows,)."""
+        lengths = [len(row) for row in rows]
+        found = np.isin(np.array([token for row in rows for token in row], dtype=np.int64), sorted(self.ids))
+        return np.bincount(np.repeat(np.arange(len(rows)), lengths), weights=found, minlength=len(rows)).astype(np.int64)
+
+
+def words_only(text: str) -> str:
+    """`text` with blanks in place of all but letters, digits and the punctuation of sentences."""
+    return re.sub(r"[^\w\s.,:;!?'()%/+-]", " ", unicodedata.normalize("NFKC", text))
 
 
 def _is_mark(text: str) -> bool:

@@ -10,19 +10,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.llm import chat as chats
-from uqabench.llm.chat import Chat, ControlTokens
+from uqabench.llm.chat import Chat, ControlTokens, words_only
 from uqabench.llm.sources import find_model, load_language_model
 
 if TYPE_CHECKING:
     from uqabench.llm.layout import Layout
 
-_TABLE_ROWS = 8192  # token embeddings looked up at a time
+_SOME_ROWS = 1024  # token embeddings that tell what the embedding module multiplies by
 
 
 @dataclass
@@ -77,14 +79,15 @@ class LanguageModel:
                 f"{split_hash[:12]}…): use its data and split seed, or train one for this split (llm.name=train)."
             )
 
-    def check_prompts(self, longest: int) -> None:
-        """InputError when a prompt of `longest` tokens and its answer have more tokens than the model has positions."""
+    def check_prompts(self, longest: int, method: str) -> None:
+        """InputError when a prompt of `longest` tokens and its answer have more tokens than the model has positions;
+        `method` shows the history so."""
         tokens = longest + max(len(ids) for ids in self.answer_ids) - 1
         if self.max_positions is not None and tokens > self.max_positions:
             raise InputError(
-                f"The longest prompt has {tokens} tokens with its answer, more than the {self.max_positions} positions "
-                f"of the language model {self.name}: show fewer items (text methods with a smaller number), or choose a "
-                "model with a longer context."
+                f"{method}: the longest prompt has {tokens} tokens with its answer, more than the {self.max_positions} "
+                f"positions of the language model {self.name}: show fewer items (text20 in place of text50), or choose "
+                "a model with a longer context."
             )
 
     # Texts
@@ -100,6 +103,17 @@ class LanguageModel:
     def encode_data(self, texts: list[str]) -> list[list[int]]:
         """Token ids of texts that come from data: none of them is a control token."""
         return self.encode([self.control.split(text) for text in texts])
+
+    def encode_messages(self, before: str, contents: list[str]) -> list[list[int]]:
+        """Token ids of `before`, a user's message as plain text, and the end of the chat, for each message.
+
+        All have the same control tokens, those of the template, whatever stands in the messages.
+        """
+        encoded = self.encode([before + self.control.split(content) + self.chat_after for content in contents])
+        allowed = self.control.count(self.encode([before + self.chat_after]))[0]
+        for i in np.flatnonzero(self.control.count(encoded) != allowed):  # a tokenizer that rewrites what it reads
+            encoded[i] = self.encode([before + words_only(contents[i]) + self.chat_after])[0]
+        return encoded
 
     # Sizes
 
@@ -150,15 +164,10 @@ class LanguageModel:
         """What the embedding module multiplies its table by, 1 for most models and √width for some."""
         module = self.model.get_input_embeddings()
         table = module.weight.detach()
-        sums = [0.0, 0.0]
         with torch.no_grad():
-            for ids in torch.arange(len(table), device=table.device).split(_TABLE_ROWS):
-                given = module(ids)
-                if given.shape[-1] == table.shape[1] and torch.equal(given[:1], table[ids[:1]]):
-                    return 1.0
-                sums[0] += float(given.float().square().sum())
-                sums[1] += float(table[ids].float().square().sum())
-        return (sums[0] / sums[1]) ** 0.5
+            ids = torch.arange(min(_SOME_ROWS, len(table)), device=table.device)
+            given, rows = module(ids).float(), table[ids].float()
+        return 1.0 if torch.equal(given, rows) else float((given.square().sum() / rows.square().sum()).sqrt())
 
     # The forward pass
 
@@ -181,13 +190,25 @@ class LanguageModel:
             "use_cache": False,
             "output_hidden_states": layer is not None,
         }
-        body = self.model.base_model
-        output = body(**{name: value for name, value in inputs.items() if value is not None and name in self._accepted})
+        given = {name: value for name, value in inputs.items() if value is not None}
+        output = self.body(**{name: value for name, value in given.items() if name in self._accepted})
         return output.last_hidden_state if layer is None else (output.last_hidden_state, output.hidden_states[layer])
 
     @cached_property
+    def body(self) -> nn.Module:
+        """The part of the model that makes hidden states: the first module that its forward pass enters."""
+        entered: list[nn.Module] = []
+        hook = register_module_forward_pre_hook(lambda module, _: entered.append(module))
+        try:
+            with torch.no_grad():
+                self.model(input_ids=self.letter_ids[None].to(self.device))
+        finally:
+            hook.remove()
+        return entered[1]
+
+    @cached_property
     def _accepted(self) -> set[str]:
-        parameters = inspect.signature(self.model.base_model.forward).parameters
+        parameters = inspect.signature(self.body.forward).parameters
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return {"inputs_embeds", "attention_mask", "position_ids", "use_cache", "output_hidden_states"}
         return set(parameters)
@@ -195,7 +216,7 @@ class LanguageModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (N, V) of last hidden states (N, width), with every factor and cap of the model's own head."""
         output = _BodyOutput(hidden[None])
-        with _forward_of(self.model.base_model, lambda *args, **kwargs: output):
+        with _forward_of(self.body, lambda *args, **kwargs: output):
             return self.model(inputs_embeds=hidden[None], use_cache=False).logits[0]
 
     def letter_logits(self, hidden: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ from uqabench.questions.kinds import IT_PATH, KINDS, OPTIONS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Language, Templates
 from uqabench.vocabulary import LETTERS
+
+
+# Control characters, line and paragraph separators, and halves of characters that no encoding can write.
+_NO_TEXT = ("Cc", "Zl", "Zp", "Cs")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def render_item(
     lang: str = "en",
     templates: Templates | None = None,
 ) -> str:
-    """One item as one line, "title | category | brand | shop": the values verbatim, those it lacks left out.
+    """One item as one line, "title | category | brand | shop": the values (`value_text`), those it lacks left out.
 
     attributes: which ones and in which order; by default all that questions can ask about.
     """
@@ -75,7 +80,26 @@ def render_item(
     if unknown:
         raise InputError(f"Items have no attribute '{unknown[0]}': choose from {', '.join(ATTRIBUTES)}.")
     coded = ((name, int(catalogue.codes[name][item])) for name in names)
-    return separator.join(catalogue.text(name, code) for name, code in coded if code >= 0)
+    return separator.join(value_text(catalogue, name, code) for name, code in coded if code >= 0)
+
+
+def value_text(catalogue: Catalogue, attribute: str, code: int) -> str:
+    """A value of the catalogue on one line: every stretch of white space and control characters is one blank.
+
+    A line break in a title would make an option of its own.
+    """
+    return _one_line(catalogue.text(attribute, code))
+
+
+def value_texts(catalogue: Catalogue, attribute: str) -> list[str]:
+    """All values of an attribute as `value_text` renders them, by code."""
+    return [_one_line(text) for text in catalogue.values[attribute]]
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(character) in _NO_TEXT else character for character in text)
+    return " ".join(text.split())
 
 
 def format_question(rendered: RenderedQuestion) -> str:
@@ -102,7 +126,7 @@ def _placeholders(questions: QuestionSet, i: int, catalogue: Catalogue, language
     if attribute >= 0:
         values["attribute"] = words["attribute"][ATTRIBUTES[attribute]]
     if "target" in params:
-        values["value"] = catalogue.text(ATTRIBUTES[attribute], params["target"])
+        values["value"] = value_text(catalogue, ATTRIBUTES[attribute], params["target"])
     if "k" in params:
         values["recency"] = words["recency"][params["k"]]
     if "n" in params:
@@ -113,7 +137,7 @@ def _placeholders(questions: QuestionSet, i: int, catalogue: Catalogue, language
 def _option(option: tuple[int, ...], kind: int, attribute: int, catalogue: Catalogue, language: Language) -> str:
     if KINDS[kind].counts:
         return str(option[0])
-    texts = [catalogue.text(ATTRIBUTES[attribute], code) for code in option]
+    texts = [value_text(catalogue, ATTRIBUTES[attribute], code) for code in option]
     if kind != IT_PATH:
         return language.words["list_separator"].join(texts)
     if len(texts) == 1:

@@ -7,6 +7,7 @@ history at all, with the same questions, the same number of steps and the loss o
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from uqabench.errors import InputError
 from uqabench.files import write_json
 from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
+from uqabench.llm.chat import Chat
 from uqabench.llm.closed_form import init_adapter_closed_form
 from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder, PromptConfig
+from uqabench.llm.sources import load_tokenizer
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.templates import Templates
@@ -81,18 +84,31 @@ class Context:
     dtype: str = "float32"
     system: str | None = None
     inputs: dict[str, str] = field(default_factory=dict)
+    template_args: dict[str, Any] = field(default_factory=dict)
 
-    def load_lm(self, folder: Path | None = None) -> LanguageModel:
-        """The language model, from `folder` where a method fine-tuned it."""
+    @cached_property
+    def chat(self) -> Chat:
+        """The chat around every question, read once: a template may write the day, and a run may last past midnight."""
+        return Chat.of(load_tokenizer(self.llm), self.llm, self.system, self.template_args)
+
+    def load_lm(self, folder: Path | None = None, dtype: str | None = None) -> LanguageModel:
+        """The language model, from `folder` where a method fine-tuned it, in `dtype` where it is not the run's own."""
         lm = LanguageModel.load(
-            folder or self.llm, device=self.device, dtype=getattr(torch, self.dtype), system=self.system
+            folder or self.llm, device=self.device, dtype=getattr(torch, dtype or self.dtype), chat=self.chat
         )
         lm.check_split(self.store.split_hash)
         return lm
 
     def asking(self) -> dict[str, Any]:
         """What, beside data and questions, decides how the language model is asked: part of every stage's key."""
-        return {"prompt": to_dict(self.prompt), "device": self.device, "dtype": self.dtype, "system": self.system}
+        return {
+            "prompt": to_dict(self.prompt),
+            "device": self.device,
+            "dtype": self.dtype,
+            "system": self.system,
+            "template_args": self.template_args,
+            "chat": self.chat.to_dict(),
+        }
 
     def builder(self, lm: LanguageModel) -> PromptBuilder:
         return PromptBuilder(lm, self.store, self.templates, self.prompt)
@@ -106,6 +122,34 @@ class PromptedMethod:
     n_text: int = 0
     states: FrozenStates | None = None
     states_content: str | None = None
+
+
+def trains_language_model(config: AlignConfig, *, has_states: bool) -> bool:
+    """Whether alignment trains the language model: text methods, which have no states, always do."""
+    return config.train and (not has_states or config.strategy == "full")
+
+
+def check_training(name: str, config: AlignConfig, dtype: str, *, has_states: bool) -> None:
+    """InputError when method `name` would train a language model in float16, whose gradients overflow or vanish."""
+    if dtype == "float16" and trains_language_model(config, has_states=has_states):
+        instead = "align.strategy=adapter" if has_states else f"{name}@zero-shot"
+        raise InputError(
+            f"{name} trains the language model, and llm.dtype is float16, in which its gradients overflow: set "
+            f"llm.dtype=bfloat16, which needs as much memory, or float32, or use {instead}."
+        )
+
+
+def check_prompts(
+    context: Context, lm: LanguageModel, name: str, config: AlignConfig, *, n_text: int, has_states: bool
+) -> None:
+    """InputError when the longest prompts of method `name` have more tokens than the language model has positions.
+
+    Fast enough for the start of a run: only the prompts with the longest texts are encoded.
+    """
+    n_soft = (1 if config.integration == "mean-pooling" else config.n_queries) if has_states else 0
+    builder = context.builder(lm)
+    for questions in (context.train, context.evaluation):
+        lm.check_prompts(builder.longest(questions, n_text=n_text, n_soft=n_soft), name)
 
 
 class SoftPrompts(nn.Module):
@@ -146,7 +190,7 @@ def prompt_groups(
         keys = method.states.pairs.keys(questions)
     else:
         keys = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
-    lm.check_prompts(max(map(len, prompts), default=0))
+    lm.check_prompts(max(map(len, prompts), default=0), method.name)
     return lm.layout.group(prompts, keys, questions.answer, rows, max(map(len, lm.answer_ids)) - 1)
 
 
@@ -172,6 +216,7 @@ def align(
     context: Context, method: PromptedMethod, out: Path, config: AlignConfig, *, progress: bool = True
 ) -> tuple[Artifact, bool]:
     """Train one prompted method into the artefact folder `out` (adapter.safetensors, llm/); reuse when unchanged."""
+    check_training(method.name, config, context.dtype, has_states=method.states is not None)
     inputs = dict(context.inputs)
     if method.states_content:
         inputs["states"] = method.states_content
@@ -188,9 +233,12 @@ def _train(
     context: Context, method: PromptedMethod, out: Path, work: Path, config: AlignConfig, progress: bool
 ) -> float:
     seed_everything(config.seed, torch.device(context.device))
-    lm = context.load_lm()
+    full = trains_language_model(config, has_states=method.states is not None)
+    # A step of 1e-4 is lost in a bfloat16 weight, so what trains is float32 and computes under autocast.
+    lm = context.load_lm(dtype="float32" if full else None)
+    if full and context.dtype == "bfloat16":
+        config = replace(config, optim=replace(config.optim, bf16=True))
     soft = SoftPrompts(method.states, config, lm).to(lm.device) if method.states is not None else None
-    full = config.train and (soft is None or config.strategy == "full")
     lm.model.requires_grad_(full)
     if soft is not None and config.closed_form and isinstance(soft.adapter, MeanPoolAdapter):
         fit = closed_form_start(context, lm, soft)
@@ -208,7 +256,7 @@ def _train(
             out / "adapter.safetensors",
         )
     if full:
-        save_model(lm.model, lm.tokenizer, out / "llm")
+        save_model(lm.model.to(getattr(torch, context.dtype)), lm.tokenizer, out / "llm")
         if lm.card:
             write_json(out / "llm" / "card.json", lm.card)
     write_json(out / "metrics.json", metrics)
@@ -278,18 +326,31 @@ def closed_form_start(context: Context, lm: LanguageModel, soft: SoftPrompts) ->
     targets = history_vectors(weight, *HistoryTokens(lm, context.builder(lm)).bags(histories))
     pooled = torch.from_numpy(np.asarray(soft.frozen.pooled[pairs]))
     users = torch.from_numpy(frozen.users[pairs])  # one user's histories are alike and stay on one side of the check
-    return init_adapter_closed_form(soft.adapter, pooled, targets.cpu(), groups=users)
+    return init_adapter_closed_form(soft.adapter, pooled, targets.cpu() * lm.embedding_scale, groups=users)
 
 
 def load_aligned(
     context: Context, method: PromptedMethod, artifact: Artifact, config: AlignConfig
 ) -> tuple[LanguageModel, SoftPrompts | None]:
     """The language model and soft prompts that `align` left in `artifact`, frozen, in evaluation mode."""
-    folder = artifact.path / "llm"
-    lm = context.load_lm(folder if folder.exists() else None)
+    lm = context.load_lm(_trained_model(artifact))
     lm.model.eval().requires_grad_(False)
     if method.states is None:
         return lm, None
     soft = SoftPrompts(method.states, config, lm)
     soft.adapter.load_state_dict(load_file(artifact.path / "adapter.safetensors"))
     return lm, soft.to(lm.device).eval().requires_grad_(False)
+
+
+def _trained_model(artifact: Artifact) -> Path | None:
+    """The folder of the language model that this method trained, None where it trained none.
+
+    InputError when files lie in it that alignment did not write: loading might read them.
+    """
+    folder, written = artifact.path / "llm", set(artifact.manifest["files"])
+    found = [str(file.relative_to(artifact.path)) for file in folder.rglob("*") if file.is_file()]
+    if stray := sorted(set(found) - written):
+        raise InputError(
+            f"{artifact.path / stray[0]} was not written by this run, and loading the model might read it: remove it."
+        )
+    return folder if any(name.startswith("llm/") for name in written) else None

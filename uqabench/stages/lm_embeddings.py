@@ -95,7 +95,7 @@ class FollowingItem(nn.Module):
         self.least = int(documents.pairs[:, 1].min())
         self.users = users[store.lengths[users] > self.least]
         self.attributes = [name for name in ASKED if name in catalogue.attributes()]
-        self.values = [token_bags(documents.lm.encode(list(catalogue.values[name]))) for name in self.attributes]
+        self.values = [token_bags(documents.lm.encode_data(value_texts(catalogue, name))) for name in self.attributes]
         self.log_share = [_log_share(catalogue, name) for name in self.attributes]
         self.log_sharpness = nn.Parameter(torch.full((len(self.attributes),), FOLLOWING_SHARPNESS).log())
 

@@ -34,6 +34,7 @@ from uqabench.llm.demo import new_model, save_model, train_tokenizer
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder, PromptConfig, PromptText
 from uqabench.questions.questions import QuestionSet
+from uqabench.questions.render import value_texts
 from uqabench.questions.templates import Templates
 from uqabench.stages.lm_documents import Documents, TrainLMConfig
 from uqabench.stages.lm_embeddings import train_embeddings
@@ -44,7 +45,7 @@ from uqabench.vocabulary import SUBTASKS
 
 def tokenizer_corpus(catalogue: Catalogue, lines: list[str], contents: list[str]) -> list[str]:
     """Text the tokenizer learns from: every value once, then item lines and questions as often as they occur."""
-    values = [value for attribute in catalogue.attributes() for value in catalogue.values[attribute]]
+    values = [text for attribute in catalogue.attributes() for text in value_texts(catalogue, attribute)]
     return values + lines + contents + [str(n) for n in range(1, 513)]
 
 

@@ -15,7 +15,9 @@ STD = 0.2  # of weight matrices: about 1 / √32, for layers of width 32
 # that are compared, layers so many that every kind of them is there.
 SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY,
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "model_dim", "embedding_size", "word_embed_proj_dim"), 32),
+    **dict.fromkeys(
+        ("hidden_size", "n_embd", "d_model", "dim", "model_dim", "embedding_size", "word_embed_proj_dim"), 32
+    ),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "decoder_ffn_dim", "encoder_ffn_dim", "dff"), 48),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "intermediate_size_mlp"), 32),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"), 2),
@@ -43,6 +45,7 @@ SMALL: dict[str, Any] = {
 }
 
 
+_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _ATTENTIONS = ("sliding_attention", "full_attention")
 
 # What the sizes above leave inconsistent, by architecture.
@@ -53,10 +56,20 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2}
     | {"rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in _ATTENTIONS}},
     "cwm": {"bos_token_id": 1},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4}, "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+        "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4},
+    },
     "dory": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
     | {"n_input_layers": 1, "n_output_layers": 1, "n_recurrent_layers": None},
-    "dots3_note_text": {"head_dim": 16, "per_layer_config": {}, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8},
+    "dots3_note_text": {
+        "head_dim": 16,
+        "per_layer_config": {},
+        "index_head_dim": 8,
+        "index_n_heads": 2,
+        "index_topk": 8,
+    },
+    "gemma3": {"vision_config": {"model_type": "siglip_vision_model"} | _VISION},
     "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
     | {"num_kv_shared_layers": 2, "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8},
     "gemma4_text": {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8},
@@ -108,6 +121,11 @@ def tiny_config(name: str) -> Any:
         small["pad_token_id"] = 0
     if "kv_lora_rank" in names:  # latent attention has as many key heads as query heads
         small["num_key_value_heads"] = small["num_attention_heads"]
+    text = getattr(config_class.sub_configs.get("text_config"), "model_type", "")
+    if text in CONFIG_MAPPING:  # with parts for images or sound beside it
+        small["text_config"] = tiny_config(text).to_dict()
+    if "vision_config" in config_class.sub_configs:
+        small["vision_config"] = _VISION
     if kinds and "layer_types" in names:
         layers = kinds * 2 if len(kinds) == 1 else kinds
         small |= {"layer_types": layers, "num_hidden_layers": len(layers)}

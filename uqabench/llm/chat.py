@@ -200,12 +200,13 @@ class ControlTokens:
             text = self._pattern.sub(_broken, text)
         return text
 
-
     def count(self, rows: list[list[int]]) -> np.ndarray:
         """How many control tokens each row of token ids has, int64 (rows,)."""
         lengths = [len(row) for row in rows]
         found = np.isin(np.array([token for row in rows for token in row], dtype=np.int64), sorted(self.ids))
-        return np.bincount(np.repeat(np.arange(len(rows)), lengths), weights=found, minlength=len(rows)).astype(np.int64)
+        return np.bincount(np.repeat(np.arange(len(rows)), lengths), weights=found, minlength=len(rows)).astype(
+            np.int64
+        )
 
 
 def words_only(text: str) -> str:
@@ -225,4 +226,3 @@ def _broken(match: re.Match[str]) -> str:
 
 def _without_format(text: str) -> str:
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
-

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from uqabench.errors import InputError
-from uqabench.llm.batches import PromptGroup, batch_hidden, collate, group_prompts
+from uqabench.llm.batches import SOFT, PromptGroup, batch_hidden, collate, group_prompts
 
 if TYPE_CHECKING:
     from uqabench.llm.language_model import LanguageModel
@@ -70,8 +70,8 @@ class Layout:
 def find_layout(lm: LanguageModel) -> Layout:
     """The fastest layout that gives the logits of the model's own forward pass.
 
-    InputError, naming the architecture and what differs, when none does. Milliseconds for small models: six forward
-    passes of some 30 tokens.
+    InputError, naming the architecture and what differs, when none does. Milliseconds for small models: a dozen
+    forward passes of some 30 tokens.
     """
     training = lm.model.training
     devices = [lm.device] if lm.device.type == "cuda" else []
@@ -93,6 +93,13 @@ class _Comparison:
         self.answers = np.arange(len(self.prompts)) % len(lm.answer_ids)
 
     def layout(self) -> Layout:
+        """The fastest layout that is right, for tokens and for a vector in place of one."""
+        layout = self._layout_of_tokens()
+        if wrong := self._difference_of_vectors(layout):
+            raise self._refusal(wrong)
+        return layout
+
+    def _layout_of_tokens(self) -> Layout:
         try:
             self._own_forward()
         except InputError:
@@ -129,7 +136,9 @@ class _Comparison:
                     "align with a lower lr where this run trained it."
                 )
             if len(whole) > len(prompt) and self._error(at_answer[0], alone) > self._tolerance(_TOLERANCE):
-                raise self._refusal("what it says after a prompt changes with the tokens that follow (it is not causal)")
+                raise self._refusal(
+                    "what it says after a prompt changes with the tokens that follow (it is not causal)"
+                )
         self.expected = torch.cat(expected)
 
     def _logits_of(self, ids: np.ndarray) -> Tensor:
@@ -170,6 +179,23 @@ class _Comparison:
         if not error <= self._tolerance(_TOLERANCE):
             return f"logits differ from its own forward pass by {error:.2g} of their spread"
         return ""
+
+    def _difference_of_vectors(self, layout: Layout) -> str:
+        """What is wrong when a vector that is no token's stands first in a prompt."""
+        lm = self.lm
+        prompt = self.prompts[0].copy()
+        vector = lm.embed(torch.from_numpy(prompt[:2]).to(lm.device)).mean(0, keepdim=True)
+        prompt[0] = SOFT
+        groups = group_prompts([prompt], np.zeros(1), self.answers[:1], np.zeros(1), own_mask=not layout.shared)
+        try:
+            batch = collate(groups, lm, 1, with_answers=False)
+            got = lm.logits(batch_hidden(lm, batch, vector)[batch.prompt_end.to(lm.device)])[0].float()
+            embeds = torch.cat([vector, lm.embed(torch.from_numpy(prompt[1:]).to(lm.device))])
+            own = lm.model(inputs_embeds=embeds[None]).logits[0, -1].float()
+        except Exception as error:
+            return f"it takes no vectors in place of tokens ({_reason(error)})"
+        error = self._error(got, own)
+        return "" if error <= self._tolerance(_TOLERANCE) else f"a vector in place of a token is off by {error:.2g}"
 
     def _error(self, one: Tensor, other: Tensor) -> float:
         return float((one - other).square().mean().sqrt()) / max(self.spread, 1e-30)

@@ -105,7 +105,10 @@ class PromptBuilder(PromptText):
     def _text_size(self, questions: QuestionSet, n_text: int) -> np.ndarray:
         """Bytes (Q,) of the values that each question's history and options show."""
         catalogue = self.store.catalogue
-        sizes = {name: np.array([len(v.encode("utf-8", "replace")) for v in catalogue.values[name]] + [0]) for name in catalogue.attributes()}
+        sizes = {
+            name: np.array([len(v.encode("utf-8", "replace")) for v in catalogue.values[name]] + [0])
+            for name in catalogue.attributes()
+        }
         size = np.zeros(len(questions), dtype=np.int64)
         for place, name in enumerate(ATTRIBUTES):
             rows = np.flatnonzero(questions.attribute == place) if name in sizes else []

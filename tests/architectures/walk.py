@@ -1,4 +1,4 @@
-"""Every causal architecture of the installed transformers, asked as the benchmark asks, against its own forward pass."""
+"""Every causal architecture of the installed transformers: our answers against those of its own forward pass."""
 
 from __future__ import annotations
 

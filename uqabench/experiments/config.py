@@ -49,8 +49,8 @@ class QuestionsConfig:
 class LLMConfig:
     """The language model. name: "demo" (ships with uqabench, for the demo's data and split), "train" (a small one
     trained in this run with the settings of `train`), an alias installed by `uqabench llm add`, a Hugging Face name
-    or a folder. questions: settings of the questions it is trained on. system: a system message. template_args: arguments of
-    its chat template, such as `enable_thinking: false`. dtype: of its weights; what trains is kept in float32."""
+    or a folder. questions: settings of the questions it is trained on. system: a system message. template_args:
+    arguments of its chat template, such as `enable_thinking: false`. dtype: of its weights; what trains is float32."""
 
     name: str = "demo"
     dtype: str = "float32"

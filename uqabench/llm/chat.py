@@ -14,7 +14,7 @@ from uqabench.vocabulary import LETTERS
 
 _CONTENT = "\u2042content\u2042"
 _ANSWER = "\u2042answer\u2042"
-# A generation prompt that opens the model's thoughts; the letter is asked for behind thoughts that are closed and empty.
+# A generation prompt that opens thoughts: the letter is asked for behind thoughts that are closed and empty.
 _OPEN_THOUGHT = re.compile(r"(?P<open>[<\[])(?P<name>think|thinking|thought|reasoning)(?P<close>[>\]])\s*$", re.I)
 # What stands for a role in templates whose tokenizer does not know it as one token, such as Llama 2's [INST].
 _BRACKETED = re.compile(r"<<?[^<>\[\]\s]+>>?|\[[^<>\[\]\s]+\]")

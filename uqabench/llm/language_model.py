@@ -135,8 +135,8 @@ class LanguageModel:
 
     @cached_property
     def max_positions(self) -> int | None:
-        """Tokens that a prompt may have: what the configuration and a learned table of positions allow; None for a model
-        without positions."""
+        """Tokens that a prompt may have: what the configuration and a learned table of positions allow; None for a
+        model without positions."""
         config = self.model.config.get_text_config(decoder=True)
         if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", "") in ("alibi", "nope"):
             return None
@@ -151,7 +151,7 @@ class LanguageModel:
 
     @property
     def token_rms(self) -> float:
-        """Root mean square of token embeddings as the model receives them: the size of soft tokens that are like words."""
+        """Root mean square of token embeddings as the model receives them: the size of soft tokens like words."""
         return self.table_rms * self.embedding_scale
 
     @property
@@ -214,7 +214,7 @@ class LanguageModel:
         return set(parameters)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Vocabulary logits (N, V) of last hidden states (N, width), with every factor and cap of the model's own head."""
+        """Vocabulary logits (N, V) of last hidden states (N, width), with all that the model's own head does."""
         output = _BodyOutput(hidden[None])
         with _forward_of(self.body, lambda *args, **kwargs: output):
             return self.model(inputs_embeds=hidden[None], use_cache=False).logits[0]

@@ -16,7 +16,6 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Language, Templates
 from uqabench.vocabulary import LETTERS
 
-
 # Control characters, line and paragraph separators, and halves of characters that no encoding can write.
 _NO_TEXT = ("Cc", "Zl", "Zp", "Cs")
 

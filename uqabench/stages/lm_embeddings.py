@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, embedding_bag, normalize
 from uqabench.data.catalogue import Catalogue
 from uqabench.llm.history import token_bags
 from uqabench.questions.kinds import ASKED
-from uqabench.questions.render import history_items
+from uqabench.questions.render import history_items, value_texts
 from uqabench.stages.lm_documents import Documents
 
 LR = 1e-3

@@ -103,18 +103,24 @@ class PromptBuilder(PromptText):
         return max(map(len, self.encode(questions, rows, n_text=n_text, n_soft=n_soft)), default=0)
 
     def _text_size(self, questions: QuestionSet, n_text: int) -> np.ndarray:
-        """Bytes (Q,) of the values that each question's history and options show."""
+        """Bytes (Q,) of each question's wording and of the values that its history and options show."""
         catalogue = self.store.catalogue
         sizes = {
             name: np.array([len(v.encode("utf-8", "replace")) for v in catalogue.values[name]] + [0])
             for name in catalogue.attributes()
         }
-        size = np.zeros(len(questions), dtype=np.int64)
+        language = self.templates.languages[self.config.language]
+        asked, owner = np.unique(np.stack([questions.kind, questions.template]), axis=1, return_inverse=True)
+        wording = [
+            len((phrasings := language.phrasings[kind])[template % len(phrasings)] + language.instructions[kind])
+            for kind, template in asked.T.tolist()
+        ]
+        size = np.array(wording, dtype=np.int64)[owner.ravel()]
         for place, name in enumerate(ATTRIBUTES):
             rows = np.flatnonzero(questions.attribute == place) if name in sizes else []
             if len(rows):  # counts are no codes; a code of -1 has the size 0 at the end
                 codes = np.minimum(questions.option_values[rows], len(sizes[name]) - 1)
-                size[rows] = sizes[name][codes].sum(axis=(1, 2))
+                size[rows] += sizes[name][codes].sum(axis=(1, 2))
         n = min(n_text, questions.n_history)
         if n:
             item_size = sum(sizes[name][catalogue.codes[name]] for name in self.attributes if name in sizes)

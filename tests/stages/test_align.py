@@ -195,7 +195,7 @@ def test_prompts_beyond_the_models_positions_stop_before_training(context, tmp_p
         with pytest.raises(InputError, match=message):
             stop()
     check_prompts(short, short.load_lm(), "trm++", config(), n_text=0, has_states=True)
-    with pytest.raises(InputError, match="trm.. the longest prompt"):
+    with pytest.raises(InputError, match=r"trm\+\+: the longest prompt"):
         many = config(integration="q-former", n_queries=40)
         check_prompts(short, short.load_lm(), "trm++", many, n_text=0, has_states=True)
     assert not (tmp_path / "x").exists()

@@ -86,8 +86,8 @@ class LanguageModel:
         if self.max_positions is not None and tokens > self.max_positions:
             raise InputError(
                 f"{method}: the longest prompt has {tokens} tokens with its answer, more than the {self.max_positions} "
-                f"positions of the language model {self.name}: show fewer items (text20 in place of text50), or choose "
-                "a model with a longer context."
+                f"positions of the language model {self.name}: show fewer items (text20 in place of text50) or soft "
+                "tokens (align.n_queries), or choose a model with a longer context."
             )
 
     # Texts

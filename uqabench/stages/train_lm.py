@@ -149,7 +149,9 @@ def _train(
 ) -> float:
     seed_everything(config.seed, torch.device("cpu"))
     lm = _new_language_model(store, questions, templates, prompt, config)
-    documents = Documents(lm, store, questions, PromptBuilder(lm, store, templates, prompt), config)
+    builder = PromptBuilder(lm, store, templates, prompt)
+    lm.check_prompts(builder.longest(questions, n_text=max(config.text_lengths), n_soft=1), "llm.train")
+    documents = Documents(lm, store, questions, builder, config)
 
     probe, middle = OptionProbe(lm), (config.model.layers + 1) // 2
     watch = LetterWatch(questions)

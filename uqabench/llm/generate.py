@@ -19,8 +19,8 @@ def greedy_texts(
     """(question, generated text) for every question of `groups`, one prompt at a time; `soft` as for `batch_hidden`.
 
     White space around the text is stripped: some chat templates begin an answer with a blank. Every token is a forward
-    pass over the prompt (an answer is one token): transformers' `generate` takes no soft prompts for one architecture in
-    ten, counts positions otherwise for others, and follows a model's own penalties.
+    pass over the prompt (an answer is one token): transformers' `generate` takes no soft prompts for one architecture
+    in ten, counts positions otherwise for others, and follows a model's own penalties.
     """
     n_soft = int((groups[0].prefix == SOFT).sum()) if groups else 0
     for group in groups:

@@ -32,6 +32,18 @@ import pytest
         (["--encoder", "json:Encoder"], "The module json has no class 'Encoder'"),
         (["--llm", "no-such-model"], "no-such-model"),
         (["--llm", "./no/such/folder"], "no/such/folder' does not exist"),
+        (["--llm", "~nobody-here/x"], "~nobody-here/x: there is no such home folder here"),
+        (["--set", "llm.dtype=float16"], "sasrec trains the language model.*set llm.dtype=bfloat16"),
+        (["--set", "llm.template_args={thinking: false}"], "llm.template_args.thinking: .* has no such argument"),
+        (
+            ["--set", "llm.train.model.max_positions=48"],
+            r"llm.train: the longest prompt has \d+ tokens .* the 48 positions",
+        ),
+        (
+            ["--methods", "sasrec@q-former", "--set", "llm.train.text_lengths=[1]", "--set", "align.n_queries=300"]
+            + ["--set", "llm.train.model.max_positions=400"],
+            "sasrec@q-former: the longest prompt .* the 400 positions",
+        ),
         (["--config", "missing.yaml"], "The config file missing.yaml does not exist"),
         (["--source", "netflix"], "There is no source 'netflix': choose one of completejourney"),
         (["--source", "synthetic", "--path", "x"], "The source 'synthetic' reads no files"),

@@ -156,7 +156,7 @@ def test_experiments_share_what_they_have_in_common(everything):
 def test_a_finished_experiment_is_reused_whole(everything, small):
     folder, finished = everything
     rows = survey_experiments(folder, load_experiments(["all"]), small, "tiny")
-    assert {row["action"] for row in rows} == {"reuse"}
+    assert {row["action"] for row in rows if row["node"] != "prompts"} == {"reuse"}
     again = run_experiments(folder, load_experiments(["pretraining"]), small, "tiny", progress=False)
     assert again["pretraining"] == finished["pretraining"]
 
@@ -188,4 +188,4 @@ def test_a_run_and_an_experiment_of_one_folder_share_nodes(everything, small):
 
     folder, _ = everything
     rows = survey_run(folder, replace(small, methods=("sasrec", "text20", "majority")))
-    assert {row["action"] for row in rows} == {"reuse"}
+    assert {row["action"] for row in rows if row["node"] != "prompts"} == {"reuse"}

@@ -135,7 +135,7 @@ def test_a_second_run_reuses_everything(execute, copy, monkeypatch):
 def test_a_changed_setting_rebuilds_what_depends_on_it(execute, copy):
     said = execute(copy, "align.seed=1", methods=("sasrec", "text8", "oracle"))
     built = {line.split(":")[0] for line in said if "(reused)" not in line}
-    assert built == {"align sasrec", "align text8", "evaluate sasrec", "evaluate text8"}
+    assert built == {"prompts", "align sasrec", "align text8", "evaluate sasrec", "evaluate text8"}
 
 
 def test_another_seed_is_another_run(execute, copy):

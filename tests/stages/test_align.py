@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import uqabench.llm.prompts as prompts_module
 from uqabench.errors import InputError
 from uqabench.integrations import find_integration, integration_names
 from uqabench.llm.batches import answer_loss, batch_hidden, collate
+from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions.render import history_items
@@ -22,6 +25,8 @@ from uqabench.stages.align import (
     PromptedMethod,
     SoftPrompts,
     align,
+    check_prompts,
+    check_training,
     load_aligned,
     prompt_groups,
     soft_for,
@@ -134,6 +139,77 @@ def test_the_way_of_asking_belongs_to_the_key(context, tmp_path, change):
     assert reused
     _, reused = align(replace(context, **change), PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
     assert not reused
+
+
+def test_a_template_that_writes_the_time_makes_a_new_key_once_a_context(context, small_lm, tmp_path):
+    folder = tmp_path / "dated"
+    save_model(small_lm.model, small_lm.tokenizer, folder)
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%H:%M:%S.%f') }}" + template)
+    dated, settings = replace(context, llm=str(folder)), config(train=False)
+    for ask, expected in ((dated, False), (dated, True), (replace(dated), False)):
+        _, reused = align(ask, PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+        assert reused == expected
+        assert ask.load_lm().chat == ask.chat  # every model of a run is asked alike, past midnight too
+
+
+def test_half_precision_weights_move_as_those_of_float32(context, tmp_path):
+    shown, settings = PromptedMethod("text8", 8), config(lr=1e-4, epochs=3)
+    losses, stored = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        artifact, _ = align(replace(context, dtype=dtype), shown, tmp_path / dtype, settings, progress=False)
+        rows = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
+        losses[dtype] = rows[-1]["loss"]
+        stored[dtype] = weights(artifact.path / "llm")
+    assert {weight.dtype for weight in stored["bfloat16"].values()} == {torch.bfloat16}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
+    start = weights(Path(context.llm))
+    for name, before in start.items():
+        moved = [(stored[dtype][name].float() - before).norm() for dtype in stored]
+        if before.dim() > 1:
+            assert not torch.equal(stored["bfloat16"][name], before.bfloat16()), name
+            assert float(moved[1]) > 0.3 * float(moved[0]) > 0, name
+
+
+def test_float16_is_refused_where_the_language_model_trains(context, method, tmp_path):
+    half = replace(context, dtype="float16")
+    for shown, settings, way_out in (
+        (PromptedMethod("text8", 8), config(), "text8@zero-shot"),
+        (method(), config(strategy="full"), "align.strategy=adapter"),
+    ):
+        with pytest.raises(InputError, match=rf"{re.escape(shown.name)} trains .* llm.dtype=bfloat16.*{way_out}"):
+            align(half, shown, tmp_path / "x", settings, progress=False)
+    check_training("trm++", config(strategy="adapter"), "float16", has_states=True)
+    check_training("text8", config(train=False), "float16", has_states=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_beyond_the_models_positions_stop_before_training(context, tmp_path, make_lm):
+    lm = make_lm()
+    lm.model.config.max_position_embeddings = 240
+    save_model(lm.model, lm.tokenizer, tmp_path / "short")
+    short = replace(context, llm=str(tmp_path / "short"))
+    message = r"text24: the longest prompt has \d+ tokens with its answer, more than the 240 positions of the language"
+    for stop in (
+        lambda: check_prompts(short, short.load_lm(), "text24", config(), n_text=24, has_states=False),
+        lambda: align(short, PromptedMethod("text24", 24), tmp_path / "x", config(), progress=False),
+    ):
+        with pytest.raises(InputError, match=message):
+            stop()
+    check_prompts(short, short.load_lm(), "trm++", config(), n_text=0, has_states=True)
+    with pytest.raises(InputError, match=r"trm\+\+: the longest prompt"):
+        many = config(integration="q-former", n_queries=40)
+        check_prompts(short, short.load_lm(), "trm++", many, n_text=0, has_states=True)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("n_text", [0, 5, 24])
+def test_the_longest_prompt_is_found_among_a_few(context, n_text, monkeypatch):
+    builder = context.builder(context.load_lm())
+    every = builder.encode(context.train, np.arange(len(context.train)), n_text=n_text, n_soft=2)
+    assert builder.longest(context.train, n_text=n_text, n_soft=2) == max(map(len, every))
+    monkeypatch.setattr(prompts_module, "_LONGEST", 20)
+    assert builder.longest(context.train, n_text=n_text, n_soft=2) >= 0.97 * max(map(len, every))
 
 
 def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):

@@ -54,8 +54,3 @@ def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
     centred = mean - mean.detach().mean(0)
     spread = centred.detach().square().mean().sqrt().clamp_min(1e-8)
     return centred * (weight.detach().square().mean().sqrt() / spread)
-
-
-def embedding_rms(weight: Tensor) -> float:
-    """Root mean square of a token table (V, d): the size of words, which soft tokens should have too."""
-    return float(weight.detach().float().square().mean().sqrt())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -10,7 +11,7 @@ from typing import Any
 
 from uqabench.artifact import Artifact, Stage, folder_digest
 from uqabench.errors import InputError
-from uqabench.files import read_json, write_json
+from uqabench.files import hash_json, read_json, write_json
 from uqabench.integrations import find_integration
 from uqabench.llm.sources import find_model
 from uqabench.plan.methods import Method
@@ -18,7 +19,7 @@ from uqabench.plan.node import Node
 from uqabench.plan.opened import Opened
 from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
-from uqabench.stages.align import Context, PromptedMethod, align_stage
+from uqabench.stages.align import Context, PromptedMethod, align_stage, check_prompts
 from uqabench.stages.evaluate import evaluate_baseline_stage, evaluate_stage
 from uqabench.stages.prepare import GivenStore, prepare_stage
 from uqabench.stages.pretrain import pretrain_stage
@@ -86,7 +87,7 @@ class Nodes:
 
     def _existing_model(self, config: RunConfig) -> Node:
         llm = config.llm
-        settings = {"name": llm.name, "dtype": llm.dtype, "system": llm.system}
+        settings = {"name": llm.name, "dtype": llm.dtype, "system": llm.system, "template_args": llm.template_args}
 
         def open_(made: Made) -> Stage:
             folder = _model_folder(llm.name)
@@ -128,6 +129,51 @@ class Nodes:
             return f"{artifact.json('metrics.json')['steps']:,} steps, {artifact.seconds:.0f} s"
 
         return Node("lm", "trained", settings, {"data": data, "questions": questions}, open_, facts=facts)
+
+    def prompt_checks(self, methods: list[Method]) -> list[Node]:
+        """For every language model of these methods, whether it has positions for their longest prompts."""
+        by_model: dict[str, list[Method]] = {}
+        for method in methods:
+            if method.kind in ("encoder", "text", "no-history"):
+                by_model.setdefault(self.language_model(method.config).key, []).append(method)
+        return [self._prompt_check(of_model) for of_model in by_model.values()]
+
+    def _prompt_check(self, methods: list[Method]) -> Node:
+        config = methods[0].config
+        inputs = {
+            "data": self.data(config.data),
+            "questions": self.method_questions(config),
+            "llm": self.language_model(config),
+        }
+        asks = {hash_json(ask := self._ask(method)): (ask, method) for method in methods}
+
+        def open_(made: Made) -> Stage:
+            context = self._context(config, made)
+
+            def make(out: Path, work: Path) -> float:
+                started, lm = time.monotonic(), context.load_lm()
+                for _, method in asks.values():
+                    own = replace(context, prompt=method.config.prompt)
+                    has_states = method.kind == "encoder"
+                    check_prompts(
+                        own, lm, str(method), method.config.align, n_text=method.n_text, has_states=has_states
+                    )
+                write_json(out / "prompts.json", {"positions": lm.max_positions})
+                return time.monotonic() - started
+
+            return Stage("prompts", {"asks": sorted(asks), **context.asking()}, dict(context.inputs), make)
+
+        def facts(artifact: Artifact) -> str:
+            positions = artifact.json("prompts.json")["positions"]
+            return f"at most {positions:,} tokens, which is enough" if positions else "as long as they like"
+
+        return Node("prompts", "", {"asks": sorted(asks)}, inputs, open_, facts=facts)
+
+    def _ask(self, method: Method) -> dict[str, Any]:
+        """What decides how long a method's prompts are."""
+        align = method.config.align
+        soft = [align.integration, align.n_queries] if method.kind == "encoder" else []
+        return {"n_text": method.n_text, "soft": soft, "prompt": key_dict(method.config.prompt)}
 
     def pretrain(self, method: Method) -> Node:
         """Stage 1 of an encoder."""
@@ -312,6 +358,7 @@ class Nodes:
             config.llm.dtype,
             config.llm.system,
             inputs,
+            config.llm.template_args,
         )
 
 

@@ -1,8 +1,9 @@
 // The arrays that Python hands to a kernel, and their checks.
 //
-// Arrays come as tensors of torch or as NumPy arrays (bf16, which NumPy lacks, as uint16), in the processor's memory, and
-// are never copied: a wrong dtype is a TypeError. The operators have checked their arguments already; what could read or
-// write out of bounds is checked here again.
+// Arrays come as tensors of torch or as NumPy arrays (bf16, which NumPy lacks, as uint16), in the processor's memory. A
+// wrong dtype is a TypeError. The operators have checked their arguments already; what could read or write out of bounds
+// is checked here again. Only the integers that a kernel dereferences by are copied (IndexArray): once the GIL is
+// released, another thread may overwrite what was checked.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -84,6 +85,28 @@ class Array {
 
 using FloatArray = Array<float>;
 using IntArray = Array<int64_t>;
+
+// Integers that a kernel dereferences by (offsets, ids, targets), copied before anything is checked, so that the values
+// that were checked are the values that are used, whatever other threads write meanwhile. An array that is not one row of
+// adjacent elements is not copied: `require_shape` refuses it.
+class IndexArray {
+ public:
+  IndexArray() = default;
+  explicit IndexArray(const IntArray& array) : array_(array) {
+    if (array.ndim() == 1 && array.is_aligned() && array.is_contiguous())
+      values_.assign(array.data(), array.data() + array.size());
+  }
+
+  const IntArray& array() const { return array_; }
+  int ndim() const { return array_.ndim(); }
+  py::ssize_t size() const { return array_.size(); }
+  const int64_t* data() const { return values_.data(); }
+
+ private:
+  IntArray array_;
+  std::vector<int64_t> values_;
+};
+
 using Dims = std::vector<py::ssize_t>;
 
 inline void require(bool holds, const std::string& message) {
@@ -147,22 +170,25 @@ HeadsOf<T> heads(const Array<T>& x) {
   return {x.data(), x.strides(0) / bytes, x.strides(1) / bytes};
 }
 
-inline void require_values_in(const IntArray& x, const char* name, int64_t size) {
-  const int64_t* data = x.data();
-  require(std::all_of(data, data + x.size(), [size](int64_t v) { return v >= 0 && v < size; }),
+// Indices of `count` elements, each in [0, size).
+inline const int64_t* checked_indices(const IndexArray& x, const char* name, py::ssize_t count, int64_t size) {
+  require_shape(x.array(), name, {count});
+  const int64_t* values = x.data();
+  require(std::all_of(values, values + count, [size](int64_t v) { return v >= 0 && v < size; }),
           std::string(name) + " must lie in [0, " + std::to_string(size) + ").");
+  return values;
 }
 
 inline void require_threads(int threads) { require(threads >= 1, "threads must be at least 1."); }
 
-// Offsets (B + 1) that rise from 0 to `tokens` without falling; returns their memory.
-inline const int64_t* checked_offsets(const IntArray& offsets, int64_t tokens) {
+// Offsets (B + 1), monotone from 0 to `tokens`.
+inline const int64_t* checked_offsets(const IndexArray& offsets, int64_t tokens) {
   require(offsets.ndim() == 1 && offsets.size() >= 1, "offsets must have one dimension and at least one entry.");
-  require_shape(offsets, "offsets", {offsets.size()});
-  const int64_t* at = offsets.data();
-  require(at[0] == 0 && at[offsets.size() - 1] == tokens, "offsets must go from 0 to the number of tokens.");
-  for (py::ssize_t b = 0; b + 1 < offsets.size(); ++b) require(at[b + 1] >= at[b], "offsets must not fall.");
-  return at;
+  require_shape(offsets.array(), "offsets", {offsets.size()});
+  const int64_t *begin = offsets.data(), *end = begin + offsets.size();
+  require(*begin == 0 && end[-1] == tokens, "offsets must go from 0 to the number of tokens.");
+  require(std::is_sorted(begin, end), "offsets must not fall.");
+  return begin;
 }
 
 }  // namespace uqabench
@@ -202,6 +228,18 @@ struct type_caster<uqabench::Array<T>> {
     const auto x = reinterpret_borrow<array_t<Element, 0>>(from);
     if (x.ndim() > Array::most_dims) return false;
     value = Array(const_cast<Element*>(x.data()), x.writeable(), static_cast<int>(x.ndim()), x.shape(), x.strides(), 1);
+    return true;
+  }
+};
+
+template <>
+struct type_caster<uqabench::IndexArray> {
+  PYBIND11_TYPE_CASTER(uqabench::IndexArray, const_name("array"));
+
+  bool load(handle from, bool convert) {
+    make_caster<uqabench::IntArray> array;
+    if (!array.load(from, convert)) return false;
+    value = uqabench::IndexArray(cast_op<uqabench::IntArray&>(array));
     return true;
   }
 };

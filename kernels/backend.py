@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .tracing import constant_when_traced
+
 BACKENDS = ("reference", "eager", "native", "triton", "cuda")
 ENVIRONMENT_VARIABLE = "UQABENCH_BACKEND"
 
@@ -157,7 +159,7 @@ class Operator:
         return self("cpu" if x.is_cpu else x.device.type, x.dtype)  # "cpu" from `type` would be a new string, in 0.4 us
 
 
-@torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar
+@constant_when_traced  # a ContextVar is nothing that tracing can look into
 def _choose(operator: str, device: str, dtype: torch.dtype | None) -> str:
     op = _operators[operator]
     name = requested_backend()

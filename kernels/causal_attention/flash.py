@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..backend import choose, requested_backend
 from ..checks import host_lengths, remember
+from ..tracing import constant_when_traced, never_traced
 
 FLASH_ATTN, TORCH_VARLEN = "flash-attn", "torch varlen_attn"
 _DTYPES = (torch.bfloat16, torch.float16)
@@ -65,7 +66,7 @@ def fused_choice(device: str, dtype: torch.dtype, head_size: int, value_size: in
     return _package(dtype, is_trained)
 
 
-@torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar
+@constant_when_traced  # a ContextVar is nothing that tracing can look into
 def _package(dtype: torch.dtype, is_trained: bool) -> str | None:
     """The package that takes tensors of that dtype unasked; None if neither does, or a backend is requested."""
     if dtype not in _DTYPES or requested_backend() is not None:
@@ -76,7 +77,7 @@ def _package(dtype: torch.dtype, is_trained: bool) -> str | None:
     return TORCH_VARLEN if is_fixed and _has_torch_varlen() else None
 
 
-@torch.compiler.disable  # the longest length follows the batch: tracing it would compile every batch anew
+@never_traced  # the longest length follows the batch: tracing it would compile every batch anew
 def causal_attention(name: str, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> Tensor:
     """The operator by the package `name`; arguments are checked by the caller."""
     if q.shape[0] == 0:

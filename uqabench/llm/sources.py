@@ -16,12 +16,10 @@ import torch
 
 from uqabench.errors import InputError, MissingExtra
 from uqabench.files import read_json
+from uqabench.llm.packaged import INSTALLABLE
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-
-INSTALLABLE = ("smollm2", "qwen2.5-tokenizer")
-"""Names that `uqabench llm add NAME` knows how to install into `models_folder()`."""
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"

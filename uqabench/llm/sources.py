@@ -29,9 +29,27 @@ _PATTERNS = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", 
 
 
 def home() -> Path:
-    """The user's cache folder: `$UQABENCH_HOME`, or `~/.cache/uqabench`."""
+    """The user's cache folder: `$UQABENCH_HOME`, or `~/.cache/uqabench`; InputError where no home folder is known."""
     chosen = os.environ.get("UQABENCH_HOME")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "uqabench"
+    if chosen:
+        return _expanded(chosen)
+    try:
+        return Path.home() / ".cache" / "uqabench"
+    except RuntimeError as error:  # no $HOME, and the user is not in the system's list, as in many containers
+        raise InputError(
+            "No home folder is known for this user, so installed language models have no place: set UQABENCH_HOME to a "
+            "folder that you may write to."
+        ) from error
+
+
+def _expanded(path: str) -> Path:
+    """The path with a leading `~` or `~user` replaced; InputError where that home folder is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: the home folder that {path.partition('/')[0]} stands for is unknown here: give the full path."
+        ) from error
 
 
 def models_folder() -> Path:
@@ -126,7 +144,7 @@ def find_model(name_or_path: str | Path, *, trust_remote_code: bool = False) -> 
     name = str(name_or_path)
     if not name:
         raise InputError("The language model's name is empty: give a folder, an alias or a Hugging Face name.")
-    path = Path(name).expanduser()
+    path = _expanded(name)
     if path.is_dir():
         return path
     installed = models_folder() / name

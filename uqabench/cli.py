@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from uqabench import __version__
-from uqabench.errors import UQABenchError
+from uqabench.errors import InputError, UQABenchError
 
 EXAMPLES = """examples:
   uqabench run --preset demo                          the whole benchmark on grocery baskets, into runs/demo
@@ -200,13 +203,18 @@ def doctor(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    if os.getcwd() not in sys.path:  # an encoder of one's own, module:Class, lies where the command is called
-        sys.path.insert(0, os.getcwd())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is written as \\u0141
+            stream.reconfigure(errors="backslashreplace")
+    args = None
     try:
-        return args.handler(args)
+        arguments = _utf8(sys.argv[1:] if argv is None else argv)
+        args = build_parser().parse_args(arguments)
+        _check_current_folder()
+        with _messages():
+            return args.handler(args)
     except UQABenchError as error:
-        if args.debug:
+        if args and args.debug:
             raise
         print(f"uqabench: {error}", file=sys.stderr)
         return error.exit_code
@@ -217,10 +225,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, MemoryError, RuntimeError) as error:
-        if args.debug or not (sentence := _sentence(error)):
+        if not args or args.debug or not (sentence := _sentence(error)):
             raise
         print(f"uqabench: {sentence}", file=sys.stderr)
         return 1
+
+
+def _utf8(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments, unless one has bytes that are no UTF-8: what holds them could be neither printed nor saved."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            shown = argument.encode(errors="backslashreplace").decode()
+            raise InputError(
+                f"The argument '{shown}' is not UTF-8: rename what it names, or check the shell."
+            ) from error
+    return arguments
+
+
+def _check_current_folder() -> None:
+    """InputError where it has been deleted: relative paths lead nowhere, and torch's library ends the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("The current folder has been deleted: change to another and run the command there.") from error
+
+
+class _Printer(logging.Handler):
+    """Prints messages on standard output, above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record))
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Within the block, what the stages log is printed. Programs that use uqabench set up logging as they like."""
+    logger, printer = logging.getLogger("uqabench"), _Printer()
+    level = logger.level
+    logger.addHandler(printer)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printer)
+        logger.setLevel(level)
 
 
 def _sentence(error: Exception) -> str:

@@ -32,7 +32,7 @@ endfunction()
 
 
 def old_nvcc(folder: Path, *unknown: int) -> Path:
-    """A compiler that refuses these architectures with nvcc's own words, and is nvcc for the rest, where there is one."""
+    """A compiler that refuses these architectures in nvcc's words, and is nvcc for the rest, where there is one."""
     path = folder / "nvcc"
     patterns = "|".join(f"*{kind}_{number}*" for number in unknown for kind in ("compute", "sm"))
     refusal = f"nvcc fatal   : Unsupported gpu architecture 'compute_{unknown[-1]}'"

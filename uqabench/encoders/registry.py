@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -13,6 +12,7 @@ from torch import nn
 
 from uqabench.encoders.config import PRESET_NAMES, PRESETS, WIDTHS
 from uqabench.errors import InputError
+from uqabench.objects import import_object
 
 ENTRY_POINT_GROUP = "uqabench.encoders"
 
@@ -95,7 +95,7 @@ def _configure(name: str, preset: str, overrides: dict[str, Any]) -> Any:
 
 def _find(name: str) -> Any:
     if ":" in name:
-        return _import(name)
+        return import_object(name, "encoder")
     if name in _classes:
         return _classes[name]
     points = _entry_points()
@@ -104,23 +104,7 @@ def _find(name: str) -> Any:
             f"The encoder '{name}' is unknown{_nearest(name, encoder_names())}: choose one of "
             f"{', '.join(encoder_names())}, or give your own class as package.module:Class."
         )
-    return _import(points[name].value)
-
-
-def _import(path: str) -> Any:
-    module_name, _, class_name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs a user's code, which may raise anything
-        raise InputError(
-            f"The encoder {path} cannot be imported ({_reason(error)}): install its package, or put its folder on "
-            f"PYTHONPATH, and write package.module:Class."
-        ) from error
-    cls = getattr(module, class_name, None)
-    if not callable(cls):
-        defined = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(f"The module {module_name} has no class '{class_name}'{_nearest(class_name, defined)}.")
-    return cls
+    return import_object(points[name].value, "encoder")
 
 
 def _reason(error: Exception) -> str:

@@ -40,9 +40,13 @@ class Method:
 
 def parse_method(name: str, config: RunConfig) -> Method:
     """A method by name; variants after `@`, joined by `+`, change the run's settings for it."""
-    base, _, suffix = name.partition("@")
+    base, at, suffix = name.partition("@")
     changes: dict[str, Any] = {}
-    for variant in suffix.split("+") if suffix else []:
+    for variant in suffix.split("+") if at else []:
+        if not variant:
+            raise InputError(
+                f"Method '{name}' has an empty variant: name one of {', '.join(VARIANTS)}, or leave @ out."
+            )
         if variant not in VARIANTS:
             raise InputError(f"Method '{name}': there is no variant '{variant}': choose among {', '.join(VARIANTS)}.")
         changes = merge(changes, VARIANTS[variant])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from uqabench.artifact import Artifact, folder_digest, versions
 from uqabench.config import to_dict
@@ -34,12 +34,13 @@ from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
 from uqabench.stages.train_lm import train_lm
 
 Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class Run:
     """All stages of one run folder. Every stage reuses its folder when config and inputs are unchanged."""
 
-    def __init__(self, folder: Path, config: RunConfig, *, progress: bool = True, say: Say = tqdm.write) -> None:
+    def __init__(self, folder: Path, config: RunConfig, *, progress: bool = True, say: Say = logger.info) -> None:
         self.folder, self.config, self.progress, self.say = Path(folder), config, progress, say
         if config.device != "cpu" and not torch.cuda.is_available():
             raise InputError(f"device is '{config.device}', but torch sees no GPU here: use cpu (`uqabench doctor`).")

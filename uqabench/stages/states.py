@@ -7,6 +7,7 @@ causal, all cuts of a user whose windows start at the same item share one pass a
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from uqabench.errors import InputError
 from uqabench.questions.questions import QuestionSet
 from uqabench.stages.pretrain import TorchBatch, unshared
 from uqabench.stages.training import fits_in_memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,8 @@ def _encode(
     width = model.width
     total = int(lengths.sum()) if keep_states else 0
     if progress:
-        size = (len(pairs) + total) * width * 4
-        tqdm.write(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size / 2**20:,.1f} MiB")
+        size = (len(pairs) + total) * width * 4 / 2**20
+        logger.info(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size:,.1f} MiB")
     pooled = _new_mapped(folder / "pooled.npy", (len(pairs), width))
     first = np.concatenate([[0], np.cumsum(lengths)])
     states = _new_mapped(folder / "states.npy", (total, width)) if keep_states else None

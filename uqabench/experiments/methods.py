@@ -43,10 +43,6 @@ def parse_method(name: str, config: RunConfig) -> Method:
     base, at, suffix = name.partition("@")
     changes: dict[str, Any] = {}
     for variant in suffix.split("+") if at else []:
-        if not variant:
-            raise InputError(
-                f"Method '{name}' has an empty variant: name one of {', '.join(VARIANTS)}, or leave @ out."
-            )
         if variant not in VARIANTS:
             raise InputError(f"Method '{name}': there is no variant '{variant}': choose among {', '.join(VARIANTS)}.")
         changes = merge(changes, VARIANTS[variant])

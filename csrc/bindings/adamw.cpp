@@ -6,7 +6,7 @@
 namespace uqabench {
 namespace {
 
-// Elements from a row to the next of an array that is written: rows that overlap would race.
+// The row stride, in elements, of an array that is written. Its rows must not overlap: threads would race for them.
 int64_t written_stride(const FloatArray& x, const char* name, py::ssize_t rows, py::ssize_t width) {
   require_shape(x, name, {rows, width});
   require(rows <= 1 || row_stride(x) >= width, std::string(name) + "'s rows must not overlap.");

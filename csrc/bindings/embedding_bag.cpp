@@ -15,7 +15,7 @@ EmbeddingBags check(const IndexArray& ids, const IndexArray& offsets, int64_t ro
   return {indices, at, offsets.size() - 1, rows, width, threads};
 }
 
-// Of the gradient of the means.
+// As above for a backward pass, whose width is that of the gradient of the means.
 template <class T>
 EmbeddingBags check_gradient(const Array<T>& grad, const IndexArray& ids, const IndexArray& offsets, int64_t rows,
                              int threads) {
@@ -54,7 +54,7 @@ void bind_embedding_bag_of(py::module_& m) {
       "embedding_bag_mean_values",
       [](Array<T> values, const Array<T>& grad, const IndexArray& ids, const IndexArray& offsets, int threads) {
         const EmbeddingBags in =
-            check_gradient(grad, ids, offsets, std::numeric_limits<int64_t>::max(), threads);  // no table is touched
+            check_gradient(grad, ids, offsets, std::numeric_limits<int64_t>::max(), threads);  // no table is indexed
         T* to = output(values, "values", {ids.size(), in.width});
         py::gil_scoped_release release;
         embedding_bag_mean_values(in, grad.data(), row_stride(grad), to);

@@ -15,12 +15,12 @@ const int64_t* ids(const std::optional<IntArray>& x, const char* name, py::ssize
   return x->data();
 }
 
-// `share` times the sum.
-float shared_sum(const float* losses, int64_t count, double share) {
+// `share` times the sum of the losses.
+float scaled_sum(const float* losses, int64_t count, double share) {
   return static_cast<float>(share * std::accumulate(losses, losses + count, 0.0));
 }
 
-// The targets: those given, or where there are none token t's is item t, in `diagonal`.
+// The targets that were given, or else item t for token t, written to `diagonal`.
 const int64_t* targets(const std::optional<IndexArray>& given, py::ssize_t tokens, py::ssize_t items,
                        std::vector<int64_t>* diagonal) {
   if (given) return checked_indices(*given, "target", tokens, items);
@@ -67,7 +67,7 @@ void bind_linear_cross_entropy(py::module_& m) {
         float* to_loss = output(loss, "loss", {});
         py::gil_scoped_release release;
         linear_cross_entropy(args);
-        if (to_loss) *to_loss = shared_sum(args.losses, args.tokens, share);
+        if (to_loss) *to_loss = scaled_sum(args.losses, args.tokens, share);
       },
       py::arg("losses").noconvert(), py::arg("loss").noconvert(), py::arg("hidden_gradient").noconvert(),
       py::arg("weight_gradient").noconvert(), py::arg("hidden").noconvert(), py::arg("weight").noconvert(),

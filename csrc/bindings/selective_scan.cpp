@@ -43,8 +43,8 @@ ScanInputs inputs(const FloatArray& u, const FloatArray& delta, const FloatArray
   return in;
 }
 
-// Two places are never used: so the tensor has at least two, whatever the tokens, and torch.export, which tells sizes of
-// 0 and 1 from others, takes any number of tokens.
+// The last two rows are never used. They keep the first dimension at 2 or more, so that torch.export, which specialises
+// sizes of 0 and 1, takes any number of tokens.
 Dims kept_shape(const ScanInputs& in) { return {in.tokens / scan_chunk + 2, in.states, in.channels}; }
 
 }  // namespace

@@ -53,8 +53,8 @@ struct Head {
 
   // Products of keys [j, j + Rows) with the panel's queries, not scaled.
   template <int Rows>
-  UQ_INLINE Sums<Rows> products(int64_t j) const {
-    Sums<Rows> sums;
+  UQ_INLINE Accumulators<Rows> products(int64_t j) const {
+    Accumulators<Rows> sums;
     sums.add_panels(in.width, k + j * panel, shape.rows, q_transposed);
     return sums;
   }
@@ -72,7 +72,7 @@ struct Head {
     const int64_t panels = round_up(columns, panel) / panel, row = in.heads * columns;
     for (int64_t p = 0; p < panels; ++p) {
       for_each_block(panel, [&](auto rows, int64_t i) UQ_LAMBDA {
-        Sums<rows()> sums;
+        Accumulators<rows()> sums;
         // Keys after the block's last query have weight 0.
         const int64_t seen = std::min(keys, query + i + rows());
         sums.add_product(seen, weights + i, 1, panel, right + p * shape.rows * panel);
@@ -85,64 +85,64 @@ struct Head {
 
 // Panels of queries whose share of the keys' and values' gradients is added at once: each time, all of them are read
 // and written, which for one panel takes as long as its products.
-constexpr int together = 2;
+constexpr int panels_at_once = 2;
 
 // The gradients of one head's keys and values, and the panels' share of them.
 struct HeadGradient {
-  const Head& of;
+  const Head& head;
   HeadView grad;
   float *dk, *dv, *q, *g, *g_transposed;
-  float *weights[together], *slopes[together];  // of each panel: (keys, panel); slopes: the scores' gradient
-  int64_t keys[together] = {};                  // of each panel, 0 where there is none
+  float *weights[panels_at_once], *score_gradients[panels_at_once];  // of each panel: (keys, panel); score_gradients: the scores' gradient
+  int64_t keys[panels_at_once] = {};                  // of each panel, 0 where there is none
 
   static int64_t scratch(const Shape& s) {
-    return s.rows * (s.width + s.value_width + 2 * together * panel) +
-           panel * (together * (s.width + s.value_width) + s.value_width);
+    return s.rows * (s.width + s.value_width + 2 * panels_at_once * panel) +
+           panel * (panels_at_once * (s.width + s.value_width) + s.value_width);
   }
 
   HeadGradient(const Head& head, const HeadView& grad_view, Arena& arena)
-      : of(head),
+      : head(head),
         grad(grad_view),
         dk(arena.take(head.shape.rows * head.shape.width)),
         dv(arena.take(head.shape.rows * head.shape.value_width)),
-        q(arena.take(together * panel * head.shape.width)),
-        g(arena.take(together * panel * head.shape.value_width)),
+        q(arena.take(panels_at_once * panel * head.shape.width)),
+        g(arena.take(panels_at_once * panel * head.shape.value_width)),
         g_transposed(arena.take(head.shape.value_width * panel)) {
     std::fill_n(dk, head.shape.rows * head.shape.width, 0.0f);
     std::fill_n(dv, head.shape.rows * head.shape.value_width, 0.0f);
-    for (int i = 0; i < together; ++i) {
+    for (int i = 0; i < panels_at_once; ++i) {
       weights[i] = arena.take(head.shape.rows * panel);
-      slopes[i] = arena.take(head.shape.rows * panel);
+      score_gradients[i] = arena.take(head.shape.rows * panel);
     }
   }
 
-  const float* grad_rows(int64_t query) const { return grad.at(of.start + query, of.head); }
+  const float* grad_rows(int64_t query) const { return grad.at(head.start + query, head.head); }
 
   // Before the head's own begin_panel for each of the panels from query `first` on.
   void begin_panels(int64_t first) {
-    const AttentionInputs& in = of.in;
-    const int64_t queries = std::min<int64_t>(together * panel, of.shape.length - first);
-    pack(in.q.at(of.start + first, of.head), in.q.token_stride, queries, in.width, together * panel, q);
-    pack(grad_rows(first), grad.token_stride, queries, in.value_width, together * panel, g);
-    std::fill_n(keys, together, 0);
+    const AttentionInputs& in = head.in;
+    const int64_t queries = std::min<int64_t>(panels_at_once * panel, head.shape.length - first);
+    pack(in.q.at(head.start + first, head.head), in.q.token_stride, queries, in.width, panels_at_once * panel, q);
+    pack(grad_rows(first), grad.token_stride, queries, in.value_width, panels_at_once * panel, g);
+    std::fill_n(keys, panels_at_once, 0);
     first_ = first;
   }
 
   // After the head's own begin_panel.
   void begin_panel(int i) {
-    keys[i] = of.keys;
+    keys[i] = head.keys;
     // A later panel's register block may begin among this one's keys and end past them.
-    const int64_t past = (std::min(of.keys + tall, of.shape.rows) - of.keys) * panel;
-    std::fill_n(weights[i] + of.keys * panel, past, 0.0f);
-    std::fill_n(slopes[i] + of.keys * panel, past, 0.0f);
-    pack_transposed(grad_rows(of.query), grad.token_stride, of.queries, of.in.value_width, g_transposed);
+    const int64_t past = (std::min(head.keys + tall, head.shape.rows) - head.keys) * panel;
+    std::fill_n(weights[i] + head.keys * panel, past, 0.0f);
+    std::fill_n(score_gradients[i] + head.keys * panel, past, 0.0f);
+    pack_transposed(grad_rows(head.query), grad.token_stride, head.queries, head.in.value_width, g_transposed);
   }
 
   // The gradient of the weights of keys [j, j + Rows).
   template <int Rows>
-  UQ_INLINE Sums<Rows> weight_gradients(int64_t j) const {
-    Sums<Rows> sums;
-    sums.add_panels(of.in.value_width, of.v + j * panel, of.shape.rows, g_transposed);
+  UQ_INLINE Accumulators<Rows> weight_gradients(int64_t j) const {
+    Accumulators<Rows> sums;
+    sums.add_panels(head.in.value_width, head.v + j * panel, head.shape.rows, g_transposed);
     return sums;
   }
 
@@ -152,16 +152,16 @@ struct HeadGradient {
   }
 
   void add_panels() {
-    accumulate(weights, g, of.shape.value_width, dv);
-    accumulate(slopes, q, of.shape.width, dk);
+    accumulate(weights, g, head.shape.value_width, dv);
+    accumulate(score_gradients, q, head.shape.width, dk);
   }
 
   void write(float key_factor, float value_factor, float* to_k, float* to_v) const {
-    const AttentionInputs& in = of.in;
+    const AttentionInputs& in = head.in;
     const int64_t row = in.heads * in.width, value_row = in.heads * in.value_width;
-    unpack(dk, of.shape.rows, of.shape.length, in.width, key_factor, to_k + of.start * row + of.head * in.width, row);
-    unpack(dv, of.shape.rows, of.shape.length, in.value_width, value_factor,
-           to_v + of.start * value_row + of.head * in.value_width, value_row);
+    unpack(dk, head.shape.rows, head.shape.length, in.width, key_factor, to_k + head.start * row + head.head * in.width, row);
+    unpack(dv, head.shape.rows, head.shape.length, in.value_width, value_factor,
+           to_v + head.start * value_row + head.head * in.value_width, value_row);
   }
 
  private:
@@ -171,11 +171,11 @@ struct HeadGradient {
   void accumulate(float* const* from, const float* right, int64_t columns, float* into) const {
     // A stretch of keys at a time: its weights stay in the first cache while all columns pass.
     constexpr int64_t stretch = 48;
-    const int64_t end = *std::max_element(keys, keys + together);
+    const int64_t end = *std::max_element(keys, keys + panels_at_once);
     for (int64_t begin = 0; begin < end; begin += stretch) {
       for (int64_t p = 0; p < columns / panel; ++p) {
-        add_stretch(from, right + p * together * panel * panel, begin, std::min(begin + stretch, end),
-                    into + p * of.shape.rows * panel);
+        add_stretch(from, right + p * panels_at_once * panel * panel, begin, std::min(begin + stretch, end),
+                    into + p * head.shape.rows * panel);
       }
     }
   }
@@ -184,9 +184,9 @@ struct HeadGradient {
   void add_stretch(float* const* from, const float* right, int64_t begin, int64_t end, float* into) const {
     for_each_block(end - begin, [&](auto rows, int64_t r) UQ_LAMBDA {
       const int64_t j = begin + r;
-      Sums<rows()> sums;
+      Accumulators<rows()> sums;
       sums.load_from(into + j * panel);
-      for (int i = 0; i < together; ++i) {
+      for (int i = 0; i < panels_at_once; ++i) {
         if (j >= keys[i]) continue;
         const int64_t skipped = std::max<int64_t>(j - first_ - i * panel, 0);  // queries before key j have weight 0
         sums.add_product(panel - skipped, from[i] + j * panel + skipped, panel, 1,

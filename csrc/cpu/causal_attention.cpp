@@ -122,17 +122,17 @@ struct PanelStatistics {
 
 // The weights of one panel, and what the scores' gradient is.
 inline void backward_panel(const Head& head, const HeadGradient& gradient, const PanelStatistics& statistics,
-                           float* weights, float* slopes) {
+                           float* weights, float* score_gradients) {
   for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
     head.products<rows()>(j).store_to(weights + j * panel);
-    const Sums<rows()> d_weights = gradient.weight_gradients<rows()>(j);
+    const Accumulators<rows()> d_weights = gradient.weight_gradients<rows()>(j);
     for (int r = 0; r < rows(); ++r) {
       for (int half = 0; half < 2; ++half) {
         float* weight = weights + (j + r) * panel + half * lanes;
         const Floats x = load(weight) * head.in.scale - load(statistics.log_sum + half * lanes);
         const Floats p = keep(causal(head.query + half * lanes, j + r), exponential(x));
         store(weight, p);
-        store(slopes + (j + r) * panel + half * lanes,
+        store(score_gradients + (j + r) * panel + half * lanes,
               p * (d_weights.value[r][half] - load(statistics.product + half * lanes)));
       }
     }
@@ -146,13 +146,13 @@ inline void backward(const AttentionInputs& in, const CausalAttentionResult& res
   Head head(in, s, in.offsets[task.sequence], task.begin, arena);
   HeadGradient gradient(head, result.grad, arena);
   float* dq = arena.take(s.width * panel);
-  for (int64_t first = 0; first < s.length; first += together * panel) {
+  for (int64_t first = 0; first < s.length; first += panels_at_once * panel) {
     gradient.begin_panels(first);
     for (int i = 0; i < together && first + i * panel < s.length; ++i) {
       head.begin_panel(first + i * panel);
       gradient.begin_panel(i);
-      backward_panel(head, gradient, PanelStatistics(head, result), gradient.weights[i], gradient.slopes[i]);
-      head.multiply_queries(gradient.slopes[i], head.k, in.width, in.scale, gradients.q, dq);
+      backward_panel(head, gradient, PanelStatistics(head, result), gradient.weights[i], gradient.score_gradients[i]);
+      head.multiply_queries(gradient.score_gradients[i], head.k, in.width, in.scale, gradients.q, dq);
     }
     gradient.add_panels();
   }

@@ -79,8 +79,8 @@ inline void add_state_gradient(const Block& block, const Piece& piece, const flo
   const float* from = grad_state + (piece.index * channels + block.channel) * before;
   for (int64_t token = std::max(piece.begin, piece.stop - before); token < piece.end; ++token) {
     float* to = dx + token * channels + block.channel;
-    const int64_t place = token - (piece.stop - before);
-    for (int64_t c = 0; c < block.width; ++c) to[c] += from[c * before + place];
+    const int64_t index = token - (piece.stop - before);
+    for (int64_t c = 0; c < block.width; ++c) to[c] += from[c * before + index];
   }
 }
 
@@ -110,29 +110,29 @@ void backward_block(const Block& block, const Filter& filter, const CausalConv1d
   const Convolution<Taps> convolution(block, filter);
   const int64_t before = block.in.taps - 1, channels = block.in.channels;
   float* state = scratch;  // (before, block_channels), then the same of the initial state's gradient
-  float* slopes = scratch + before * block_channels;
+  float* d_preactivation = scratch + before * block_channels;
   for (int64_t k = 0; k <= block.in.taps; ++k) std::fill_n(sums + k * channels + block.channel, block.width, 0.0f);
   block.for_each_piece([&](const Piece& piece) {
     const Inputs inputs(block, piece, state);
-    const auto slope_row = [&](int64_t token) { return slopes + (token - piece.begin) * block_channels; };
+    const auto gradient_row = [&](int64_t token) { return d_preactivation + (token - piece.begin) * block_channels; };
     for_each_tile(piece.begin, piece.end, [&](int64_t token, auto rows) {
-      convolution.template slopes<rows(), true>(inputs, grad, token, slope_row(token), sums + block.channel);
+      convolution.template preactivation_gradient<rows(), true>(inputs, grad, token, gradient_row(token), sums + block.channel);
     });
     // Outputs after the piece that saw its tokens; after the sequence there are none.
     const int64_t seen = std::min(piece.end + before, piece.stop);
     for_each_tile(piece.end, seen, [&](int64_t token, auto rows) {
-      convolution.template slopes<rows(), false>(inputs, grad, token, slope_row(token), nullptr);
+      convolution.template preactivation_gradient<rows(), false>(inputs, grad, token, gradient_row(token), nullptr);
     });
-    std::fill(slope_row(seen), slope_row(piece.end + before), 0.0f);
+    std::fill(gradient_row(seen), gradient_row(piece.end + before), 0.0f);
 
     for_each_tile(piece.begin, piece.end, [&](int64_t token, auto rows) {
-      convolution.template inputs_gradient<rows()>(slope_row(token), 0, gradients.x + token * channels + block.channel,
+      convolution.template inputs_gradient<rows()>(gradient_row(token), 0, gradients.x + token * channels + block.channel,
                                                    channels);
     });
     if (grad.state) add_state_gradient(block, piece, grad.state, gradients.x);
     if (!gradients.initial_state || piece.begin > piece.start) return;
     for (int64_t i = 0; i < before; ++i) {
-      convolution.template inputs_gradient<1>(slopes, before - i, state + i * block_channels, 0);
+      convolution.template inputs_gradient<1>(d_preactivation, before - i, state + i * block_channels, 0);
     }
     write_initial_gradient(block, piece.index, state, grad.state, gradients.initial_state);
   });

@@ -144,50 +144,50 @@ struct Convolution {
     });
   }
 
-  // Gradients before the activation, to `slopes`, whose rows are `block_channels` long; adds the taps' and the bias's
-  // to `sums`, whose rows are `channels` long, if IsCounted.
-  template <int Rows, bool IsCounted>
-  void slopes(const Inputs& inputs, const CausalConv1dResult& grad, int64_t token, float* slopes, float* sums) const {
+  // Gradients before the activation, to `d_preactivation`, whose rows are `block_channels` long; adds the taps' and the bias's
+  // to `sums`, whose rows are `channels` long, if AddsToFilter.
+  template <int Rows, bool AddsToFilter>
+  void preactivation_gradient(const Inputs& inputs, const CausalConv1dResult& grad, int64_t token, float* d_preactivation, float* sums) const {
     const Convolution at = *this;
     const Windows<Taps, Rows> windows(inputs, token);
     const int64_t stride = grad.out_stride;
     const float* from = grad.out + token * stride + at.channel;
     for_each_vector(at.width, [=](const auto& get, const auto& put) {
-      Floats slope[Rows];
+      Floats gradient[Rows];
       if (at.is_silu) {
-        at.evaluate(windows, get, slope);
+        at.evaluate(windows, get, gradient);
         for (int r = 0; r < Rows; ++r) {
-          const Floats share = sigmoid(slope[r]);
-          slope[r] = share * multiply_add(slope[r], 1.0f - share, broadcast(1.0f)) * get(from + r * stride);
+          const Floats share = sigmoid(gradient[r]);
+          gradient[r] = share * multiply_add(gradient[r], 1.0f - share, broadcast(1.0f)) * get(from + r * stride);
         }
       } else {
-        for (int r = 0; r < Rows; ++r) slope[r] = get(from + r * stride);
+        for (int r = 0; r < Rows; ++r) gradient[r] = get(from + r * stride);
       }
-      for (int r = 0; r < Rows; ++r) put(slopes + r * block_channels, slope[r]);
-      if constexpr (IsCounted) {
+      for (int r = 0; r < Rows; ++r) put(d_preactivation + r * block_channels, gradient[r]);
+      if constexpr (AddsToFilter) {
         for (int64_t k = 0; k < (Taps ? Taps : at.taps); ++k) {
           Floats sum = get(sums + k * at.channels);
-          for (int r = 0; r < Rows; ++r) sum = multiply_add(slope[r], get(windows.at(r, k)), sum);
+          for (int r = 0; r < Rows; ++r) sum = multiply_add(gradient[r], get(windows.at(r, k)), sum);
           put(sums + k * at.channels, sum);
         }
         float* bias_sums = sums + (Taps ? Taps : at.taps) * at.channels;
         Floats sum = get(bias_sums);
-        for (int r = 0; r < Rows; ++r) sum += slope[r];
+        for (int r = 0; r < Rows; ++r) sum += gradient[r];
         put(bias_sums, sum);
       }
     });
   }
 
-  // The input gradients of `Rows` tokens, the first of which meets tap taps - 1 - `first` in the first row of `slopes`.
+  // The input gradients of `Rows` tokens, the first of which meets tap taps - 1 - `first` in the first row of `d_preactivation`.
   template <int Rows>
-  void inputs_gradient(const float* slopes, int64_t first, float* out, int64_t out_stride) const {
+  void inputs_gradient(const float* d_preactivation, int64_t first, float* out, int64_t out_stride) const {
     const Convolution at = *this;
     for_each_vector(at.width, [=](const auto& get, const auto& put) {
       Floats sum[Rows] = {};
       for (int64_t j = first; j < (Taps ? Taps : at.taps); ++j) {
         const Floats weight = get(at.filter + ((Taps ? Taps : at.taps) - 1 - j) * at.filter_stride);
         for (int r = 0; r < Rows; ++r) {
-          sum[r] = multiply_add(weight, get(slopes + (r + j - first) * block_channels), sum[r]);
+          sum[r] = multiply_add(weight, get(d_preactivation + (r + j - first) * block_channels), sum[r]);
         }
       }
       for (int r = 0; r < Rows; ++r) put(out + r * out_stride, sum[r]);

@@ -107,7 +107,7 @@ namespace uqabench::UQ_ISA {
 namespace {
 
 constexpr int64_t ahead = 16;  // rows asked for before they are needed: they lie anywhere in memory
-constexpr int together = 64 / lanes < 8 ? 64 / lanes : 8;  // vectors summed in registers
+constexpr int vectors_at_once = 64 / lanes < 8 ? 64 / lanes : 8;  // vectors summed in registers
 
 template <class T>
 UQ_INLINE void prefetch(const T* row, int64_t width) {
@@ -123,13 +123,13 @@ void mean(const EmbeddingBags& in, int64_t bag, const T* table, int64_t stride, 
   const Floats share = broadcast(end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f);
   T* to = out + bag * in.width;
   int64_t c = 0;
-  for (; c + together * lanes <= in.width; c += together * lanes) {
-    Floats sums[together] = {};
+  for (; c + vectors_at_once * lanes <= in.width; c += vectors_at_once * lanes) {
+    Floats sums[vectors_at_once] = {};
     for (int64_t i = begin; i < end; ++i) {
       const T* row = table + in.ids[i] * stride + c;
-      for (int v = 0; v < together; ++v) sums[v] += load(row + v * lanes);
+      for (int v = 0; v < vectors_at_once; ++v) sums[v] += load(row + v * lanes);
     }
-    for (int v = 0; v < together; ++v) store(to + c + v * lanes, sums[v] * share);
+    for (int v = 0; v < vectors_at_once; ++v) store(to + c + v * lanes, sums[v] * share);
   }
   for_each_vector(in.width - c, [=](const auto& get, const auto& put) {
     Floats sum = {};

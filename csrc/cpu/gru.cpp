@@ -125,41 +125,41 @@ namespace uqabench::UQ_ISA {
 namespace {
 
 // Weights lie in panels of three vectors of outputs, one row of 3 * lanes floats for each term of their sums: forward,
-// the three gates of `lanes` hidden units; backward, `triple` hidden units. A register tile is `block` sequences by
+// the three gates of `lanes` hidden units; backward, `panel_width` hidden units. A register tile is `block` sequences by
 // three vectors, which fill 15 of AVX2's 16 registers.
-constexpr int triple = 3 * lanes;
+constexpr int panel_width = 3 * lanes;
 
 inline int64_t packed_size(const GruLayer& layer) {
   const int64_t forward = round_up(layer.hidden, lanes) * layer.hidden * 3;
-  return std::max(forward, round_up(layer.hidden, triple) * layer.hidden * 3);
+  return std::max(forward, round_up(layer.hidden, panel_width) * layer.hidden * 3);
 }
 
 inline void pack_forward(const GruLayer& layer, float* out, const Member& member) {
   const int64_t hidden = layer.hidden, panels = (hidden + lanes - 1) / lanes;
   for (int64_t p = member.begin(panels); p < member.end(panels); ++p) {
-    float* to = out + p * hidden * triple;
+    float* to = out + p * hidden * panel_width;
     const int64_t units = std::min<int64_t>(lanes, hidden - p * lanes);
-    if (units < lanes) __builtin_memset(to, 0, hidden * triple * sizeof(float));
+    if (units < lanes) __builtin_memset(to, 0, hidden * panel_width * sizeof(float));
     for (int gate = 0; gate < 3; ++gate) {
       const float* from = layer.weight + (gate * hidden + p * lanes) * layer.weight_stride;
-      transpose(from, layer.weight_stride, units, hidden, to + gate * lanes, triple);
+      transpose(from, layer.weight_stride, units, hidden, to + gate * lanes, panel_width);
     }
   }
 }
 
 inline void pack_backward(const GruLayer& layer, float* out, const Member& member) {
-  const int64_t rows = 3 * layer.hidden, panels = (layer.hidden + triple - 1) / triple;
+  const int64_t rows = 3 * layer.hidden, panels = (layer.hidden + panel_width - 1) / panel_width;
   for (int64_t p = member.begin(panels); p < member.end(panels); ++p) {
-    const int64_t units = std::min<int64_t>(triple, layer.hidden - p * triple);
+    const int64_t units = std::min<int64_t>(panel_width, layer.hidden - p * panel_width);
     for (int64_t k = 0; k < rows; ++k) {
-      float* to = out + (p * rows + k) * triple;
-      __builtin_memcpy(to, layer.weight + k * layer.weight_stride + p * triple, units * sizeof(float));
-      if (units < triple) __builtin_memset(to + units, 0, (triple - units) * sizeof(float));
+      float* to = out + (p * rows + k) * panel_width;
+      __builtin_memcpy(to, layer.weight + k * layer.weight_stride + p * panel_width, units * sizeof(float));
+      if (units < panel_width) __builtin_memset(to + units, 0, (panel_width - units) * sizeof(float));
     }
   }
 }
 
-// sums[r][v] = the sum over k of rows[r][k] * weights[k * triple + v * lanes]. Few rows sum even and odd k apart: one
+// sums[r][v] = the sum over k of rows[r][k] * weights[k * panel_width + v * lanes]. Few rows sum even and odd k apart: one
 // chain of dependent additions a sum would leave the units of multiplication idle. Weights too large for the nearer
 // caches come again at every step: fetched 2 KiB ahead, more of them arrive in time (at
 // hidden = 1024, 8 sequences: forward 1.27x, backward 1.12x, one thread of a busy machine).
@@ -169,9 +169,9 @@ UQ_INLINE void multiply(int64_t depth, const float* const* rows, const float* we
   Floats partial[chains][Rows][Vectors] = {};
   int64_t k = 0;
   const auto add = [&](int chain, int64_t at) __attribute__((always_inline)) {
-    for (int line = 0; line < triple; line += 16) __builtin_prefetch(weights + at * triple + line + 512);
+    for (int line = 0; line < panel_width; line += 16) __builtin_prefetch(weights + at * panel_width + line + 512);
     Floats w[Vectors];
-    for (int v = 0; v < Vectors; ++v) w[v] = load(weights + at * triple + v * lanes);
+    for (int v = 0; v < Vectors; ++v) w[v] = load(weights + at * panel_width + v * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
       const Floats x = broadcast(rows[r][at]);
@@ -242,7 +242,7 @@ inline void forward_step(const GruLayer& layer, const GruForward& pass, const St
     const float* rows[block];
     for (int64_t r = 0; r < count; ++r) rows[r] = previous_state(layer, pass.out, step, first + r, constants.zeros);
     Floats sums[block][3];
-    multiply_rows<3>(count, hidden, rows, constants.weights + p * hidden * triple, sums);
+    multiply_rows<3>(count, hidden, rows, constants.weights + p * hidden * panel_width, sums);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t token = step.ranked.start[first + r] + step.t;
       at_units(layer, p * lanes, [&](const auto& get, const auto& put) {
@@ -254,7 +254,7 @@ inline void forward_step(const GruLayer& layer, const GruForward& pass, const St
 
 // One token's gradients: `grad` is that of its state. Returns what of it goes to the previous state directly.
 template <class Get, class Put>
-UQ_INLINE Floats retreat(const GruLayer& layer, const GruBackward& pass, int64_t token, const float* previous,
+UQ_INLINE Floats backpropagate(const GruLayer& layer, const GruBackward& pass, int64_t token, const float* previous,
                          Floats grad, const Get& get, const Put& put) {
   const int64_t hidden = layer.hidden;
   const float* gates = pass.gates + token * 3 * hidden;
@@ -289,15 +289,15 @@ inline void backward_tile(const GruLayer& layer, const GruBackward& pass, const 
     rows[continuing] = pass.d_recurrent + (step.ranked.start[first + continuing] + step.t + 1) * 3 * hidden;
   }
   Floats sums[block][3] = {};
-  multiply_rows<Vectors>(continuing, 3 * hidden, rows, constants.weights + p * 3 * hidden * triple, sums);
+  multiply_rows<Vectors>(continuing, 3 * hidden, rows, constants.weights + p * 3 * hidden * panel_width, sums);
   for (int64_t r = 0; r < count; ++r) {
     const int64_t token = step.ranked.start[first + r] + step.t;
     float* d_state = pass.d_state + step.ranked.sequence[first + r] * hidden;
     const float* previous = previous_state(layer, pass.out, step, first + r, constants.zeros);
     for (int v = 0; v < Vectors; ++v) {
-      at_units(layer, p * triple + v * lanes, [&](const auto& get, const auto& put) {
+      at_units(layer, p * panel_width + v * lanes, [&](const auto& get, const auto& put) {
         const Floats grad = get(d_state) + sums[r][v];
-        put(d_state, step.t < 0 ? grad : retreat(layer, pass, token, previous, grad, get, put));
+        put(d_state, step.t < 0 ? grad : backpropagate(layer, pass, token, previous, grad, get, put));
       });
     }
   }
@@ -305,10 +305,10 @@ inline void backward_tile(const GruLayer& layer, const GruBackward& pass, const 
 
 inline void backward_step(const GruLayer& layer, const GruBackward& pass, const Step& step, const Constants& constants,
                           const Member& member) {
-  const int64_t panels = (layer.hidden + triple - 1) / triple;
+  const int64_t panels = (layer.hidden + panel_width - 1) / panel_width;
   const int64_t groups = (step.running + block - 1) / block, tasks = panels * groups;
   for (int64_t task = member.begin(tasks); task < member.end(tasks); ++task) {
-    const int64_t p = task / groups, first = task % groups * block, left = layer.hidden - p * triple;
+    const int64_t p = task / groups, first = task % groups * block, left = layer.hidden - p * panel_width;
     const auto tile = left <= lanes ? backward_tile<1> : left <= 2 * lanes ? backward_tile<2> : backward_tile<3>;
     tile(layer, pass, step, constants, p, first);
   }

@@ -112,7 +112,7 @@ inline void forward_head(const HstuAttention& args, Head head, Bias& bias, float
     head.begin_panel(query);
     bias.begin_panel(query);
     for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
-      const Sums<rows()> scores = head.products<rows()>(j);
+      const Accumulators<rows()> scores = head.products<rows()>(j);
       for (int r = 0; r < rows(); ++r) {
         for (int half = 0; half < 2; ++half) {
           const Floats x = multiply_add(scores.value[r][half], broadcast(args.scale), bias.of(j + r, half * lanes));
@@ -144,20 +144,20 @@ inline int64_t backward_scratch(const HstuAttention& args, int64_t longest) {
 
 // The weights of one panel, what the scores' gradient is, and its sums in the tables' gradients.
 inline void backward_panel(const HstuAttention& args, const Head& head, const HeadGradient& gradient, Bias& bias,
-                           float share, float* weights, float* slopes) {
+                           float share, float* weights, float* score_gradients) {
   for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
     head.write_products<rows()>(j, weights + j * panel);
-    gradient.write_weight_gradients<rows()>(j, slopes + j * panel);
+    gradient.write_weight_gradients<rows()>(j, score_gradients + j * panel);
     for (int r = 0; r < rows(); ++r) {
       for (int half = 0; half < 2; ++half) {
-        float *weight = weights + (j + r) * panel + half * lanes, *slope = slopes + (j + r) * panel + half * lanes;
+        float *weight = weights + (j + r) * panel + half * lanes, *score_gradient = score_gradients + (j + r) * panel + half * lanes;
         const Floats x = multiply_add(load(weight), broadcast(args.scale), bias.of(j + r, half * lanes));
         const Floats gate = sigmoid(x);
         const Ints mask = causal(head.query + half * lanes, j + r);
         store(weight, keep(mask, x * gate));
-        store(slope, keep(mask, load(slope) * (gate + x * gate * (1.0f - gate)) * share));
+        store(score_gradient, keep(mask, load(score_gradient) * (gate + x * gate * (1.0f - gate)) * share));
       }
-      bias.accumulate(j + r, slopes + (j + r) * panel);
+      bias.accumulate(j + r, score_gradients + (j + r) * panel);
     }
   });
 }
@@ -169,14 +169,14 @@ inline void backward_head(const HstuAttention& args, const HeadView& grad, Head 
   float* dq = arena.take(s.width * panel);
   const float share = 1.0f / static_cast<float>(args.max_len);
   bias.clear_gradients();
-  for (int64_t first = 0; first < s.length; first += together * panel) {
+  for (int64_t first = 0; first < s.length; first += panels_at_once * panel) {
     gradient.begin_panels(first);
     for (int i = 0; i < together && first + i * panel < s.length; ++i) {
       head.begin_panel(first + i * panel);
       gradient.begin_panel(i);
       bias.begin_panel(head.query);
-      backward_panel(args, head, gradient, bias, share, gradient.weights[i], gradient.slopes[i]);
-      head.multiply_queries(gradient.slopes[i], head.k, args.width, args.scale, gradients.q, dq);
+      backward_panel(args, head, gradient, bias, share, gradient.weights[i], gradient.score_gradients[i]);
+      head.multiply_queries(gradient.score_gradients[i], head.k, args.width, args.scale, gradients.q, dq);
     }
     gradient.add_panels();
   }

@@ -83,14 +83,14 @@ struct Whole {
   int64_t i;
   UQ_INLINE Floats get(const auto* p) const { return load(p + i); }
   UQ_INLINE void put(auto* p, Floats x) const { store(p + i, x); }
-  UQ_INLINE Floats real(Floats x) const { return x; }
+  UQ_INLINE Floats masked(Floats x) const { return x; }
 };
 
 struct Part {
   int64_t i, count;
   UQ_INLINE Floats get(const auto* p) const { return load_part(p + i, count); }
   UQ_INLINE void put(auto* p, Floats x) const { store_part(p + i, x, count); }
-  UQ_INLINE Floats real(Floats x) const {
+  UQ_INLINE Floats masked(Floats x) const {
     for (int lane = 0; lane < lanes; ++lane) x[lane] = lane < count ? x[lane] : 0.0f;
     return x;
   }
@@ -139,7 +139,7 @@ void forward(const Norm<T>& norm, const NormResult<T>& result, RowRange range) {
     const float mean = result.mean ? row_mean(x, width) : 0.0f;
     float squares[1];
     sum_row(width, squares, [&](auto at, Floats(&sum)[1]) {
-      const Floats centred = at.real(at.get(x) - mean);
+      const Floats centred = at.masked(at.get(x) - mean);
       sum[0] = multiply_add(centred, centred, sum[0]);
     });
     const float rstd = 1.0f / __builtin_sqrtf(squares[0] / static_cast<float>(width) + norm.eps);
@@ -197,12 +197,12 @@ void backward(const NormBackward<T>& norm, const NormGradients<T>& gradients, co
     if (dbias) {
       for_each_vector(width, [&](auto get, auto put) { put(dbias, get(dbias) + get(grad)); });
     }
-    const float shift = norm.mean ? totals[0] / count : 0.0f, slope = totals[1] / count;
+    const float shift = norm.mean ? totals[0] / count : 0.0f, projection = totals[1] / count;
     const T* grad_sum = norm.grad_sum.at(row);
     T* dx = gradients.dx + row * width;
     for_each_vector(width, [&](auto get, auto put) {
       const Floats normal = (get(x) - mean) * rstd, h = get(grad) * get(factor);
-      put(dx, multiply_add(h - shift - normal * slope, broadcast(rstd), get(grad_sum)));
+      put(dx, multiply_add(h - shift - normal * projection, broadcast(rstd), get(grad_sum)));
     });
   }
 }

@@ -65,7 +65,7 @@ __device__ inline float softplus(float x) {
 }
 
 // The derivative of softplus where its value is s: 1 - e^-s.
-__device__ inline float softplus_slope(float s) {
+__device__ inline float softplus_derivative(float s) {
   const float series = s * (1.0f - s * (0.5f - s * (0.166666667f - 0.0416666667f * s)));
   return s < 0.03125f ? series : 1.0f - power_of_two(-s * log2_e);
 }

@@ -43,18 +43,18 @@ __global__ void __launch_bounds__(128) scan_ends(const Scan<T> scan) {
     for (int n = 0; n < scan.states; ++n) h[n * blockDim.x] = 0.0f;
     for (int t = piece.begin; t < piece.end; t += step_tokens) {
       const int64_t token = piece.first_token + t;
-      Step step, pulse;
+      Step step, delta_u;
       read_steps(scan, lane, token, step_tokens, step);  // pieces with another behind them are whole
-      read_tokens(scan.u, lane, token, step_tokens, pulse);
+      read_tokens(scan.u, lane, token, step_tokens, delta_u);
       __syncthreads();
       stage(scan, scan.B, token, step_tokens, B);
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < step_tokens; ++k) {
-        pulse.at[k] *= step.at[k];
+        delta_u.at[k] *= step.at[k];
         total += step.at[k];
       }
-      advance(scan, step, pulse, rates, B, h);
+      advance(scan, step, delta_u, rates, B, h);
     }
     write_column(scan, lane, h, item, scan.ends);
     if (lane.is_active) scan.totals[item * scan.channels + lane.channel] = total;
@@ -107,10 +107,10 @@ __global__ void __launch_bounds__(128, 6) scan_forward(const Scan<T> scan) {
     for (int t = piece.begin; t < piece.end; t += step_tokens) {
       const int64_t token = piece.first_token + t;
       if (scan.kept && t > 0 && t % kept_every == 0) {
-        write_column(scan, lane, h, kept_place(piece, t), scan.kept);
+        write_column(scan, lane, h, kept_index(piece, t), scan.kept);
       }
       const int count = tokens_of_step(piece, t);
-      Step step, u, pulse, y, z;
+      Step step, u, delta_u, y, z;
       read_steps(scan, lane, token, count, step);
       read_tokens(scan.u, lane, token, count, u);
       if (scan.z.data) read_tokens(scan.z, lane, token, count, z);
@@ -120,10 +120,10 @@ __global__ void __launch_bounds__(128, 6) scan_forward(const Scan<T> scan) {
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < step_tokens; ++k) {
-        pulse.at[k] = step.at[k] * u.at[k];
+        delta_u.at[k] = step.at[k] * u.at[k];
         y.at[k] = skip * u.at[k];
       }
-      advance(scan, step, pulse, rates, B, C, h, y);
+      advance(scan, step, delta_u, rates, B, C, h, y);
       if (scan.z.data) {
 #pragma unroll
         for (int k = 0; k < step_tokens; ++k) y.at[k] *= z.at[k] * sigmoid(z.at[k]);

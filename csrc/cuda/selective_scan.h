@@ -24,7 +24,7 @@ struct Scan {
   Rows<T> u, delta, B, C, z, grad;
   const float *A, *D, *delta_bias, *initial_state, *grad_state;
   const int64_t* offsets;
-  float* kept;    // (tokens / kept_every + 2, states, channels), see kept_place
+  float* kept;    // (tokens / kept_every + 2, states, channels), see kept_index
   float* ends;    // (items, states, channels) and
   float* totals;  // (items, channels): what goes from piece to piece, see carry
   T* y;
@@ -36,7 +36,7 @@ struct Scan {
   float *dA, *dD, *ddelta_bias, *dinitial_state;
 };
 
-constexpr int64_t most_states = 256;  // a block's share of shared memory ends there
+constexpr int64_t max_states = 256;  // a block's share of shared memory ends there
 
 // Threads of a block, each a channel: as many as leave room for their states.
 constexpr int block_threads(int64_t states) { return states <= 64 ? 128 : states <= 128 ? 64 : 32; }

@@ -7,7 +7,7 @@
 // of 80, after which two lanes hold one sum. The block adds its warps' sums and writes them as one of the partial sums
 // over channels, which sum_tokens adds in the groups' order; sum_parameters does so with those of A, D and delta_bias.
 //
-// Bound on an H100, for an element at N = 16: 28 instructions a state (as nvcc 13.0 compiles retreat for sm_90), half
+// Bound on an H100, for an element at N = 16: 28 instructions a state (as nvcc 13.0 compiles backpropagate for sm_90), half
 // of the steps once more over the states at 5, and about 80 besides take 4.4 clocks of a multiprocessor, so at most
 // 53e9 elements a second, bound by instructions (special functions, most of them exponentials: 1.8 clocks). Bytes an
 // element in bfloat16: 8 read, 4 of kept states, 6 written and 2 of partial sums, 1.1 TB/s or 32 % of the memory's
@@ -35,7 +35,7 @@ inline int64_t backward_shared(int64_t states, int threads) {
 // The gradient of y before its gate, and, to a column unless null, what that of z is of y.
 template <class T>
 __device__ inline void read_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count, Step& to,
-                                      float* slopes) {
+                                      float* gate_gradients) {
   read_tokens(scan.grad, lane, first, count, to);
   if (!scan.z.data) return;
   Step z;
@@ -43,7 +43,7 @@ __device__ inline void read_gradients(const Scan<T>& scan, const Lane& lane, int
 #pragma unroll
   for (int k = 0; k < step_tokens; ++k) {
     const float share = sigmoid(z.at[k]);
-    if (slopes) slopes[k * blockDim.x] = to.at[k] * share * (1.0f + z.at[k] * (1.0f - share));
+    if (gate_gradients) gate_gradients[k * blockDim.x] = to.at[k] * share * (1.0f + z.at[k] * (1.0f - share));
     to.at[k] *= z.at[k] * share;
   }
 }
@@ -116,7 +116,7 @@ __device__ inline void sum_over_lanes(float* x) {
 struct BackwardMemory {
   float *rates, *h, *g;  // columns of (states, threads)
   float* parameters;     // a column of (states + 2, threads): the gradients of A, D and delta_bias
-  float* slopes;         // a column of (step_tokens, threads), see read_gradients
+  float* gate_gradients;         // a column of (step_tokens, threads), see read_gradients
   Step *B, *C;
   float* sums;  // (warps, states, sums_of_state)
 
@@ -127,7 +127,7 @@ struct BackwardMemory {
     h = rates + size;
     g = h + size;
     parameters = g + size;
-    slopes = parameters + size + 2 * blockDim.x;
+    gate_gradients = parameters + size + 2 * blockDim.x;
     B = reinterpret_cast<Step*>(shared + 4 * size + (2 + step_tokens) * blockDim.x);
     C = B + scan.states;
     sums = reinterpret_cast<float*>(C + scan.states);
@@ -143,31 +143,31 @@ __device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, cons
   if (t == 0) {
     read_state(scan, lane, scan.initial_state, piece.sequence, memory.h);
   } else {
-    read_column(scan, lane, scan.kept, kept_place(piece, t), memory.h);
+    read_column(scan, lane, scan.kept, kept_index(piece, t), memory.h);
   }
   for (; t < until; t += step_tokens) {
     const int64_t token = piece.first_token + t;
-    Step step, pulse;
+    Step step, delta_u;
     read_steps(scan, lane, token, step_tokens, step);
-    read_tokens(scan.u, lane, token, step_tokens, pulse);
+    read_tokens(scan.u, lane, token, step_tokens, delta_u);
     __syncthreads();
     stage(scan, scan.B, token, step_tokens, memory.B);
     __syncthreads();
 #pragma unroll
-    for (int k = 0; k < step_tokens; ++k) pulse.at[k] *= step.at[k];
-    advance(scan, step, pulse, memory.rates, memory.B, memory.h);
+    for (int k = 0; k < step_tokens; ++k) delta_u.at[k] *= step.at[k];
+    advance(scan, step, delta_u, memory.rates, memory.B, memory.h);
   }
 }
 
 // What a thread knows of a step, and what the states add to.
 struct BackwardStep {
   Step step, u, grad;
-  Step y, g_step, g_pulse;  // g_step: by way of the decays, over ln 2
+  Step y, g_step, g_delta_u;  // g_step: by way of the decays, over ln 2
 };
 
 // One state back through a step: moves the gradient in memory.g to the step's start and leaves the block's share of the
 // gradients of B and C in memory.sums.
-__device__ inline void retreat(int n, int64_t states, const BackwardMemory& memory, BackwardStep& x) {
+__device__ inline void backpropagate(int n, int64_t states, const BackwardMemory& memory, BackwardStep& x) {
   const Step b = memory.B[n];
   const int at = n * blockDim.x;
   const float rate = memory.rates[at];
@@ -186,7 +186,7 @@ __device__ inline void retreat(int n, int64_t states, const BackwardMemory& memo
     g += c.at[k] * x.grad.at[k];
     sums[k] = x.step.at[k] * x.u.at[k] * g;
     sums[step_tokens + k] = before[k + 1] * x.grad.at[k];
-    x.g_pulse.at[k] += b.at[k] * g;
+    x.g_delta_u.at[k] += b.at[k] * g;
     g *= decay[k];  // now the gradient of the state before this token
     const float g_exponent = g * before[k];
     g_rate += x.step.at[k] * g_exponent;
@@ -209,13 +209,13 @@ __device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, in
   for (int k = 0; k < step_tokens; ++k) {
     if (!lane.is_active || k >= count) continue;
     const int64_t to = (first + k) * scan.channels + lane.channel;
-    float g_delta = x.g_pulse.at[k] * x.u.at[k] + x.g_step.at[k] * ln_2;
-    if (scan.softplus) g_delta *= softplus_slope(x.step.at[k]);
-    store(scan.du + to, x.g_pulse.at[k] * x.step.at[k] + skip * x.grad.at[k]);
+    float g_delta = x.g_delta_u.at[k] * x.u.at[k] + x.g_step.at[k] * ln_2;
+    if (scan.softplus) g_delta *= softplus_derivative(x.step.at[k]);
+    store(scan.du + to, x.g_delta_u.at[k] * x.step.at[k] + skip * x.grad.at[k]);
     store(scan.ddelta + to, g_delta);
     g_skip += x.grad.at[k] * x.u.at[k];
     g_bias += g_delta;
-    if (scan.z.data) store(scan.dz + to, memory.slopes[k * blockDim.x] * (x.y.at[k] + skip * x.u.at[k]));
+    if (scan.z.data) store(scan.dz + to, memory.gate_gradients[k * blockDim.x] * (x.y.at[k] + skip * x.u.at[k]));
   }
   float* sums = memory.parameters + scan.states * blockDim.x;
   sums[0] += g_skip;
@@ -257,14 +257,14 @@ __global__ void __launch_bounds__(128, 3) scan_backward(const Scan<T> scan) {
       BackwardStep x;
       read_steps(scan, lane, token, count, x.step);
       read_tokens(scan.u, lane, token, count, x.u);
-      read_gradients(scan, lane, token, count, x.grad, memory.slopes);
+      read_gradients(scan, lane, token, count, x.grad, memory.gate_gradients);
       __syncthreads();  // all have read the step before's rows and sums
       stage(scan, scan.B, token, count, memory.B);
       stage(scan, scan.C, token, count, memory.C);
       __syncthreads();
-      x.y = x.g_step = x.g_pulse = Step{};
+      x.y = x.g_step = x.g_delta_u = Step{};
 #pragma unroll 1
-      for (int n = 0; n < scan.states; ++n) retreat(n, scan.states, memory, x);
+      for (int n = 0; n < scan.states; ++n) backpropagate(n, scan.states, memory, x);
       write_gradients(scan, lane, token, count, memory, x);
       __syncthreads();
       write_sums(scan, token, count, memory.sums);

@@ -45,8 +45,8 @@ __device__ inline Piece find_piece(const Scan<T>& scan, int item) {
   const int64_t begin = (item - first_item(scan, low)) << scan.shift;
   piece.begin = static_cast<int>(begin);
   piece.exists = begin == 0 || begin < piece.length;
-  const int rest = piece.length - piece.begin, most = 1 << scan.shift;
-  piece.end = piece.begin + (rest < most ? rest : most);
+  const int rest = piece.length - piece.begin, max_tokens = 1 << scan.shift;
+  piece.end = piece.begin + (rest < max_tokens ? rest : most);
   return piece;
 }
 
@@ -56,7 +56,7 @@ __device__ inline int tokens_of_step(const Piece& piece, int t) {
 
 // Where the state before the sequence's token t > 0, a multiple of kept_every, is kept: no two share a place, and it
 // lies below tokens / kept_every.
-__device__ inline int64_t kept_place(const Piece& piece, int t) {
+__device__ inline int64_t kept_index(const Piece& piece, int t) {
   return piece.first_token / kept_every + t / kept_every - 1;
 }
 
@@ -157,7 +157,7 @@ __device__ inline void stage(const Scan<T>& scan, const Rows<T>& rows, int64_t f
 
 // Moves the states in a column over a step, whose rows of B are staged.
 template <class T>
-__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& pulse, const float* rates,
+__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& delta_u, const float* rates,
                                const Step* B, float* column) {
 #pragma unroll 2
   for (int n = 0; n < scan.states; ++n) {
@@ -165,14 +165,14 @@ __device__ inline void advance(const Scan<T>& scan, const Step& step, const Step
     const float rate = rates[n * blockDim.x];
     float h = column[n * blockDim.x];
 #pragma unroll
-    for (int k = 0; k < step_tokens; ++k) h = power_of_two(step.at[k] * rate) * h + pulse.at[k] * b.at[k];
+    for (int k = 0; k < step_tokens; ++k) h = power_of_two(step.at[k] * rate) * h + delta_u.at[k] * b.at[k];
     column[n * blockDim.x] = h;
   }
 }
 
 // As advance; adds the states' products with C to y.
 template <class T>
-__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& pulse, const float* rates,
+__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& delta_u, const float* rates,
                                const Step* B, const Step* C, float* column, Step& y) {
 #pragma unroll 2
   for (int n = 0; n < scan.states; ++n) {
@@ -181,7 +181,7 @@ __device__ inline void advance(const Scan<T>& scan, const Step& step, const Step
     float h = column[n * blockDim.x];
 #pragma unroll
     for (int k = 0; k < step_tokens; ++k) {
-      h = power_of_two(step.at[k] * rate) * h + pulse.at[k] * b.at[k];
+      h = power_of_two(step.at[k] * rate) * h + delta_u.at[k] * b.at[k];
       y.at[k] += c.at[k] * h;
     }
     column[n * blockDim.x] = h;

@@ -1,9 +1,9 @@
 // The arrays that Python hands to a kernel, and their checks.
 //
-// An array is a tensor of torch or a NumPy array (bf16, which NumPy lacks, as uint16) in the processor's memory; a wrong
-// dtype is a TypeError. The operators have checked their arguments already, but everything that could make a kernel read
-// or write out of bounds is checked here again. Only the integers that a kernel indexes by are copied (IndexArray): once
-// the GIL is released, another thread may overwrite what has been checked.
+// An array is a tensor of torch or a NumPy array (bf16, which NumPy lacks, as uint16) in the processor's memory; a
+// wrong dtype is a TypeError. The operators have checked their arguments already, but everything that could make a
+// kernel read or write out of bounds is checked here again. Only the integers that a kernel indexes by are copied
+// (IndexArray): once the GIL is released, another thread may overwrite what has been checked.
 #pragma once
 
 #include <pybind11/numpy.h>

@@ -104,8 +104,8 @@ bool describe_integers(PyObject* x, DlpackTensor* to) {
          has_dense_rows(*to) && (to->data || to->shape[0] == 0);
 }
 
-// do_rise(offsets, tokens): what check_offsets asks of tensors in the processor's memory: offsets that are monotone from
-// 0 to the number of tokens.
+// do_rise(offsets, tokens): what check_offsets asks of tensors in the processor's memory: offsets that are monotone
+// from 0 to the number of tokens.
 PyObject* do_rise(PyObject*, Arguments args, Py_ssize_t count) {
   if (!has_count(count, 2, "do_rise")) return nullptr;
   DlpackTensor offsets, tokens;
@@ -116,8 +116,8 @@ PyObject* do_rise(PyObject*, Arguments args, Py_ssize_t count) {
   return answer(at[0] == 0 && at[size - 1] == tokens.shape[0] && std::is_sorted(at, at + size));
 }
 
-// do_lie_below(ids, size, ignored): what check_indices asks of at most `few_ids` ids in the processor's memory: that each
-// lies in [0, size) or equals `ignored`.
+// do_lie_below(ids, size, ignored): what check_indices asks of at most `few_ids` ids in the processor's memory: that
+// each lies in [0, size) or equals `ignored`.
 PyObject* do_lie_below(PyObject*, Arguments args, Py_ssize_t count) {
   if (!has_count(count, 3, "do_lie_below")) return nullptr;
   DlpackTensor ids;

@@ -56,9 +56,9 @@ void bind_ssd_scan(py::module_& m) {
   m.def(
       "ssd_scan_forward",
       [](FloatArray y, std::optional<FloatArray> ungated, std::optional<FloatArray> state, const FloatArray& x,
-         const FloatArray& dt, const FloatArray& a, const FloatArray& b, const FloatArray& c, std::optional<FloatArray> d,
-         std::optional<FloatArray> z, std::optional<FloatArray> dt_bias, const IndexArray& offsets,
-         std::optional<FloatArray> initial_state, bool softplus, int threads) {
+         const FloatArray& dt, const FloatArray& a, const FloatArray& b, const FloatArray& c,
+         std::optional<FloatArray> d, std::optional<FloatArray> z, std::optional<FloatArray> dt_bias,
+         const IndexArray& offsets, std::optional<FloatArray> initial_state, bool softplus, int threads) {
         const SsdArrays arrays{x, dt, a, b, c, d, z, dt_bias, offsets, initial_state};
         const SsdScan in = arrays.checked(softplus, threads);
         float* to = output(y, "y", arrays.tokens());

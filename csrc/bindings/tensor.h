@@ -34,8 +34,9 @@ struct Torch {
 };
 extern Torch torch;
 
-// Fills `to` from a torch.Tensor or torch.nn.Parameter, but not from another subclass, which may override methods. Returns
-// false, without a Python error, if `x` is neither or cannot be described (sparse, symbolic, on the device "meta").
+// Fills `to` from a torch.Tensor or torch.nn.Parameter, but not from another subclass, which may override methods.
+// Returns false, without a Python error, if `x` is neither or cannot be described (sparse, symbolic, on the device
+// "meta").
 bool describe_plain(PyObject* x, DlpackTensor* to);
 
 // The same for any subclass of torch.Tensor: for tensors that a kernel receives.

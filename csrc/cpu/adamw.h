@@ -4,9 +4,9 @@
 
 namespace uqabench {
 
-// One step of AdamW, in place, on the rows of a table that a sparse gradient touches. Entry e of the gradient is grads[e],
-// the gradient of row ids[e]; the entries of one row are summed in their order. table, exp_avg and exp_avg_sq (rows,
-// width) have rows `*_stride` floats apart.
+// One step of AdamW, in place, on the rows of a table that a sparse gradient touches. Entry e of the gradient is
+// grads[e], the gradient of row ids[e]; the entries of one row are summed in their order. table, exp_avg and
+// exp_avg_sq (rows, width) have rows `*_stride` floats apart.
 //
 // A row first catches up with the steps since its last_step: each moment decays by its beta for every step, and the row
 // by exp(decayed - last_decay). `decayed` is the sum of log(1 - lr * weight_decay) over steps 1 .. step; last_decay is

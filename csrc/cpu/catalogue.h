@@ -1,10 +1,10 @@
-// How the catalogue of a cross entropy is divided, and which of its items are special for a token. Included after simd.h,
-// gemm.h, linear_cross_entropy.h, <algorithm>, <utility> and <vector>, once for each instruction set.
+// How the catalogue of a cross entropy is divided, and which of its items are special for a token. Included after
+// simd.h, gemm.h, linear_cross_entropy.h, <algorithm>, <utility> and <vector>, once for each instruction set.
 
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr int64_t tile = 96;        // items whose rows stay in the L1 or L2 cache while the batch's tokens are processed
+constexpr int64_t tile = 96;        // items whose rows stay in the L1 or L2 cache for all tokens of a batch
 constexpr int64_t max_slices = 24;  // parts of the catalogue, one a task, each with a partial gradient of `hidden`
 
 // The catalogue is divided into stretches of whole tiles, and the stretches into slices: the same number for each slice

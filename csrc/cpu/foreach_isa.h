@@ -9,8 +9,8 @@
 #ifdef UQ_X86_DISPATCH
 #include <immintrin.h>
 
-// Functions between these two are compiled for the named instruction sets. With clang that includes lambdas and templates,
-// which take the attribute where they are written, not where they are instantiated.
+// Functions between these two are compiled for the named instruction sets. With clang that includes lambdas and
+// templates, which take the attribute where they are written, not where they are instantiated.
 #define UQ_PRAGMA(text) _Pragma(#text)
 #ifdef __clang__
 #define UQ_BEGIN_TARGET(sets) UQ_PRAGMA(clang attribute push(__attribute__((target(sets))), apply_to = function))

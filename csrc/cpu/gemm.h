@@ -1,21 +1,23 @@
 // Register-blocked products of small fp32 matrices, and their packing. Included after simd.h, once for each instruction
 // set.
 //
-// Matrices are packed in *column panels*: panel p holds columns [p * panel, (p + 1) * panel), row after row, and the last
-// panel is padded with zeros. A packed copy serves both as a left factor (elements broadcast) and as a right one (vectors).
+// Matrices are packed in *column panels*: panel p holds columns [p * panel, (p + 1) * panel), row after row, and the
+// last panel is padded with zeros. A packed copy serves both as a left factor (elements broadcast) and as a right one
+// (vectors).
 
 namespace uqabench::UQ_ISA {
 
 constexpr int panel = 2 * lanes;              // columns of a panel and of a register block: two vectors
 constexpr int block = UQ_LANES == 16 ? 8 : 4;  // rows of a register block: 2 * block accumulators fit the registers
-// Rows of the tallest block that fits. On AVX2 twelve accumulators keep both multipliers busy; with eight, each addition
-// has to wait for the one before.
+// Rows of the tallest block that fits. On AVX2 twelve accumulators keep both multipliers busy; with eight, each
+// addition has to wait for the one before.
 constexpr int tall = UQ_LANES == 16 ? 8 : 6;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Calls f(rows, first) for register blocks that cover the rows [0, n), where n is a multiple of `block`: first blocks of
-// `block` rows until the rest is a multiple of `tall`, then blocks of `tall` rows. `rows` is a std::integral_constant.
+// Calls f(rows, first) for register blocks that cover the rows [0, n), where n is a multiple of `block`: first blocks
+// of `block` rows until the rest is a multiple of `tall`, then blocks of `tall` rows. `rows` is a
+// std::integral_constant.
 template <typename F>
 UQ_INLINE void for_each_block(int64_t n, F f) {
   int64_t first = 0;
@@ -42,8 +44,8 @@ struct Accumulators {
     }
   }
 
-  // Adds the product of a (Rows x depth; element (r, k) is a[r * a_row + k * a_depth]) and b (depth x panel, rows `panel`
-  // apart). Every accumulator adds its terms in the order of k.
+  // Adds the product of a (Rows x depth; element (r, k) is a[r * a_row + k * a_depth]) and b (depth x panel, rows
+  // `panel` apart). Every accumulator adds its terms in the order of k.
   UQ_INLINE void add_product(int64_t depth, const float* a, int64_t a_row, int64_t a_depth, const float* b) {
     for (int64_t k = 0; k < depth; ++k) {
       const Floats b0 = load(b + k * panel), b1 = load(b + k * panel + lanes);

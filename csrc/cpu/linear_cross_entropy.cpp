@@ -32,23 +32,25 @@ void linear_cross_entropy(const LinearCrossEntropy& args) {
 namespace uqabench::UQ_ISA {
 namespace {
 
-// Tokens are taken a batch at a time. A first pass over the catalogue keeps each candidate's exponential, less the
-// largest logit of its stretch of items; a second turns them into probabilities, by one factor a stretch and token,
-// and into gradients. So logits and exponentials are computed once, and one float a candidate and token is kept.
-constexpr int rows = UQ_LANES == 16 ? 12 : 6;  // items a register block
+// Tokens are processed a batch at a time. A first pass over the catalogue computes every logit and keeps its
+// exponential, relative to the largest logit in its stretch of items. A second pass turns the exponentials into
+// probabilities, with one factor for each stretch and token, and into gradients. So logits and exponentials are
+// computed once, and one float is kept for each candidate and token.
+constexpr int rows = UQ_LANES == 16 ? 12 : 6;  // items of a register block
 static_assert(tile % rows == 0);
 
-constexpr float lowest = -3e38f;  // left out; finite, so that none of them less a maximum is NaN
+constexpr float lowest = -3e38f;  // the logit of a candidate left out; finite, as infinity less infinity is NaN
 
-// Tokens a batch, a multiple of `panel`: enough for quick products, more where their exponentials still fit the L3
-// cache; and all memory taken stays below 256 MB for up to 4 million items, slices and stretches included.
+// The number of tokens of a batch, a multiple of `panel`: enough for efficient products, and more where their
+// exponentials still fit the L3 cache. All memory allocated stays below 256 MB for up to 4 million items.
 inline int64_t batch_tokens(const LinearCrossEntropy& args) {
-  const int64_t row = args.items * sizeof(float), cached = (8 << 20) / row, max_tokens = (256'000'000 - 1'400'000) / row;
+  const int64_t row = args.items * sizeof(float), cached = (8 << 20) / row;
+  const int64_t max_tokens = (256'000'000 - 1'400'000) / row;
   const int64_t wanted = args.has_gradient() ? std::min(std::max<int64_t>(cached, 128), max_tokens) : 64;
   return std::min(round_up(args.tokens, panel), std::max<int64_t>(wanted / panel, 1) * panel);
 }
 
-// Some tokens and what the passes over the catalogue have found for them.
+// A batch of tokens, and what the passes over the catalogue compute for them.
 class Batch {
  public:
   Batch(const LinearCrossEntropy& args, const Catalogue& items, const ItemsById& ids, int64_t tokens)
@@ -99,11 +101,11 @@ class Batch {
   const ItemsById& by_id;
   const int64_t padded, columns;
   int64_t first = 0, count = 0;
-  Scratch transposed_;     // states by panels of tokens (panels, width, panel)
-  Scratch packed_;         // states in column panels of `padded` rows
-  Scratch exponentials_;   // (items, padded)
-  Scratch largest_, sums_; // (stretches, padded); `sums_` later holds what turns an exponential into a gradient
-  Scratch parts_;          // (slices), gradients of the states in column panels of `padded` rows
+  Scratch transposed_;      // the batch's rows of `hidden` in panels of tokens (panels, width, panel)
+  Scratch packed_;          // the same in column panels of `padded` rows
+  Scratch exponentials_;    // (items, padded)
+  Scratch largest_, sums_;  // (stretches, padded); `sums_` later holds the factors from exponentials to gradients
+  Scratch parts_;           // (slices): partial gradients of `hidden` in column panels of `padded` rows
   std::vector<float> target_logit_;
   std::vector<Candidate> targets_, left_out_;
 
@@ -112,8 +114,8 @@ class Batch {
   void gather_tokens() {
     const float* states = args.hidden + first * args.hidden_stride;
     for (int64_t t = 0; t < padded; t += panel) {
-      pack_transposed(states + t * args.hidden_stride, args.hidden_stride, std::clamp<int64_t>(count - t, 0, panel), args.width,
-                      transposed_.get() + t * args.width);
+      pack_transposed(states + t * args.hidden_stride, args.hidden_stride, std::clamp<int64_t>(count - t, 0, panel),
+                      args.width, transposed_.get() + t * args.width);
     }
     pack(states, args.hidden_stride, count, args.width, padded, packed_.get());
     targets_.clear();
@@ -148,7 +150,7 @@ class Batch {
     for_candidates(targets_, begin, end, [&](const Candidate& target) {
       target_logit_[target.token] = e[(target.item - begin) * padded + target.token];
     });
-    // Their logits may be the stretch's largest, which does no harm.
+    // A logit that is left out may still be the stretch's largest, which does no harm.
     for_candidates(left_out_, begin, end, [&](const Candidate& other) {
       e[(other.item - begin) * padded + other.token] = lowest;
     });
@@ -186,7 +188,7 @@ class Batch {
     }
   }
 
-  // The token's loss, and per stretch the factor from its exponential to the gradient of its logit.
+  // Computes the token's loss, and for each stretch the factor from exponentials to gradients of logits.
   void finish_token(int64_t t) {
     float largest = lowest;
     for (int64_t s = 0; s < catalogue.stretches; ++s) largest = std::max(largest, largest_.get()[s * padded + t]);
@@ -203,7 +205,7 @@ class Batch {
     }
   }
 
-  // Items [begin, end), at most a tile, of stretch s; `memory` holds a tile of weights.
+  // Adds the gradients from items [begin, end), at most a tile, of stretch s; `memory` holds a tile of weights.
   void add_gradients(int64_t slice, int64_t s, int64_t begin, int64_t end, float* memory) {
     float* e = exponentials_.get() + begin * padded;
     const float* factor = sums_.get() + s * padded;
@@ -239,7 +241,7 @@ class Batch {
     if (column < args.width) add_last_columns<Rows>(column, e, to + column);
   }
 
-  // As above for less than a panel of columns.
+  // The same for the last columns, fewer than a panel.
   template <int Rows>
   void add_last_columns(int64_t column, const float* e, float* to) {
     float values[Rows * panel];

@@ -5,10 +5,9 @@
 
 namespace uqabench {
 
-// For each row: y = (s - mean) * rstd * factor + bias with s = x + residual and
-// rstd = 1 / sqrt(mean((s - mean)^2) + eps). A norm that is not centred takes 0 for the mean. An absent residual, factor
-// or bias counts as 0, 1 or 0. The factor is the weight, one row for all, or a gate with a row of its own for each row.
-// T: float or Bf16.
+// For each row: y = (s - mean) * rstd * factor + bias with s = x + residual and rstd = 1 / sqrt(mean((s - mean)^2) +
+// eps). A norm that is not centred takes 0 for the mean. An absent residual, factor or bias counts as 0, 1 or 0. The
+// factor is the weight, one row for all, or a gate with a row of its own for each row. T: float or Bf16.
 template <class T>
 struct Norm {
   RowView<T> x, residual, factor;
@@ -38,8 +37,8 @@ struct NormBackward {
   int threads;
 };
 
-// dx and dgate (rows, width); dweight and dbias (width), summed over the rows. All but dx may be null, and at most one of
-// dgate and dweight is given, as a factor is either a gate or a weight.
+// dx and dgate (rows, width); dweight and dbias (width), summed over the rows. All but dx may be null, and at most one
+// of dgate and dweight is given, as a factor is either a gate or a weight.
 template <class T>
 struct NormGradients {
   T *dx, *dgate, *dweight, *dbias;

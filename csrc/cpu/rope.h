@@ -8,8 +8,8 @@
 namespace uqabench {
 
 // Rotary position embedding of q and k (tokens, heads, width): components c and c + width / 2 are rotated by the angle
-// whose cosine and sine are table[position][c] and table[position][c + width / 2], where a token's position is its index
-// in its sequence. The outputs are contiguous. T: float or Bf16.
+// whose cosine and sine are table[position][c] and table[position][c + width / 2], where a token's position is its
+// index in its sequence. The outputs are contiguous. T: float or Bf16.
 template <class T>
 struct Rope {
   HeadsOf<T> q, k;

@@ -1,8 +1,8 @@
 // What both passes of the selective scan need: the exponential, and a chunk of tokens prepared for a group of channels.
 // Included after simd.h and functions.h, once for each instruction set.
 //
-// A lane is a channel. Channels are processed `vectors_at_once` vectors at a time, so that each broadcast element of B and
-// C is used for two products.
+// A lane is a channel. Channels are processed `vectors_at_once` vectors at a time, so that each broadcast element of B
+// and C is used for two products.
 
 #ifndef UQ_INLINED
 #define UQ_INLINED __attribute__((always_inline))  // for lambdas
@@ -16,8 +16,8 @@ constexpr int64_t channels_at_once = vectors_at_once * lanes;
 static_assert(scan_channels % channels_at_once == 0);
 
 // 2^x. If is_bounded, x must lie in [-126, 126] or be NaN; otherwise it is clamped to that range. The error is about
-// 3e-7 |x| 2^x and two roundings, so that a decay near 1, a long memory, is exact to rounding. NaN gives NaN if its last
-// nine bits are zero (see with_plain_nan).
+// 3e-7 |x| 2^x and two roundings, so that a decay near 1, a long memory, is exact to rounding. NaN gives NaN if its
+// last nine bits are zero (see with_plain_nan).
 template <bool is_bounded>
 UQ_INLINE Floats power_of_two(Floats x) {
   if (!is_bounded) {
@@ -56,9 +56,9 @@ UQ_INLINE Floats biased_delta(const ScanInputs& in, const ChannelGroup& group, c
   return in.delta_bias ? get(delta) + get(in.delta_bias + group.first) : get(delta);
 }
 
-// The inputs of a chunk's tokens for one group of channels. `step`, which is delta after bias and softplus, and `delta_u`,
-// which is step * u, are (scan_chunk, scan_channels); b and c are (scan_chunk, padded states). Lanes without a channel
-// hold zeros.
+// The inputs of a chunk's tokens for one group of channels. `step`, which is delta after bias and softplus, and
+// `delta_u`, which is step * u, are (scan_chunk, scan_channels); b and c are (scan_chunk, padded states). Lanes
+// without a channel hold zeros.
 struct Chunk {
   float *step, *delta_u, *b, *c;
   int64_t first, tokens;

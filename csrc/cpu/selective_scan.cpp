@@ -66,8 +66,8 @@ void selective_scan_forward(const ScanInputs& in, const ScanOutputs& out) {
 namespace uqabench::UQ_ISA {
 namespace {
 
-// Moves the states [n, n + scan_states) of `channels_at_once` channels over a chunk and adds what they give to y, which is
-// (scan_chunk, scan_channels), as the rates and states are (padded states, scan_channels).
+// Advances the states [n, n + scan_states) of `channels_at_once` channels through a chunk and adds their contributions
+// to y (scan_chunk, scan_channels). The rates and the states h are (padded states, scan_channels).
 template <bool is_bounded>
 inline void advance(const Chunk& chunk, int64_t states, int64_t n, int64_t channel, const float* rates, float* h,
                     float* y) {
@@ -99,7 +99,7 @@ inline void advance(const Chunk& chunk, int64_t states, int64_t n, int64_t chann
   }
 }
 
-// y before the skip and the gate to y.
+// Writes the outputs, given y without D u and the gate.
 inline void write_outputs(const ScanInputs& in, const ChannelGroup& group, const Chunk& chunk, const float* y,
                           const ScanOutputs& out) {
   const float* skip = in.D ? in.D + group.first : nullptr;

@@ -16,10 +16,10 @@ struct FloatRows {
 // The forward pass keeps a state every so many tokens for the backward pass.
 constexpr int64_t scan_chunk = 32;
 
-// Mamba-1's scan: h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t and y_t = (h_t C_t + D u_t) * SiLU(z_t), where h starts
-// from initial_state, or zero, in each sequence. u, delta and z are (tokens, channels), B and C (tokens, states), A
-// (channels, states); D and delta_bias (channels) and initial_state (sequences, channels, states) are contiguous or null.
-// Offsets are monotone from 0 to `tokens`. The results do not depend on `threads`.
+// Mamba-1's scan: h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t and y_t = (h_t C_t + D u_t) * SiLU(z_t), where h
+// starts from initial_state, or zero, in each sequence. u, delta and z are (tokens, channels), B and C (tokens,
+// states), A (channels, states); D and delta_bias (channels) and initial_state (sequences, channels, states) are
+// contiguous or null. Offsets are monotone from 0 to `tokens`. The results do not depend on `threads`.
 struct ScanInputs {
   FloatRows u, delta, A, B, C, z;
   const float *D, *delta_bias, *initial_state;
@@ -29,9 +29,9 @@ struct ScanInputs {
   int threads;
 };
 
-// y (tokens, channels) and state (sequences, channels, states), after each sequence, or null. For the backward pass, and
-// null without one: `kept` (tokens / scan_chunk, states, channels), the states at the start of every chunk but the first
-// of each sequence, and `ungated` (tokens, channels), y before its gate, which is also null where there is no z.
+// y (tokens, channels) and state (sequences, channels, states), after each sequence, or null. For the backward pass,
+// and null without one: `kept` (tokens / scan_chunk, states, channels), the states at the start of every chunk but the
+// first of each sequence, and `ungated` (tokens, channels), y before its gate, which is also null where there is no z.
 struct ScanOutputs {
   float *y, *state, *kept, *ungated;
 };
@@ -51,8 +51,9 @@ struct ScanResult {
 void selective_scan_forward(const ScanInputs& in, const ScanOutputs& out);
 void selective_scan_backward(const ScanInputs& in, const ScanResult& result, const ScanGradients& gradients);
 
-// The index in `kept` of the state at the start of a chunk that is not its sequence's first. No two chunks share an index,
-// and every index lies below tokens / scan_chunk whatever the offsets are, so chunks need not be counted beforehand.
+// The index in `kept` of the state at the start of a chunk that is not its sequence's first. No two chunks share an
+// index, and every index lies below tokens / scan_chunk whatever the offsets are, so chunks need not be counted
+// beforehand.
 inline int64_t kept_index(int64_t sequence_start, int64_t token) {
   return sequence_start / scan_chunk + (token - sequence_start) / scan_chunk - 1;
 }
@@ -61,7 +62,8 @@ inline int64_t kept_index(int64_t sequence_start, int64_t token) {
 constexpr int64_t scan_channels = 32;  // channels of a group
 constexpr int64_t scan_states = 2;     // states are processed two at a time, and padded to a multiple of that
 
-// A times log2(e), as (groups, padded states, scan_channels) with zeros in the padding, and each group's largest magnitude.
+// A times log2(e), as (groups, padded states, scan_channels) with zeros in the padding, and each group's largest
+// magnitude.
 struct ScanRates {
   std::vector<float> values, largest;
   int64_t states;  // padded

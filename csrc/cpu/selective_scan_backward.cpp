@@ -12,7 +12,7 @@
 namespace uqabench {
 namespace {
 
-// Gradients of B and C: what the groups give, added in the groups' order.
+// Sums the groups' gradients of B and C in the order of the groups.
 void add_groups(const ScanInputs& in, const ScanPartials& partials, const ScanGradients& gradients) {
   constexpr int64_t tokens = 64;
   const int64_t states = partials.states, groups = channel_groups(in);
@@ -30,7 +30,7 @@ void add_groups(const ScanInputs& in, const ScanPartials& partials, const ScanGr
   });
 }
 
-// Gradients of A, D and delta_bias: what the runs of sequences give, added in their order.
+// Sums the gradients of A, D and delta_bias over the runs of sequences in their order.
 void add_runs(const ScanInputs& in, const ScanPartials& partials, int64_t runs, const ScanGradients& gradients) {
   const int64_t groups = channel_groups(in), size = (partials.states + 2) * scan_channels;
   parallel_for(groups, in.threads, size, [&](int64_t g, float* sums) {
@@ -83,14 +83,15 @@ void selective_scan_backward(const ScanInputs& in, const ScanResult& result, con
 namespace uqabench::UQ_ISA {
 namespace {
 
-// What a task keeps of a chunk, in its scratch memory. Rows of scan_channels floats, one a token, except where said.
+// What a task holds of a chunk in its scratch memory: a row of scan_channels floats for each token, unless said
+// otherwise.
 struct BackwardScratch {
   Chunk chunk;
-  float *grad;              // gradient of y before its gate
-  float *g_step, *g_delta_u;  // g_step: by way of the decays, over ln 2
-  float *h, *g_h;           // (padded states, scan_channels): the state at the chunk's start; gradient of its end's
-  float *states, *decays;   // of scan_states states and `channels_at_once` channels at each token; states[0] before the first
-  float *spread;            // (scan_chunk, 2, scan_states, lanes) gradients of b and c, to be added over the lanes
+  float* grad;                // the gradient of y before its gate
+  float *g_step, *g_delta_u;  // g_step: the gradient of step through the decays, divided by ln 2
+  float *h, *g_h;             // (padded states, scan_channels): the state before the chunk; the gradient of that after
+  float *states, *decays;     // scan_states states of `channels_at_once` channels: before the first token, after each
+  float* spread;              // (scan_chunk, 2, scan_states, lanes): gradients of b and c before the sum over the lanes
 
   static constexpr int64_t rows = scan_chunk * scan_channels;
   static constexpr int64_t cells = scan_states * channels_at_once;
@@ -112,7 +113,8 @@ struct BackwardScratch {
         spread(decays + scan_chunk * cells) {}
 };
 
-// The states [n, n + scan_states) of `channels_at_once` channels through the chunk again, to work.states and work.decays.
+// Recomputes the states [n, n + scan_states) of `channels_at_once` channels in the chunk, in work.states and
+// work.decays.
 template <bool is_bounded>
 UQ_INLINE void recompute(const BackwardScratch& work, int64_t padded, int64_t n, int64_t channel, const float* rates) {
   Floats state[scan_states][vectors_at_once], rate[scan_states][vectors_at_once];
@@ -140,10 +142,12 @@ UQ_INLINE void recompute(const BackwardScratch& work, int64_t padded, int64_t n,
   }
 }
 
-// Back through the chunk: adds to g_step, g_delta_u, spread and `g_rates` (padded states, scan_channels), moves g_h.
-UQ_INLINE void backpropagate(const BackwardScratch& work, int64_t padded, int64_t n, int64_t channel, const float* rates,
-                       float* g_rates) {
-  Floats g_state[scan_states][vectors_at_once], g_rate[scan_states][vectors_at_once], rate[scan_states][vectors_at_once];
+// Goes back through the chunk: adds to g_step, g_delta_u, spread and `g_rates` (padded states, scan_channels), and
+// takes g_h to the chunk's start.
+UQ_INLINE void backpropagate(const BackwardScratch& work, int64_t padded, int64_t n, int64_t channel,
+                             const float* rates, float* g_rates) {
+  Floats g_state[scan_states][vectors_at_once], g_rate[scan_states][vectors_at_once];
+  Floats rate[scan_states][vectors_at_once];
   for (int i = 0; i < scan_states; ++i) {
     for (int v = 0; v < vectors_at_once; ++v) {
       const int64_t at = (n + i) * scan_channels + channel + v * lanes;
@@ -155,7 +159,8 @@ UQ_INLINE void backpropagate(const BackwardScratch& work, int64_t padded, int64_
   const int64_t last = work.chunk.tokens - 1, row = last * scan_channels + channel;
   const float *step = work.chunk.step + row, *delta_u = work.chunk.delta_u + row, *grad = work.grad + row;
   const float *b = work.chunk.b + last * padded + n, *c = work.chunk.c + last * padded + n;
-  const float *states = work.states + last * BackwardScratch::cells, *decays = work.decays + last * BackwardScratch::cells;
+  const float* states = work.states + last * BackwardScratch::cells;
+  const float* decays = work.decays + last * BackwardScratch::cells;
   float *to_step = work.g_step + row, *to_delta_u = work.g_delta_u + row;
   float* spread = work.spread + last * 2 * scan_states * lanes;
   for (int64_t left = work.chunk.tokens; left > 0; --left) {
@@ -205,7 +210,7 @@ inline void differentiate(const BackwardScratch& work, int64_t padded, int64_t n
   backpropagate(work, padded, n, channel, rates, g_rates);
 }
 
-// Adds work.spread over its lanes, to `tokens` (tokens of the chunk, 2, padded states).
+// Sums work.spread over its lanes and writes the result to `tokens` (tokens of the chunk, 2, padded states).
 inline void write_sums(const BackwardScratch& work, int64_t padded, int64_t n, float* tokens) {
   constexpr int64_t vectors = scan_chunk * 2 * scan_states;
   static_assert(vectors % lanes == 0);
@@ -221,9 +226,9 @@ inline void write_sums(const BackwardScratch& work, int64_t padded, int64_t n, f
   }
 }
 
-// The gradient of y before its gate to work.grad, that of z to its place.
-inline void read_gradients(const ScanInputs& in, const ScanResult& result, const ChannelGroup& group, const BackwardScratch& work,
-                           const ScanGradients& gradients) {
+// Computes the gradient of y before its gate, in work.grad, and the gradient of z.
+inline void read_gradients(const ScanInputs& in, const ScanResult& result, const ChannelGroup& group,
+                           const BackwardScratch& work, const ScanGradients& gradients) {
   for (int64_t t = 0; t < work.chunk.tokens; ++t) {
     const int64_t token = work.chunk.first + t, at = token * in.channels + group.first;
     for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
@@ -239,14 +244,15 @@ inline void read_gradients(const ScanInputs& in, const ScanResult& result, const
   }
 }
 
-// The gradients of u and delta; adds those of D and delta_bias to `sums` (2, scan_channels).
+// Writes the gradients of u and delta, and adds those of D and delta_bias to `sums` (2, scan_channels).
 inline void write_gradients(const ScanInputs& in, const ChannelGroup& group, const BackwardScratch& work, float* sums,
                             const ScanGradients& gradients) {
   const float* skip = in.D ? in.D + group.first : nullptr;
   for (int64_t t = 0; t < work.chunk.tokens; ++t) {
     const int64_t token = work.chunk.first + t, to = token * in.channels + group.first, at = t * scan_channels;
     for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
-      const Floats u = get(in.u.row(token) + group.first), grad = get(work.grad + at), g_delta_u = get(work.g_delta_u + at);
+      const Floats u = get(in.u.row(token) + group.first), grad = get(work.grad + at);
+      const Floats g_delta_u = get(work.g_delta_u + at);
       Floats g_u = g_delta_u * get(work.chunk.step + at);
       if (skip) g_u = multiply_add(get(skip), grad, g_u);
       Floats g_delta = multiply_add(g_delta_u, u, get(work.g_step + at) * 0.693147181f);
@@ -261,9 +267,11 @@ inline void write_gradients(const ScanInputs& in, const ChannelGroup& group, con
 
 inline int64_t scan_backward_scratch(const ScanRates& rates) { return BackwardScratch::scratch(rates.states); }
 
-// `tokens` (in.tokens, 2, padded states) and `parameters` (padded states + 2, scan_channels) receive the task's sums.
-inline void scan_backward(const ScanInputs& in, const ScanRates& rates, const ScanResult& result, const SequenceRun& run,
-                      int64_t g, float* tokens, float* parameters, const ScanGradients& gradients, float* scratch) {
+// The backward pass of one task, whose partial gradients go to `tokens` (in.tokens, 2, padded states) and `parameters`
+// (padded states + 2, scan_channels).
+inline void scan_backward(const ScanInputs& in, const ScanRates& rates, const ScanResult& result,
+                          const SequenceRun& run, int64_t g, float* tokens, float* parameters,
+                          const ScanGradients& gradients, float* scratch) {
   const ChannelGroup group(in, g);
   const int64_t padded = rates.states, size = in.channels * in.states;
   BackwardScratch work(scratch, padded);

@@ -65,8 +65,8 @@ UQ_INLINE void store(Bf16* p, Floats x) {
 
 UQ_INLINE Floats broadcast(float x) { return x - Floats{}; }
 
-// a * b + c. The compiler fuses nothing by itself (-ffp-contract=off), so that every element of a tile is rounded alike:
-// equal inputs give equal results.
+// a * b + c. The compiler fuses nothing by itself (-ffp-contract=off), so that every element of a tile is rounded
+// alike: equal inputs give equal results.
 UQ_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
 #if UQ_LANES == 16
   return _mm512_fmadd_ps(a, b, c);
@@ -106,7 +106,8 @@ UQ_INLINE Floats keep(Ints mask, Floats x) { return (Floats)(mask & (Ints)x); }
 UQ_INLINE Floats exponential(Floats x) {
   x = x > 87.0f ? broadcast(87.0f) : x;
   x = x < -87.0f ? broadcast(-87.0f) : x;
-  // x = n ln 2 + r with |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low bits.
+  // x = n ln 2 + r with |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low
+  // bits.
   const Floats shifted = multiply_add(x, broadcast(1.44269504f), broadcast(12582912.0f));
   const Floats n = shifted - 12582912.0f;
   Floats r = multiply_add(n, broadcast(-0.693145752f), x);

@@ -29,8 +29,8 @@ void ssd_scan_backward(const SsdScan& args, const SsdGiven& given, const SsdGrad
 namespace uqabench::UQ_ISA {
 namespace {
 
-// d_c_t += sum_s d_products_ts b_s and d_b_s += sum_t d_products_ts c_t; then both are written to their rows of the task's
-// partial gradients.
+// d_c_t += sum_s d_products_ts b_s and d_b_s += sum_t d_products_ts c_t; then both are written to their rows of the
+// task's partial gradients.
 inline void write_shared(const SsdBackward& pass, const SsdChunk& shared, const SsdTask& task, const float* d_products,
                          float* d_b, float* d_c) {
   const SsdScan& in = shared.in;

@@ -1,5 +1,5 @@
-// A chunk of one sequence for some heads of one group, as both passes of the Mamba-2 scan need it. Included after simd.h,
-// functions.h, gemm.h and <algorithm>, once for each instruction set.
+// A chunk of one sequence for some heads of one group, as both passes of the Mamba-2 scan need it. Included after
+// simd.h, functions.h, gemm.h and <algorithm>, once for each instruction set.
 //
 // Within a chunk y = (C B^T * decay) (step x), which resembles masked attention; from chunk to chunk only the state is
 // passed on (Dao and Gu 2024, section 6). A head's state is held as (states, width), so that lanes run over `width`.
@@ -124,8 +124,8 @@ UQ_INLINE void scale_rows(Accumulators<Rows>& sums, const float* factor) {
   }
 }
 
-// state (states, width) = kept * state + left^T right, with left (chunk, states) and right (chunk, width), all in column
-// panels.
+// state (states, width) = kept * state + left^T right, with left (chunk, states) and right (chunk, width), all in
+// column panels.
 inline void advance_state(const SsdSizes& size, int64_t states, int64_t count, float kept, const float* left,
                           const float* right, float* state) {
   for (int64_t p = 0; p < size.width; p += panel) {

@@ -19,8 +19,8 @@ struct SsdBackward {
   float *parts_b, *parts_c;  // (parts, tokens, groups, states)
 };
 
-// The backward pass of one head through a sequence, a chunk at a time, from the last to the first. Matrices of a chunk are
-// in column panels of `chunk` rows.
+// The backward pass of one head through a sequence, a chunk at a time, from the last to the first. Matrices of a chunk
+// are in column panels of `chunk` rows.
 class SsdHeadGradient {
  public:
   const SsdChunk& shared;
@@ -41,7 +41,8 @@ class SsdHeadGradient {
         transposed_state_(arena.take(size_.state())),
         weights_(arena.take(chunk * chunk)) {}
 
-  // Adds to the accumulators that the heads of a task share: d_products, the gradient of C B^T in its layout, d_b and d_c.
+  // Adds to the accumulators that the heads of a task share: d_products, the gradient of C B^T in its layout, d_b and
+  // d_c.
   void run(const SsdBackward& pass, int64_t sequence, int64_t head, float* d_products, float* d_b, float* d_c) {
     const int64_t at = sequence * shared.in.heads + head;
     steps.begin(shared.in, head, shared.token, shared.count);
@@ -149,8 +150,8 @@ class SsdHeadGradient {
     }
   }
 
-  // Adds row t of left (chunk, width) times transposed_state_, times factor[t], to row t of `into` (chunk, states), and the
-  // dot product of that row with row t of `other` to products[t].
+  // Adds row t of left (chunk, width) times transposed_state_, times factor[t], to row t of `into` (chunk, states),
+  // and the dot product of that row with row t of `other` to products[t].
   void add_projected(const float* left, const float* factor, const float* other, float* into, float* products) const {
     for (int64_t n = 0; n < size_.states; n += panel) {
       for (int64_t t = 0; t < shared.padded(); t += block) {

@@ -12,13 +12,13 @@ namespace uqabench {
 
 class TimeBuckets {
  public:
-  // `starts` (count) are the smallest gaps of buckets 1, 2, .... At most two of them may lie within any factor of 1.125,
-  // which holds for ceil(exp(0.301 k)).
+  // `starts` (count) are the smallest gaps of buckets 1, 2, .... At most two of them may lie within any factor of
+  // 1.125, which holds for ceil(exp(0.301 k)).
   TimeBuckets(const int64_t* starts, int64_t count)
       : starts_(starts, starts + count), first_(cells) {
     starts_.resize(count + 2, std::numeric_limits<uint64_t>::max());  // never reached
-    // There are sixteen cells per octave. A cell's entry is the bucket in which the cell *before* it begins: a gap above
-    // 2^53 may be rounded into the next cell, which must not skip a bucket.
+    // There are sixteen cells per octave. A cell's entry is the bucket in which the cell *before* it begins: a gap
+    // above 2^53 may be rounded into the next cell, which must not skip a bucket.
     for (int cell = 1; cell < cells; ++cell) {
       const uint64_t bits = static_cast<uint64_t>(cell - 1 + lowest) << 48;
       double begin;

@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..ragged import length_groups
 from ..tracing import never_traced
 
-# L * L places a group. Torch's kernel keeps no scores, so this bounds the padded copies of q, k and v only.
+# The bound on L * L in a group. Torch's kernel keeps no scores, so it only bounds the padded copies of q, k and v.
 _CELLS = 2**22
 
 

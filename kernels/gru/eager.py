@@ -34,7 +34,7 @@ def gru(
     )
     is_packed = order.sizes and (x.is_cuda or not has_gradient)
     rows, state = (_torch_packed if is_packed else _trained)(rows, layers, h0, order)
-    y = rows.index_select(0, order.places).to(x.dtype)
+    y = rows.index_select(0, order.positions).to(x.dtype)
     return (y, state.index_select(1, order.ranks).to(x.dtype)) if return_state else y
 
 

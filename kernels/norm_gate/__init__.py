@@ -29,7 +29,7 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6, dropout_p: float = 0.0
     """`dropout(LayerNorm(x) * gate)` over the last dimension; the normalisation has no weight and no bias.
 
     The gate is used as given: HSTU's U has passed SiLU already, with V, Q and K (equation 2). Dropout follows from the
-    seed and a number's place (kernels/philox.py): every backend drops the same ones, backward draws them again.
+    seed and an element's index (kernels/philox.py): every backend drops the same ones, backward draws them again.
 
     Args:
         x, gate: (..., d), floating, one dtype; d spans all heads. Rows may be strided, the last dimension not.

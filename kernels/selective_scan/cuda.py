@@ -67,7 +67,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the state if asked for, and the states that backward needs if `keep`: one in KEPT_EVERY tokens.
 
-    What is not needed has no elements, and of the kept states not every place is written or read. Arguments are
+    What is not needed has no elements, and not every one of the kept states is written or read. Arguments are
     checked by the caller; A, D, delta_bias and initial_state are float32 and contiguous.
     """
     y, state, kept = _outputs(u, A, offsets, return_state, keep)

@@ -77,7 +77,7 @@ class _Scan(torch.autograd.Function):
         if keep:
             ctx.save_for_backward(x, step, b, c, decay_rate, *kept)
             ctx.order, ctx.every, ctx.has_state = order, every, initial_state is not None
-        return y.index_select(0, order.places), h.index_select(0, order.ranks).transpose(1, 2).contiguous()
+        return y.index_select(0, order.positions), h.index_select(0, order.ranks).transpose(1, 2).contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -117,7 +117,7 @@ class _Scan(torch.autograd.Function):
                 torch.sum(tmp.mul_(decay_rate), 1, out=g_step[rows])
         g_step.addcmul_(g_pulse, x)
         gu = g_pulse.mul_(step)
-        gu, g_step, gb, gc = (v.index_select(0, order.places) for v in (gu, g_step, gb, gc))
+        gu, g_step, gb, gc = (v.index_select(0, order.positions) for v in (gu, g_step, gb, gc))
         g_initial = gh.index_select(0, order.ranks).transpose(1, 2) if ctx.has_state else None
         return gu, g_step, g_rate.sum(0).t(), gb, gc, g_initial, None, None
 

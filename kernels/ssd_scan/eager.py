@@ -24,10 +24,10 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class _Chunks:
-    """M chunks of `length` places, ordered time-major by chunk number."""
+    """M chunks of `length` positions, ordered time-major by chunk number."""
 
     length: int
-    places: Tensor  # (T,) int64: each token's place in the M * length padded ones
+    positions: Tensor  # (T,) int64: each token's index among the M * length padded positions
     order: TimeMajor  # of the chunks
 
 
@@ -40,7 +40,7 @@ def _chunks(offsets: Tensor) -> _Chunks:
     order = time_major(torch.from_numpy(first_chunks).to(offsets.device))
     steps = torch.from_numpy(np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)).to(offsets.device)
     chunk = torch.from_numpy(np.repeat(first_chunks[:-1], lengths)).to(offsets.device) + steps // size
-    return _Chunks(size, order.places[chunk] * size + steps % size, order)
+    return _Chunks(size, order.positions[chunk] * size + steps % size, order)
 
 
 def ssd_scan(
@@ -79,12 +79,12 @@ def ssd_scan(
 def _scan(
     x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor, chunks: _Chunks
 ) -> tuple[Tensor, Tensor]:
-    """The scan without D and z. Below, M chunks of Q places, H heads of width P in G groups, N states."""
+    """The scan without D and z. Below, M chunks of Q positions, H heads of width P in G groups, N states."""
     groups, (heads, width) = B.shape[1], x.shape[1:]
 
     def chunked(v: Tensor) -> Tensor:  # (T, S, W) to (M, S, Q, W)
         padded = v.new_zeros(sum(chunks.order.sizes) * chunks.length, *v.shape[1:])
-        return padded.index_copy(0, chunks.places, v).unflatten(0, (-1, chunks.length)).transpose(1, 2)
+        return padded.index_copy(0, chunks.positions, v).unflatten(0, (-1, chunks.length)).transpose(1, 2)
 
     b, c = chunked(B), chunked(C)  # (M, G, Q, N)
     pulse = chunked(x * step[:, :, None])  # (M, H, Q, P)
@@ -107,7 +107,7 @@ def _scan(
     carried = c @ before.unflatten(1, (groups, -1)).flatten(2, 3).transpose(-1, -2)  # (M, G, Q, H/G * P)
     carried = carried.unflatten(-1, (-1, width)).transpose(2, 3).flatten(1, 2)  # (M, H, Q, P)
     y = torch.addcmul(y, carried, log_decay.exp()[..., None])
-    return y.transpose(1, 2).reshape(-1, heads, width).index_select(0, chunks.places), state
+    return y.transpose(1, 2).reshape(-1, heads, width).index_select(0, chunks.positions), state
 
 
 def _carry(gained: Tensor, decay: Tensor, initial_state: Tensor, order: TimeMajor) -> tuple[Tensor, Tensor]:

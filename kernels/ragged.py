@@ -2,8 +2,8 @@
 
 Large batched products need equal lengths. Sequences are sorted by length and cut into groups whose shortest member
 is nearly as long as its longest, so little of a group is padding. A padded position repeats the last token of its own
-sequence: it comes after every real token, so a causal operator never lets it be seen, and what it holds (NaN, say)
-stays in its sequence.
+sequence. It comes after every real token, so that a causal operator never reads it, and its values (NaN, say) stay
+in their sequence.
 """
 
 from __future__ import annotations

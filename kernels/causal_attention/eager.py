@@ -13,7 +13,7 @@ from ..tracing import never_traced
 _CELLS = 2**22
 
 
-@never_traced  # the groups follow the batch's lengths: tracing them would compile every batch anew
+@never_traced  # because the groups differ from batch to batch, and each would be compiled anew
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
     if q.shape[0] == 0:
         return (q.sum() + k.sum()) * v

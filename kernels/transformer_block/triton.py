@@ -1,5 +1,6 @@
 """swiglu and rope by Triton kernels (triton_swiglu.py, triton_rope.py): fp32, bf16 and fp16 on GPU, forward and
-backward."""
+backward.
+"""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from uqabench.errors import InputError
+from uqabench.objects import import_object
 
 T = TypeVar("T", bound=type)
 
@@ -46,7 +46,7 @@ class Registry(Generic[T]):
     def find(self, name: str) -> T:
         """The class called `name`, or `package.module:Class`; InputError where there is none, or its import fails."""
         if ":" in name:
-            return self._import(name)
+            return import_object(name, self.kind)
         if name in self.classes:
             return self.classes[name]
         points = self._entry_points()
@@ -55,25 +55,10 @@ class Registry(Generic[T]):
                 f"The {self.kind} '{name}' is unknown{nearest(name, self.names())}: choose one of "
                 f"{', '.join(self.names())}, or give your own class as package.module:Class."
             )
-        return self._import(points[name].value)
+        return import_object(points[name].value, self.kind)
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
-
-    def _import(self, path: str) -> Any:
-        module_name, _, class_name = path.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:  # importing runs a user's code, which may raise anything
-            raise InputError(
-                f"The {self.kind} {path} cannot be imported ({reason(error)}): install its package, or put its folder "
-                f"on PYTHONPATH, and write package.module:Class."
-            ) from error
-        cls = getattr(module, class_name, None)
-        if not callable(cls):
-            defined = [key for key, value in vars(module).items() if isinstance(value, type)]
-            raise InputError(f"The module {module_name} has no class '{class_name}'{nearest(class_name, defined)}.")
-        return cls
 
 
 def reason(error: Exception) -> str:

@@ -110,6 +110,26 @@ def test_home_is_the_environments_or_the_users_cache(monkeypatch, tmp_path):
     assert home() == tmp_path / ".cache" / "uqabench"
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    """As in a container that runs under a user id of its own: no $HOME, and no entry in the system's list."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("UQABENCH_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("smollm2", "some/model"):
+        with pytest.raises(InputError, match="No home folder is known for this user.* set UQABENCH_HOME to a folder"):
+            find_model(name)
+    for name in ("~/model", "~nobody-of-that-name/model"):
+        with pytest.raises(InputError, match=rf"^{name}: the home folder that {name[:-6]} stands for is unknown here"):
+            find_model(name)
+    monkeypatch.setenv("UQABENCH_HOME", "~/cache")
+    with pytest.raises(InputError, match="^~/cache: the home folder that ~ stands for is unknown here"):
+        home()
+
+
 def test_finds_an_installed_alias(whole):
     assert installed_models() == {}
     shutil.copytree(whole, home() / "models" / "mine")

@@ -17,12 +17,10 @@ import torch
 
 from uqabench.errors import InputError, MissingExtra
 from uqabench.files import read_json
+from uqabench.llm.packaged import INSTALLABLE
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-
-INSTALLABLE = ("smollm2", "qwen2.5-tokenizer")
-"""Names that `uqabench llm add NAME` knows how to install into `models_folder()`."""
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -34,18 +32,26 @@ _PATTERNS = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", 
 
 
 def home() -> Path:
-    """The user's cache folder: `$UQABENCH_HOME`, or `~/.cache/uqabench`."""
-    return _expanded(os.environ.get("UQABENCH_HOME") or "~/.cache/uqabench")
+    """The user's cache folder: `$UQABENCH_HOME`, or `~/.cache/uqabench`; InputError where no home folder is known."""
+    chosen = os.environ.get("UQABENCH_HOME")
+    if chosen:
+        return _expanded(chosen)
+    try:
+        return Path.home() / ".cache" / "uqabench"
+    except RuntimeError as error:  # no $HOME, and the user is not in the system's list, as in many containers
+        raise InputError(
+            "No home folder is known for this user, so installed language models have no place: set UQABENCH_HOME to a "
+            "folder that you may write to."
+        ) from error
 
 
 def _expanded(path: str) -> Path:
-    """`path` with `~` expanded; InputError for a user without a home folder."""
+    """The path with a leading `~` or `~user` replaced; InputError where that home folder is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise InputError(
-            f"{path}: there is no such home folder here: write the whole path, or set UQABENCH_HOME to a folder for "
-            "models."
+            f"{path}: the home folder that {path.partition('/')[0]} stands for is unknown here: give the full path."
         ) from error
 
 

@@ -7,6 +7,7 @@ all cuts of a user whose windows start at the same item share one pass and are p
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.reader import from_dict
 from uqabench.stages.pretrain import TorchBatch, unshared
 from uqabench.stages.training import fits_in_memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ def _encode(
     shape = (len(pairs), pooling.n_vectors * model.width) if pooling else (int(first[-1]), model.width)
     if progress:
         size = shape[0] * shape[1] * 4
-        tqdm.write(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size / 2**20:,.1f} MiB")
+        logger.info(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size / 2**20:,.1f} MiB")
     kept = _new_mapped(folder / ("pooled.npy" if pooling else "states.npy"), shape)
     if pooling is None:
         np.save(folder / "spans.npy", np.stack([first[owner], first[owner] + pairs.lengths], axis=1))

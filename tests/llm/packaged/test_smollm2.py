@@ -13,8 +13,8 @@ import torch
 
 from uqabench.errors import InputError
 from uqabench.integrations import LinearTokens
-from uqabench.llm.packages import package_file
-from uqabench.llm.smollm2 import convert_gguf, install_smollm2
+from uqabench.llm.packaged.fetch import package_file
+from uqabench.llm.packaged.smollm2 import convert_gguf, install_smollm2
 from uqabench.llm.sources import load_language_model
 
 gguf = pytest.importorskip("gguf")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uqabench.data import SOURCES, InteractionStore, PrepareConfig, open_source, prepare
+from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare, source_names
 from uqabench.data.rejections import LISTED, REASONS
 from uqabench.encoders import PRESETS as ENCODERS
 from uqabench.plan.methods import packaged_variants
@@ -42,7 +42,7 @@ def test_links_and_paths_exist(page: str):
 
 
 def test_data_page_lists_sources_reasons_and_defaults():
-    assert {row[0] for row in table("data", "source")} == set(SOURCES)
+    assert {row[0] for row in table("data", "source")} == set(source_names())
     assert f"({', '.join(REASONS)})" in " ".join(DOCS["data"].split())
     assert f"first {LISTED} of each reason" in DOCS["data"]
     demo = run_config("demo").data.prepare

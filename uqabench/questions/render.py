@@ -12,7 +12,7 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.templates import Language, Templates
+from uqabench.questions.templates import Language, Templates, domain_words
 from uqabench.vocabulary import LETTERS
 
 
@@ -54,7 +54,8 @@ def render(
     def text(code: int) -> str:
         return catalogue.text(str(attribute), code)
 
-    values = kind.placeholders(questions.parameters(i), words, text)
+    values = {**domain_words(words, questions.extra.get("domain", "click"))}
+    values |= kind.placeholders(questions.parameters(i), words, text)
     if attribute is not None:
         values["attribute"] = words["attribute"][attribute]
     phrasings = language.phrasings[index]

@@ -54,7 +54,7 @@ def predict_most_often_next(
     """
     starts = basket_starts(store)
     next_items = count_next_items(
-        store.items, starts, store.offsets, store.users("train"), 1, len(store.catalogue), questions.version != "v1"
+        store.items, starts, store.offsets, store.users("train"), 1, len(store.catalogue), questions.by_basket
     )
     return _most_frequent_option(questions, store, train_questions, next_items)
 

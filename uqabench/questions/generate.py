@@ -146,10 +146,12 @@ def _shortage(report: QuestionReport, name: str, own: list[Selection], whom: str
     wanted, made = report.wanted[name], report.counts[name]
     dropped = sum(selection.out_of_balance() for selection in own if selection.strict)
     start = f"Sub-task {name}: {wanted} questions wanted, {made} "
+    unequal = "with them the most frequent option would be right too often or too seldom"
     if made and dropped >= wanted - made:
-        return f"{start}in balance: the others would let the most frequent option be right too often or too seldom."
+        return f"{start}made, and the others left out: {unequal}."
     reasons = ", ".join(f"{reason} {n}" for reason, n in report.discarded[name].items())
     text = f"{start}possible from {whom}" + (f" (candidates discarded: {reasons})" if reasons else "")
+    text += f", and {dropped} left out: {unequal}" if dropped else ""
     if demanded:
         raise InputError(f"{text}: lower its count in mix, or raise cuts_per_user.")
     return f"{text}."

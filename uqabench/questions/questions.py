@@ -70,6 +70,11 @@ class QuestionSet:
         names = KINDS[self.kind[index]].params
         return {name: int(value) for name, value in zip(names, self.params[index], strict=False)}
 
+    @property
+    def by_basket(self) -> bool:
+        """Whether the order inside a basket is no fact to these questions."""
+        return self.version != "v1"
+
     def subtask_names(self) -> np.ndarray:
         """str (Q,): entries of SUBTASKS."""
         return np.array(SUBTASKS)[self.subtask]

@@ -57,18 +57,21 @@ $(VENV)/.torch:
 	fi
 	@touch $@
 
+# A folder that stays, so that only what changed is compiled again. Other installations build in a temporary one, as the
+# checkout may be read-only.
+IN_BUILD := --config-settings=build-dir='build/{wheel_tag}'
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard csrc/*.cpp csrc/*/*)
 
 $(STAMP): $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench and building its native module"
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data]"
+	$(BIN)/pip install -q --disable-pip-version-check $(IN_BUILD) -e ".[llm,data]"
 	@touch $@
 
 # All at once: each installation builds the native module.
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench for development and building its native module"
 	@[ -n "$(GPU)" ] || $(BIN)/pip install -q --disable-pip-version-check triton==$(TRITON)
-	$(BIN)/pip install -q --disable-pip-version-check -e ".[llm,data,train,gpu,dev]"
+	$(BIN)/pip install -q --disable-pip-version-check $(IN_BUILD) -e ".[llm,data,train,gpu,dev]"
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1
 	@touch $(STAMP) $@
 

@@ -4,7 +4,7 @@ Backends are "reference" (float64 loops: the specification), "eager" (plain torc
 and "cuda". The choice for a call is, in this order: the innermost `use_backend(...)` of this thread or task, the
 environment variable UQABENCH_BACKEND, the operator's default for the tensors' device. The first two are requests:
 one that cannot be met raises a RuntimeError that says why. A default that cannot run (no compiled module, a dtype
-that it lacks) gives way to "eager", and `status()` tells so.
+that it lacks) gives way to "eager", and `status()` says so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .tracing import constant_when_traced
 
 BACKENDS = ("reference", "eager", "native", "triton", "cuda")
 ENVIRONMENT_VARIABLE = "UQABENCH_BACKEND"
@@ -70,7 +72,7 @@ def unavailable(backend: str, device: str) -> str | None:
 @cache
 def _cuda_problem(module: ModuleType) -> str | None:
     """A driver runs what was compiled with its own major version of CUDA or an older one
-    (https://docs.nvidia.com/deploy/cuda-compatibility/). Nothing is said where there is no driver."""
+    (https://docs.nvidia.com/deploy/cuda-compatibility/). Without a driver the answer is None."""
     if not getattr(module, "has_cuda", False):
         return "uqabench._native was compiled without CUDA"
     compiled, driver = (version // 1000 for version in module.cuda_versions())
@@ -91,7 +93,7 @@ def requested_backend() -> str | None:
     name = _requested.get()
     if name is not None:
         return name
-    if _KEY not in os.environ._data:  # the dictionary beneath: os.environ.get takes 1 us to find nothing
+    if _KEY not in os.environ._data:  # the underlying dictionary, because os.environ.get takes 1 us to find nothing
         return None
     name = os.environ.get(ENVIRONMENT_VARIABLE)
     return check_backend_name(name, f"the environment variable {ENVIRONMENT_VARIABLE}") if name else None
@@ -123,7 +125,7 @@ class Operator:
     backends: Mapping[str, Callable[..., Any]]
     default: Mapping[str, str] = field(default_factory=lambda: {"cpu": "eager", "cuda": "eager"})
     dtypes: Mapping[str, tuple[torch.dtype, ...]] = field(default_factory=dict)
-    # Where "native" has been found to run, which stays so: asking again takes 0.5 us a call.
+    # Where "native" can run, which never changes: checking again would take 0.5 us a call.
     _native_for: set[tuple[str, torch.dtype | None]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,10 +156,10 @@ class Operator:
 
     def of(self, x: Tensor) -> Callable[..., Any]:
         """As above, for x's device and dtype."""
-        return self("cpu" if x.is_cpu else x.device.type, x.dtype)  # "cpu" from `type` would be a new string, in 0.4 us
+        return self("cpu" if x.is_cpu else x.device.type, x.dtype)  # `type` takes 0.4 us to build a string
 
 
-@torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar
+@constant_when_traced  # because a ContextVar cannot be traced
 def _choose(operator: str, device: str, dtype: torch.dtype | None) -> str:
     op = _operators[operator]
     name = requested_backend()

@@ -1,9 +1,9 @@
-"""Argument checks at an operator's door: each raises a TypeError or ValueError that names the argument.
+"""The argument checks of the operators: each raises a TypeError or ValueError that names the argument.
 
-Values (offsets, indices) that Python reads are read once a tensor and remembered on it, so a model of many layers pays
-for one read (on CUDA: one synchronisation) a batch. While torch.compile traces or a CUDA graph is captured, shapes and
-dtypes are checked and values are not.
-NaN and infinity are not looked for: they propagate within their own sequence, never into another.
+Values that Python reads (offsets, indices) are read once for each tensor and remembered on it, so that a model of many
+layers pays for one read, which on CUDA is a synchronisation, per batch. While torch.compile traces or a CUDA graph is
+captured, shapes and dtypes are checked and values are not. NaN and infinity are not checked for: they propagate within
+their own sequence and never into another.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ def check_like(
     /,
     **others: tuple[Any, tuple[int | None, ...]] | None,
 ) -> None:
-    """Every tensor in `others`, given with its shape (None in the place of both: absent), is what `check_tensor` and
-    `check_same` want beside `first`, which is checked: of its dtype, or of one of `dtypes`, on its device."""
+    """Every tensor in `others` has the shape that it is given with and the dtype of `first`, or one of `dtypes`, and
+    lies on its device; None instead of (tensor, shape): absent. As `check_tensor` and `check_same`; `first` is checked
+    already."""
     if not is_compiling() and fit_like(first, dtypes, others):
         return
     given = {name: pair for name, pair in others.items() if pair is not None}
@@ -103,7 +104,7 @@ def check_like(
 
 
 def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
-    """`offsets` (B+1,) int64 on the device of `tokens` rises from 0 to `tokens.shape[0]` without falling."""
+    """`offsets` (B+1,), int64 on the device of `tokens`, is monotone from 0 to `tokens.shape[0]`."""
     if not is_compiling() and do_rise(offsets, tokens):
         return
     check_tensor(offsets, name, (None,), (torch.int64,))
@@ -125,12 +126,12 @@ def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
 
 
 def are_values_hidden(x: Tensor) -> bool:
-    """`x` has no values yet (torch.compile traces), or none that may be waited for (a CUDA graph is captured)."""
+    """Whether `x` has no values yet (torch.compile traces) or none to wait for (a CUDA graph is captured)."""
     return is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def remember(x: Tensor, key: str, build: Callable[[], Value]) -> Value:
-    """`build()`, kept on the tensor under `key` until `x` is changed in place (kept not at all in inference mode)."""
+    """`build()`, cached on the tensor under `key` until `x` is changed in place (not cached in inference mode)."""
     if x.is_inference():
         return build()
     kept = x.__dict__.setdefault("_uqabench", {})
@@ -158,7 +159,8 @@ def host_longest(offsets: Tensor) -> int:
 
 
 def check_indices(ids: Tensor, size: int, name: str, ignored: int | None = None) -> None:
-    """Every value of the integer tensor `ids` but `ignored` lies in [0, size). Reads more than a few thousand once."""
+    """Every value of the integer tensor `ids` except `ignored` lies in [0, size). The bounds of long tensors are
+    cached."""
     if are_values_hidden(ids) or do_lie_below(ids, size, ignored) or ids.numel() == 0:
         return
     bounds = remember(ids, f"bounds {ignored}", lambda: _bounds(ids if ignored is None else ids[ids != ignored]))

@@ -11,7 +11,7 @@ from .backend import native_module
 
 
 def run_kernels(function: str, sizes: Sequence[int], tensors: Sequence[Tensor | None], device: torch.device) -> None:
-    """Puts the kernels of `uqabench._native.FUNCTION` on the device's current stream; nothing waits for them.
+    """Launches the kernels of `uqabench._native.FUNCTION` on the device's current stream, without waiting for them.
 
     Raises:
         RuntimeError: with the CUDA runtime's message where it refuses, e.g. for want of a driver.

@@ -26,30 +26,30 @@ ROW_DTYPES = (torch.float32, torch.bfloat16)
 def call(function: str, *arguments: Tensor | float | None) -> None:
     """Runs `uqabench._native.FUNCTION` in place on the memory of CPU tensors, with torch's number of threads.
 
-    `arguments` are all but the last, the threads, in the function's order: named ones take pybind11 1 us more.
+    `arguments` are all but the last one, the threads, in the function's order: pybind11 takes 1 us more for names.
     """
     if not KNOWN:
         arguments = tuple(as_array(x) if isinstance(x, Tensor) else x for x in arguments)
     getattr(native_module(), function)(*arguments, _count_threads())
 
 
-def unwritten(x: Tensor) -> Tensor:
-    """A contiguous uninitialised tensor of x's shape: what a kernel writes in full."""
+def uninitialised(x: Tensor) -> Tensor:
+    """A contiguous uninitialised tensor of x's shape, for a kernel that writes all of it."""
     return _empty_like(x, memory_format=_CONTIGUOUS)
 
 
 def empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """One such tensor for each."""
+    """Such a tensor for each of `tensors`."""
     return tuple([_empty_like(x, memory_format=_CONTIGUOUS) for x in tensors])
 
 
 def empty_norm(x: Tensor, statistics: int) -> tuple[Tensor, Tensor]:
-    """Two such tensors: for a norm's output, and (statistics, rows) float32 for what its gradient needs of a row."""
-    return unwritten(x), x.new_empty(statistics, x.numel() // x.shape[-1], dtype=torch.float32)
+    """Uninitialised tensors for a norm's output and for the statistics of its rows, (statistics, rows) float32."""
+    return uninitialised(x), x.new_empty(statistics, x.numel() // x.shape[-1], dtype=torch.float32)
 
 
 def _complete(results: Any) -> Any:
-    """Results as torch.library knows them: in the place of each None of a tuple a tensor without elements."""
+    """Results as torch.library allows them: an empty tensor instead of each None of a tuple."""
     if not isinstance(results, tuple):
         return results
     return tuple([results[0].new_empty(0) if x is None else x for x in results])
@@ -67,11 +67,11 @@ class NativeOp:
     """A `torch.library` custom operator that is called without torch's dispatcher where nobody traces.
 
     The operator is `torch.ops.uqabench.NAME`, opaque to torch.compile and torch.export, which see it whenever they
-    trace. Else the dispatcher would only find the same Python function again, in about 30 us a call, and a backward
+    trace. Otherwise the dispatcher would only call the same Python function, which takes it about 30 us, and a backward
     pass registered with it takes about 100 us more than an autograd.Function.
 
-    Of a function's results all but the first may be None where the arguments say that they are not wanted. The
-    operator, and what sets up its gradient, has a tensor without elements there: one takes torch 1 us to make.
+    All results of a function but the first may be None where the arguments say that they are not wanted. The operator,
+    and what sets up its gradient, has an empty tensor there, which takes torch 1 us to make.
     """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
@@ -113,5 +113,5 @@ def native_op(name: str) -> Callable[[Callable[..., Any]], NativeOp]:
 
 
 def is_traced(args: tuple[Any, ...]) -> bool:
-    """Something beside autograd wants to see the call: a tracing mode, a transform, or a tensor subclass."""
+    """Whether something other than autograd has to see the call: a tracing mode, a transform, or a tensor subclass."""
     return _count_dispatch_modes() > 0 or _find_transform() is not None or not are_plain(args)

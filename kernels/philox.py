@@ -1,10 +1,10 @@
-"""Dropout by a counter-based generator: which numbers are dropped follows from a seed and their places alone, so
+"""Dropout by a counter-based generator: which elements are dropped follows from a seed and their indices alone, so that
 nothing is kept for the backward pass and every backend drops the same ones.
 
-The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The number in
-column c of row r takes 16 of the 128 bits that counter (c // 8, r, 0, 0) gives under the seed's low and high 32 bits as
-key: word c % 8 // 2, its low half for even c and its high half for odd c. It is dropped if they are below
-round(65536 p), and multiplied by the exact inverse of the probability to be kept otherwise.
+The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The element in
+column c of row r takes 16 of the 128 bits that counter (c // 8, r, 0, 0) gives with the seed's low and high 32 bits as
+the key: word c % 8 // 2, its low half for even c and its high half for odd c. It is dropped if these 16 bits are below
+round(65536 p), and otherwise multiplied by the exact inverse of the probability to be kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
     a, b, c, d = counter
     k0, k1 = key
     for _ in range(10):
-        # Products pass 2**63, but their 64 bits are right: the shift's copies of the sign are masked away.
+        # Products exceed 2**63, but their 64 bits are right; the sign bits that the shift copies are masked.
         first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
         a, b = ((second >> 32) & _WORD) ^ b ^ k0, second & _WORD
         c, d = ((first >> 32) & _WORD) ^ d ^ k1, first & _WORD
@@ -31,12 +31,12 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
 
 
 def threshold(p: float) -> int:
-    """Below which of 65,536 values a number is dropped with probability p, 0 <= p < 1."""
+    """The threshold, of 65,536 values, below which an element is dropped with probability p, 0 <= p < 1."""
     return min(round(p * 65536), 65535)
 
 
 def scale(p: float) -> float:
-    """What a number that is kept is multiplied by."""
+    """The factor of an element that is kept."""
     return 65536 / (65536 - threshold(p))
 
 
@@ -51,6 +51,6 @@ def is_kept(rows: int, width: int, p: float, seed: Tensor) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    """`x` (..., d) with numbers dropped by the rule above, those of its rows in order."""
+    """`x` (..., d) with elements dropped by the rule above; its rows are numbered in order."""
     kept = is_kept(x.numel() // x.shape[-1], x.shape[-1], p, seed).view(x.shape)
     return torch.where(kept, x * scale(p), 0.0)

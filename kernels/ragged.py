@@ -1,9 +1,9 @@
-"""Sequences of similar length, side by side: the only place where padding exists, inside an eager operator.
+"""Sequences of similar length, side by side. Padding exists nowhere else, and here only inside an eager operator.
 
 Large batched products need equal lengths. Sequences are sorted by length and cut into groups whose shortest member
-is nearly as long as its longest, so little of a group is padding. A padded place repeats the last token of its own
-sequence: it comes after every real token, so a causal operator never lets it be seen, and what it holds (NaN, say)
-stays in its sequence.
+is nearly as long as its longest, so little of a group is padding. A padded position repeats the last token of its own
+sequence. It comes after every real token, so that a causal operator never reads it, and its values (NaN, say) stay
+in their sequence.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ class Group:
     """G sequences padded to `length` L."""
 
     length: int
-    rows: Tensor  # (G * L,) int64: the token at each place
+    rows: Tensor  # (G * L,) int64: the token at each position
     tokens: Tensor  # (n,) int64: the group's real tokens, in order
-    places: Tensor | None  # (n,) int64: where those are in `rows`; None: everywhere (no padding)
+    positions: Tensor | None  # (n,) int64: where those are in `rows`; None: everywhere (no padding)
 
     def gather(self, x: Tensor) -> Tensor:
         """Tokens (T, ...) to (G, L, ...)."""
         return x.index_select(0, self.rows).unflatten(0, (-1, self.length))
 
     def gather_zero_padded(self, x: Tensor) -> Tensor:
-        """As `gather`, but with zeros at the padded places: for gradients, which must not count a token twice."""
-        if self.places is None:
+        """As `gather`, but with zeros at the padded positions: for gradients, which must not count a token twice."""
+        if self.positions is None:
             return self.gather(x)
         flat = x.new_zeros(self.rows.shape[0], *x.shape[1:])
-        return flat.index_copy_(0, self.places, x.index_select(0, self.tokens)).unflatten(0, (-1, self.length))
+        return flat.index_copy_(0, self.positions, x.index_select(0, self.tokens)).unflatten(0, (-1, self.length))
 
     def real(self, padded: Tensor) -> Tensor:
         """(G, L, ...) to the group's real tokens (n, ...), in the order of `tokens`."""
         flat = padded.flatten(0, 1)
-        return flat if self.places is None else flat.index_select(0, self.places)
+        return flat if self.positions is None else flat.index_select(0, self.positions)
 
 
 def length_groups(offsets: Tensor, max_cells: int) -> list[Group]:
@@ -74,8 +74,10 @@ def _plan(offsets: Tensor, max_cells: int) -> list[Group]:
 
 
 def _group(starts: np.ndarray, lengths: np.ndarray, members: np.ndarray, longest: int, device: torch.device) -> Group:
-    place = np.arange(longest)
-    is_real = place < lengths[members, None]
-    rows = starts[members, None] + np.minimum(place, lengths[members, None] - 1)
-    places = None if is_real.all() else torch.from_numpy(np.flatnonzero(is_real)).to(device)
-    return Group(longest, torch.from_numpy(rows.ravel()).to(device), torch.from_numpy(rows[is_real]).to(device), places)
+    position = np.arange(longest)
+    is_real = position < lengths[members, None]
+    rows = starts[members, None] + np.minimum(position, lengths[members, None] - 1)
+    positions = None if is_real.all() else torch.from_numpy(np.flatnonzero(is_real)).to(device)
+    return Group(
+        longest, torch.from_numpy(rows.ravel()).to(device), torch.from_numpy(rows[is_real]).to(device), positions
+    )

@@ -1,8 +1,9 @@
-"""Quick questions about tensors, which the compiled module answers (csrc/bindings/checks.cpp) where it knows torch.
+"""Predicates of tensors that the compiled module evaluates (csrc/bindings/checks.cpp), where it can read torch's
+tensors.
 
-A tensor's shape, dtype and device take 1 to 3 us to read and compare in Python and 0.2 us there. The answer to a
-question that a check asks may be no although nothing is wrong, and is always no without the module (or with torch
-before 2.10, which does not describe its tensors to others): then Python looks, and says what is wrong.
+A tensor's shape, dtype and device take 1 to 3 us to read and compare in Python and 0.2 us there. An answer may be no
+although nothing is wrong, and is always no without the module (or with torch before 2.10, which does not describe its
+tensors to others): then Python checks again, and says what is wrong.
 """
 
 from __future__ import annotations

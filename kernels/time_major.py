@@ -20,8 +20,8 @@ class TimeMajor:
     """A permutation of the T tokens and of the B sequences."""
 
     sizes: list[int]  # number of sequences that have a step t; its sum is T
-    tokens: Tensor  # (T,) int64: the packed token at each time-major place
-    places: Tensor  # (T,) int64: its inverse, the time-major place of each packed token
+    tokens: Tensor  # (T,) int64: the packed token at each time-major position
+    positions: Tensor  # (T,) int64: its inverse, the time-major position of each packed token
     sequences: Tensor  # (B,) int64: the sequence at each rank, empty ones last
     ranks: Tensor  # (B,) int64: its inverse
 
@@ -38,9 +38,9 @@ def _order(offsets: Tensor) -> TimeMajor:
     ranks = np.argsort(sequences)
     steps = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
     sizes = np.bincount(steps)
-    first_places = np.cumsum(sizes) - sizes
-    places = first_places[steps] + np.repeat(ranks, lengths)
+    first_positions = np.cumsum(sizes) - sizes
+    positions = first_positions[steps] + np.repeat(ranks, lengths)
     return TimeMajor(
         sizes.tolist(),
-        *(torch.from_numpy(a).to(offsets.device) for a in (np.argsort(places), places, sequences, ranks)),
+        *(torch.from_numpy(a).to(offsets.device) for a in (np.argsort(positions), positions, sequences, ranks)),
     )

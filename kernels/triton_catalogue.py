@@ -19,8 +19,8 @@ _ENOUGH_BUSY = 0.94
 def slices(items: int, block: int, row_tiles: int, x: Tensor) -> tuple[int, int]:
     """Into how many slices of how many items (whole blocks) each of `row_tiles` tiles walks over the catalogue.
 
-    All programs take equally long, so what counts is how full their last wave over the multiprocessors is: the fewest
-    slices, hence the smallest partial results, that keep them busy for 94 % of the time.
+    All programs take equally long, so that only the last wave over the multiprocessors may leave some idle. The result
+    is the fewest slices, hence the smallest partial results, that keep the multiprocessors busy for 94 % of the time.
     """
     blocks, slots = -(-items // block), programs(x)
 
@@ -37,6 +37,6 @@ def slices(items: int, block: int, row_tiles: int, x: Tensor) -> tuple[int, int]
 @triton.jit
 def add_product(a, b, acc):
     """acc + a @ b in fp32: bf16 operands on tensor cores, fp32 ones in full precision."""
-    if _INTERPRETED:  # whose products take bf16 for integers
+    if _INTERPRETED:  # the interpreter's products take bf16 for integers
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
     return tl.dot(a, b, acc, input_precision="ieee")

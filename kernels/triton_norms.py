@@ -1,15 +1,11 @@
 """Normalisation of rows on the GPU: what rms_norm, layer_norm and norm_gate launch, forward and backward.
 
-Tiling: a program owns ROWS whole rows (2,048 numbers; one row where it is wider) and holds them in registers as fp32,
-16 numbers a thread, so statistics, normalisation and gate take one pass over memory. Backward reads the row again and
-recomputes the normalised values from the stored statistics. With weights to differentiate it is persistent: a program
-walks over its rows, adds their part of the weights' gradients in registers and writes one partial sum, and torch adds
-the programs' sums in their order: no atomics, the same bits every time on one kind of GPU.
-Per number in bf16: layer_norm and rms_norm 4 bytes forward and 6 backward, a residual 4 and 2 more, norm_gate 6 and 10;
-about 10 FLOPs, so copying is the bound. 16-byte loads, 2 in flight for each tensor of a thread: 512 threads have 16 KiB
-a tensor in flight. Backward has 512 or more resident and reads two tensors or more, forward 1,536 or more: 32 and
-48 KiB, where 3.35 TB/s x 700 ns / 132 multiprocessors asks for 17.3 KiB. Predicted on H100 for 10,000 rows of 512 to
-2,048: 90 % of 3.35 TB/s forward, 80 to 85 % backward (partial sums, fewer resident threads).
+A program owns ROWS whole rows (2,048 elements, or one row where it is wider) and holds them in registers as fp32, 16
+elements for each thread, so that statistics, normalisation and gate take one pass over memory. The backward pass reads
+the row again and recomputes the normalised values from the stored statistics. With weights to differentiate it is
+persistent: a program walks over its rows, accumulates their part of the weights' gradients in registers and writes one
+partial sum, and torch adds the programs' sums in their order: without atomics the bits are the same at every run on one
+kind of GPU. All of them are bound by memory (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ from .triton_tools import on_device_of, programs
 
 
 def tile(width: int) -> triton.Config:
-    """The tile for rows of `width`. Not tuned: the choice decides the order of sums, so it depends on nothing else."""
+    """The tile for rows of `width`. It decides the order of sums, so it depends on nothing else."""
     block = max(16, triton.next_power_of_2(width))
     rows = min(32, max(1, 2048 // block))
     return triton.Config({"ROWS": rows, "BLOCK": block}, num_warps=min(16, max(1, rows * block // 512)), num_stages=1)
@@ -33,8 +29,8 @@ def tile(width: int) -> triton.Config:
 
 @triton.jit
 def _is_kept(seed, row, threshold, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """(ROWS, BLOCK), by the rule of kernels/philox.py: one counter for the 8 numbers of a 16-byte load, or its ten
-    rounds of integer products would take longer than the numbers' way from memory."""
+    """(ROWS, BLOCK), by the rule of kernels/philox.py: one counter serves the 8 elements of a 16-byte load, because its
+    ten rounds of integer products for each would take longer than loading them."""
     group = tl.arange(0, BLOCK // 8)[None, :].to(tl.uint32) + tl.zeros((ROWS, 1), tl.uint32)
     rows = row[:, None].to(tl.uint32) + tl.zeros((1, BLOCK // 8), tl.uint32)
     a, b, c, d = tl.philox(tl.load(seed), group, rows, group * 0, group * 0)
@@ -173,7 +169,8 @@ def norm_backward(
     seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Writes dx and dgate, contiguous; returns the gradients of weight and bias, (d,) in x's dtype, empty if not
-    needed. `x` is what was normalised; `grad_sum`, the gradient that reaches it beside, is added to dx."""
+    needed. `x` is what was normalised; `grad_sum`, the gradient that reaches it other than through y, is added to dx.
+    """
     width, rows = x.shape[-1], x.numel() // x.shape[-1]
     config = tile(width)
     tiles = triton.cdiv(rows, config.kwargs["ROWS"])

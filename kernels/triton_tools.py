@@ -34,7 +34,7 @@ def tuned(configs: Sequence[triton.Config], key: Sequence[str]) -> Callable[[Any
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
-    """Kernels started within go to x's device, on its current stream."""
+    """Within the block, kernels are launched on x's device, on its current stream."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 

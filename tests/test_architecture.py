@@ -32,13 +32,16 @@ TOP_LEVEL = {
     "tests",
     "uqabench",
 }
-BASE = {"errors", "files", "vocabulary", "settings", "artifact"}
+BASE = {"errors", "files", "locks", "vocabulary", "settings", "artifact", "objects", "registry"}
 MAY_IMPORT = {
     "errors": set(),
     "vocabulary": set(),
     "files": {"errors"},
     "settings": {"errors", "files", "vocabulary"},
     "artifact": {"errors", "files"},
+    "locks": {"errors", "files"},
+    "objects": {"errors"},
+    "registry": {"errors", "objects"},
     "kernels": {"_native"},
     "data": BASE | {"__init__"},
     "questions": BASE | {"data"},
@@ -54,8 +57,8 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 """What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,
-llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, _native}. llm builds prompts from
-questions; report reads prediction files and resamples their users with questions' scoring and statistics."""
+llm, encoders, questions} → {data, kernels} → {vocabulary, settings, artifact, registry, _native}. llm builds prompts
+from questions; report reads prediction files and resamples their users with questions' scoring and statistics."""
 
 
 def module_name(path: Path) -> list[str]:
@@ -115,7 +118,7 @@ def test_imports_go_one_way(name: str):
 
 def test_data_questions_and_report_know_no_torch():
     for path in SOURCE:
-        if part(path) in ("data", "questions", "report", "settings", "errors", "files"):
+        if part(path) in ("data", "questions", "report", "settings", "errors", "files", "objects"):
             for imported in imports(path):
                 assert imported.split(".")[0] not in ("torch", "transformers"), f"{path}: imports {imported}"
 

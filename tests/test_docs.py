@@ -12,7 +12,7 @@ import pytest
 from uqabench.data import SOURCES, InteractionStore, PrepareConfig, open_source, prepare
 from uqabench.data.rejections import LISTED, REASONS
 from uqabench.encoders import PRESETS as ENCODERS
-from uqabench.experiments.methods import VARIANTS
+from uqabench.plan.methods import packaged_variants
 from uqabench.questions.baselines import BASELINES
 from uqabench.questions.core.context import REASONS as DISCARDED
 from uqabench.questions.generate import generate
@@ -73,7 +73,7 @@ def test_questions_page_lists_kinds_mix_reasons_and_baselines():
 def test_methods_page_lists_encoders_variants_and_presets():
     assert {row[0] for row in table("methods", "name")} == set(ENCODERS)
     listed = [name for row in table("methods", "variant") for name in row[0].split(", ")]
-    assert listed == list(VARIANTS)
+    assert listed == list(packaged_variants())
     rows = {row[0]: row[1:] for row in table("methods", "setting")}
     configs = [run_config(name) for name in PRESETS]
     widths = [ENCODERS["trm++"][config.pretrain.encoder.preset].width for config in configs]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,77 @@ def test_hashes(tmp_path):
     (tmp_path / "a").write_bytes(data)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
     assert hash_json({"a": 1, "b": [2]}) == hash_json({"b": [2], "a": 1}) != hash_json({"a": 1, "b": [3]})
+
+
+def test_sweep_takes_a_name_with_wildcards_as_it_is(tmp_path):
+    for name in (".a*.partial-1", ".ab.partial-2"):
+        (tmp_path / name).mkdir()
+    sweep(tmp_path / "a*")
+    assert names(tmp_path) == [".ab.partial-2"]
+
+
+def fill(path, name):
+    with atomic_folder(path) as folder:
+        (folder / name).write_text("")
+        (folder / "manifest.json").write_text("{}")
+
+
+def test_a_link_stays_a_link_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "disk" / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "data")
+    for name in ("first", "second"):
+        fill(tmp_path / "link", name)
+        assert (tmp_path / "link").is_symlink() and names(tmp_path / "disk" / "data") == sorted([name, "manifest.json"])
+    assert names(tmp_path) == ["disk", "link"] and names(tmp_path / "disk") == ["data"]
+    (tmp_path / "dangling").symlink_to(tmp_path / "disk" / "new")
+    fill(tmp_path / "dangling", "third")
+    assert (tmp_path / "dangling").is_symlink() and names(tmp_path / "disk") == ["data", "new"]
+
+
+def test_an_empty_folder_is_filled_and_stays_the_folder_that_it_is(tmp_path):
+    (tmp_path / "x").mkdir(mode=0o700)
+    before = (tmp_path / "x").stat()
+    (tmp_path / "x" / ".x.partial-killed").mkdir()
+    with pytest.raises(RunError), atomic_folder(tmp_path / "x") as folder:
+        (folder / "a").write_text("")
+        raise RunError("nan")
+    sweep(tmp_path / "x")
+    assert names(tmp_path / "x") == []
+    fill(tmp_path / "x", "a")
+    after = (tmp_path / "x").stat()
+    assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+    assert names(tmp_path / "x") == ["a", "manifest.json"] and names(tmp_path) == ["x"]
+
+
+IN_A_MOUNT = """
+import sys
+from pathlib import Path
+from uqabench.artifact import build
+path = Path(sys.argv[1])
+for name in ("first", "second"):
+    def make(out, work):
+        assert work.is_relative_to(path) and out.is_relative_to(path)
+        (out / name).write_text("")
+        return 1.0
+    build(path, "stage", {"name": name}, {}, make)
+    assert build(path, "stage", {"name": name}, {}, make)[1]
+    print(sorted(file.name for file in path.iterdir()))
+"""
+
+
+def test_a_mount_point_is_written_to(tmp_path):
+    """A real one, in a mount namespace of its own."""
+    (tmp_path / "disk").mkdir()
+    command = f'mount -t tmpfs none {tmp_path}/disk && mkdir {tmp_path}/disk/lost+found && exec "$@"'
+    run = ["unshare", "--map-root-user", "--mount", "sh", "-c", command, "sh"]
+    try:
+        allowed = subprocess.run([*run, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if not allowed:
+        pytest.skip("mount namespaces are not allowed here")
+    done = subprocess.run([*run, sys.executable, "-c", IN_A_MOUNT, str(tmp_path / "disk")], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    listed = [["first", "lost+found", "manifest.json", "seconds.json"]]
+    listed.append(["lost+found", "manifest.json", "second", "seconds.json"])
+    assert done.stdout.decode().splitlines() == [str(names) for names in listed]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
+import glob
 import io
 import json
 import re
@@ -22,7 +24,7 @@ import yaml
 import uqabench
 from uqabench.cli import build_parser, main
 from uqabench.data import InteractionStore, open_source, prepare
-from uqabench.experiments.methods import VARIANTS
+from uqabench.plan.methods import packaged_variants
 from uqabench.questions.kinds import KIND_INDEX
 from uqabench.questions.questions import QuestionSet
 from uqabench.report import load_results
@@ -51,7 +53,8 @@ def call(text: str) -> str:
     with redirect_stdout(output):
         for program, *arguments in commands(text):
             assert program == "uqabench"
-            assert main(arguments) == 0, arguments
+            expanded = [name for word in arguments for name in (sorted(glob.glob(word)) or [word])]  # as a shell does
+            assert main(expanded) == 0, expanded
     return output.getvalue()
 
 
@@ -115,7 +118,7 @@ def test_links_paths_and_lists_are_true():
         assert (ROOT / path).exists(), path
     assert f"torch {re.search(r'TORCH .= (.*)', (ROOT / 'Makefile').read_text())[1]}+cpu" in README
     listed = re.search(r"after `@` are (.*?),\s+joined", README, re.DOTALL)[1]
-    assert re.findall(r"`([^`]+)`", listed) == list(VARIANTS)
+    assert re.findall(r"`([^`]+)`", listed) == list(packaged_variants())
     listed = re.search(r"^## Kernels\n(.*?)\. Each", README, re.DOTALL | re.MULTILINE)[1]
     from uqabench import kernels
 
@@ -148,13 +151,13 @@ def test_own_encoder_goes_through_all_stages(folder: Path, own: dict[str, Any]):
     assert own["results"]["methods"][method]["overall"]["n"] == 140
     from safetensors.numpy import load_file
 
-    weights = load_file("runs/own/pretrain/my_encoder-MyEncoder/model.safetensors")
+    weights = load_file(glob.glob("runs/own/pretrain/my_encoder-MyEncoder-*/model.safetensors")[0])
     assert weights["encoder.taps.1"].shape == (32, 8)
 
 
 def test_own_encoder_takes_its_arguments_from_settings(folder: Path):
     from uqabench.encoders import build_encoder
-    from uqabench.experiments.methods import parse_method
+    from uqabench.plan.methods import parse_method
     from uqabench.settings import run_config
 
     override = re.search(r"`--set\s+(pretrain\.encoder\.overrides\S+)`", README)[1]
@@ -169,8 +172,7 @@ def test_layout_of_a_run(folder: Path, own: dict[str, Any]):
     shown = set()
     for line in lines:
         for name in re.match(r"  ((?:\S+ )*\S+)", line)[1].split(" "):
-            place = Path(run) / name.removesuffix("METHOD/")
-            assert place.exists(), place
+            assert (Path(run) / name).exists(), name
             shown.add(name.split("/")[0])
     assert shown == {path.name for path in Path(run).iterdir()}
     inside = {
@@ -181,7 +183,8 @@ def test_layout_of_a_run(folder: Path, own: dict[str, Any]):
         "evaluate": ["predictions.jsonl", "metrics.json"],
     }
     for stage, names in inside.items():
-        base = Path(run, stage) if stage in ("data", "questions") else Path(run, stage, "my_encoder-MyEncoder")
+        label = {"data": "synthetic", "questions": "methods"}.get(stage, "my_encoder-MyEncoder")
+        (base,) = Path(run, stage).glob(f"{label}*-????????")
         for name in (*names, "manifest.json"):
             assert (base / name).exists() and (name in README), base / name
     names = {"table2", "pretrain", "comparisons"} | ({"accuracy", "tokens"} if find_spec("matplotlib") else set())
@@ -215,23 +218,23 @@ def test_results_have_the_form_shown(own: dict[str, Any]):
 
 
 def test_a_run_is_scored_again_and_shown(folder: Path, own: dict[str, Any]):
-    again = json.loads(call("uqabench score runs/own/evaluate/shuffled/predictions.jsonl"))
+    again = json.loads(call("uqabench score runs/own/evaluate/shuffled-*/predictions.jsonl"))
     assert again["shuffled"]["overall"] == own["results"]["methods"]["shuffled"]["overall"]
     card = call("uqabench questions show runs/own 17")
-    assert "my_encoder-MyEncoder" in card and "truth: " in card
+    assert "my_encoder:MyEncoder" in card and "truth: " in card
 
 
 def test_own_language_model_from_a_folder(folder: Path, own: dict[str, Any]):
     call(block("own-llm"))
     found = load_results("runs/own")
-    assert found["llm"] == "runs/own/lm/model"
+    assert fnmatch.fnmatch(found["llm"], "runs/own/lm/trained-*/model")
     assert found["methods"]["my_encoder:MyEncoder"]["avg_tokens"] > 0
 
 
 def test_own_templates_are_asked(folder: Path, own: dict[str, Any]):
     call(block("own-templates"))
     phrasings = yaml.safe_load(block("my_templates.yaml"))["en"]["kinds"]["ip_next"]["phrasings"]
-    questions = QuestionSet.open("runs/own/questions/evaluation.arrow")
+    questions = QuestionSet.open(Path("runs/own", load_results("runs/own")["folders"]["questions"], "evaluation.arrow"))
     number = int(np.flatnonzero(questions.kind == KIND_INDEX["ip_next"])[0])
     card = call(f"uqabench questions show runs/own {number}")
     assert any(phrasing in card for phrasing in phrasings)

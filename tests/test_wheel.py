@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,12 +36,31 @@ def succeed(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+def files(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the sources that nobody may write to (but root, who may anything)."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("csrc", "kernels", "uqabench"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("CMakeLists.txt", "LICENSE", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
+    yield folder
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o200)
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built with build isolation, so without torch."""
-    folder = tmp_path_factory.mktemp("dist")
-    build = f"--config-settings=build-dir={folder / 'build'}"
-    succeed(sys.executable, "-m", "pip", "wheel", *QUIET, "--no-deps", build, "-w", folder, ROOT, cwd=folder)
+    folder, before = tmp_path_factory.mktemp("dist"), files(checkout)
+    succeed(sys.executable, "-m", "pip", "wheel", *QUIET, "--no-deps", "-w", folder, checkout, cwd=folder)
+    assert files(checkout) == before, "a build writes into the checkout"
     (wheel,) = folder.glob("*.whl")
     return wheel
 

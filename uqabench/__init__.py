@@ -26,6 +26,7 @@ _MODULES = {
     "uqabench.encoders": ("ItemTower", "UserEncoder", "build_encoder", "encoder_names"),
     "uqabench.errors": ("InputError", "MissingExtra", "RunError", "UQABenchError"),
     "uqabench.experiments.run": ("run",),
+    "uqabench.integrations": ("Integration", "integration_names"),
     "uqabench.kernels": ("use_backend",),
     "uqabench.llm.language_model": ("LanguageModel",),
     "uqabench.questions.generate": ("generate",),

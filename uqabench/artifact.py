@@ -7,17 +7,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from uqabench.errors import InputError
-from uqabench.files import atomic_folder, hash_json, read_json, sha256_file, sweep, write_json
+from uqabench.files import atomic_folder, hash_json, read_json, sha256_file, sweep, work_folder, write_json
 
 FORMAT = 1
 LARGE_FILE = 256 * 2**20  # above it a file is told by its size: reading 6 GB of weights takes longer than a stage
 KEY_FILE = "key.json"  # in a working folder: whose checkpoints it holds
-# Logs and clock readings differ between equal runs, so they are left out of an artefact's content hash.
-UNHASHED = ("log.jsonl", "seconds.json", "tensorboard", "manifest.json")
+# Logs, clock readings and salted user ids differ between equal runs: an artefact's content hash leaves them out.
+UNHASHED = ("log.jsonl", "seconds.json", "tensorboard", "manifest.json", "users.arrow", "truth.arrow")
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,35 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
         raise InputError(f"{path} was written by another version of uqabench: delete it and run its stage again.")
+    _check_manifest(path, manifest)
     if stage is not None and manifest["stage"] != stage:
         raise InputError(f"{path} holds the stage '{manifest['stage']}', not '{stage}': give the folder of that stage.")
     for name, digest in manifest["files"].items():
         file = path / name
-        if not file.exists() or sha256_file(file) != digest:
+        if not file.is_file() or sha256_file(file) != digest:
             raise InputError(
                 f"{file} is missing or changed since it was written: delete {path} and run its stage again."
             )
     return Artifact(path, manifest)
+
+
+_FIELDS = {"stage": str, "key": str, "content": str, "config": dict, "inputs": dict, "files": dict}
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """A manifest that was damaged or written by hand is refused before anything reads a field of it."""
+    for name, kind in _FIELDS.items():
+        if not isinstance(manifest.get(name), kind):
+            raise InputError(
+                f"{path}/manifest.json: '{name}' is missing or of another type: delete {path} and run its stage again."
+            )
+    for name, digest in manifest["files"].items():
+        parts = PurePosixPath(name).parts
+        if not isinstance(digest, str) or not parts or name.startswith("/") or ".." in parts:
+            raise InputError(
+                f"{path}/manifest.json: 'files' is no list of digests of files in this folder: "
+                f"delete {path} and run its stage again."
+            )
 
 
 Make = Callable[[Path, Path], float]
@@ -120,7 +140,7 @@ class Stage:
         path = Path(path)
         sweep(path)
         artifact = self.finished(path)
-        work = _work_path(path)
+        work = work_folder(path)
         if artifact is not None:
             shutil.rmtree(work, ignore_errors=True)  # left by a kill just after the last rename
             return artifact, True
@@ -157,10 +177,6 @@ class Stage:
 def build(path: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Make) -> tuple[Artifact, bool]:
     """`Stage(stage, config, inputs, make).build(path)`."""
     return Stage(stage, config, inputs, make).build(path)
-
-
-def _work_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.work")
 
 
 def _claim(work: Path, key: str) -> None:

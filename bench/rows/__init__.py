@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bench.rows import attention, catalogue, encoders, overhead
+from bench.rows import attention, catalogue, encoders, overhead, start_up
 from bench.rows.row import Floor, Measure, Row
 
-ROWS: dict[str, Row] = {row.name: row for row in (*encoders.ROWS, *catalogue.ROWS, *overhead.ROWS, *attention.ROWS)}
+_MODULES = (encoders, catalogue, overhead, attention, start_up)
+ROWS: dict[str, Row] = {row.name: row for module in _MODULES for row in module.ROWS}
 
 __all__ = ["ROWS", "Floor", "Measure", "Row"]

@@ -6,7 +6,7 @@
 namespace uqabench {
 namespace {
 
-// Elements from a row to the next of an array that is written: rows that overlap would race.
+// The row stride, in elements, of an array that is written. Its rows must not overlap: threads would race for them.
 int64_t written_stride(const FloatArray& x, const char* name, py::ssize_t rows, py::ssize_t width) {
   require_shape(x, name, {rows, width});
   require(rows <= 1 || row_stride(x) >= width, std::string(name) + "'s rows must not overlap.");
@@ -19,10 +19,10 @@ void bind_adamw(py::module_& m) {
   m.def(
       "sparse_adamw",
       [](FloatArray table, FloatArray exp_avg, FloatArray exp_avg_sq, IntArray last_step, Array<double> last_decay,
-         const IntArray& ids, const FloatArray& grads, int64_t step, double decayed, double lr, double beta1,
+         const IndexArray& ids, const FloatArray& grads, int64_t step, double decayed, double lr, double beta1,
          double beta2, double eps, int threads) {
         require(table.ndim() == 2 && ids.ndim() == 1, "table must have two dimensions and ids one.");
-        const py::ssize_t rows = table.shape(0), width = table.shape(1), entries = ids.shape(0);
+        const py::ssize_t rows = table.shape(0), width = table.shape(1), entries = ids.size();
         require(std::max(rows, entries) < std::numeric_limits<int32_t>::max(),
                 "table and ids must have fewer than 2^31 - 1 rows.");
         const int64_t table_stride = written_stride(table, "table", rows, width);
@@ -30,15 +30,13 @@ void bind_adamw(py::module_& m) {
         const int64_t exp_avg_sq_stride = written_stride(exp_avg_sq, "exp_avg_sq", rows, width);
         require_shape(last_step, "last_step", {rows});
         require_shape(last_decay, "last_decay", {rows});
-        require_shape(ids, "ids", {entries});
         require_shape(grads, "grads", {entries, width});
-        require_values_in(ids, "ids", rows);
         require_threads(threads);
         const SparseAdamW args{table.mutable_data(), table_stride,
                                exp_avg.mutable_data(), exp_avg_stride,
                                exp_avg_sq.mutable_data(), exp_avg_sq_stride,
                                last_step.mutable_data(), last_decay.mutable_data(),
-                               ids.data(), grads.data(), row_stride(grads),
+                               checked_indices(ids, "ids", entries, rows), grads.data(), row_stride(grads),
                                rows, entries, width, step,
                                decayed, lr, beta1, beta2, eps,
                                threads};

@@ -1,8 +1,9 @@
 // The arrays that Python hands to a kernel, and their checks.
 //
-// Arrays come as tensors of torch or as NumPy arrays (bf16, which NumPy lacks, as uint16), in the processor's memory, and
-// are never copied: a wrong dtype is a TypeError. The operators have checked their arguments already; what could read or
-// write out of bounds is checked here again.
+// An array is a tensor of torch or a NumPy array (bf16, which NumPy lacks, as uint16) in the processor's memory; a
+// wrong dtype is a TypeError. The operators have checked their arguments already, but everything that could make a
+// kernel read or write out of bounds is checked here again. Only the integers that a kernel indexes by are copied
+// (IndexArray): once the GIL is released, another thread may overwrite what has been checked.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -25,14 +26,14 @@ namespace uqabench {
 
 namespace py = pybind11;
 
-// Memory that Python owns, and how it lies there. Valid while its owner is an argument of the call.
+// A view of memory that a Python object owns. It is valid for as long as that object is an argument of the call.
 template <class T>
 class Array {
  public:
-  static constexpr int most_dims = 8;
+  static constexpr int max_dims = 8;
 
   Array() = default;
-  // Strides in bytes.
+  // `strides` count units of `stride_unit` bytes.
   template <class Int>
   Array(void* data, bool is_writable, int ndim, const Int* shape, const Int* strides, int64_t stride_unit)
       : data_(static_cast<T*>(data)), is_writable_(is_writable), ndim_(ndim) {
@@ -79,23 +80,45 @@ class Array {
   T* data_ = nullptr;
   bool is_writable_ = false;
   int ndim_ = 0;
-  py::ssize_t shape_[most_dims] = {}, strides_[most_dims] = {};
+  py::ssize_t shape_[max_dims] = {}, strides_[max_dims] = {};
 };
 
 using FloatArray = Array<float>;
 using IntArray = Array<int64_t>;
+
+// Integers that a kernel indexes by: offsets, ids, targets. They are copied before they are checked, so that the values
+// that have been checked are the values that are used, whatever other threads write meanwhile. An array that is not one
+// row of adjacent elements is not copied: `require_shape` refuses it.
+class IndexArray {
+ public:
+  IndexArray() = default;
+  explicit IndexArray(const IntArray& array) : array_(array) {
+    if (array.ndim() == 1 && array.is_aligned() && array.is_contiguous())
+      values_.assign(array.data(), array.data() + array.size());
+  }
+
+  const IntArray& array() const { return array_; }
+  int ndim() const { return array_.ndim(); }
+  py::ssize_t size() const { return array_.size(); }
+  const int64_t* data() const { return values_.data(); }
+
+ private:
+  IntArray array_;
+  std::vector<int64_t> values_;
+};
+
 using Dims = std::vector<py::ssize_t>;
 
 inline void require(bool holds, const std::string& message) {
   if (!holds) throw py::value_error(message);
 }
 
-// As `require`, but the message is put together only where it is needed: an array has three.
+// As above, but the message is only composed when it is needed: each array is checked three times.
 inline void require(bool holds, const char* name, const char* message) {
   if (!holds) throw py::value_error(std::string(name) + message);
 }
 
-// `x` has that shape, its elements lie where the processor wants them, and its last dimension is contiguous.
+// `x` has that shape, its elements are aligned, and its last dimension is contiguous.
 template <class T>
 void require_shape(const Array<T>& x, const char* name, const Dims& shape) {
   require(x.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), x.shape()),
@@ -112,7 +135,7 @@ void require_contiguous(const Array<T>& x, const char* name, const Dims& shape) 
   require(x.is_contiguous(), name, " must be contiguous.");
 }
 
-// The memory of an array that is read as a whole, and of one that is written.
+// The memory of a contiguous array of that shape: `input` for one that is read, `output` for one that is written.
 template <class T>
 const T* input(const Array<T>& x, const char* name, const Dims& shape) {
   require_contiguous(x, name, shape);
@@ -125,7 +148,7 @@ T* output(Array<T>& x, const char* name, const Dims& shape) {
   return x.mutable_data();
 }
 
-// As above; null if absent.
+// The same for an argument that may be None, which is a null pointer.
 template <class T>
 const T* input(const std::optional<Array<T>>& x, const char* name, const Dims& shape) {
   return x ? input(*x, name, shape) : nullptr;
@@ -136,33 +159,36 @@ T* output(std::optional<Array<T>>& x, const char* name, const Dims& shape) {
   return x ? output(*x, name, shape) : nullptr;
 }
 
-// Elements from one row of a two-dimensional array to the next.
+// The distance from one row of a two-dimensional array to the next, in elements.
 template <class T>
 int64_t row_stride(const Array<T>& x) { return x.strides(0) / x.itemsize(); }
 
-// Rows of heads: (tokens, heads, width).
+// A view of an array (tokens, heads, width).
 template <class T>
 HeadsOf<T> heads(const Array<T>& x) {
   constexpr auto bytes = static_cast<int64_t>(sizeof(T));
   return {x.data(), x.strides(0) / bytes, x.strides(1) / bytes};
 }
 
-inline void require_values_in(const IntArray& x, const char* name, int64_t size) {
-  const int64_t* data = x.data();
-  require(std::all_of(data, data + x.size(), [size](int64_t v) { return v >= 0 && v < size; }),
+// Indices of `count` elements, each in [0, size).
+inline const int64_t* checked_indices(const IndexArray& x, const char* name, py::ssize_t count, int64_t size) {
+  require_shape(x.array(), name, {count});
+  const int64_t* values = x.data();
+  require(std::all_of(values, values + count, [size](int64_t v) { return v >= 0 && v < size; }),
           std::string(name) + " must lie in [0, " + std::to_string(size) + ").");
+  return values;
 }
 
 inline void require_threads(int threads) { require(threads >= 1, "threads must be at least 1."); }
 
-// Offsets (B + 1) that rise from 0 to `tokens` without falling; returns their memory.
-inline const int64_t* checked_offsets(const IntArray& offsets, int64_t tokens) {
+// Offsets (B + 1), monotone from 0 to `tokens`.
+inline const int64_t* checked_offsets(const IndexArray& offsets, int64_t tokens) {
   require(offsets.ndim() == 1 && offsets.size() >= 1, "offsets must have one dimension and at least one entry.");
-  require_shape(offsets, "offsets", {offsets.size()});
-  const int64_t* at = offsets.data();
-  require(at[0] == 0 && at[offsets.size() - 1] == tokens, "offsets must go from 0 to the number of tokens.");
-  for (py::ssize_t b = 0; b + 1 < offsets.size(); ++b) require(at[b + 1] >= at[b], "offsets must not fall.");
-  return at;
+  require_shape(offsets.array(), "offsets", {offsets.size()});
+  const int64_t *begin = offsets.data(), *end = begin + offsets.size();
+  require(*begin == 0 && end[-1] == tokens, "offsets must go from 0 to the number of tokens.");
+  require(std::is_sorted(begin, end), "offsets must not fall.");
+  return begin;
 }
 
 }  // namespace uqabench
@@ -188,7 +214,7 @@ struct type_caster<uqabench::Array<T>> {
   bool load_tensor(handle from) {
     uqabench::DlpackTensor x;
     if (!uqabench::describe(from.ptr(), &x)) return false;
-    if (!x.is_on_cpu() || x.dtype() != dtype() || x.ndim > Array::most_dims) return false;
+    if (!x.is_on_cpu() || x.dtype() != dtype() || x.ndim > Array::max_dims) return false;
     if (!x.data && x.numel() != 0) return false;
     if ((std::is_floating_point_v<T> || is_bf16) && uqabench::is_negated(from.ptr()))
       throw std::runtime_error("a tensor has its negative bit set: pass x.resolve_neg().");
@@ -200,8 +226,20 @@ struct type_caster<uqabench::Array<T>> {
     using Element = std::conditional_t<is_bf16, uint16_t, T>;
     if (!array_t<Element, 0>::check_(from)) return false;
     const auto x = reinterpret_borrow<array_t<Element, 0>>(from);
-    if (x.ndim() > Array::most_dims) return false;
+    if (x.ndim() > Array::max_dims) return false;
     value = Array(const_cast<Element*>(x.data()), x.writeable(), static_cast<int>(x.ndim()), x.shape(), x.strides(), 1);
+    return true;
+  }
+};
+
+template <>
+struct type_caster<uqabench::IndexArray> {
+  PYBIND11_TYPE_CASTER(uqabench::IndexArray, const_name("array"));
+
+  bool load(handle from, bool convert) {
+    make_caster<uqabench::IntArray> array;
+    if (!array.load(from, convert)) return false;
+    value = uqabench::IndexArray(cast_op<uqabench::IntArray&>(array));
     return true;
   }
 };

@@ -1,4 +1,4 @@
-// What both attentions take from Python.
+// The arguments that both attention operators take from Python.
 #pragma once
 
 #include "bindings/arrays.h"
@@ -6,9 +6,9 @@
 
 namespace uqabench {
 
-// Fills what both attentions take, after checking it.
+// Checks these arguments and fills `in` with them.
 inline void fill_attention(AttentionInputs& in, const FloatArray& q, const FloatArray& k, const FloatArray& v,
-                    const IntArray& offsets, double scale, int threads) {
+                           const IndexArray& offsets, double scale, int threads) {
   require(q.ndim() == 3 && v.ndim() == 3, "q and v must have three dimensions.");
   const py::ssize_t tokens = q.shape(0), head_count = q.shape(1), width = q.shape(2), value_width = v.shape(2);
   require(head_count >= 1 && width >= 1 && value_width >= 1, "q and v must have at least one head and component.");

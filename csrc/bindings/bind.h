@@ -1,4 +1,4 @@
-// One function a file of this folder: each adds its operator's kernels to the module.
+// The functions that add the operators' kernels to the module, one for each source file of this folder.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -9,7 +9,7 @@ void bind_adamw(pybind11::module_& m);
 void bind_causal_attention(pybind11::module_& m);
 void bind_causal_conv1d(pybind11::module_& m);
 void bind_checks(pybind11::module_& m);
-void bind_cuda_selective_scan(pybind11::module_& m);  // this and the next where CUDA is compiled in
+void bind_cuda_selective_scan(pybind11::module_& m);  // This and the next exist where CUDA is compiled in.
 void bind_cuda_versions(pybind11::module_& m);
 void bind_embedding_bag(pybind11::module_& m);
 void bind_gru(pybind11::module_& m);

@@ -9,7 +9,7 @@ void bind_causal_attention(py::module_& m) {
   m.def(
       "causal_attention_forward",
       [](FloatArray out, FloatArray log_sums, const FloatArray& q, const FloatArray& k, const FloatArray& v,
-         const IntArray& offsets, double scale, int threads) {
+         const IndexArray& offsets, double scale, int threads) {
         AttentionInputs in{};
         fill_attention(in, q, k, v, offsets, scale, threads);
         float* to = output(out, "out", {v.shape(0), v.shape(1), v.shape(2)});
@@ -23,7 +23,7 @@ void bind_causal_attention(py::module_& m) {
       "causal_attention_backward",
       [](FloatArray dq, FloatArray dk, FloatArray dv, const FloatArray& grad, const FloatArray& out,
          const FloatArray& log_sums, const FloatArray& q, const FloatArray& k, const FloatArray& v,
-         const IntArray& offsets, double scale, int threads) {
+         const IndexArray& offsets, double scale, int threads) {
         AttentionInputs in{};
         fill_attention(in, q, k, v, offsets, scale, threads);
         const Dims shape(q.shape(), q.shape() + 3), value_shape(v.shape(), v.shape() + 3);

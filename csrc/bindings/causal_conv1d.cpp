@@ -12,7 +12,7 @@ struct Checked {
 };
 
 Checked check(const FloatArray& x, const FloatArray& weight, const std::optional<FloatArray>& bias,
-              const std::optional<FloatArray>& initial_state, const IntArray& offsets, bool is_silu, int threads) {
+              const std::optional<FloatArray>& initial_state, const IndexArray& offsets, bool is_silu, int threads) {
   require(x.ndim() == 2 && weight.ndim() == 2, "x and weight must have two dimensions.");
   const py::ssize_t tokens = x.shape(0), channels = x.shape(1), taps = weight.shape(1);
   require(taps >= 1, "weight must have at least one tap.");
@@ -44,7 +44,7 @@ void bind_causal_conv1d(py::module_& m) {
       "causal_conv1d_forward",
       [](FloatArray out, std::optional<FloatArray> state, const FloatArray& x, const FloatArray& weight,
          const std::optional<FloatArray>& bias, const std::optional<FloatArray>& initial_state,
-         const IntArray& offsets, bool is_silu, int threads) {
+         const IndexArray& offsets, bool is_silu, int threads) {
         const Checked checked = check(x, weight, bias, initial_state, offsets, is_silu, threads);
         float* to = output(out, "out", checked.x);
         float* last = output(state, "state", checked.state);
@@ -59,7 +59,7 @@ void bind_causal_conv1d(py::module_& m) {
       [](FloatArray dx, FloatArray dweight, FloatArray dbias, std::optional<FloatArray> dinitial_state,
          const FloatArray& grad, const std::optional<FloatArray>& grad_state, const FloatArray& x,
          const FloatArray& weight, const std::optional<FloatArray>& bias,
-         const std::optional<FloatArray>& initial_state, const IntArray& offsets, bool is_silu, int threads) {
+         const std::optional<FloatArray>& initial_state, const IndexArray& offsets, bool is_silu, int threads) {
         const Checked checked = check(x, weight, bias, initial_state, offsets, is_silu, threads);
         require_shape(grad, "grad", checked.x);
         const CausalConv1dGradients gradients{output(dx, "dx", checked.x), output(dweight, "dweight", checked.weight),

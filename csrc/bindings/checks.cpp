@@ -1,7 +1,7 @@
-// Whether arguments are what an operator's door wants, in one call each: `kernels/checks.py` asks here first, and says
-// what is wrong only where the answer is no. "No" may also mean that the tensor is of a kind not known here.
+// The argument checks of `kernels/checks.py`, as predicates that take one call each. Python asks here first and only
+// looks for what is wrong where the answer is no; "no" may also mean that the tensor is of a kind unknown here.
 //
-// Plain functions of the C API: a pybind11 function takes five times as long to call.
+// They are plain functions of Python's C API because a pybind11 function takes five times as long to call.
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -14,7 +14,8 @@ namespace py = pybind11;
 namespace uqabench {
 namespace {
 
-constexpr int64_t few_ids = 4096;  // read in about 2 us; what is known of more is better remembered
+// Reading this many ids takes about 2 us. Python remembers the bounds of longer tensors instead of reading them again.
+constexpr int64_t few_ids = 4096;
 
 using Arguments = PyObject* const*;
 
@@ -38,7 +39,7 @@ bool has_dense_rows(const DlpackTensor& x) {
   return x.ndim == 0 || x.shape[x.ndim - 1] <= 1 || x.strides[x.ndim - 1] == 1;
 }
 
-// `wanted`: a tuple of sizes and of None, which stands for any.
+// `wanted` is a tuple of sizes, with None for any size.
 bool has_shape(const DlpackTensor& x, PyObject* wanted) {
   if (!PyTuple_Check(wanted) || PyTuple_GET_SIZE(wanted) != x.ndim) return false;
   for (int32_t i = 0; i < x.ndim; ++i) {
@@ -81,7 +82,7 @@ PyObject* are_alike(PyObject*, Arguments args, Py_ssize_t count) {
   Py_RETURN_TRUE;
 }
 
-// fit_like(first, dtypes, others): what check_like asks of a dictionary of Nones and of tensors with their shapes.
+// fit_like(first, dtypes, others): what check_like asks of a dictionary whose values are None or (tensor, shape).
 PyObject* fit_like(PyObject*, Arguments args, Py_ssize_t count) {
   if (!has_count(count, 3, "fit_like")) return nullptr;
   DlpackTensor first, x;
@@ -103,7 +104,8 @@ bool describe_integers(PyObject* x, DlpackTensor* to) {
          has_dense_rows(*to) && (to->data || to->shape[0] == 0);
 }
 
-// do_rise(offsets, tokens): what check_offsets asks, of tensors in the processor's memory.
+// do_rise(offsets, tokens): what check_offsets asks of tensors in the processor's memory: offsets that are monotone
+// from 0 to the number of tokens.
 PyObject* do_rise(PyObject*, Arguments args, Py_ssize_t count) {
   if (!has_count(count, 2, "do_rise")) return nullptr;
   DlpackTensor offsets, tokens;
@@ -114,7 +116,8 @@ PyObject* do_rise(PyObject*, Arguments args, Py_ssize_t count) {
   return answer(at[0] == 0 && at[size - 1] == tokens.shape[0] && std::is_sorted(at, at + size));
 }
 
-// do_lie_below(ids, size, ignored): what check_indices asks, of few ids in the processor's memory.
+// do_lie_below(ids, size, ignored): what check_indices asks of at most `few_ids` ids in the processor's memory: that
+// each lies in [0, size) or equals `ignored`.
 PyObject* do_lie_below(PyObject*, Arguments args, Py_ssize_t count) {
   if (!has_count(count, 3, "do_lie_below")) return nullptr;
   DlpackTensor ids;
@@ -141,7 +144,7 @@ bool requires_grad(PyObject* tensor) {
   return is_true;
 }
 
-// are_plain(args): no tensor of the tuple is of a subclass that may want to see the call.
+// are_plain(args): no tensor of the tuple is of a subclass, which may override what a call does.
 PyObject* are_plain(PyObject*, PyObject* args) {
   if (!PyTuple_Check(args)) Py_RETURN_FALSE;
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); ++i) {
@@ -152,7 +155,7 @@ PyObject* are_plain(PyObject*, PyObject* args) {
   Py_RETURN_TRUE;
 }
 
-// want_gradients(args): a tensor of the tuple does.
+// want_gradients(args): a tensor of the tuple requires a gradient.
 PyObject* want_gradients(PyObject*, PyObject* args) {
   if (!PyTuple_Check(args)) Py_RETURN_FALSE;
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); ++i) {

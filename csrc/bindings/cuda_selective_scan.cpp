@@ -12,12 +12,13 @@ namespace {
 
 using Kernels = const char* (*)(const int64_t*, void* const*, int, void*);
 
-// Sizes, addresses and a stream come as numbers. What they point to is the device's, so only their count is checked.
+// Sizes, addresses and the stream come as integers. What they point to lies on the device, so that only how many there
+// are can be checked.
 template <Kernels kernels>
 void run(const std::vector<int64_t>& sizes, const std::vector<uintptr_t>& addresses, int device, uintptr_t stream) {
   require(sizes.size() == cuda::sizes_in_all && addresses.size() == cuda::pointers_in_all,
           "the numbers of sizes and addresses do not fit this module: reinstall uqabench.");
-  require(sizes[cuda::states_at] <= cuda::most_states, "there are too many states.");
+  require(sizes[cuda::states_at] <= cuda::max_states, "there are too many states.");
   std::vector<void*> pointers;
   for (uintptr_t address : addresses) pointers.push_back(reinterpret_cast<void*>(address));
   const char* problem = nullptr;

@@ -6,19 +6,18 @@
 namespace uqabench {
 namespace {
 
-EmbeddingBags check(const IntArray& ids, const IntArray& offsets, int64_t rows, int64_t width, int threads) {
+EmbeddingBags check(const IndexArray& ids, const IndexArray& offsets, int64_t rows, int64_t width, int threads) {
   require_threads(threads);
   require(ids.ndim() == 1, "ids must have one dimension.");
-  require_shape(ids, "ids", {ids.size()});
-  require_values_in(ids, "ids", rows);
+  const int64_t* indices = checked_indices(ids, "ids", ids.size(), rows);
   const int64_t* at = checked_offsets(offsets, ids.size());
   require(offsets.size() <= std::numeric_limits<int32_t>::max(), "offsets must have fewer than 2^31 entries.");
-  return {ids.data(), at, offsets.size() - 1, rows, width, threads};
+  return {indices, at, offsets.size() - 1, rows, width, threads};
 }
 
-// Of the gradient of the means.
+// As above for a backward pass, whose width is that of the gradient of the means.
 template <class T>
-EmbeddingBags check_gradient(const Array<T>& grad, const IntArray& ids, const IntArray& offsets, int64_t rows,
+EmbeddingBags check_gradient(const Array<T>& grad, const IndexArray& ids, const IndexArray& offsets, int64_t rows,
                              int threads) {
   require(grad.ndim() == 2, "grad must have two dimensions.");
   const EmbeddingBags in = check(ids, offsets, rows, grad.shape(1), threads);
@@ -30,7 +29,7 @@ template <class T>
 void bind_embedding_bag_of(py::module_& m) {
   m.def(
       "embedding_bag_mean",
-      [](Array<T> out, const Array<T>& table, const IntArray& ids, const IntArray& offsets, int threads) {
+      [](Array<T> out, const Array<T>& table, const IndexArray& ids, const IndexArray& offsets, int threads) {
         require(table.ndim() == 2, "table must have two dimensions.");
         require_shape(table, "table", {table.shape(0), table.shape(1)});
         const EmbeddingBags in = check(ids, offsets, table.shape(0), table.shape(1), threads);
@@ -42,7 +41,7 @@ void bind_embedding_bag_of(py::module_& m) {
       py::arg("offsets").noconvert(), py::arg("threads"));
   m.def(
       "embedding_bag_mean_backward",
-      [](Array<T> gradient, const Array<T>& grad, const IntArray& ids, const IntArray& offsets, int threads) {
+      [](Array<T> gradient, const Array<T>& grad, const IndexArray& ids, const IndexArray& offsets, int threads) {
         require(gradient.ndim() == 2, "gradient must have two dimensions.");
         const EmbeddingBags in = check_gradient(grad, ids, offsets, gradient.shape(0), threads);
         T* to = output(gradient, "gradient", {in.rows, in.width});
@@ -53,9 +52,9 @@ void bind_embedding_bag_of(py::module_& m) {
       py::arg("offsets").noconvert(), py::arg("threads"));
   m.def(
       "embedding_bag_mean_values",
-      [](Array<T> values, const Array<T>& grad, const IntArray& ids, const IntArray& offsets, int threads) {
+      [](Array<T> values, const Array<T>& grad, const IndexArray& ids, const IndexArray& offsets, int threads) {
         const EmbeddingBags in =
-            check_gradient(grad, ids, offsets, std::numeric_limits<int64_t>::max(), threads);  // no table is touched
+            check_gradient(grad, ids, offsets, std::numeric_limits<int64_t>::max(), threads);  // no table is indexed
         T* to = output(values, "values", {ids.size(), in.width});
         py::gil_scoped_release release;
         embedding_bag_mean_values(in, grad.data(), row_stride(grad), to);

@@ -6,7 +6,7 @@
 namespace uqabench {
 namespace {
 
-GruLayer checked_layer(const FloatArray& weight, const std::optional<FloatArray>& h0, const IntArray& offsets,
+GruLayer checked_layer(const FloatArray& weight, const std::optional<FloatArray>& h0, const IndexArray& offsets,
                        int64_t tokens, int threads) {
   require(weight.ndim() == 2, "w_hh must have two dimensions.");
   GruLayer layer{};
@@ -33,7 +33,7 @@ void bind_gru(py::module_& m) {
       "gru_forward",
       [](FloatArray out, std::optional<FloatArray> state, std::optional<FloatArray> gates,
          std::optional<FloatArray> recurrent_new, const FloatArray& inputs, const FloatArray& weight,
-         const std::optional<FloatArray>& bias, const std::optional<FloatArray>& h0, const IntArray& offsets,
+         const std::optional<FloatArray>& bias, const std::optional<FloatArray>& h0, const IndexArray& offsets,
          int threads) {
         require(inputs.ndim() == 2, "inputs must have two dimensions.");
         const py::ssize_t tokens = inputs.shape(0);
@@ -60,7 +60,7 @@ void bind_gru(py::module_& m) {
       [](FloatArray d_inputs, FloatArray d_recurrent, FloatArray previous, FloatArray d_state,
          const std::optional<FloatArray>& grad_out, const FloatArray& out, const FloatArray& gates,
          const FloatArray& recurrent_new, const FloatArray& weight, const std::optional<FloatArray>& h0,
-         const IntArray& offsets, bool to_h0, int threads) {
+         const IndexArray& offsets, bool to_h0, int threads) {
         require(out.ndim() == 2, "out must have two dimensions.");
         const py::ssize_t tokens = out.shape(0);
         const GruLayer layer = checked_layer(weight, h0, offsets, tokens, threads);

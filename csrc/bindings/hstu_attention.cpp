@@ -11,7 +11,7 @@ struct HstuTables {
   std::optional<IntArray> bucket_starts, timestamps;
 };
 
-HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const FloatArray& v, const IntArray& offsets,
+HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets,
                              const HstuTables& tables, int64_t max_len, double scale, int threads) {
   HstuAttention args{};
   fill_attention(args, q, k, v, offsets, scale, threads);
@@ -42,7 +42,7 @@ HstuAttention hstu_arguments(const FloatArray& q, const FloatArray& k, const Flo
 void bind_hstu_attention(py::module_& m) {
   m.def(
       "hstu_attention_forward",
-      [](FloatArray out, const FloatArray& q, const FloatArray& k, const FloatArray& v, const IntArray& offsets,
+      [](FloatArray out, const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets,
          std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
          std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps, int64_t max_len, double scale,
          int threads) {
@@ -59,7 +59,7 @@ void bind_hstu_attention(py::module_& m) {
   m.def(
       "hstu_attention_backward",
       [](FloatArray dq, FloatArray dk, FloatArray dv, FloatArray d_position, FloatArray d_time, const FloatArray& grad,
-         const FloatArray& q, const FloatArray& k, const FloatArray& v, const IntArray& offsets,
+         const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets,
          std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
          std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps, int64_t max_len, double scale,
          int threads) {

@@ -15,18 +15,15 @@ const int64_t* ids(const std::optional<IntArray>& x, const char* name, py::ssize
   return x->data();
 }
 
-// `share` times the sum.
-float shared_sum(const float* losses, int64_t count, double share) {
+// `share` times the sum of the losses.
+float scaled_sum(const float* losses, int64_t count, double share) {
   return static_cast<float>(share * std::accumulate(losses, losses + count, 0.0));
 }
 
-// The targets: those given, or where there are none token t's is item t, in `diagonal`.
-const int64_t* targets(const std::optional<IntArray>& given, py::ssize_t tokens, py::ssize_t items,
+// The targets that were given, or else item t for token t, written to `diagonal`.
+const int64_t* targets(const std::optional<IndexArray>& given, py::ssize_t tokens, py::ssize_t items,
                        std::vector<int64_t>* diagonal) {
-  if (given) {
-    require_values_in(*given, "target", items);
-    return ids(given, "target", tokens);
-  }
+  if (given) return checked_indices(*given, "target", tokens, items);
   require(tokens <= items, "weight must have a row for each token where there is no target.");
   diagonal->resize(tokens);
   std::iota(diagonal->begin(), diagonal->end(), 0);
@@ -40,7 +37,7 @@ void bind_linear_cross_entropy(py::module_& m) {
       "linear_cross_entropy",
       [](std::optional<FloatArray> losses, std::optional<FloatArray> loss, std::optional<FloatArray> hidden_gradient,
          std::optional<FloatArray> weight_gradient, const FloatArray& hidden, const FloatArray& weight,
-         const std::optional<IntArray>& target, std::optional<FloatArray> bias, std::optional<IntArray> token_ids,
+         const std::optional<IndexArray>& target, std::optional<FloatArray> bias, std::optional<IntArray> token_ids,
          std::optional<IntArray> item_ids, double share, int threads) {
         require(hidden.ndim() == 2 && weight.ndim() == 2, "hidden and weight must have two dimensions.");
         const py::ssize_t tokens = hidden.shape(0), width = hidden.shape(1), items = weight.shape(0);
@@ -70,7 +67,7 @@ void bind_linear_cross_entropy(py::module_& m) {
         float* to_loss = output(loss, "loss", {});
         py::gil_scoped_release release;
         linear_cross_entropy(args);
-        if (to_loss) *to_loss = shared_sum(args.losses, args.tokens, share);
+        if (to_loss) *to_loss = scaled_sum(args.losses, args.tokens, share);
       },
       py::arg("losses").noconvert(), py::arg("loss").noconvert(), py::arg("hidden_gradient").noconvert(),
       py::arg("weight_gradient").noconvert(), py::arg("hidden").noconvert(), py::arg("weight").noconvert(),

@@ -9,14 +9,14 @@ namespace {
 template <class T>
 using Optional = std::optional<Array<T>>;
 
-// The statistics of each row: (2, rows), mean and rstd, or (1, rows), rstd alone, where the norm is not centred.
+// The statistics of each row: (2, rows), mean and rstd, or, where the norm is not centred, (1, rows), rstd alone.
 void check_statistics(const FloatArray& statistics, int64_t rows) {
   require(statistics.ndim() == 2 && (statistics.shape(0) == 1 || statistics.shape(0) == 2),
           "statistics must have one row or two.");
   require_contiguous(statistics, "statistics", {statistics.shape(0), rows});
 }
 
-// The weight, the same row again and again, or the gate, or neither.
+// What a normalised row is multiplied by: the weight, as one row with stride 0, or the gate, or nothing.
 template <class T>
 RowView<T> factor(const Optional<T>& weight, const Optional<T>& gate, const Dims& shape) {
   require(!weight || !gate, "weight and gate exclude each other.");

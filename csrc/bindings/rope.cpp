@@ -18,7 +18,7 @@ void bind_rope_of(py::module_& m) {
   m.def(
       "rope",
       [](Array<T> q_out, Array<T> k_out, const Array<T>& q, const Array<T>& k, const FloatArray& table,
-         const IntArray& offsets, bool is_inverse, int threads) {
+         const IndexArray& offsets, bool is_inverse, int threads) {
         require(q.ndim() == 3 && k.ndim() == 3 && table.ndim() == 2, "q and k must have three dimensions, table two.");
         const Dims q_shape(q.shape(), q.shape() + 3), k_shape{q.shape(0), k.shape(1), q.shape(2)};
         require(q_shape[2] % 2 == 0, "q must have an even last dimension.");

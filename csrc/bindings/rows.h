@@ -1,4 +1,4 @@
-// Rows of numbers from Python.
+// Row views of arrays from Python.
 #pragma once
 
 #include "bindings/arrays.h"

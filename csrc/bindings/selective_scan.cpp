@@ -19,7 +19,7 @@ FloatRows rows(const MaybeFloats& x, const char* name, const Dims& shape) {
 
 ScanInputs inputs(const FloatArray& u, const FloatArray& delta, const FloatArray& A, const FloatArray& B,
                   const FloatArray& C, const MaybeFloats& D, const MaybeFloats& z, const MaybeFloats& delta_bias,
-                  const MaybeFloats& initial_state, const IntArray& offsets, bool softplus, int threads) {
+                  const MaybeFloats& initial_state, const IndexArray& offsets, bool softplus, int threads) {
   require(u.ndim() == 2 && A.ndim() == 2, "u and A must have two dimensions.");
   const py::ssize_t tokens = u.shape(0), channels = u.shape(1), states = A.shape(1);
   require_threads(threads);
@@ -43,8 +43,8 @@ ScanInputs inputs(const FloatArray& u, const FloatArray& delta, const FloatArray
   return in;
 }
 
-// Two places are never used: so the tensor has at least two, whatever the tokens, and torch.export, which tells sizes of
-// 0 and 1 from others, takes any number of tokens.
+// The last two rows are never used. They keep the first dimension at 2 or more, so that torch.export, which specialises
+// sizes of 0 and 1, takes any number of tokens.
 Dims kept_shape(const ScanInputs& in) { return {in.tokens / scan_chunk + 2, in.states, in.channels}; }
 
 }  // namespace
@@ -55,7 +55,7 @@ void bind_selective_scan(py::module_& m) {
       [](FloatArray y, MaybeFloats state, MaybeFloats kept, MaybeFloats ungated, const FloatArray& u,
          const FloatArray& delta, const FloatArray& A, const FloatArray& B, const FloatArray& C, const MaybeFloats& D,
          const MaybeFloats& z, const MaybeFloats& delta_bias, const MaybeFloats& initial_state,
-         const IntArray& offsets, bool softplus, int threads) {
+         const IndexArray& offsets, bool softplus, int threads) {
         const ScanInputs in = inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, softplus, threads);
         const ScanOutputs out{output(y, "y", {in.tokens, in.channels}),
                               output(state, "state", {in.sequences, in.channels, in.states}),
@@ -75,7 +75,7 @@ void bind_selective_scan(py::module_& m) {
          MaybeFloats ddelta_bias, MaybeFloats dinitial_state, const FloatArray& grad, const MaybeFloats& grad_state,
          const FloatArray& kept, const MaybeFloats& ungated, const FloatArray& u, const FloatArray& delta,
          const FloatArray& A, const FloatArray& B, const FloatArray& C, const MaybeFloats& D, const MaybeFloats& z,
-         const MaybeFloats& delta_bias, const MaybeFloats& initial_state, const IntArray& offsets, bool softplus,
+         const MaybeFloats& delta_bias, const MaybeFloats& initial_state, const IndexArray& offsets, bool softplus,
          int threads) {
         const ScanInputs in = inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, softplus, threads);
         const Dims by_channel{in.tokens, in.channels}, by_state{in.tokens, in.states};

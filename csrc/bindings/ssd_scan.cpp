@@ -10,7 +10,7 @@ namespace {
 struct SsdArrays {
   const FloatArray &x, &dt, &a, &b, &c;
   const std::optional<FloatArray>&d, &z, &dt_bias;
-  const IntArray& offsets;
+  const IndexArray& offsets;
   const std::optional<FloatArray>& initial_state;
 
   Dims tokens() const { return {x.shape(0), x.shape(1), x.shape(2)}; }
@@ -55,10 +55,10 @@ struct SsdArrays {
 void bind_ssd_scan(py::module_& m) {
   m.def(
       "ssd_scan_forward",
-      [](FloatArray y, std::optional<FloatArray> ungated, std::optional<FloatArray> state, const FloatArray& x, const FloatArray& dt,
-         const FloatArray& a, const FloatArray& b, const FloatArray& c, std::optional<FloatArray> d,
-         std::optional<FloatArray> z, std::optional<FloatArray> dt_bias, const IntArray& offsets,
-         std::optional<FloatArray> initial_state, bool softplus, int threads) {
+      [](FloatArray y, std::optional<FloatArray> ungated, std::optional<FloatArray> state, const FloatArray& x,
+         const FloatArray& dt, const FloatArray& a, const FloatArray& b, const FloatArray& c,
+         std::optional<FloatArray> d, std::optional<FloatArray> z, std::optional<FloatArray> dt_bias,
+         const IndexArray& offsets, std::optional<FloatArray> initial_state, bool softplus, int threads) {
         const SsdArrays arrays{x, dt, a, b, c, d, z, dt_bias, offsets, initial_state};
         const SsdScan in = arrays.checked(softplus, threads);
         float* to = output(y, "y", arrays.tokens());
@@ -78,7 +78,7 @@ void bind_ssd_scan(py::module_& m) {
          const FloatArray& grad, std::optional<FloatArray> state_grad, std::optional<FloatArray> ungated,
          const FloatArray& x, const FloatArray& dt, const FloatArray& a, const FloatArray& b, const FloatArray& c,
          std::optional<FloatArray> d, std::optional<FloatArray> z, std::optional<FloatArray> dt_bias,
-         const IntArray& offsets, std::optional<FloatArray> initial_state, bool softplus, int threads) {
+         const IndexArray& offsets, std::optional<FloatArray> initial_state, bool softplus, int threads) {
         const SsdArrays arrays{x, dt, a, b, c, d, z, dt_bias, offsets, initial_state};
         const SsdScan in = arrays.checked(softplus, threads);
         const py::ssize_t heads = x.shape(1);

@@ -1,7 +1,7 @@
-// Tensors of torch as DLPack sees them, read in nanoseconds: torch's own headers are not needed.
+// Reads torch's tensors through DLPack, without torch's own headers.
 //
 // torch.Tensor.__dlpack_c_exchange_api__ (torch 2.10 and later) holds a C function that describes a tensor without
-// owning it. The structs below are DLPack 1.x's, whose layout is fixed: https://dmlc.github.io/dlpack.
+// owning it. The structs below have the layout of DLPack 1.x, which is fixed: https://dmlc.github.io/dlpack.
 #pragma once
 
 #include <Python.h>
@@ -26,7 +26,7 @@ struct DlpackTensor {
   int64_t numel() const;
 };
 
-// What `learn` was told of torch; null before.
+// Torch's types and its DLPack function, as `learn` received them; null before that.
 struct Torch {
   PyTypeObject *tensor, *parameter;
   PyObject* dtypes[5];  // in the order of DType
@@ -34,14 +34,15 @@ struct Torch {
 };
 extern Torch torch;
 
-// Fills `to` from a torch.Tensor or torch.nn.Parameter, but from no other subclass, whose methods may differ. False if
-// `x` is none, or has no description (sparse, symbolic, on "meta"): no error is left behind.
+// Fills `to` from a torch.Tensor or torch.nn.Parameter, but not from another subclass, which may override methods.
+// Returns false, without a Python error, if `x` is neither or cannot be described (sparse, symbolic, on the device
+// "meta").
 bool describe_plain(PyObject* x, DlpackTensor* to);
 
-// As above, subclasses included: for tensors that have come to a kernel.
+// The same for any subclass of torch.Tensor: for tensors that a kernel receives.
 bool describe(PyObject* x, DlpackTensor* to);
 
-// A view of a complex tensor's imaginary part, say, whose memory holds the values' negatives.
+// Whether the memory holds the negatives of the tensor's values, as in a view of a conjugate's imaginary part.
 bool is_negated(PyObject* tensor);
 
 }  // namespace uqabench

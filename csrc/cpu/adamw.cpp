@@ -12,10 +12,10 @@
 namespace uqabench {
 namespace {
 
-// The entries by row: entry e of row r is r * 2^32 + e.
+// The entries of the gradient sorted by row: entry e of row r is represented by r * 2^32 + e.
 using Entries = std::vector<uint64_t>;
 
-// Radix sort by row, which keeps the order of a row's entries.
+// A radix sort by row. It is stable: the entries of a row keep their order.
 Entries sorted_entries(const SparseAdamW& args) {
   constexpr int bits = 11;
   constexpr uint64_t digits = 1 << bits;
@@ -31,7 +31,7 @@ Entries sorted_entries(const SparseAdamW& args) {
   return entries;
 }
 
-// Where each row's entries begin, and their end.
+// The index at which each row's entries begin, and the number of all entries at the end.
 std::vector<int64_t> row_starts(const Entries& entries) {
   std::vector<int64_t> starts;
   const int64_t count = entries.size();
@@ -67,13 +67,13 @@ void sparse_adamw(const SparseAdamW& args) {
 namespace uqabench::UQ_ISA {
 namespace {
 
-// What a step does to one row, moments first: m = keep1 m + add1 g, v = keep2 v + add2 g^2,
-// p = decay p - rate m / (sqrt(v) scale + eps).
+// The coefficients of a step on one row: first the moments, m = keep1 m + add1 g and v = keep2 v + add2 g^2, then the
+// row, p = decay p - rate m / (sqrt(v) scale + eps).
 struct RowStep {
   float keep1, add1, keep2, add2, decay, rate, scale, eps;
 };
 
-// The sum of a row's gradients; where it has one only, that itself.
+// The sum of a row's gradients in `sum`, or, where there is only one, that gradient itself.
 inline const float* summed(const SparseAdamW& args, const uint64_t* entry, const uint64_t* end, float* sum) {
   const float* first = args.grads + static_cast<uint32_t>(*entry) * args.grads_stride;
   if (entry + 1 == end) return first;
@@ -97,8 +97,8 @@ inline void update_row(const RowStep& step, int64_t width, const float* grad, fl
   });
 }
 
-// Rows are far apart in memory: asking for one while another is computed hides part of the way (4.8 instead of 7.5 ms of
-// CPU time for 10,000 rows of 128 in a table of a million). Always inlined: GCC drops calls that only prefetch.
+// Rows are far apart in memory: prefetching one while another is computed hides part of the latency. Always inlined,
+// because GCC drops calls to functions that only prefetch.
 UQ_INLINE void prefetch(const float* row, int64_t width) {
   for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + i, 1);
 }

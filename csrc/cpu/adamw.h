@@ -4,15 +4,15 @@
 
 namespace uqabench {
 
-// One step of AdamW on the rows of a table that a sparse gradient touches, in place. Entry e of the gradient is
-// grads[e], the gradient of row ids[e]; entries of one row are summed in their order. table, exp_avg and exp_avg_sq
-// (rows, width) have rows `*_stride` floats apart.
+// One step of AdamW, in place, on the rows of a table that a sparse gradient touches. Entry e of the gradient is
+// grads[e], the gradient of row ids[e]; the entries of one row are summed in their order. table, exp_avg and
+// exp_avg_sq (rows, width) have rows `*_stride` floats apart.
 //
-// A row first catches up with the steps after its last_step and before `step`: its moments shrink by a beta a step,
-// and it by exp(log_decay - last_decay), log_decay being the sum of log(1 - lr * weight_decay) over steps 1 .. step-1.
-// `decayed` is that sum with this step's term, what last_decay becomes.
+// A row first catches up with the steps since its last_step: each moment decays by its beta for every step, and the row
+// by exp(decayed - last_decay). `decayed` is the sum of log(1 - lr * weight_decay) over steps 1 .. step; last_decay is
+// set to it.
 //
-// Every id lies in [0, rows), rows and entries < 2^31. The result does not depend on `threads`.
+// Every id lies in [0, rows); rows and entries < 2^31. The result does not depend on `threads`.
 struct SparseAdamW {
   float* table;
   int64_t table_stride;

@@ -1,11 +1,11 @@
-// Numbers of 16 bits, which kernels read and write beside floats; they calculate in floats.
+// bfloat16 as a storage type: kernels read and write it, and compute in float.
 #pragma once
 
 #include <cstdint>
 
 namespace uqabench {
 
-// The upper half of a float. Written: rounded to the nearest, halfway to the even one; NaN stays NaN.
+// The upper 16 bits of a float. Conversion rounds to nearest even, and NaN stays NaN.
 struct Bf16 {
   uint16_t bits;
 };

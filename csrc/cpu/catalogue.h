@@ -1,24 +1,25 @@
-// How the cross entropy over a catalogue goes through it, and candidates of its tokens. No include guard: see simd.h,
-// included before with gemm.h, linear_cross_entropy.h, <algorithm>, <utility> and <vector>.
+// How the catalogue of a cross entropy is divided, and which of its items are special for a token. Included after
+// simd.h, gemm.h, linear_cross_entropy.h, <algorithm>, <utility> and <vector>, once for each instruction set.
 
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr int64_t tile = 96;  // items whose rows stay in the L1 or L2 cache while the batch's tokens pass by
-constexpr int64_t most_slices = 24;  // of the catalogue: the tasks; each has its own share of the gradient of `hidden`
+constexpr int64_t tile = 96;        // items whose rows stay in the L1 or L2 cache for all tokens of a batch
+constexpr int64_t max_slices = 24;  // parts of the catalogue, one a task, each with a partial gradient of `hidden`
 
-// The catalogue in stretches of whole tiles, of which every slice but the last has the same number.
+// The catalogue is divided into stretches of whole tiles, and the stretches into slices: the same number for each slice
+// but the last.
 struct Catalogue {
   int64_t items, stretch, stretches, slices, stretches_each;
 
   explicit Catalogue(int64_t size) : items(size) {
-    stretch = std::clamp(round_up(size / (2 * most_slices), tile), tile, 16 * tile);
+    stretch = std::clamp(round_up(size / (2 * max_slices), tile), tile, 16 * tile);
     stretches = (size + stretch - 1) / stretch;
-    stretches_each = (stretches + most_slices - 1) / most_slices;
+    stretches_each = (stretches + max_slices - 1) / max_slices;
     slices = (stretches + stretches_each - 1) / stretches_each;
   }
 
-  // body(stretch, first item, end) for the stretches of one slice.
+  // Calls body(stretch, first item, end item) for the stretches of one slice.
   template <class Body>
   void for_stretches(int64_t slice, const Body& body) const {
     const int64_t end = std::min(stretches, (slice + 1) * stretches_each);
@@ -26,13 +27,13 @@ struct Catalogue {
   }
 };
 
-// A candidate of a token, which is told by its place in its batch.
+// An item that is special for a token: its target, or one that is left out. `token` is an index in the batch.
 struct Candidate {
   int64_t item, token;
   bool operator<(const Candidate& other) const { return item < other.item; }
 };
 
-// body(candidate) for those of a sorted list among items [begin, end).
+// Calls body(candidate) for those of a sorted list whose items lie in [begin, end).
 template <class Body>
 void for_candidates(const std::vector<Candidate>& list, int64_t begin, int64_t end, const Body& body) {
   auto at = std::lower_bound(list.begin(), list.end(), Candidate{begin, 0});

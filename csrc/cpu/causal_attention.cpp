@@ -43,14 +43,14 @@ void causal_attention_backward(const AttentionInputs& in, const CausalAttentionR
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr float lowest = -3e38f;  // masked scores; finite, so that none of them minus a maximum is NaN
+constexpr float lowest = -3e38f;  // a masked score; finite, so that its difference from a maximum is not NaN
 
 inline int64_t forward_scratch(const AttentionInputs& in, int64_t longest) {
   const Shape s(in, longest);
   return Head::scratch(s) + panel * (s.rows + s.value_width) + slack;
 }
 
-// Scaled scores of the head's panel, and each query's largest.
+// Writes the scaled scores of the head's panel, and finds each query's largest.
 UQ_INLINE void write_scores(const Head& head, float* scores, Floats (&largest)[2]) {
   largest[0] = largest[1] = broadcast(lowest);
   for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
@@ -67,7 +67,7 @@ UQ_INLINE void write_scores(const Head& head, float* scores, Floats (&largest)[2
   });
 }
 
-// Scores to their softmax over the keys; returns the logarithms of the divisors.
+// Replaces the scores by their softmax over the keys, and writes the logarithms of its denominators.
 UQ_INLINE void softmax(float* scores, int64_t keys, const Floats (&largest)[2], float* log_sums) {
   for (int half = 0; half < 2; ++half) {
     float* lane = scores + half * lanes;
@@ -107,7 +107,8 @@ inline int64_t backward_scratch(const AttentionInputs& in, int64_t longest) {
   return Head::scratch(s) + HeadGradient::scratch(s) + panel * s.width + slack;
 }
 
-// For each query of the panel: the logarithm of its divisor, and grad . out, which the softmax's gradient subtracts.
+// For each query of the panel: the logarithm of its softmax's denominator, and grad . out, which the softmax's gradient
+// subtracts.
 struct PanelStatistics {
   float log_sum[panel] = {}, product[panel] = {};
 
@@ -120,19 +121,19 @@ struct PanelStatistics {
   }
 };
 
-// The weights of one panel, and what the scores' gradient is.
+// Computes the weights of one panel and the gradient of its scores.
 inline void backward_panel(const Head& head, const HeadGradient& gradient, const PanelStatistics& statistics,
-                           float* weights, float* slopes) {
+                           float* weights, float* score_gradients) {
   for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
     head.products<rows()>(j).store_to(weights + j * panel);
-    const Sums<rows()> d_weights = gradient.weight_gradients<rows()>(j);
+    const Accumulators<rows()> d_weights = gradient.weight_gradients<rows()>(j);
     for (int r = 0; r < rows(); ++r) {
       for (int half = 0; half < 2; ++half) {
         float* weight = weights + (j + r) * panel + half * lanes;
         const Floats x = load(weight) * head.in.scale - load(statistics.log_sum + half * lanes);
         const Floats p = keep(causal(head.query + half * lanes, j + r), exponential(x));
         store(weight, p);
-        store(slopes + (j + r) * panel + half * lanes,
+        store(score_gradients + (j + r) * panel + half * lanes,
               p * (d_weights.value[r][half] - load(statistics.product + half * lanes)));
       }
     }
@@ -146,13 +147,13 @@ inline void backward(const AttentionInputs& in, const CausalAttentionResult& res
   Head head(in, s, in.offsets[task.sequence], task.begin, arena);
   HeadGradient gradient(head, result.grad, arena);
   float* dq = arena.take(s.width * panel);
-  for (int64_t first = 0; first < s.length; first += together * panel) {
+  for (int64_t first = 0; first < s.length; first += panels_at_once * panel) {
     gradient.begin_panels(first);
-    for (int i = 0; i < together && first + i * panel < s.length; ++i) {
+    for (int i = 0; i < panels_at_once && first + i * panel < s.length; ++i) {
       head.begin_panel(first + i * panel);
       gradient.begin_panel(i);
-      backward_panel(head, gradient, PanelStatistics(head, result), gradient.weights[i], gradient.slopes[i]);
-      head.multiply_queries(gradient.slopes[i], head.k, in.width, in.scale, gradients.q, dq);
+      backward_panel(head, gradient, PanelStatistics(head, result), gradient.weights[i], gradient.score_gradients[i]);
+      head.multiply_queries(gradient.score_gradients[i], head.k, in.width, in.scale, gradients.q, dq);
     }
     gradient.add_panels();
   }

@@ -8,17 +8,17 @@ namespace uqabench {
 
 // out_i = sum_{j <= i} softmax_j(scale * q_i . k_j) v_j within each sequence.
 //
-// out (tokens, heads, value_width) and log_sums (tokens, heads), the logarithm of each softmax's divisor, are
-// contiguous and written in full. Results do not depend on `threads`.
+// out (tokens, heads, value_width) and log_sums (tokens, heads), the logarithm of each softmax's denominator, are
+// contiguous and written in full. The results do not depend on `threads`.
 void causal_attention_forward(const AttentionInputs& in, float* out, float* log_sums);
 
-// What the forward pass gave, and the gradient of `out`.
+// The results of the forward pass, and the gradient of `out`.
 struct CausalAttentionResult {
   HeadView grad, out;
   const float* log_sums;
 };
 
-// Outputs of the backward pass: contiguous, written in full.
+// The outputs of the backward pass, contiguous and written in full.
 struct CausalGradients {
   float *q, *k, *v;
 };

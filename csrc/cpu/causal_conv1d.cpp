@@ -48,13 +48,13 @@ void forward_block(const Block& block, const Filter& filter, float* out, float* 
   });
 }
 
-// The last taps - 1 inputs of sequence b.
+// Writes the state after sequence b, its last taps - 1 inputs.
 inline void write_state(const CausalConv1d& in, int64_t b, float* state) {
   const int64_t before = in.taps - 1, length = in.length(b);
   float* to = state + b * in.channels * before;
   const float* old = in.initial_state ? in.initial_state + b * in.channels * before : nullptr;
   for (int64_t i = 0; i < before; ++i) {
-    const int64_t token = length - before + i;  // within the sequence
+    const int64_t token = length - before + i;  // index in the sequence; negative: an input of the initial state
     const float* x = in.x + (in.offsets[b] + token) * in.x_stride;
     if (token >= 0) {
       for (int64_t c = 0; c < in.channels; ++c) to[c * before + i] = x[c];
@@ -73,19 +73,20 @@ inline void forward(const CausalConv1d& in, float* out, float* state) {
   parallel_for(in.sequences, in.threads, 0, [&](int64_t b, float*) { write_state(in, b, state); });
 }
 
-// The gradient of the state after a sequence belongs to the last inputs: those of the piece's tokens.
+// Adds the gradient of the state after a sequence to those of the last inputs, as far as they are the piece's tokens.
 inline void add_state_gradient(const Block& block, const Piece& piece, const float* grad_state, float* dx) {
   const int64_t before = block.in.taps - 1, channels = block.in.channels;
   const float* from = grad_state + (piece.index * channels + block.channel) * before;
   for (int64_t token = std::max(piece.begin, piece.stop - before); token < piece.end; ++token) {
     float* to = dx + token * channels + block.channel;
-    const int64_t place = token - (piece.stop - before);
-    for (int64_t c = 0; c < block.width; ++c) to[c] += from[c * before + place];
+    const int64_t index = token - (piece.stop - before);
+    for (int64_t c = 0; c < block.width; ++c) to[c] += from[c * before + index];
   }
 }
 
-// rows (taps - 1, block_channels): the gradient of a sequence's initial state through its outputs, if it has any.
-// What the sequence left of that state is also in its last state.
+// Writes the gradient of a sequence's initial state: `rows` (taps - 1, block_channels), its gradient through the
+// outputs, or null where the sequence is empty, plus the gradient of what the state after the sequence still contains
+// of it.
 inline void write_initial_gradient(const Block& block, int64_t b, const float* rows, const float* grad_state,
                                    float* gradient) {
   const int64_t before = block.in.taps - 1, length = block.in.length(b);
@@ -103,42 +104,44 @@ inline int64_t backward_scratch(const CausalConv1d& in) {
   return (block_tokens + 2 * (in.taps - 1)) * block_channels;
 }
 
-// All gradients of the block's tokens; `sums` (taps + 1, in.channels) receives its part of the filter's.
+// Computes the gradients of the block's inputs, and its part of the filter's, which goes to `sums` (taps + 1,
+// in.channels).
 template <int Taps>
 void backward_block(const Block& block, const Filter& filter, const CausalConv1dResult& grad,
                     const CausalConv1dGradients& gradients, float* sums, float* scratch) {
   const Convolution<Taps> convolution(block, filter);
   const int64_t before = block.in.taps - 1, channels = block.in.channels;
-  float* state = scratch;  // (before, block_channels), then the same of the initial state's gradient
-  float* slopes = scratch + before * block_channels;
+  float* state = scratch;  // (before, block_channels): the initial state, later its gradient
+  float* d_preactivation = scratch + before * block_channels;
   for (int64_t k = 0; k <= block.in.taps; ++k) std::fill_n(sums + k * channels + block.channel, block.width, 0.0f);
   block.for_each_piece([&](const Piece& piece) {
     const Inputs inputs(block, piece, state);
-    const auto slope_row = [&](int64_t token) { return slopes + (token - piece.begin) * block_channels; };
+    const auto gradient_row = [&](int64_t token) { return d_preactivation + (token - piece.begin) * block_channels; };
     for_each_tile(piece.begin, piece.end, [&](int64_t token, auto rows) {
-      convolution.template slopes<rows(), true>(inputs, grad, token, slope_row(token), sums + block.channel);
+      convolution.template preactivation_gradient<rows(), true>(inputs, grad, token, gradient_row(token),
+                                                                sums + block.channel);
     });
-    // Outputs after the piece that saw its tokens; after the sequence there are none.
+    // The outputs after the piece that depend on its tokens, which end with the sequence.
     const int64_t seen = std::min(piece.end + before, piece.stop);
     for_each_tile(piece.end, seen, [&](int64_t token, auto rows) {
-      convolution.template slopes<rows(), false>(inputs, grad, token, slope_row(token), nullptr);
+      convolution.template preactivation_gradient<rows(), false>(inputs, grad, token, gradient_row(token), nullptr);
     });
-    std::fill(slope_row(seen), slope_row(piece.end + before), 0.0f);
+    std::fill(gradient_row(seen), gradient_row(piece.end + before), 0.0f);
 
     for_each_tile(piece.begin, piece.end, [&](int64_t token, auto rows) {
-      convolution.template inputs_gradient<rows()>(slope_row(token), 0, gradients.x + token * channels + block.channel,
-                                                   channels);
+      convolution.template inputs_gradient<rows()>(gradient_row(token), 0,
+                                                   gradients.x + token * channels + block.channel, channels);
     });
     if (grad.state) add_state_gradient(block, piece, grad.state, gradients.x);
     if (!gradients.initial_state || piece.begin > piece.start) return;
     for (int64_t i = 0; i < before; ++i) {
-      convolution.template inputs_gradient<1>(slopes, before - i, state + i * block_channels, 0);
+      convolution.template inputs_gradient<1>(d_preactivation, before - i, state + i * block_channels, 0);
     }
     write_initial_gradient(block, piece.index, state, grad.state, gradients.initial_state);
   });
 }
 
-// Adds up the parts (rows, taps + 1, in.channels) of the block's channels in their order.
+// Sums the filter's partial gradients (rows, taps + 1, in.channels) of the block's channels in the order of the rows.
 inline void write_filter_gradients(const Block& block, const float* parts, const CausalConv1dGradients& gradients) {
   const int64_t taps = block.in.taps, channels = block.in.channels, rows = Block::rows(block.in);
   for (int64_t k = 0; k <= taps; ++k) {

@@ -7,8 +7,8 @@ namespace uqabench {
 // y_t = bias + sum_k weight[:, k] * x_{t - (taps - 1) + k} within each sequence, then SiLU if `is_silu`.
 //
 // x (tokens, channels) and weight (channels, taps) have rows `*_stride` floats apart. initial_state (sequences,
-// channels, taps - 1), contiguous, holds what lies before each sequence, oldest first; null: zeros. bias may be null.
-// offsets (sequences + 1), checked: from 0 to the number of tokens, never falling.
+// channels, taps - 1), contiguous, holds the inputs before each sequence, oldest first; null: zeros. bias may be null.
+// offsets (sequences + 1) are monotone from 0 to the number of tokens.
 struct CausalConv1d {
   const float* x;
   int64_t x_stride;
@@ -29,14 +29,14 @@ struct CausalConv1d {
 // and written in full; state may be null. Results do not depend on `threads`.
 void causal_conv1d_forward(const CausalConv1d& in, float* out, float* state);
 
-// The gradients of what the forward pass gave: rows of `out` are `out_stride` floats apart, state may be null.
+// The gradients of the forward pass's results. Rows of `out` are `out_stride` floats apart; `state` may be null.
 struct CausalConv1dResult {
   const float* out;
   int64_t out_stride;
   const float* state;
 };
 
-// Outputs of the backward pass: contiguous, written in full; initial_state may be null.
+// The outputs of the backward pass, contiguous and written in full; initial_state may be null.
 struct CausalConv1dGradients {
   float *x, *weight, *bias, *initial_state;
 };

@@ -1,14 +1,14 @@
-// The convolution of one block of tokens and channels, a few tokens at a time. No include guard: see simd.h, included
-// before with functions.h.
+// The convolution of one block of tokens and channels, a few tokens at a time. Included after simd.h and functions.h,
+// once for each instruction set.
 
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr int64_t block_tokens = 64, block_channels = 256;  // of one task
-constexpr int tile = 4;                                       // tokens worked on together: they share their taps' loads
-constexpr int common_taps = 4;                                // Mamba's; compiled with its loops unrolled
+constexpr int64_t block_tokens = 64, block_channels = 256;  // the size of a task
+constexpr int tile = 4;         // tokens that are processed together and share the loads of the filter
+constexpr int common_taps = 4;  // Mamba's number of taps, for which loops are unrolled
 
-// The filter's rows: row k is tap k of every channel, row `taps` the bias.
+// The filter, transposed: row k is tap k of every channel, and row `taps` is the bias.
 class Filter {
  public:
   explicit Filter(const CausalConv1d& in) : stride_(in.channels), rows_((in.taps + 1) * in.channels) {
@@ -24,12 +24,12 @@ class Filter {
   Scratch rows_;
 };
 
-// Tokens [begin, end) of sequence `index`, which is tokens [start, stop).
+// The tokens [begin, end) of sequence `index`, which consists of tokens [start, stop).
 struct Piece {
   int64_t index, start, stop, begin, end;
 };
 
-// One task: a block of tokens by a block of channels [channel, channel + width).
+// One task: the tokens [begin, end) and the channels [channel, channel + width).
 struct Block {
   const CausalConv1d& in;
   int64_t row, begin, end, channel, width;
@@ -45,7 +45,7 @@ struct Block {
         channel(task % columns(in) * block_channels),
         width(std::min(block_channels, in.channels - channel)) {}
 
-  // body(piece) for what each sequence has in the block.
+  // Calls body(piece) for the part of each sequence that lies in the block.
   template <class Body>
   void for_each_piece(const Body& body) const {
     int64_t b = std::upper_bound(in.offsets, in.offsets + in.sequences + 1, begin) - in.offsets - 1;
@@ -57,7 +57,7 @@ struct Block {
   }
 };
 
-// A sequence's inputs in the block's channels, with its state before them: what its windows see.
+// The inputs of a sequence in the block's channels, preceded by its initial state.
 struct Inputs {
   const float* x;
   int64_t stride, start, before;
@@ -83,7 +83,8 @@ struct Inputs {
   }
 };
 
-// The inputs that `Rows` tokens from `token` on see: at(r, k) meets tap k for token r. Taps = 0: any number.
+// The inputs of the outputs [token, token + Rows): at(r, k) is multiplied by tap k for output r. Taps = 0: any number
+// of taps, known at run time.
 template <int Taps, int Rows>
 struct Windows {
   const float* rows[Taps - 1 + Rows];
@@ -103,8 +104,8 @@ struct Windows<0, Rows> {
   const float* at(int r, int64_t k) const { return inputs.row(first + r + k); }
 };
 
-// The convolution in one block. Its sizes are held here, and copied once more before each loop, because the compiler
-// must take any store of floats for one that may change what it reads through a reference.
+// The convolution in one block. The sizes are members, and each loop works on a copy of the object, because the
+// compiler has to assume that a store to memory changes whatever is read through a reference.
 template <int Taps>
 struct Convolution {
   int64_t taps, channels, channel, width, filter_stride;
@@ -144,50 +145,52 @@ struct Convolution {
     });
   }
 
-  // Gradients before the activation, to `slopes`, whose rows are `block_channels` long; adds the taps' and the bias's
-  // to `sums`, whose rows are `channels` long, if IsCounted.
-  template <int Rows, bool IsCounted>
-  void slopes(const Inputs& inputs, const CausalConv1dResult& grad, int64_t token, float* slopes, float* sums) const {
+  // Writes the gradients before the activation to `d_preactivation`, whose rows are `block_channels` long. If
+  // AddsToFilter, adds those of the taps and of the bias to `sums`, whose rows are `channels` long.
+  template <int Rows, bool AddsToFilter>
+  void preactivation_gradient(const Inputs& inputs, const CausalConv1dResult& grad, int64_t token,
+                              float* d_preactivation, float* sums) const {
     const Convolution at = *this;
     const Windows<Taps, Rows> windows(inputs, token);
     const int64_t stride = grad.out_stride;
     const float* from = grad.out + token * stride + at.channel;
     for_each_vector(at.width, [=](const auto& get, const auto& put) {
-      Floats slope[Rows];
+      Floats gradient[Rows];
       if (at.is_silu) {
-        at.evaluate(windows, get, slope);
+        at.evaluate(windows, get, gradient);
         for (int r = 0; r < Rows; ++r) {
-          const Floats share = sigmoid(slope[r]);
-          slope[r] = share * multiply_add(slope[r], 1.0f - share, broadcast(1.0f)) * get(from + r * stride);
+          const Floats share = sigmoid(gradient[r]);
+          gradient[r] = share * multiply_add(gradient[r], 1.0f - share, broadcast(1.0f)) * get(from + r * stride);
         }
       } else {
-        for (int r = 0; r < Rows; ++r) slope[r] = get(from + r * stride);
+        for (int r = 0; r < Rows; ++r) gradient[r] = get(from + r * stride);
       }
-      for (int r = 0; r < Rows; ++r) put(slopes + r * block_channels, slope[r]);
-      if constexpr (IsCounted) {
+      for (int r = 0; r < Rows; ++r) put(d_preactivation + r * block_channels, gradient[r]);
+      if constexpr (AddsToFilter) {
         for (int64_t k = 0; k < (Taps ? Taps : at.taps); ++k) {
           Floats sum = get(sums + k * at.channels);
-          for (int r = 0; r < Rows; ++r) sum = multiply_add(slope[r], get(windows.at(r, k)), sum);
+          for (int r = 0; r < Rows; ++r) sum = multiply_add(gradient[r], get(windows.at(r, k)), sum);
           put(sums + k * at.channels, sum);
         }
         float* bias_sums = sums + (Taps ? Taps : at.taps) * at.channels;
         Floats sum = get(bias_sums);
-        for (int r = 0; r < Rows; ++r) sum += slope[r];
+        for (int r = 0; r < Rows; ++r) sum += gradient[r];
         put(bias_sums, sum);
       }
     });
   }
 
-  // The input gradients of `Rows` tokens, the first of which meets tap taps - 1 - `first` in the first row of `slopes`.
+  // The gradients of `Rows` inputs. The first of them was multiplied by tap taps - 1 - `first` for the output of the
+  // first row of `d_preactivation`.
   template <int Rows>
-  void inputs_gradient(const float* slopes, int64_t first, float* out, int64_t out_stride) const {
+  void inputs_gradient(const float* d_preactivation, int64_t first, float* out, int64_t out_stride) const {
     const Convolution at = *this;
     for_each_vector(at.width, [=](const auto& get, const auto& put) {
       Floats sum[Rows] = {};
       for (int64_t j = first; j < (Taps ? Taps : at.taps); ++j) {
         const Floats weight = get(at.filter + ((Taps ? Taps : at.taps) - 1 - j) * at.filter_stride);
         for (int r = 0; r < Rows; ++r) {
-          sum[r] = multiply_add(weight, get(slopes + (r + j - first) * block_channels), sum[r]);
+          sum[r] = multiply_add(weight, get(d_preactivation + (r + j - first) * block_channels), sum[r]);
         }
       }
       for (int r = 0; r < Rows; ++r) put(out + r * out_stride, sum[r]);
@@ -195,7 +198,7 @@ struct Convolution {
   }
 };
 
-// body(token, rows) for [begin, end) in tiles; `rows` is an integral constant.
+// Calls body(token, rows) for tiles that cover [begin, end); `rows` is an integral constant.
 template <class Body>
 UQ_INLINE void for_each_tile(int64_t begin, int64_t end, const Body& body) {
   for (; begin + tile <= end; begin += tile) body(begin, std::integral_constant<int, tile>{});

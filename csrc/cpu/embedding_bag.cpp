@@ -11,15 +11,16 @@
 namespace uqabench {
 namespace {
 
-constexpr int64_t bags_each = 64;            // of one task
-constexpr int64_t block_floats = 32 * 1024;  // of the table's gradient, of one task: half an L2 cache
+constexpr int64_t bags_each = 64;            // bags of a task
+constexpr int64_t block_floats = 32 * 1024;  // elements of the table's gradient in a task: half an L2 cache
 
-// One id: its row within its block of the table, and its bag.
+// One id: the index of its row in its block of the table, and its bag.
 struct Entry {
   int32_t row, bag;
 };
 
-// The ids sorted by block of `rows_each` rows; within a block they keep their order, so each row's terms do.
+// The ids sorted by block of `rows_each` rows. Within a block they keep their order, and so do the terms of each row's
+// sum.
 struct Blocks {
   int64_t rows_each;
   std::vector<int64_t> starts;  // blocks + 1
@@ -51,7 +52,7 @@ struct Blocks {
 namespace uqabench {
 namespace {
 
-// kernel(bag) for every bag, some to a task.
+// Calls kernel(bag) for every bag, `bags_each` to a task.
 template <class Kernel>
 void for_each_bag(const EmbeddingBags& in, const Kernel& kernel) {
   parallel_for((in.bags + bags_each - 1) / bags_each, in.threads, 0, [&](int64_t task, float*) {
@@ -106,12 +107,12 @@ template void embedding_bag_mean_values(const EmbeddingBags&, const Bf16*, int64
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr int64_t ahead = 16;  // rows asked for before they are needed: they lie anywhere in memory
-constexpr int together = 64 / lanes < 8 ? 64 / lanes : 8;  // vectors summed in registers
+constexpr int64_t ahead = 16;  // how many rows ahead to prefetch, as they lie anywhere in memory
+constexpr int vectors_at_once = 64 / lanes < 8 ? 64 / lanes : 8;  // vectors accumulated in registers
 
 template <class T>
 UQ_INLINE void prefetch(const T* row, int64_t width) {
-  constexpr int64_t line = 64 / sizeof(T);  // numbers of a cache line
+  constexpr int64_t line = 64 / sizeof(T);  // elements of a cache line
   for (int64_t c = 0; c < width; c += line) __builtin_prefetch(row + c);
 }
 
@@ -123,13 +124,13 @@ void mean(const EmbeddingBags& in, int64_t bag, const T* table, int64_t stride, 
   const Floats share = broadcast(end > begin ? 1.0f / static_cast<float>(end - begin) : 0.0f);
   T* to = out + bag * in.width;
   int64_t c = 0;
-  for (; c + together * lanes <= in.width; c += together * lanes) {
-    Floats sums[together] = {};
+  for (; c + vectors_at_once * lanes <= in.width; c += vectors_at_once * lanes) {
+    Floats sums[vectors_at_once] = {};
     for (int64_t i = begin; i < end; ++i) {
       const T* row = table + in.ids[i] * stride + c;
-      for (int v = 0; v < together; ++v) sums[v] += load(row + v * lanes);
+      for (int v = 0; v < vectors_at_once; ++v) sums[v] += load(row + v * lanes);
     }
-    for (int v = 0; v < together; ++v) store(to + c + v * lanes, sums[v] * share);
+    for (int v = 0; v < vectors_at_once; ++v) store(to + c + v * lanes, sums[v] * share);
   }
   for_each_vector(in.width - c, [=](const auto& get, const auto& put) {
     Floats sum = {};
@@ -138,8 +139,8 @@ void mean(const EmbeddingBags& in, int64_t bag, const T* table, int64_t stride, 
   });
 }
 
-// The gradient's rows of one block: zeroed, then added to while they are in the cache; those that are not floats are
-// summed in `sums`.
+// Computes the rows of one block of the gradient: zeroes them and adds to them while they are in the cache. Rows that
+// are not floats are accumulated in `sums` and rounded at the end.
 template <class T>
 void add_block(const EmbeddingBags& in, const Blocks& blocks, int64_t block, const T* grad, int64_t stride, float* sums,
                T* gradient) {

@@ -1,16 +1,16 @@
 // Compiles UQ_SOURCE once for each instruction set, in the namespaces uqabench::{baseline, avx2, avx512}.
 //
-// The including file names itself in UQ_SOURCE; on these passes UQ_ISA (the namespace) and UQ_LANES (floats a vector)
-// are defined. Standard headers come before, so none of their inline functions is compiled for a wide instruction set
-// and then linked into code for a narrow one.
+// The including file names itself in UQ_SOURCE. In these passes over it UQ_ISA (the namespace) and UQ_LANES (floats per
+// vector) are defined. It includes standard headers before this one: otherwise their inline functions could be compiled
+// for a wide instruction set and then be linked into code that runs on a machine without it.
 #include "cpu/bf16.h"
 #include "cpu/isa.h"
 
 #ifdef UQ_X86_DISPATCH
 #include <immintrin.h>
 
-// Between these two, functions are compiled for the instruction sets named; in clang's case lambdas and templates too,
-// which take the attribute where they are written, not where they are instantiated.
+// Functions between these two are compiled for the named instruction sets. With clang that includes lambdas and
+// templates, which take the attribute where they are written, not where they are instantiated.
 #define UQ_PRAGMA(text) _Pragma(#text)
 #ifdef __clang__
 #define UQ_BEGIN_TARGET(sets) UQ_PRAGMA(clang attribute push(__attribute__((target(sets))), apply_to = function))

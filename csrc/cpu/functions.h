@@ -1,9 +1,9 @@
-// Elementwise functions of vectors, and vectors of fewer than `lanes` floats. No include guard: see simd.h, included
-// before.
+// Elementwise functions of vectors, and partial vectors of fewer than `lanes` elements. Included after simd.h, once for
+// each instruction set.
 
 namespace uqabench::UQ_ISA {
 
-// The first `count` numbers, the other lanes zero.
+// The first `count` elements; the other lanes are zero.
 UQ_INLINE Floats load_part(const float* p, int64_t count) {
   Floats x = {};
   __builtin_memcpy(&x, p, count * sizeof(float));
@@ -23,8 +23,8 @@ UQ_INLINE void store_part(Bf16* p, Floats x, int64_t count) {
   __builtin_memcpy(p, &halves, count * sizeof(Bf16));
 }
 
-// body(get, put) for vectors at i = 0, lanes, ... < n: get(p) loads p + i, put(p, x) stores there, floats or bf16; the
-// last vector may be a part of one, with zeros in the other lanes.
+// Calls body(get, put) for the vectors at i = 0, lanes, ... < n of arrays of float or bf16: get(p) loads the vector at
+// p + i and put(p, x) stores x there. The last vector may be partial, with zeros in its other lanes.
 template <class Body>
 UQ_INLINE void for_each_vector(int64_t n, const Body& body) {
   int64_t i = 0;
@@ -37,7 +37,7 @@ UQ_INLINE void for_each_vector(int64_t n, const Body& body) {
   }
 }
 
-// The sum of the lanes, halves onto halves.
+// The sum of the lanes, added pairwise: the upper half onto the lower one until one lane is left.
 UQ_INLINE float sum_lanes(Floats x) {
   float sums[lanes];
   store(sums, x);
@@ -51,7 +51,7 @@ UQ_INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 UQ_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 UQ_INLINE Floats magnitude(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 
-// Rounded correctly, as IEEE 754 has it.
+// Correctly rounded, as IEEE 754 defines it.
 UQ_INLINE Floats square_root(Floats x) {
 #if UQ_LANES == 16
   return _mm512_maskz_sqrt_ps(0xffff, x);
@@ -65,13 +65,13 @@ UQ_INLINE Floats square_root(Floats x) {
 
 UQ_INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// Within 1e-7 in absolute terms.
+// The absolute error is at most 1e-7.
 UQ_INLINE Floats hyperbolic_tangent(Floats x) { return 1.0f - 2.0f / (1.0f + exponential(x + x)); }
 
 // log(1 + exp(x)).
 UQ_INLINE Floats softplus(Floats x) {
   const Floats e = exponential(-magnitude(x));
-  // log(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3: its series to s^15 leaves 1e-9.
+  // log(1 + e) = 2 artanh(s) with s = e / (2 + e) <= 1/3. Its series is cut after s^15, with an error of 1e-9.
   const Floats s = e / (2.0f + e), square = s * s;
   Floats sum = broadcast(1.0f / 15);
   for (float odd : {13.0f, 11.0f, 9.0f, 7.0f, 5.0f, 3.0f, 1.0f}) {

@@ -1,19 +1,23 @@
-// Register-blocked products of small fp32 matrices, and their packing. No include guard: see simd.h, included before.
+// Register-blocked products of small fp32 matrices, and their packing. Included after simd.h, once for each instruction
+// set.
 //
-// Matrices are packed in *column panels*: panel p holds columns [p * panel, (p + 1) * panel), row after row, the last
-// panel padded with zeros. One packed copy serves as the left factor (entries broadcast) and as the right (vectors).
+// Matrices are packed in *column panels*: panel p holds columns [p * panel, (p + 1) * panel), row after row, and the
+// last panel is padded with zeros. A packed copy serves both as a left factor (elements broadcast) and as a right one
+// (vectors).
 
 namespace uqabench::UQ_ISA {
 
-constexpr int panel = 2 * lanes;              // columns a panel and a register block: two vectors
-constexpr int block = UQ_LANES == 16 ? 8 : 4;  // rows a register block: 2 * block sums fit the registers
-// Rows of the tallest that fits. On AVX2 twelve sums keep both multipliers busy, eight wait for each other.
+constexpr int panel = 2 * lanes;              // columns of a panel and of a register block: two vectors
+constexpr int block = UQ_LANES == 16 ? 8 : 4;  // rows of a register block: 2 * block accumulators fit the registers
+// Rows of the tallest block that fits. On AVX2 twelve accumulators keep both multipliers busy; with eight, each
+// addition has to wait for the one before.
 constexpr int tall = UQ_LANES == 16 ? 8 : 6;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Calls f(rows, first) for register blocks that together are the rows [0, n), a multiple of `block`: as many `tall`
-// ones as leave a multiple of `block`. `rows` is a std::integral_constant.
+// Calls f(rows, first) for register blocks that cover the rows [0, n), where n is a multiple of `block`: first blocks
+// of `block` rows until the rest is a multiple of `tall`, then blocks of `tall` rows. `rows` is a
+// std::integral_constant.
 template <typename F>
 UQ_INLINE void for_each_block(int64_t n, F f) {
   int64_t first = 0;
@@ -21,9 +25,9 @@ UQ_INLINE void for_each_block(int64_t n, F f) {
   for (; first < n; first += tall) f(std::integral_constant<int, tall>(), first);
 }
 
-// A block of `Rows` x `panel` sums.
+// The accumulators of a register block: `Rows` rows by `panel` columns.
 template <int Rows>
-struct Sums {
+struct Accumulators {
   Floats value[Rows][2] = {};
 
   UQ_INLINE void load_from(const float* c, int64_t row_stride = panel) {
@@ -40,8 +44,8 @@ struct Sums {
     }
   }
 
-  // += a (Rows x depth; entry (r, k) at a[r * a_row + k * a_depth]) times b (depth x panel, rows `panel` apart).
-  // Every sum adds its terms in the order of k.
+  // Adds the product of a (Rows x depth; element (r, k) is a[r * a_row + k * a_depth]) and b (depth x panel, rows
+  // `panel` apart). Every accumulator adds its terms in the order of k.
   UQ_INLINE void add_product(int64_t depth, const float* a, int64_t a_row, int64_t a_depth, const float* b) {
     for (int64_t k = 0; k < depth; ++k) {
       const Floats b0 = load(b + k * panel), b1 = load(b + k * panel + lanes);
@@ -54,7 +58,8 @@ struct Sums {
     }
   }
 
-  // += a times b, where `a` points at a row of a matrix in column panels of `a_rows` rows, and b is (depth x panel).
+  // Adds the product of a and b, where `a` points to a row of a matrix in column panels of `a_rows` rows, and b is
+  // (depth x panel).
   UQ_INLINE void add_panels(int64_t depth, const float* a, int64_t a_rows, const float* b) {
     for (int64_t k = 0; k < depth; k += panel) {
       add_product(depth - k < panel ? depth - k : panel, a + k * a_rows, panel, 1, b + k * panel);
@@ -62,7 +67,8 @@ struct Sums {
   }
 };
 
-// Rows `row_stride` apart, `columns` wide, into column panels of `padded_rows` rows; further rows are zeroed.
+// Packs a matrix (rows, columns), whose rows lie `row_stride` apart, into column panels of `padded_rows` rows; the rows
+// that it lacks are zeroed.
 inline void pack(const float* x, int64_t row_stride, int64_t rows, int64_t columns, int64_t padded_rows, float* out) {
   for (int64_t first = 0; first < columns; first += panel, out += padded_rows * panel) {
     const int64_t width = columns - first < panel ? columns - first : panel;
@@ -107,13 +113,13 @@ inline void transpose(const float* x, int64_t row_stride, int64_t rows, int64_t 
   }
 }
 
-// The transpose of up to `panel` rows as one column panel, with zeros for further rows.
+// Packs the transpose of up to `panel` rows as one column panel, with zeros for the rows that are missing.
 inline void pack_transposed(const float* x, int64_t row_stride, int64_t rows, int64_t columns, float* out) {
   if (rows < panel) __builtin_memset(out, 0, columns * panel * sizeof(float));
   transpose(x, row_stride, rows, columns, out, panel);
 }
 
-// `rows` rows of column panels of `padded_rows` rows, times `factor`, to rows `row_stride` apart.
+// Copies the first `rows` rows of column panels of `padded_rows` rows, times `factor`, to rows `row_stride` apart.
 inline void unpack(const float* x, int64_t padded_rows, int64_t rows, int64_t columns, float factor, float* out,
                    int64_t row_stride) {
   for (int64_t first = 0; first < columns; first += panel, x += padded_rows * panel) {

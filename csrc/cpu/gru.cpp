@@ -11,7 +11,7 @@
 namespace uqabench {
 namespace {
 
-// Sequences ranked by length, longest first: those still running at a step are the first ones.
+// The sequences ranked by length, longest first, so that those still running at a step are a prefix.
 struct Ranked {
   std::vector<int64_t> sequence, start, length;
 
@@ -29,7 +29,7 @@ struct Ranked {
 
   int64_t steps() const { return length.empty() ? 0 : length[0]; }
 
-  // Sequences longer than t, given as many at an earlier or a later t.
+  // The number of sequences longer than t, given that number for a neighbouring t.
   int64_t running(int64_t t, int64_t n) const {
     while (n > 0 && length[n - 1] <= t) --n;
     while (n < static_cast<int64_t>(length.size()) && length[n] > t) ++n;
@@ -37,13 +37,13 @@ struct Ranked {
   }
 };
 
-// One step: token start[i] + t of the sequences ranked i < running.
+// One step: token start[i] + t of each sequence ranked i < running.
 struct Step {
   const Ranked& ranked;
   int64_t t, running;
 };
 
-// What a step reads beside the operands: weights in panels, and zeros (3 hidden) in the place of what is absent.
+// What a step reads beside the operands: the weights in panels, and zeros (3 hidden) that stand in for what is absent.
 struct Constants {
   const float *weights, *zeros;
 };
@@ -57,7 +57,8 @@ struct Constants {
 namespace uqabench {
 namespace {
 
-// A step is cut among as many threads as have 2^15 multiplications each: about 1 us, what their meeting costs.
+// The number of threads for a step: so many that each has 2^15 multiplications, about 1 us, which is what a barrier
+// costs.
 int team_size(const GruLayer& layer, const Ranked& ranked) {
   const double work = 3.0 * layer.hidden * layer.hidden * layer.offsets[layer.sequences];
   const double useful = work / static_cast<double>(std::max<int64_t>(1, ranked.steps())) / (1 << 15);
@@ -124,54 +125,53 @@ void gru_backward(const GruLayer& layer, const GruBackward& pass) {
 namespace uqabench::UQ_ISA {
 namespace {
 
-// Weights lie in panels of three vectors of outputs, one row of 3 * lanes floats for each term of their sums: forward,
-// the three gates of `lanes` hidden units; backward, `triple` hidden units. A register tile is `block` sequences by
-// three vectors, which fill 15 of AVX2's 16 registers.
-constexpr int triple = 3 * lanes;
+// Weights are packed in panels of three vectors of outputs, with one row of 3 * lanes floats for each term of their
+// sums. In the forward pass a panel holds the three gates of `lanes` hidden units, in the backward pass `panel_width`
+// hidden units. A register tile of `block` sequences by three vectors fills 15 of AVX2's 16 registers.
+constexpr int panel_width = 3 * lanes;
 
 inline int64_t packed_size(const GruLayer& layer) {
   const int64_t forward = round_up(layer.hidden, lanes) * layer.hidden * 3;
-  return std::max(forward, round_up(layer.hidden, triple) * layer.hidden * 3);
+  return std::max(forward, round_up(layer.hidden, panel_width) * layer.hidden * 3);
 }
 
 inline void pack_forward(const GruLayer& layer, float* out, const Member& member) {
   const int64_t hidden = layer.hidden, panels = (hidden + lanes - 1) / lanes;
   for (int64_t p = member.begin(panels); p < member.end(panels); ++p) {
-    float* to = out + p * hidden * triple;
+    float* to = out + p * hidden * panel_width;
     const int64_t units = std::min<int64_t>(lanes, hidden - p * lanes);
-    if (units < lanes) __builtin_memset(to, 0, hidden * triple * sizeof(float));
+    if (units < lanes) __builtin_memset(to, 0, hidden * panel_width * sizeof(float));
     for (int gate = 0; gate < 3; ++gate) {
       const float* from = layer.weight + (gate * hidden + p * lanes) * layer.weight_stride;
-      transpose(from, layer.weight_stride, units, hidden, to + gate * lanes, triple);
+      transpose(from, layer.weight_stride, units, hidden, to + gate * lanes, panel_width);
     }
   }
 }
 
 inline void pack_backward(const GruLayer& layer, float* out, const Member& member) {
-  const int64_t rows = 3 * layer.hidden, panels = (layer.hidden + triple - 1) / triple;
+  const int64_t rows = 3 * layer.hidden, panels = (layer.hidden + panel_width - 1) / panel_width;
   for (int64_t p = member.begin(panels); p < member.end(panels); ++p) {
-    const int64_t units = std::min<int64_t>(triple, layer.hidden - p * triple);
+    const int64_t units = std::min<int64_t>(panel_width, layer.hidden - p * panel_width);
     for (int64_t k = 0; k < rows; ++k) {
-      float* to = out + (p * rows + k) * triple;
-      __builtin_memcpy(to, layer.weight + k * layer.weight_stride + p * triple, units * sizeof(float));
-      if (units < triple) __builtin_memset(to + units, 0, (triple - units) * sizeof(float));
+      float* to = out + (p * rows + k) * panel_width;
+      __builtin_memcpy(to, layer.weight + k * layer.weight_stride + p * panel_width, units * sizeof(float));
+      if (units < panel_width) __builtin_memset(to + units, 0, (panel_width - units) * sizeof(float));
     }
   }
 }
 
-// sums[r][v] = the sum over k of rows[r][k] * weights[k * triple + v * lanes]. Few rows sum even and odd k apart: one
-// chain of dependent additions a sum would leave the units of multiplication idle. Weights too large for the nearer
-// caches come again at every step: fetched 2 KiB ahead, more of them arrive in time (at
-// hidden = 1024, 8 sequences: forward 1.27x, backward 1.12x, one thread of a busy machine).
+// sums[r][v] = the sum over k of rows[r][k] * weights[k * panel_width + v * lanes]. With few rows, even and odd k are
+// summed apart, because one chain of dependent additions per accumulator would leave the multipliers idle. Weights
+// that exceed the nearer caches are loaded again at every step, so they are prefetched 2 KiB ahead.
 template <int Rows, int Vectors>
 UQ_INLINE void multiply(int64_t depth, const float* const* rows, const float* weights, Floats (*sums)[3]) {
   constexpr int chains = 2 * Rows <= block ? 2 : 1;
   Floats partial[chains][Rows][Vectors] = {};
   int64_t k = 0;
   const auto add = [&](int chain, int64_t at) __attribute__((always_inline)) {
-    for (int line = 0; line < triple; line += 16) __builtin_prefetch(weights + at * triple + line + 512);
+    for (int line = 0; line < panel_width; line += 16) __builtin_prefetch(weights + at * panel_width + line + 512);
     Floats w[Vectors];
-    for (int v = 0; v < Vectors; ++v) w[v] = load(weights + at * triple + v * lanes);
+    for (int v = 0; v < Vectors; ++v) w[v] = load(weights + at * panel_width + v * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
       const Floats x = broadcast(rows[r][at]);
@@ -189,7 +189,7 @@ UQ_INLINE void multiply(int64_t depth, const float* const* rows, const float* we
   }
 }
 
-// The same for `count` <= block rows; no rows give no sums.
+// The same for `count` rows, at most `block`; nothing is written if there are none.
 template <int Vectors, int Rows = block>
 UQ_INLINE void multiply_rows(int64_t count, int64_t depth, const float* const* rows, const float* weights,
                              Floats (*sums)[3]) {
@@ -197,14 +197,15 @@ UQ_INLINE void multiply_rows(int64_t count, int64_t depth, const float* const* r
   if constexpr (Rows > 1) multiply_rows<Vectors, Rows - 1>(count, depth, rows, weights, sums);
 }
 
-// The state before the step of the sequence ranked i.
+// The state of the sequence ranked i before the step.
 UQ_INLINE const float* previous_state(const GruLayer& layer, const float* out, const Step& step, int64_t i,
                                       const float* zeros) {
   if (step.t > 0) return out + (step.ranked.start[i] + step.t - 1) * layer.hidden;
   return layer.h0 ? layer.h0 + step.ranked.sequence[i] * layer.h0_stride : zeros;
 }
 
-// body(get, put), which load and store hidden units [unit, unit + lanes) of a row, or as many as there are.
+// Calls body(get, put), where get and put load and store the hidden units [unit, unit + lanes) of a row, as far as they
+// exist.
 template <class Body>
 UQ_INLINE void at_units(const GruLayer& layer, int64_t unit, const Body& body) {
   for_each_vector(std::min<int64_t>(lanes, layer.hidden - unit), [&](auto get, auto put) {
@@ -212,7 +213,7 @@ UQ_INLINE void at_units(const GruLayer& layer, int64_t unit, const Body& body) {
   });
 }
 
-// The gates and the new state of one token, at the hidden units that get and put reach.
+// Computes the gates and the new state of one token at the hidden units that get and put access.
 template <class Get, class Put>
 UQ_INLINE void advance(const GruLayer& layer, const GruForward& pass, int64_t token, const float* previous,
                        const float* bias, const Floats* sums, const Get& get, const Put& put) {
@@ -242,7 +243,7 @@ inline void forward_step(const GruLayer& layer, const GruForward& pass, const St
     const float* rows[block];
     for (int64_t r = 0; r < count; ++r) rows[r] = previous_state(layer, pass.out, step, first + r, constants.zeros);
     Floats sums[block][3];
-    multiply_rows<3>(count, hidden, rows, constants.weights + p * hidden * triple, sums);
+    multiply_rows<3>(count, hidden, rows, constants.weights + p * hidden * panel_width, sums);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t token = step.ranked.start[first + r] + step.t;
       at_units(layer, p * lanes, [&](const auto& get, const auto& put) {
@@ -252,9 +253,10 @@ inline void forward_step(const GruLayer& layer, const GruForward& pass, const St
   }
 }
 
-// One token's gradients: `grad` is that of its state. Returns what of it goes to the previous state directly.
+// Computes the gradients of one token, given `grad`, that of its state. Returns the part of `grad` that reaches the
+// previous state directly, not through the gates.
 template <class Get, class Put>
-UQ_INLINE Floats retreat(const GruLayer& layer, const GruBackward& pass, int64_t token, const float* previous,
+UQ_INLINE Floats backpropagate(const GruLayer& layer, const GruBackward& pass, int64_t token, const float* previous,
                          Floats grad, const Get& get, const Put& put) {
   const int64_t hidden = layer.hidden;
   const float* gates = pass.gates + token * 3 * hidden;
@@ -276,8 +278,8 @@ UQ_INLINE Floats retreat(const GruLayer& layer, const GruBackward& pass, int64_t
   return grad * update;
 }
 
-// Step t of the backward pass: through the recurrent product of step t + 1, whose gradients are known, to the states
-// after step t, and on to step t's gates. d_state holds what came past the product.
+// Step t of the backward pass: the gradient of the states after step t is what comes back through the recurrent product
+// of step t + 1 plus what bypasses it, which is in d_state. From it follow the gradients of step t's gates.
 template <int Vectors>
 inline void backward_tile(const GruLayer& layer, const GruBackward& pass, const Step& step, const Constants& constants,
                           int64_t p, int64_t first) {
@@ -289,15 +291,15 @@ inline void backward_tile(const GruLayer& layer, const GruBackward& pass, const 
     rows[continuing] = pass.d_recurrent + (step.ranked.start[first + continuing] + step.t + 1) * 3 * hidden;
   }
   Floats sums[block][3] = {};
-  multiply_rows<Vectors>(continuing, 3 * hidden, rows, constants.weights + p * 3 * hidden * triple, sums);
+  multiply_rows<Vectors>(continuing, 3 * hidden, rows, constants.weights + p * 3 * hidden * panel_width, sums);
   for (int64_t r = 0; r < count; ++r) {
     const int64_t token = step.ranked.start[first + r] + step.t;
     float* d_state = pass.d_state + step.ranked.sequence[first + r] * hidden;
     const float* previous = previous_state(layer, pass.out, step, first + r, constants.zeros);
     for (int v = 0; v < Vectors; ++v) {
-      at_units(layer, p * triple + v * lanes, [&](const auto& get, const auto& put) {
+      at_units(layer, p * panel_width + v * lanes, [&](const auto& get, const auto& put) {
         const Floats grad = get(d_state) + sums[r][v];
-        put(d_state, step.t < 0 ? grad : retreat(layer, pass, token, previous, grad, get, put));
+        put(d_state, step.t < 0 ? grad : backpropagate(layer, pass, token, previous, grad, get, put));
       });
     }
   }
@@ -305,10 +307,10 @@ inline void backward_tile(const GruLayer& layer, const GruBackward& pass, const 
 
 inline void backward_step(const GruLayer& layer, const GruBackward& pass, const Step& step, const Constants& constants,
                           const Member& member) {
-  const int64_t panels = (layer.hidden + triple - 1) / triple;
+  const int64_t panels = (layer.hidden + panel_width - 1) / panel_width;
   const int64_t groups = (step.running + block - 1) / block, tasks = panels * groups;
   for (int64_t task = member.begin(tasks); task < member.end(tasks); ++task) {
-    const int64_t p = task / groups, first = task % groups * block, left = layer.hidden - p * triple;
+    const int64_t p = task / groups, first = task % groups * block, left = layer.hidden - p * panel_width;
     const auto tile = left <= lanes ? backward_tile<1> : left <= 2 * lanes ? backward_tile<2> : backward_tile<3>;
     tile(layer, pass, step, constants, p, first);
   }

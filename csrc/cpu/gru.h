@@ -4,8 +4,8 @@
 
 namespace uqabench {
 
-// One GRU layer's recurrence over packed sequences; gates come in the order reset, update, new. No result depends on
-// `threads`.
+// The recurrence of one GRU layer over packed sequences. The gates come in the order reset, update, new. The results do
+// not depend on `threads`.
 struct GruLayer {
   const float* weight;  // (3 hidden, hidden), rows `weight_stride` floats apart
   int64_t weight_stride;
@@ -17,13 +17,13 @@ struct GruLayer {
 };
 
 struct GruForward {
-  const float* inputs;  // (tokens, 3 hidden), rows `inputs_stride` floats apart: the inputs' share of the gates
+  const float* inputs;  // (tokens, 3 hidden), rows `inputs_stride` floats apart: the input projections of the gates
   int64_t inputs_stride;
-  const float* bias;  // (3 hidden), of the recurrent product; null: zeros
+  const float* bias;  // (3 hidden), added to the recurrent product; null: zeros
   float* out;         // (tokens, hidden)
-  float* state;       // (sequences, hidden), after each last token; null if not wanted
-  // What the backward pass needs, both null if there is none: the gates after their activations (tokens, 3 hidden), and
-  // the new gate's recurrent product (tokens, hidden).
+  float* state;       // (sequences, hidden), after each sequence's last token; null if not wanted
+  // What the backward pass needs, both null if there will be none: the activated gates (tokens, 3 hidden), and the new
+  // gate's recurrent product (tokens, hidden).
   float* gates;
   float* recurrent_new;
 };

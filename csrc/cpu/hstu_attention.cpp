@@ -9,9 +9,10 @@
 
 namespace uqabench {
 
-// Where each head of each sequence leaves its part of the tables' gradients; summed in a fixed order afterwards.
+// The accumulators of the tables' gradients, one for each head of each sequence; they are added in a fixed order
+// afterwards.
 struct BiasGradients {
-  float* position;  // (tokens, heads), a sequence's heads one after the other: (head, i - j)
+  float* position;  // (tokens, heads); a sequence's part is (heads, length), indexed by head and i - j
   float* time;      // (sequences, heads, buckets)
 
   float* position_of(const HstuAttention& args, int64_t b, int64_t h) const {
@@ -30,7 +31,7 @@ struct BiasGradients {
 namespace uqabench {
 namespace {
 
-// The heads of a task share their time buckets, so with a time bias tasks are as large as still gives a thread two.
+// The heads of a task share their time buckets, so with a time bias tasks are as large as leaves two for each thread.
 std::vector<HeadRange> tasks_of(const HstuAttention& args) {
   if (!args.time_bias) return split(args, 1);
   return split(args, std::clamp<int64_t>(args.sequences * args.heads / (2 * args.threads), 1, args.heads));
@@ -112,7 +113,7 @@ inline void forward_head(const HstuAttention& args, Head head, Bias& bias, float
     head.begin_panel(query);
     bias.begin_panel(query);
     for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
-      const Sums<rows()> scores = head.products<rows()>(j);
+      const Accumulators<rows()> scores = head.products<rows()>(j);
       for (int r = 0; r < rows(); ++r) {
         for (int half = 0; half < 2; ++half) {
           const Floats x = multiply_add(scores.value[r][half], broadcast(args.scale), bias.of(j + r, half * lanes));
@@ -142,22 +143,23 @@ inline int64_t backward_scratch(const HstuAttention& args, int64_t longest) {
   return Head::scratch(s) + HeadGradient::scratch(s) + panel * s.width + Bias::scratch(s) + slack;
 }
 
-// The weights of one panel, what the scores' gradient is, and its sums in the tables' gradients.
+// Computes the weights of one panel and the gradient of its scores, and adds the latter to the tables' gradients.
 inline void backward_panel(const HstuAttention& args, const Head& head, const HeadGradient& gradient, Bias& bias,
-                           float share, float* weights, float* slopes) {
+                           float share, float* weights, float* score_gradients) {
   for_each_block(head.keys, [&](auto rows, int64_t j) UQ_LAMBDA {
     head.write_products<rows()>(j, weights + j * panel);
-    gradient.write_weight_gradients<rows()>(j, slopes + j * panel);
+    gradient.write_weight_gradients<rows()>(j, score_gradients + j * panel);
     for (int r = 0; r < rows(); ++r) {
       for (int half = 0; half < 2; ++half) {
-        float *weight = weights + (j + r) * panel + half * lanes, *slope = slopes + (j + r) * panel + half * lanes;
+        float* weight = weights + (j + r) * panel + half * lanes;
+        float* score_gradient = score_gradients + (j + r) * panel + half * lanes;
         const Floats x = multiply_add(load(weight), broadcast(args.scale), bias.of(j + r, half * lanes));
         const Floats gate = sigmoid(x);
         const Ints mask = causal(head.query + half * lanes, j + r);
         store(weight, keep(mask, x * gate));
-        store(slope, keep(mask, load(slope) * (gate + x * gate * (1.0f - gate)) * share));
+        store(score_gradient, keep(mask, load(score_gradient) * (gate + x * gate * (1.0f - gate)) * share));
       }
-      bias.accumulate(j + r, slopes + (j + r) * panel);
+      bias.accumulate(j + r, score_gradients + (j + r) * panel);
     }
   });
 }
@@ -169,14 +171,14 @@ inline void backward_head(const HstuAttention& args, const HeadView& grad, Head 
   float* dq = arena.take(s.width * panel);
   const float share = 1.0f / static_cast<float>(args.max_len);
   bias.clear_gradients();
-  for (int64_t first = 0; first < s.length; first += together * panel) {
+  for (int64_t first = 0; first < s.length; first += panels_at_once * panel) {
     gradient.begin_panels(first);
-    for (int i = 0; i < together && first + i * panel < s.length; ++i) {
+    for (int i = 0; i < panels_at_once && first + i * panel < s.length; ++i) {
       head.begin_panel(first + i * panel);
       gradient.begin_panel(i);
       bias.begin_panel(head.query);
-      backward_panel(args, head, gradient, bias, share, gradient.weights[i], gradient.slopes[i]);
-      head.multiply_queries(gradient.slopes[i], head.k, args.width, args.scale, gradients.q, dq);
+      backward_panel(args, head, gradient, bias, share, gradient.weights[i], gradient.score_gradients[i]);
+      head.multiply_queries(gradient.score_gradients[i], head.k, args.width, args.scale, gradients.q, dq);
     }
     gradient.add_panels();
   }

@@ -11,12 +11,12 @@ struct HstuAttention : AttentionInputs {
   int64_t max_len;               // no sequence is longer
   const float* position_bias;    // (2 * max_len - 1) or null
   const float* time_bias;        // (buckets) or null
-  const int64_t* bucket_starts;  // (buckets - 1): smallest gap of buckets 1, 2, ...; with time_bias
+  const int64_t* bucket_starts;  // (buckets - 1): the smallest gaps of buckets 1, 2, ...; with time_bias
   int64_t buckets;               // at most 256
   const int64_t* timestamps;     // (tokens); with time_bias
 };
 
-// Outputs of the backward pass: contiguous, written in full. Bias gradients are null where the bias is.
+// The outputs of the backward pass, contiguous and written in full. A bias's gradient is null where the bias is.
 struct HstuGradients {
   float *q, *k, *v, *position_bias, *time_bias;
 };

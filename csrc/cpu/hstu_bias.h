@@ -1,14 +1,15 @@
-// The biases of HSTU attention. No include guard: part of hstu_attention.cpp, see simd.h.
+// The biases of HSTU attention. Included by hstu_attention.cpp alone, once for each instruction set.
 
 namespace uqabench::UQ_ISA {
 namespace {
 
-// Entries before the first of a local position table: a masked lane reads i - j down to 1 - panel.
+// Elements before the first of a local position table, because a masked lane reads i - j down to 1 - panel.
 constexpr int64_t margin = panel;
-// Copies of the time table's gradient: neighbouring queries mostly share a bucket, and would wait for each other's sum.
+// Copies of the accumulators of the time table's gradient. Neighbouring queries mostly share a bucket, and each
+// addition to one accumulator would wait for the one before.
 constexpr int copies = 4;
 
-// The bias of one sequence, row by row of the transposed scores, and the tables' gradients.
+// The biases of one sequence, by row of the transposed scores, and the tables' gradients.
 class Bias {
  public:
   static int64_t scratch(const Shape& s) {
@@ -33,13 +34,13 @@ class Bias {
     }
   }
 
-  // From here on, of() and accumulate() are about the queries from `query` (a multiple of `panel`) on.
+  // Makes of() and accumulate() refer to the panel of queries that begins at `query`, a multiple of `panel`.
   void begin_panel(int64_t query) {
     query_ = query;
     panel_bucket_ = bucket_ + panel_begin(query);
   }
 
-  // The bias of key j and the panel's lanes from `first` on.
+  // The biases of key j for the panel's lanes [first, first + lanes).
   UQ_INLINE Floats of(int64_t j, int first) const {
     Floats bias = {};
     if (has_position_) bias += load(position_ + query_ + first - j);
@@ -52,7 +53,7 @@ class Bias {
     if (has_time_) std::fill_n(time_gradient_, copies * 256, 0.0f);
   }
 
-  // Adds the gradient of key j's scores, zero where masked, to the tables' gradients.
+  // Adds the gradients of key j's scores, which are zero where masked, to the tables' gradients.
   UQ_INLINE void accumulate(int64_t j, const float* gradient) {
     if (has_position_) {
       for (int first = 0; first < panel; first += lanes) {
@@ -75,7 +76,7 @@ class Bias {
   }
 
  private:
-  // Before the panel that begins at `query` lie panels of `panel`, 2 * `panel`, ... keys.
+  // The index of the panel that begins at `query`: before it lie panels of `panel`, 2 * `panel`, ... keys.
   static int64_t panel_begin(int64_t query) { return query / panel * (query / panel + 1) / 2 * panel * panel; }
   static int64_t buckets_size(const Shape& s) { return panel_begin(s.rows); }
 
@@ -91,9 +92,9 @@ class Bias {
 
   bool has_position_, has_time_;
   int64_t length_, buckets_, query_ = 0;
-  float *position_, *position_gradient_;  // by i - j, from -margin
+  float *position_, *position_gradient_;  // indexed by i - j, from -margin
   float *time_, *time_gradient_;          // (256); (copies, 256)
-  uint8_t* bucket_;                       // a byte for each pair of one key and one query of a panel
+  uint8_t* bucket_;                       // the bucket of each pair of a key and a query, by panel
   const uint8_t* panel_bucket_ = nullptr;
 };
 

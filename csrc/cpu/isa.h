@@ -1,4 +1,4 @@
-// Run-time choice of the instruction set. Every kernel is compiled once for each (foreach_isa.h).
+// The choice of the instruction set at run time. Every kernel is compiled once for each of them (foreach_isa.h).
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__)  // clang too

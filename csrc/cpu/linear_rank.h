@@ -4,9 +4,10 @@
 
 namespace uqabench {
 
-// rank[t] = number of items v with hidden[t] . weight[v] above that of target[t], or equal and v < target[t]; an item
-// whose score is NaN counts, and a NaN target ranks last. hidden (tokens, width) and weight (items, width) have rows
-// `*_stride` floats apart; every target lies in [0, items), items < 2^31. The result does not depend on `threads`.
+// rank[t] is the number of items v whose score hidden[t] . weight[v] is above the target's, or equal to it with v <
+// target[t]. An item whose score is NaN counts as above, and a target whose score is NaN ranks last. hidden (tokens,
+// width) and weight (items, width) have rows `*_stride` floats apart; every target lies in [0, items), and items <
+// 2^31. The result does not depend on `threads`.
 struct LinearRank {
   const float* hidden;
   int64_t hidden_stride;

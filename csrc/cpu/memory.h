@@ -1,4 +1,4 @@
-// Memory that comes fresh from the system.
+// Large blocks of memory that are about to be written for the first time.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +10,8 @@
 
 namespace uqabench {
 
-// Before `count` numbers are written in full: asks for large pages under them. From 32 MiB on, an allocator gets each
-// block anew from the system, page by page as it is touched, which costs more than filling it: zeroing 40 MiB on one
-// core takes 22 ms with pages of 4 KiB and 5 ms with large ones.
+// Asks the system for large pages under `count` elements that will all be written. From 32 MiB on, the allocator takes
+// each block from the system anew, and mapping it in pages of 4 KiB as they are touched costs more than filling it.
 template <class T>
 void expect_writes(T* data, int64_t count) {
 #ifdef __linux__

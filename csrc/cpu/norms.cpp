@@ -9,7 +9,7 @@
 namespace uqabench {
 namespace {
 
-// The sums, over one task's rows or all, whose roundings are the parameters' gradients. Null: not wanted.
+// Accumulators of the parameters' gradients, over one task's rows or over all rows. Null: not wanted.
 struct ParameterSums {
   float *weight, *bias;
 };
@@ -26,7 +26,7 @@ template <class T>
 void norm_forward(const Norm<T>& norm, const NormResult<T>& result) {
   static constexpr decltype(&baseline::forward<T>) kernels[] = UQ_TABLE(forward<T>);
   const auto kernel = kernels[static_cast<int>(current_isa())];
-  // What is absent stands as a row in the nearest cache: one kernel serves all.
+  // A row of ones or zeros stands in for what is absent, so that one kernel serves all cases.
   const std::vector<T> ones(norm.factor.data ? 0 : norm.width, one<T>);
   const std::vector<T> zeros(norm.bias ? 0 : norm.width, T{});
   Norm<T> full = norm;
@@ -48,7 +48,7 @@ void norm_backward(const NormBackward<T>& norm, const NormGradients<T>& gradient
   if (!norm.factor.data) full.factor = {ones.data(), 0};
   if (!norm.grad_sum.data) full.grad_sum = {zeros.data(), 0};
   const RowTasks tasks(norm.rows, norm.width);
-  // Each task sums the parameters' gradients over its rows; the sums are added in the tasks' order.
+  // Each task sums the parameters' gradients over its rows; these partial sums are added in the order of the tasks.
   const int64_t each = tasks.count() * norm.width;
   const Scratch sums((gradients.dweight ? each : 0) + (gradients.dbias ? each : 0));
   const ParameterSums all{gradients.dweight ? sums.get() : nullptr,
@@ -78,26 +78,27 @@ template void norm_backward(const NormBackward<Bf16>&, const NormGradients<Bf16>
 namespace uqabench::UQ_ISA {
 namespace {
 
-// The vector at numbers [i, i + lanes) of a row, and the last one of a row, whose other lanes are zero.
+// Access to a row's elements [i, i + lanes) as a vector.
 struct Whole {
   int64_t i;
   UQ_INLINE Floats get(const auto* p) const { return load(p + i); }
   UQ_INLINE void put(auto* p, Floats x) const { store(p + i, x); }
-  UQ_INLINE Floats real(Floats x) const { return x; }
+  UQ_INLINE Floats masked(Floats x) const { return x; }
 };
 
+// The same for the last `count` elements of a row, with zeros in the other lanes.
 struct Part {
   int64_t i, count;
   UQ_INLINE Floats get(const auto* p) const { return load_part(p + i, count); }
   UQ_INLINE void put(auto* p, Floats x) const { store_part(p + i, x, count); }
-  UQ_INLINE Floats real(Floats x) const {
+  UQ_INLINE Floats masked(Floats x) const {
     for (int lane = 0; lane < lanes; ++lane) x[lane] = lane < count ? x[lane] : 0.0f;
     return x;
   }
 };
 
-// body(at, sums) for the vectors of a row of n numbers; `sums` are Count running sums, whose totals go to `totals`.
-// Four sets of them keep the latency of an addition out of the way.
+// Calls body(at, sums) for the vectors of a row of n elements; `sums` are Count accumulators, whose totals go to
+// `totals`. Four sets of accumulators hide the latency of an addition.
 template <int Count, class Body>
 UQ_INLINE void sum_row(int64_t n, float (&totals)[Count], const Body& body) {
   constexpr int sets = 4;
@@ -113,7 +114,7 @@ UQ_INLINE void sum_row(int64_t n, float (&totals)[Count], const Body& body) {
   }
 }
 
-// Writes the row's sum of x and residual if there is one; returns where the row to be normalised lies.
+// If there is a residual, writes the sum of the row and its residual. Returns the row that is to be normalised.
 template <class T>
 UQ_INLINE const T* add_residual(const Norm<T>& norm, const NormResult<T>& result, int64_t row) {
   const T* x = norm.x.at(row);
@@ -139,7 +140,7 @@ void forward(const Norm<T>& norm, const NormResult<T>& result, RowRange range) {
     const float mean = result.mean ? row_mean(x, width) : 0.0f;
     float squares[1];
     sum_row(width, squares, [&](auto at, Floats(&sum)[1]) {
-      const Floats centred = at.real(at.get(x) - mean);
+      const Floats centred = at.masked(at.get(x) - mean);
       sum[0] = multiply_add(centred, centred, sum[0]);
     });
     const float rstd = 1.0f / __builtin_sqrtf(squares[0] / static_cast<float>(width) + norm.eps);
@@ -153,7 +154,7 @@ void forward(const Norm<T>& norm, const NormResult<T>& result, RowRange range) {
   }
 }
 
-// The sum of `count` rows, added up in the first of them.
+// total = the sum of `count` rows, accumulated in the first of them.
 template <class T>
 void add_rows(float* rows, int64_t count, int64_t width, T* total) {
   if (count == 0) return static_cast<void>(std::fill(total, total + width, T{}));
@@ -197,12 +198,12 @@ void backward(const NormBackward<T>& norm, const NormGradients<T>& gradients, co
     if (dbias) {
       for_each_vector(width, [&](auto get, auto put) { put(dbias, get(dbias) + get(grad)); });
     }
-    const float shift = norm.mean ? totals[0] / count : 0.0f, slope = totals[1] / count;
+    const float shift = norm.mean ? totals[0] / count : 0.0f, projection = totals[1] / count;
     const T* grad_sum = norm.grad_sum.at(row);
     T* dx = gradients.dx + row * width;
     for_each_vector(width, [&](auto get, auto put) {
       const Floats normal = (get(x) - mean) * rstd, h = get(grad) * get(factor);
-      put(dx, multiply_add(h - shift - normal * slope, broadcast(rstd), get(grad_sum)));
+      put(dx, multiply_add(h - shift - normal * projection, broadcast(rstd), get(grad_sum)));
     });
   }
 }

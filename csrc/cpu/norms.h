@@ -5,10 +5,9 @@
 
 namespace uqabench {
 
-// For each row: y = (s - mean) * rstd * factor + bias with s = x + residual and
-// rstd = 1 / sqrt(mean((s - mean)^2) + eps). A norm that is not centred takes the mean for 0. What is absent among
-// residual, factor and bias counts as 0, 1 and 0. The factor is the weight, the same for every row, or a gate, one row
-// each. T: float or Bf16.
+// For each row: y = (s - mean) * rstd * factor + bias with s = x + residual and rstd = 1 / sqrt(mean((s - mean)^2) +
+// eps). A norm that is not centred takes 0 for the mean. An absent residual, factor or bias counts as 0, 1 or 0. The
+// factor is the weight, one row for all, or a gate with a row of its own for each row. T: float or Bf16.
 template <class T>
 struct Norm {
   RowView<T> x, residual, factor;
@@ -18,7 +17,8 @@ struct Norm {
   int threads;
 };
 
-// y and sum (rows, width), contiguous, the sum with a residual only; mean (without: not centred) and rstd (rows).
+// y and sum (rows, width), contiguous, where `sum` is s and only written with a residual; mean and rstd (rows). Null
+// `mean`: the norm is not centred.
 template <class T>
 struct NormResult {
   T *y, *sum;
@@ -28,7 +28,7 @@ struct NormResult {
 template <class T>
 void norm_forward(const Norm<T>& norm, const NormResult<T>& result);
 
-// x is the s of the forward pass, `grad_sum` the gradient that reaches it beside y's (or absent).
+// x is the s of the forward pass; `grad_sum`, which may be absent, is the gradient that reaches s other than through y.
 template <class T>
 struct NormBackward {
   RowView<T> grad, grad_sum, x, factor;
@@ -37,8 +37,8 @@ struct NormBackward {
   int threads;
 };
 
-// dx and dgate (rows, width); dweight and dbias (width), the gradients summed over the rows. All but dx may be null; a
-// factor has either dgate or dweight.
+// dx and dgate (rows, width); dweight and dbias (width), summed over the rows. All but dx may be null, and at most one
+// of dgate and dweight is given, as a factor is either a gate or a weight.
 template <class T>
 struct NormGradients {
   T *dx, *dgate, *dweight, *dbias;

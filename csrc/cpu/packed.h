@@ -1,4 +1,4 @@
-// Packed, ragged sequences of attention heads, and how their work is cut into tasks.
+// Packed, ragged sequences of attention heads, and how they are divided into tasks.
 #pragma once
 
 #include <algorithm>
@@ -7,23 +7,23 @@
 
 namespace uqabench {
 
-// (tokens, heads, width) numbers; entries of one head of one token are adjacent.
+// A view of (tokens, heads, width) elements, contiguous in the last dimension.
 template <class T>
 struct HeadsOf {
   const T* data;
-  int64_t token_stride, head_stride;  // in numbers
+  int64_t token_stride, head_stride;  // in elements
 
   const T* at(int64_t token, int64_t head) const { return data + token * token_stride + head * head_stride; }
 };
 
 using HeadView = HeadsOf<float>;
 
-// What both attentions take. offsets (sequences + 1), checked: from 0 to the number of tokens, never falling.
+// The inputs of both attention operators. offsets (sequences + 1) are monotone from 0 to the number of tokens.
 struct AttentionInputs {
   HeadView q, k, v;
   const int64_t* offsets;
   int64_t sequences, heads, width, value_width;
-  float scale;  // of q . k
+  float scale;  // factor of q . k
   int threads;
 
   int64_t length(int64_t b) const { return offsets[b + 1] - offsets[b]; }
@@ -35,13 +35,13 @@ struct AttentionInputs {
   }
 };
 
-// One task: heads [begin, end) of one sequence.
+// The heads [begin, end) of one sequence: one task.
 struct HeadRange {
   int64_t sequence, begin, end;
 };
 
-// Every head of every sequence that is not empty, `heads_each` to a task. Longest sequences come first, so that no long
-// one is left to run alone at the end.
+// Tasks of up to `heads_each` heads that cover every sequence that is not empty. The longest sequences come first, so
+// that no long one is left to run alone at the end.
 std::vector<HeadRange> split(const AttentionInputs& in, int64_t heads_each);
 
 }  // namespace uqabench

@@ -1,5 +1,5 @@
-// Threads: a loop whose tasks are handed out one at a time, each with its thread's own scratch memory, and a team whose
-// members go through a sequence of steps together.
+// Threads: parallel_for hands out independent tasks one at a time, with scratch memory for each thread; parallel_team
+// takes a group of threads through a sequence of steps with a barrier between them.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@
 
 namespace uqabench {
 
-// `count` floats at a 64-byte boundary, not initialised. Throws std::bad_alloc.
+// `count` uninitialised floats at a 64-byte boundary. Throws std::bad_alloc.
 class Scratch {
  public:
   explicit Scratch(size_t count)
@@ -30,7 +30,7 @@ class Scratch {
   std::unique_ptr<float, Free> floats_;
 };
 
-// Hands out a task's scratch memory piece by piece, each rounded up to 64 bytes.
+// Divides a task's scratch memory into pieces, each rounded up to 64 bytes.
 struct Arena {
   float* next;
 
@@ -41,8 +41,9 @@ struct Arena {
   }
 };
 
-// Calls task(i, scratch) for i in [0, count) on up to `threads` threads, in order of i; `scratch` is `floats` floats of
-// the thread's own. The memory is taken beforehand, so nothing throws inside the parallel region.
+// Calls task(i, scratch) for i in [0, count) on up to `threads` threads; tasks are started in the order of i. `scratch`
+// points to `floats` floats that belong to the thread. They are allocated before the parallel region, inside which
+// nothing may throw.
 template <class Task>
 void parallel_for(int64_t count, int threads, size_t floats, const Task& task) {
   if (count <= 0) return;
@@ -58,15 +59,15 @@ void parallel_for(int64_t count, int threads, size_t floats, const Task& task) {
 #endif
 }
 
-// One of the threads that work through the same steps.
+// One thread of a team.
 struct Member {
   int64_t index, count;
 
-  // The first of this member's share of `tasks` tasks; the share ends where the next member's begins.
+  // This member's share of `tasks` tasks is [begin, end). The members' shares are adjacent and cover all tasks.
   int64_t begin(int64_t tasks) const { return tasks * index / count; }
   int64_t end(int64_t tasks) const { return tasks * (index + 1) / count; }
 
-  // Returns when every member has come here.
+  // A barrier: returns when every member of the team has reached it.
   void wait() const {
 #ifdef _OPENMP
     if (count > 1) {
@@ -76,7 +77,7 @@ struct Member {
   }
 };
 
-// Calls work(member) at once for each member of a team of up to `threads`; `work` must not throw.
+// Calls work(member) concurrently for each member of a team of up to `threads` threads. `work` must not throw.
 template <class Work>
 void parallel_team(int threads, const Work& work) {
 #ifdef _OPENMP

@@ -7,9 +7,9 @@
 
 namespace uqabench {
 
-// (tokens, heads, width), contiguous in `to`: components c and c + width / 2 of each token turned by the angle whose
-// cosine and sine are table[position][c] and table[position][c + width / 2], its position counted from the start of its
-// sequence. T: float or Bf16.
+// Rotary position embedding of q and k (tokens, heads, width): components c and c + width / 2 are rotated by the angle
+// whose cosine and sine are table[position][c] and table[position][c + width / 2], where a token's position is its
+// index in its sequence. The outputs are contiguous. T: float or Bf16.
 template <class T>
 struct Rope {
   HeadsOf<T> q, k;
@@ -17,7 +17,7 @@ struct Rope {
   const float* table;  // (positions, width), at least as many positions as the longest sequence has tokens
   const int64_t* offsets;
   int64_t sequences;
-  bool is_inverse;  // turns by the negative angle
+  bool is_inverse;  // rotates by the negative angle, as the backward pass does
   int threads;
 };
 

@@ -1,4 +1,4 @@
-// Rows of numbers, and how many of them make a task.
+// Views of rows, and how rows are divided into tasks.
 #pragma once
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 
 namespace uqabench {
 
-// Rows of adjacent numbers, `stride` numbers apart; at stride 0 every row is the same. No data: absent.
+// Rows of contiguous elements, `stride` elements apart. With stride 0 every row is the same one; null data: absent.
 template <class T>
 struct RowView {
   const T* data;
@@ -20,14 +20,15 @@ struct RowRange {
   int64_t begin, end;
 };
 
-// Rows cut into tasks of about 64 KiB of one tensor of floats, whatever the number of threads.
+// Divides rows into tasks of about 64 KiB of floats each. The division does not depend on the number of threads, so
+// neither do sums over a task.
 struct RowTasks {
   int64_t rows, width, size;
 
   RowTasks(int64_t rows, int64_t width)
       : rows(rows), width(width), size(std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 8, 1024)) {}
   int64_t count() const { return (rows + size - 1) / size; }
-  // Of `available` threads, those that find enough to do to be worth waking.
+  // How many of the `available` threads have enough work to be worth waking.
   int threads(int available) const {
     return static_cast<int>(std::min<int64_t>(available, 1 + rows * width / 32768));
   }

@@ -1,8 +1,8 @@
-// What both directions of the selective scan need: the exponential, and a chunk of tokens made ready. No include guard:
-// see simd.h, included before with functions.h.
+// What both passes of the selective scan need: the exponential, and a chunk of tokens prepared for a group of channels.
+// Included after simd.h and functions.h, once for each instruction set.
 //
-// A lane is a channel. Channels are taken `together` vectors at a time, so each broadcast number of B and C serves two
-// products.
+// A lane is a channel. Channels are processed `vectors_at_once` vectors at a time, so that each broadcast element of B
+// and C is used for two products.
 
 #ifndef UQ_INLINED
 #define UQ_INLINED __attribute__((always_inline))  // for lambdas
@@ -11,19 +11,20 @@
 namespace uqabench::UQ_ISA {
 namespace {
 
-constexpr int together = 2;
-constexpr int64_t abreast = together * lanes;
-static_assert(scan_channels % abreast == 0);
+constexpr int vectors_at_once = 2;
+constexpr int64_t channels_at_once = vectors_at_once * lanes;
+static_assert(scan_channels % channels_at_once == 0);
 
-// 2^x; if not is_bounded, as if x lay in [-126, 126]; if it is, it must, or be NaN. The error is about 3e-7 |x| 2^x and
-// two roundings: a decay near 1, a long memory, is exact to rounding. A NaN whose last 9 bits are zero gives NaN.
+// 2^x. If is_bounded, x must lie in [-126, 126] or be NaN; otherwise it is clamped to that range. The error is about
+// 3e-7 |x| 2^x and two roundings, so that a decay near 1, a long memory, is exact to rounding. NaN gives NaN if its
+// last nine bits are zero (see with_plain_nan).
 template <bool is_bounded>
 UQ_INLINE Floats power_of_two(Floats x) {
   if (!is_bounded) {
     x = x > 126.0f ? broadcast(126.0f) : x;
     x = x < -126.0f ? broadcast(-126.0f) : x;
   }
-  // As in exponential(): adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+  // As in exponential(): adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low bits.
   const Floats shifted = x + 12582912.0f;
   const Floats r = x - (shifted - 12582912.0f);
   // Minimax for (2^r - 1) / r, |r| <= 1/2.
@@ -35,9 +36,10 @@ UQ_INLINE Floats power_of_two(Floats x) {
   return (Floats)((Ints)y + ((Ints)shifted << 23));
 }
 
+// Replaces every NaN by the one that power_of_two keeps.
 UQ_INLINE Floats with_plain_nan(Floats x) { return x == x ? x : broadcast(__builtin_nanf("")); }
 
-// The channels of a group: [first, first + count), and what lanes they take.
+// The channels [first, first + count) of a group; `width` is their number rounded up to whole vectors.
 struct ChannelGroup {
   int64_t index, first, count, width;
 
@@ -45,28 +47,29 @@ struct ChannelGroup {
       : index(g),
         first(g * scan_channels),
         count(std::min(scan_channels, in.channels - first)),
-        width((count + abreast - 1) / abreast * abreast) {}
+        width((count + channels_at_once - 1) / channels_at_once * channels_at_once) {}
 };
 
-// The argument of the softplus, if there is one: delta, its row from the group's first channel on, and its bias.
+// delta plus its bias, before the softplus. `delta` points to a row at the group's first channel.
 template <class Get>
 UQ_INLINE Floats biased_delta(const ScanInputs& in, const ChannelGroup& group, const Get& get, const float* delta) {
   return in.delta_bias ? get(delta) + get(in.delta_bias + group.first) : get(delta);
 }
 
-// A chunk's tokens as a group sees them. `step` and `pulse` (step * u) are (scan_chunk, scan_channels), b and c
-// (scan_chunk, padded states). Lanes without a channel hold zeros.
+// The inputs of a chunk's tokens for one group of channels. `step`, which is delta after bias and softplus, and
+// `delta_u`, which is step * u, are (scan_chunk, scan_channels); b and c are (scan_chunk, padded states). Lanes
+// without a channel hold zeros.
 struct Chunk {
-  float *step, *pulse, *b, *c;
+  float *step, *delta_u, *b, *c;
   int64_t first, tokens;
-  bool is_bounded;  // no |step * rate| is above 126
+  bool is_bounded;  // whether every |step * rate| is at most 126
 
   static int64_t scratch(int64_t states) { return scan_chunk * 2 * (scan_channels + states); }
 
   Chunk(float* memory, int64_t states)
       : step(memory),
-        pulse(step + scan_chunk * scan_channels),
-        b(pulse + scan_chunk * scan_channels),
+        delta_u(step + scan_chunk * scan_channels),
+        b(delta_u + scan_chunk * scan_channels),
         c(b + scan_chunk * states) {
     std::memset(step, 0, 2 * scan_chunk * scan_channels * sizeof(float));
   }
@@ -76,19 +79,19 @@ struct Chunk {
     first = begin;
     tokens = end - begin;
     Floats largest = {};
-    for (int64_t t = 0; t < tokens; ++t) {  // token by token: rows may lie a power of two apart, in few sets of a cache
+    for (int64_t t = 0; t < tokens; ++t) {  // row by row: rows a power of two apart share few sets of a cache
       const float *delta = in.delta.row(begin + t) + group.first, *u = in.u.row(begin + t) + group.first;
       for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
         Floats x = biased_delta(in, group, get, delta);
         x = with_plain_nan(in.softplus ? softplus(x) : x);
         largest = larger(magnitude(x), largest);
         put(step + t * scan_channels, x);
-        put(pulse + t * scan_channels, x * get(u));
+        put(delta_u + t * scan_channels, x * get(u));
       });
     }
-    float most = 0.0f;
-    for (int i = 0; i < lanes; ++i) most = std::max(most, largest[i]);
-    is_bounded = most * rates.largest[group.index] <= 126.0f;
+    float maximum = 0.0f;
+    for (int i = 0; i < lanes; ++i) maximum = std::max(maximum, largest[i]);
+    is_bounded = maximum * rates.largest[group.index] <= 126.0f;
     copy_rows(in.B, in.states, rates.states, b);
     copy_rows(in.C, in.states, rates.states, c);
   }
@@ -102,7 +105,7 @@ struct Chunk {
   }
 };
 
-// A group's part of a state (channels, states), or zeros if null, to (padded states, scan_channels).
+// Reads a group's part of a state (channels, states), or zeros if null, as (padded states, scan_channels).
 inline void read_state(const float* state, int64_t states, const ChannelGroup& group, int64_t padded, float* h) {
   std::memset(h, 0, padded * scan_channels * sizeof(float));
   if (!state) return;
@@ -111,6 +114,7 @@ inline void read_state(const float* state, int64_t states, const ChannelGroup& g
   }
 }
 
+// The inverse of read_state.
 inline void write_state(const float* h, int64_t states, const ChannelGroup& group, float* state) {
   for (int64_t i = 0; i < group.count; ++i) {
     for (int64_t n = 0; n < states; ++n) state[(group.first + i) * states + n] = h[n * scan_channels + i];

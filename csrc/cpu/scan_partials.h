@@ -5,11 +5,11 @@
 
 namespace uqabench {
 
-// Sums that tasks share, each in its own place, to be added in order.
+// Partial sums of gradients: each task has accumulators of its own, which are added in a fixed order afterwards.
 struct ScanPartials {
   int64_t states;      // padded
-  Scratch tokens;      // (groups, tokens, 2, states): gradients of B and C from one group's channels
-  Scratch parameters;  // (runs, groups, states + 2, scan_channels): gradients of the rates, D and delta_bias
+  Scratch tokens;      // (groups, tokens, 2, states): the gradients of B and C over one group's channels
+  Scratch parameters;  // (runs, groups, states + 2, scan_channels): the gradients of the rates, D and delta_bias
 
   ScanPartials(const ScanInputs& in, int64_t padded, int64_t runs)
       : states(padded),

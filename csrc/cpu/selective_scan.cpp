@@ -66,40 +66,40 @@ void selective_scan_forward(const ScanInputs& in, const ScanOutputs& out) {
 namespace uqabench::UQ_ISA {
 namespace {
 
-// Moves the states [n, n + scan_states) of `abreast` channels over a chunk and adds what they give to y, which is
-// (scan_chunk, scan_channels), as the rates and states are (padded states, scan_channels).
+// Advances the states [n, n + scan_states) of `channels_at_once` channels through a chunk and adds their contributions
+// to y (scan_chunk, scan_channels). The rates and the states h are (padded states, scan_channels).
 template <bool is_bounded>
 inline void advance(const Chunk& chunk, int64_t states, int64_t n, int64_t channel, const float* rates, float* h,
                     float* y) {
-  Floats state[scan_states][together], rate[scan_states][together];
+  Floats state[scan_states][vectors_at_once], rate[scan_states][vectors_at_once];
   for (int i = 0; i < scan_states; ++i) {
-    for (int v = 0; v < together; ++v) {
+    for (int v = 0; v < vectors_at_once; ++v) {
       const int64_t at = (n + i) * scan_channels + channel + v * lanes;
       state[i][v] = load(h + at);
       rate[i][v] = load(rates + at);
     }
   }
-  const float *step = chunk.step + channel, *pulse = chunk.pulse + channel, *b = chunk.b + n, *c = chunk.c + n;
+  const float *step = chunk.step + channel, *delta_u = chunk.delta_u + channel, *b = chunk.b + n, *c = chunk.c + n;
   float* sum = y + channel;
   for (int64_t left = chunk.tokens; left > 0; --left) {
-    Floats sums[together];
-    for (int v = 0; v < together; ++v) sums[v] = load(sum + v * lanes);
+    Floats sums[vectors_at_once];
+    for (int v = 0; v < vectors_at_once; ++v) sums[v] = load(sum + v * lanes);
     for (int i = 0; i < scan_states; ++i) {
-      for (int v = 0; v < together; ++v) {
+      for (int v = 0; v < vectors_at_once; ++v) {
         const Floats decay = power_of_two<is_bounded>(load(step + v * lanes) * rate[i][v]);
-        state[i][v] = multiply_add(broadcast(b[i]), load(pulse + v * lanes), decay * state[i][v]);
+        state[i][v] = multiply_add(broadcast(b[i]), load(delta_u + v * lanes), decay * state[i][v]);
         sums[v] = multiply_add(broadcast(c[i]), state[i][v], sums[v]);
       }
     }
-    for (int v = 0; v < together; ++v) store(sum + v * lanes, sums[v]);
-    step += scan_channels, pulse += scan_channels, sum += scan_channels, b += states, c += states;
+    for (int v = 0; v < vectors_at_once; ++v) store(sum + v * lanes, sums[v]);
+    step += scan_channels, delta_u += scan_channels, sum += scan_channels, b += states, c += states;
   }
   for (int i = 0; i < scan_states; ++i) {
-    for (int v = 0; v < together; ++v) store(h + (n + i) * scan_channels + channel + v * lanes, state[i][v]);
+    for (int v = 0; v < vectors_at_once; ++v) store(h + (n + i) * scan_channels + channel + v * lanes, state[i][v]);
   }
 }
 
-// y before the skip and the gate to y.
+// Writes the outputs, given y without D u and the gate.
 inline void write_outputs(const ScanInputs& in, const ChannelGroup& group, const Chunk& chunk, const float* y,
                           const ScanOutputs& out) {
   const float* skip = in.D ? in.D + group.first : nullptr;
@@ -133,14 +133,14 @@ inline void scan(const ScanInputs& in, const ScanRates& rates, const SequenceRun
     read_state(in.initial_state ? in.initial_state + s * size : nullptr, in.states, group, rates.states, h);
     for (int64_t t = begin; t < end; t += scan_chunk) {
       if (out.kept && t > begin) {
-        float* to = out.kept + kept_place(begin, t) * size + group.first;
+        float* to = out.kept + kept_index(begin, t) * size + group.first;
         for (int64_t n = 0; n < in.states; ++n) {
           std::memcpy(to + n * in.channels, h + n * scan_channels, group.count * sizeof(float));
         }
       }
       chunk.read(in, group, rates, t, std::min(end, t + scan_chunk));
       std::memset(y, 0, chunk.tokens * scan_channels * sizeof(float));
-      for (int64_t channel = 0; channel < group.width; channel += abreast) {
+      for (int64_t channel = 0; channel < group.width; channel += channels_at_once) {
         for (int64_t n = 0; n < rates.states; n += scan_states) {
           (chunk.is_bounded ? advance<true> : advance<false>)(chunk, rates.states, n, channel, rates.group(g), h, y);
         }

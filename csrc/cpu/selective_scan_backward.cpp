@@ -12,7 +12,7 @@
 namespace uqabench {
 namespace {
 
-// Gradients of B and C: what the groups give, added in the groups' order.
+// Sums the groups' gradients of B and C in the order of the groups.
 void add_groups(const ScanInputs& in, const ScanPartials& partials, const ScanGradients& gradients) {
   constexpr int64_t tokens = 64;
   const int64_t states = partials.states, groups = channel_groups(in);
@@ -30,7 +30,7 @@ void add_groups(const ScanInputs& in, const ScanPartials& partials, const ScanGr
   });
 }
 
-// Gradients of A, D and delta_bias: what the runs of sequences give, added in their order.
+// Sums the gradients of A, D and delta_bias over the runs of sequences in their order.
 void add_runs(const ScanInputs& in, const ScanPartials& partials, int64_t runs, const ScanGradients& gradients) {
   const int64_t groups = channel_groups(in), size = (partials.states + 2) * scan_channels;
   parallel_for(groups, in.threads, size, [&](int64_t g, float* sums) {
@@ -54,8 +54,8 @@ void add_runs(const ScanInputs& in, const ScanPartials& partials, int64_t runs, 
 }  // namespace
 
 void selective_scan_backward(const ScanInputs& in, const ScanResult& result, const ScanGradients& gradients) {
-  static constexpr decltype(&baseline::scan_back) kernels[] = UQ_TABLE(scan_back);
-  static constexpr decltype(&baseline::scan_back_scratch) scratch_sizes[] = UQ_TABLE(scan_back_scratch);
+  static constexpr decltype(&baseline::scan_backward) kernels[] = UQ_TABLE(scan_backward);
+  static constexpr decltype(&baseline::scan_backward_scratch) scratch_sizes[] = UQ_TABLE(scan_backward_scratch);
   const int isa = static_cast<int>(current_isa());
   const ScanRates rates(in);
   const std::vector<SequenceRun> runs = sequence_runs(in);
@@ -83,69 +83,73 @@ void selective_scan_backward(const ScanInputs& in, const ScanResult& result, con
 namespace uqabench::UQ_ISA {
 namespace {
 
-// What a task keeps of a chunk, in its scratch memory. Rows of scan_channels floats, one a token, except where said.
-struct Back {
+// What a task holds of a chunk in its scratch memory: a row of scan_channels floats for each token, unless said
+// otherwise.
+struct BackwardScratch {
   Chunk chunk;
-  float *grad;              // gradient of y before its gate
-  float *g_step, *g_pulse;  // g_step: by way of the decays, over ln 2
-  float *h, *g_h;           // (padded states, scan_channels): the state at the chunk's start; gradient of its end's
-  float *states, *decays;   // of scan_states states and `abreast` channels at each token; states[0] before the first
-  float *spread;            // (scan_chunk, 2, scan_states, lanes) gradients of b and c, to be added over the lanes
+  float* grad;                // the gradient of y before its gate
+  float *g_step, *g_delta_u;  // g_step: the gradient of step through the decays, divided by ln 2
+  float *h, *g_h;             // (padded states, scan_channels): the state before the chunk; the gradient of that after
+  float *states, *decays;     // scan_states states of `channels_at_once` channels: before the first token, after each
+  float* spread;              // (scan_chunk, 2, scan_states, lanes): gradients of b and c before the sum over the lanes
 
   static constexpr int64_t rows = scan_chunk * scan_channels;
-  static constexpr int64_t cells = scan_states * abreast;
+  static constexpr int64_t cells = scan_states * channels_at_once;
 
   static int64_t scratch(int64_t states) {
     return Chunk::scratch(states) + 3 * rows + 2 * states * scan_channels + (2 * scan_chunk + 1) * cells +
            scan_chunk * 2 * scan_states * lanes;
   }
 
-  Back(float* memory, int64_t states_padded)
+  BackwardScratch(float* memory, int64_t states_padded)
       : chunk(memory, states_padded),
         grad(memory + Chunk::scratch(states_padded)),
         g_step(grad + rows),
-        g_pulse(g_step + rows),
-        h(g_pulse + rows),
+        g_delta_u(g_step + rows),
+        h(g_delta_u + rows),
         g_h(h + states_padded * scan_channels),
         states(g_h + states_padded * scan_channels),
         decays(states + (scan_chunk + 1) * cells),
         spread(decays + scan_chunk * cells) {}
 };
 
-// The states [n, n + scan_states) of `abreast` channels through the chunk again, to work.states and work.decays.
+// Recomputes the states [n, n + scan_states) of `channels_at_once` channels in the chunk, in work.states and
+// work.decays.
 template <bool is_bounded>
-UQ_INLINE void recompute(const Back& work, int64_t padded, int64_t n, int64_t channel, const float* rates) {
-  Floats state[scan_states][together], rate[scan_states][together];
-  const float *step = work.chunk.step + channel, *pulse = work.chunk.pulse + channel, *b = work.chunk.b + n;
+UQ_INLINE void recompute(const BackwardScratch& work, int64_t padded, int64_t n, int64_t channel, const float* rates) {
+  Floats state[scan_states][vectors_at_once], rate[scan_states][vectors_at_once];
+  const float *step = work.chunk.step + channel, *delta_u = work.chunk.delta_u + channel, *b = work.chunk.b + n;
   float *states = work.states, *decays = work.decays;
   for (int i = 0; i < scan_states; ++i) {
-    for (int v = 0; v < together; ++v) {
+    for (int v = 0; v < vectors_at_once; ++v) {
       const int64_t at = (n + i) * scan_channels + channel + v * lanes;
       state[i][v] = load(work.h + at);
       rate[i][v] = load(rates + at);
-      store(states + i * abreast + v * lanes, state[i][v]);
+      store(states + i * channels_at_once + v * lanes, state[i][v]);
     }
   }
   for (int64_t left = work.chunk.tokens; left > 0; --left) {
-    states += Back::cells;
+    states += BackwardScratch::cells;
     for (int i = 0; i < scan_states; ++i) {
-      for (int v = 0; v < together; ++v) {
+      for (int v = 0; v < vectors_at_once; ++v) {
         const Floats decay = power_of_two<is_bounded>(load(step + v * lanes) * rate[i][v]);
-        state[i][v] = multiply_add(broadcast(b[i]), load(pulse + v * lanes), decay * state[i][v]);
-        store(decays + i * abreast + v * lanes, decay);
-        store(states + i * abreast + v * lanes, state[i][v]);
+        state[i][v] = multiply_add(broadcast(b[i]), load(delta_u + v * lanes), decay * state[i][v]);
+        store(decays + i * channels_at_once + v * lanes, decay);
+        store(states + i * channels_at_once + v * lanes, state[i][v]);
       }
     }
-    step += scan_channels, pulse += scan_channels, b += padded, decays += Back::cells;
+    step += scan_channels, delta_u += scan_channels, b += padded, decays += BackwardScratch::cells;
   }
 }
 
-// Back through the chunk: adds to g_step, g_pulse, spread and `g_rates` (padded states, scan_channels), moves g_h.
-UQ_INLINE void retreat(const Back& work, int64_t padded, int64_t n, int64_t channel, const float* rates,
-                       float* g_rates) {
-  Floats g_state[scan_states][together], g_rate[scan_states][together], rate[scan_states][together];
+// Goes back through the chunk: adds to g_step, g_delta_u, spread and `g_rates` (padded states, scan_channels), and
+// takes g_h to the chunk's start.
+UQ_INLINE void backpropagate(const BackwardScratch& work, int64_t padded, int64_t n, int64_t channel,
+                             const float* rates, float* g_rates) {
+  Floats g_state[scan_states][vectors_at_once], g_rate[scan_states][vectors_at_once];
+  Floats rate[scan_states][vectors_at_once];
   for (int i = 0; i < scan_states; ++i) {
-    for (int v = 0; v < together; ++v) {
+    for (int v = 0; v < vectors_at_once; ++v) {
       const int64_t at = (n + i) * scan_channels + channel + v * lanes;
       g_state[i][v] = load(work.g_h + at);
       g_rate[i][v] = load(g_rates + at);
@@ -153,26 +157,27 @@ UQ_INLINE void retreat(const Back& work, int64_t padded, int64_t n, int64_t chan
     }
   }
   const int64_t last = work.chunk.tokens - 1, row = last * scan_channels + channel;
-  const float *step = work.chunk.step + row, *pulse = work.chunk.pulse + row, *grad = work.grad + row;
+  const float *step = work.chunk.step + row, *delta_u = work.chunk.delta_u + row, *grad = work.grad + row;
   const float *b = work.chunk.b + last * padded + n, *c = work.chunk.c + last * padded + n;
-  const float *states = work.states + last * Back::cells, *decays = work.decays + last * Back::cells;
-  float *to_step = work.g_step + row, *to_pulse = work.g_pulse + row;
+  const float* states = work.states + last * BackwardScratch::cells;
+  const float* decays = work.decays + last * BackwardScratch::cells;
+  float *to_step = work.g_step + row, *to_delta_u = work.g_delta_u + row;
   float* spread = work.spread + last * 2 * scan_states * lanes;
   for (int64_t left = work.chunk.tokens; left > 0; --left) {
-    Floats g_step[together], g_pulse[together];
-    for (int v = 0; v < together; ++v) {
+    Floats g_step[vectors_at_once], g_delta_u[vectors_at_once];
+    for (int v = 0; v < vectors_at_once; ++v) {
       g_step[v] = load(to_step + v * lanes);
-      g_pulse[v] = load(to_pulse + v * lanes);
+      g_delta_u[v] = load(to_delta_u + v * lanes);
     }
     for (int i = 0; i < scan_states; ++i) {
       Floats g_b = load(spread + i * lanes), g_c = load(spread + (scan_states + i) * lanes);
-      for (int v = 0; v < together; ++v) {
-        const int64_t at = i * abreast + v * lanes;
+      for (int v = 0; v < vectors_at_once; ++v) {
+        const int64_t at = i * channels_at_once + v * lanes;
         Floats& g = g_state[i][v];
         g = multiply_add(broadcast(c[i]), load(grad + v * lanes), g);
-        g_c = multiply_add(load(states + Back::cells + at), load(grad + v * lanes), g_c);
-        g_b = multiply_add(load(pulse + v * lanes), g, g_b);
-        g_pulse[v] = multiply_add(broadcast(b[i]), g, g_pulse[v]);
+        g_c = multiply_add(load(states + BackwardScratch::cells + at), load(grad + v * lanes), g_c);
+        g_b = multiply_add(load(delta_u + v * lanes), g, g_b);
+        g_delta_u[v] = multiply_add(broadcast(b[i]), g, g_delta_u[v]);
         g *= load(decays + at);  // now the gradient of the state before this token
         const Floats g_exponent = g * load(states + at);
         g_rate[i][v] = multiply_add(load(step + v * lanes), g_exponent, g_rate[i][v]);
@@ -181,16 +186,16 @@ UQ_INLINE void retreat(const Back& work, int64_t padded, int64_t n, int64_t chan
       store(spread + i * lanes, g_b);
       store(spread + (scan_states + i) * lanes, g_c);
     }
-    for (int v = 0; v < together; ++v) {
+    for (int v = 0; v < vectors_at_once; ++v) {
       store(to_step + v * lanes, g_step[v]);
-      store(to_pulse + v * lanes, g_pulse[v]);
+      store(to_delta_u + v * lanes, g_delta_u[v]);
     }
-    step -= scan_channels, pulse -= scan_channels, grad -= scan_channels, b -= padded, c -= padded;
-    to_step -= scan_channels, to_pulse -= scan_channels, spread -= 2 * scan_states * lanes;
-    states -= Back::cells, decays -= Back::cells;
+    step -= scan_channels, delta_u -= scan_channels, grad -= scan_channels, b -= padded, c -= padded;
+    to_step -= scan_channels, to_delta_u -= scan_channels, spread -= 2 * scan_states * lanes;
+    states -= BackwardScratch::cells, decays -= BackwardScratch::cells;
   }
   for (int i = 0; i < scan_states; ++i) {
-    for (int v = 0; v < together; ++v) {
+    for (int v = 0; v < vectors_at_once; ++v) {
       const int64_t at = (n + i) * scan_channels + channel + v * lanes;
       store(work.g_h + at, g_state[i][v]);
       store(g_rates + at, g_rate[i][v]);
@@ -199,14 +204,14 @@ UQ_INLINE void retreat(const Back& work, int64_t padded, int64_t n, int64_t chan
 }
 
 template <bool is_bounded>
-inline void differentiate(const Back& work, int64_t padded, int64_t n, int64_t channel, const float* rates,
+inline void differentiate(const BackwardScratch& work, int64_t padded, int64_t n, int64_t channel, const float* rates,
                           float* g_rates) {
   recompute<is_bounded>(work, padded, n, channel, rates);
-  retreat(work, padded, n, channel, rates, g_rates);
+  backpropagate(work, padded, n, channel, rates, g_rates);
 }
 
-// Adds work.spread over its lanes, to `tokens` (tokens of the chunk, 2, padded states).
-inline void write_sums(const Back& work, int64_t padded, int64_t n, float* tokens) {
+// Sums work.spread over its lanes and writes the result to `tokens` (tokens of the chunk, 2, padded states).
+inline void write_sums(const BackwardScratch& work, int64_t padded, int64_t n, float* tokens) {
   constexpr int64_t vectors = scan_chunk * 2 * scan_states;
   static_assert(vectors % lanes == 0);
   float sums[vectors];
@@ -221,17 +226,17 @@ inline void write_sums(const Back& work, int64_t padded, int64_t n, float* token
   }
 }
 
-// The gradient of y before its gate to work.grad, that of z to its place.
-inline void read_gradients(const ScanInputs& in, const ScanResult& result, const ChannelGroup& group, const Back& work,
-                           const ScanGradients& gradients) {
+// Computes the gradient of y before its gate, in work.grad, and the gradient of z.
+inline void read_gradients(const ScanInputs& in, const ScanResult& result, const ChannelGroup& group,
+                           const BackwardScratch& work, const ScanGradients& gradients) {
   for (int64_t t = 0; t < work.chunk.tokens; ++t) {
     const int64_t token = work.chunk.first + t, at = token * in.channels + group.first;
     for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
       Floats grad = get(result.grad.row(token) + group.first);
       if (in.z.data) {
         const Floats z = get(in.z.row(token) + group.first), share = sigmoid(z);
-        const Floats slope = share * multiply_add(z, 1.0f - share, broadcast(1.0f));
-        put(gradients.z + at, grad * get(result.ungated + at) * slope);
+        const Floats derivative = share * multiply_add(z, 1.0f - share, broadcast(1.0f));
+        put(gradients.z + at, grad * get(result.ungated + at) * derivative);
         grad *= z * share;
       }
       put(work.grad + t * scan_channels, grad);
@@ -239,17 +244,18 @@ inline void read_gradients(const ScanInputs& in, const ScanResult& result, const
   }
 }
 
-// The gradients of u and delta; adds those of D and delta_bias to `sums` (2, scan_channels).
-inline void write_gradients(const ScanInputs& in, const ChannelGroup& group, const Back& work, float* sums,
+// Writes the gradients of u and delta, and adds those of D and delta_bias to `sums` (2, scan_channels).
+inline void write_gradients(const ScanInputs& in, const ChannelGroup& group, const BackwardScratch& work, float* sums,
                             const ScanGradients& gradients) {
   const float* skip = in.D ? in.D + group.first : nullptr;
   for (int64_t t = 0; t < work.chunk.tokens; ++t) {
     const int64_t token = work.chunk.first + t, to = token * in.channels + group.first, at = t * scan_channels;
     for_each_vector(group.count, [&](auto get, auto put) UQ_INLINED {
-      const Floats u = get(in.u.row(token) + group.first), grad = get(work.grad + at), g_pulse = get(work.g_pulse + at);
-      Floats g_u = g_pulse * get(work.chunk.step + at);
+      const Floats u = get(in.u.row(token) + group.first), grad = get(work.grad + at);
+      const Floats g_delta_u = get(work.g_delta_u + at);
+      Floats g_u = g_delta_u * get(work.chunk.step + at);
       if (skip) g_u = multiply_add(get(skip), grad, g_u);
-      Floats g_delta = multiply_add(g_pulse, u, get(work.g_step + at) * 0.693147181f);
+      Floats g_delta = multiply_add(g_delta_u, u, get(work.g_step + at) * 0.693147181f);
       if (in.softplus) g_delta *= sigmoid(biased_delta(in, group, get, in.delta.row(token) + group.first));
       put(sums, multiply_add(grad, u, get(sums)));
       put(sums + scan_channels, get(sums + scan_channels) + g_delta);
@@ -259,15 +265,17 @@ inline void write_gradients(const ScanInputs& in, const ChannelGroup& group, con
   }
 }
 
-inline int64_t scan_back_scratch(const ScanRates& rates) { return Back::scratch(rates.states); }
+inline int64_t scan_backward_scratch(const ScanRates& rates) { return BackwardScratch::scratch(rates.states); }
 
-// `tokens` (in.tokens, 2, padded states) and `parameters` (padded states + 2, scan_channels) receive the task's sums.
-inline void scan_back(const ScanInputs& in, const ScanRates& rates, const ScanResult& result, const SequenceRun& run,
-                      int64_t g, float* tokens, float* parameters, const ScanGradients& gradients, float* scratch) {
+// The backward pass of one task, whose partial gradients go to `tokens` (in.tokens, 2, padded states) and `parameters`
+// (padded states + 2, scan_channels).
+inline void scan_backward(const ScanInputs& in, const ScanRates& rates, const ScanResult& result,
+                          const SequenceRun& run, int64_t g, float* tokens, float* parameters,
+                          const ScanGradients& gradients, float* scratch) {
   const ChannelGroup group(in, g);
   const int64_t padded = rates.states, size = in.channels * in.states;
-  Back work(scratch, padded);
-  std::memset(work.grad, 0, Back::rows * sizeof(float));
+  BackwardScratch work(scratch, padded);
+  std::memset(work.grad, 0, BackwardScratch::rows * sizeof(float));
   std::memset(work.h, 0, padded * scan_channels * sizeof(float));
   std::memset(parameters, 0, (padded + 2) * scan_channels * sizeof(float));
   for (int64_t s = run.begin; s < run.end; ++s) {
@@ -276,7 +284,7 @@ inline void scan_back(const ScanInputs& in, const ScanRates& rates, const ScanRe
     const int64_t chunks = (end - begin + scan_chunk - 1) / scan_chunk;
     for (int64_t t = begin + (chunks - 1) * scan_chunk; t >= begin; t -= scan_chunk) {
       if (t > begin) {
-        const float* from = result.kept + kept_place(begin, t) * size + group.first;
+        const float* from = result.kept + kept_index(begin, t) * size + group.first;
         for (int64_t n = 0; n < in.states; ++n) {
           std::memcpy(work.h + n * scan_channels, from + n * in.channels, group.count * sizeof(float));
         }
@@ -285,10 +293,10 @@ inline void scan_back(const ScanInputs& in, const ScanRates& rates, const ScanRe
       }
       work.chunk.read(in, group, rates, t, std::min(end, t + scan_chunk));
       read_gradients(in, result, group, work, gradients);
-      std::memset(work.g_step, 0, 2 * Back::rows * sizeof(float));
+      std::memset(work.g_step, 0, 2 * BackwardScratch::rows * sizeof(float));
       for (int64_t n = 0; n < padded; n += scan_states) {
         std::memset(work.spread, 0, work.chunk.tokens * 2 * scan_states * lanes * sizeof(float));
-        for (int64_t channel = 0; channel < group.width; channel += abreast) {
+        for (int64_t channel = 0; channel < group.width; channel += channels_at_once) {
           (work.chunk.is_bounded ? differentiate<true> : differentiate<false>)(work, padded, n, channel,
                                                                                rates.group(g), parameters);
         }

@@ -1,4 +1,5 @@
-// Vectors of UQ_LANES floats. No include guard: included once for each instruction set, by foreach_isa.h.
+// Vectors of UQ_LANES floats. This header and those that build on it have no include guard: a kernel's file includes
+// them in each of the passes that foreach_isa.h makes over it, one for each instruction set.
 #define UQ_INLINE inline __attribute__((always_inline))
 #define UQ_LAMBDA __attribute__((always_inline))
 
@@ -7,7 +8,7 @@ namespace uqabench::UQ_ISA {
 constexpr int lanes = UQ_LANES;
 
 typedef float Floats __attribute__((vector_size(UQ_LANES * 4)));
-typedef int32_t Ints __attribute__((vector_size(UQ_LANES * 4)));  // also the result of comparing Floats: -1 or 0
+typedef int32_t Ints __attribute__((vector_size(UQ_LANES * 4)));  // also a mask: -1 where a comparison holds, else 0
 typedef uint32_t Words __attribute__((vector_size(UQ_LANES * 4)));
 typedef uint16_t Halves __attribute__((vector_size(UQ_LANES * 2)));
 
@@ -26,7 +27,7 @@ UQ_INLINE Ints load(const int32_t* p) {
 UQ_INLINE void store(float* p, Floats x) { __builtin_memcpy(p, &x, sizeof x); }
 UQ_INLINE void store(int32_t* p, Ints x) { __builtin_memcpy(p, &x, sizeof x); }
 
-// Written out: from a __builtin_convertvector GCC 12 makes five instructions.
+// With intrinsics, because GCC 12 makes five instructions of __builtin_convertvector.
 UQ_INLINE Floats widen(Halves x) {
 #if UQ_LANES == 16
   return (Floats)((Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)x) << 16);
@@ -37,7 +38,7 @@ UQ_INLINE Floats widen(Halves x) {
 #endif
 }
 
-// To the nearest bf16, halfway to the even one; NaN to a quiet NaN.
+// Rounds to the nearest bf16, ties to even; NaN becomes a quiet NaN.
 UQ_INLINE Halves narrow(Floats x) {
   const Words bits = (Words)x, rounded = bits + ((bits >> 16) & 1) + 0x7fff;
   const Words upper = (x == x ? rounded : Words{} + 0x7fc00000) >> 16;
@@ -64,8 +65,8 @@ UQ_INLINE void store(Bf16* p, Floats x) {
 
 UQ_INLINE Floats broadcast(float x) { return x - Floats{}; }
 
-// a * b + c. The compiler contracts nothing by itself (-ffp-contract=off), so a sum is rounded alike wherever the
-// value stands in a tile: equal inputs give equal sums.
+// a * b + c. The compiler fuses nothing by itself (-ffp-contract=off), so that every element of a tile is rounded
+// alike: equal inputs give equal results.
 UQ_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
 #if UQ_LANES == 16
   return _mm512_fmadd_ps(a, b, c);
@@ -91,21 +92,22 @@ UQ_INLINE Floats gather(const float* table, const uint8_t* index) {
 #endif
 }
 
-// -1 in the lanes whose query, `query` + lane, is not before key j.
+// The causal mask: -1 in the lanes whose query, `query` + lane, is not before key j.
 UQ_INLINE Ints causal(int64_t query, int64_t j) {
   Ints lane;
   for (int i = 0; i < lanes; ++i) lane[i] = i;
   return lane >= static_cast<int32_t>(j > query ? j - query : 0);
 }
 
-// Where `mask` is -1: x, where it is 0: 0.
+// x where `mask` is -1, and 0 where it is 0.
 UQ_INLINE Floats keep(Ints mask, Floats x) { return (Floats)(mask & (Ints)x); }
 
-// exp(x) for |x| <= 87, within 2 units in the last place; beyond, exp(+-87). NaN gives NaN.
+// exp(x), within 2 units in the last place; x is clamped to [-87, 87]. NaN gives NaN.
 UQ_INLINE Floats exponential(Floats x) {
   x = x > 87.0f ? broadcast(87.0f) : x;
   x = x < -87.0f ? broadcast(-87.0f) : x;
-  // x = n ln 2 + r, |r| <= ln(2) / 2; adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+  // x = n ln 2 + r with |r| <= ln(2) / 2. Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low
+  // bits.
   const Floats shifted = multiply_add(x, broadcast(1.44269504f), broadcast(12582912.0f));
   const Floats n = shifted - 12582912.0f;
   Floats r = multiply_add(n, broadcast(-0.693145752f), x);
@@ -118,11 +120,11 @@ UQ_INLINE Floats exponential(Floats x) {
   y = multiply_add(y, r, broadcast(0.5f));
   y = multiply_add(y, r, broadcast(1.0f));
   y = multiply_add(y, r, broadcast(1.0f));
-  y = (Floats)((Ints)y + ((Ints)shifted << 23));  // times 2^n: n joins the exponent
+  y = (Floats)((Ints)y + ((Ints)shifted << 23));  // times 2^n: n is added to the exponent
   return x == x ? y : x;
 }
 
-// The sum of a[i] * b[i].
+// The dot product of a and b.
 UQ_INLINE float dot(const float* a, const float* b, int64_t n) {
   Floats sums = {};
   int64_t i = 0;

@@ -1,27 +1,27 @@
-// A chunk of one sequence for some heads of one group, as both passes of the Mamba-2 scan need it. No include guard:
-// see simd.h, included before with functions.h, gemm.h and <algorithm>.
+// A chunk of one sequence for some heads of one group, as both passes of the Mamba-2 scan need it. Included after
+// simd.h, functions.h, gemm.h and <algorithm>, once for each instruction set.
 //
-// Within a chunk y = (C B^T * decay) (step x), like masked attention; between chunks only the state is carried (Dao and
-// Gu 2024, section 6). The state of a head is held as (states, width), so lanes run over `width`.
+// Within a chunk y = (C B^T * decay) (step x), which resembles masked attention; from chunk to chunk only the state is
+// passed on (Dao and Gu 2024, section 6). A head's state is held as (states, width), so that lanes run over `width`.
 
 namespace uqabench::UQ_ISA {
 namespace {
 
 constexpr int64_t chunk = 64;           // tokens
-constexpr int64_t heads_each = 4;       // heads a task, which share C B^T
-constexpr int64_t chunk_slack = 1024;  // pieces of a task's scratch are rounded up; this covers all of them
+constexpr int64_t heads_each = 4;      // heads of a task, which share C B^T
+constexpr int64_t chunk_slack = 1024;  // floats that cover the rounding of all pieces of a task's scratch
 
 static_assert(chunk % panel == 0);
 
 // Some heads of one group in one sequence.
 struct SsdTask {
   int64_t sequence, group, head, heads;
-  int64_t part;  // its place among the tasks of its group
+  int64_t part;  // its index among the tasks of its group
 };
 
 inline int64_t parts_of(const SsdScan& in) { return (in.heads / in.groups + heads_each - 1) / heads_each; }
 
-// Every task, in the order sequence, group, part: its number tells it.
+// Task i of all tasks, in the order sequence, group, part.
 inline SsdTask ssd_task(const SsdScan& in, int64_t i) {
   const int64_t parts = parts_of(in), each = in.heads / in.groups;
   SsdTask task{i / (in.groups * parts), i / parts % in.groups, 0, 0, i % parts};
@@ -44,8 +44,8 @@ struct SsdChunk {
   const SsdScan& in;
   const SsdSizes size;
   float *b, *c;      // (chunk, states), in column panels of `chunk` rows
-  float* products;   // c_t . b_s: panels of t, each (chunk s, panel t)
-  float* transposed; // a panel of c
+  float* products;    // c_t . b_s in panels of t, each (s of the chunk, t of the panel)
+  float* transposed;  // a panel of c, transposed
   int64_t token = 0, count = 0;
 
   static int64_t scratch(const SsdSizes& s) { return 2 * chunk * s.states + chunk * chunk + s.states * panel; }
@@ -69,7 +69,7 @@ struct SsdChunk {
       pack_transposed(in.c.at(token + t, group), in.c.token_stride, std::min<int64_t>(panel, count - t), in.states,
                       transposed);
       for (int64_t s = 0; s < t + panel; s += block) {
-        Sums<block> sums;
+        Accumulators<block> sums;
         sums.add_panels(in.states, b + s * panel, chunk, transposed);
         sums.store_to(products + (t / panel * chunk + s) * panel);
       }
@@ -77,11 +77,12 @@ struct SsdChunk {
   }
 };
 
-// The steps of one head in a chunk, and the logarithms of its decays.
+// The step sizes of one head in a chunk, and its decays.
 struct SsdSteps {
-  float raw[chunk], step[chunk], log_decay[chunk];  // log_decay: since the chunk's start, this token's own included
-  float to_end[chunk], from_start[chunk];           // decays: from the token to the chunk's end, from its start to it
-  float last;                                       // decay over the whole chunk
+  float raw[chunk], step[chunk];           // before and after the softplus
+  float log_decay[chunk];                  // logarithm of the decay from the chunk's start to the token, inclusive
+  float to_end[chunk], from_start[chunk];  // decays from the token to the chunk's end, and from its start to the token
+  float last;                              // decay over the whole chunk
 
   void begin(const SsdScan& in, int64_t head, int64_t token, int64_t count) {
     const float bias = in.dt_bias ? in.dt_bias[head] : 0.0f;
@@ -97,13 +98,13 @@ struct SsdSteps {
     last = from_start[chunk - 1];
   }
 
-  // Decays from token s to the tokens [t, t + lanes), 0 where they come before it.
+  // The decays from token s to the tokens [t, t + lanes); 0 for tokens before s.
   UQ_INLINE Floats decay(int64_t s, int64_t t) const {
     return keep(causal(t, s), exponential(load(log_decay + t) - log_decay[s]));
   }
 };
 
-// Rows of x (tokens, width) from a token on, row t times factor[t], in column panels of `chunk` rows.
+// Packs `count` rows of x from `token` on, row t times factor[t], in column panels of `chunk` rows.
 inline void pack_scaled(const HeadView& x, int64_t token, int64_t head, int64_t count, int64_t width,
                         const float* factor, float* out) {
   pack(x.at(token, head), x.token_stride, count, width, chunk, out);
@@ -116,21 +117,21 @@ inline void pack_scaled(const HeadView& x, int64_t token, int64_t head, int64_t 
 }
 
 template <int Rows>
-UQ_INLINE void scale_rows(Sums<Rows>& sums, const float* factor) {
+UQ_INLINE void scale_rows(Accumulators<Rows>& sums, const float* factor) {
   for (int r = 0; r < Rows; ++r) {
     sums.value[r][0] *= factor[r];
     sums.value[r][1] *= factor[r];
   }
 }
 
-// state (states, width) = `kept` of it + left^T right, with left (chunk, states) and right (chunk, width), all in
+// state (states, width) = kept * state + left^T right, with left (chunk, states) and right (chunk, width), all in
 // column panels.
 inline void advance_state(const SsdSizes& size, int64_t states, int64_t count, float kept, const float* left,
                           const float* right, float* state) {
   for (int64_t p = 0; p < size.width; p += panel) {
     for (int64_t n = 0; n < states; n += block) {
       float* at = state + p * size.states + n * panel;
-      Sums<block> sums;
+      Accumulators<block> sums;
       sums.load_from(at);
       for (int r = 0; r < block; ++r) {
         sums.value[r][0] *= kept;
@@ -142,7 +143,7 @@ inline void advance_state(const SsdSizes& size, int64_t states, int64_t count, f
   }
 }
 
-// A head's state (width, states) as the tensors have it, to (states, width) in column panels of size.states rows.
+// Reads a head's state (width, states), or zeros if null, as (states, width) in column panels of size.states rows.
 inline void read_state(const SsdScan& in, const SsdSizes& size, const float* x, float* state) {
   std::fill_n(state, size.state(), 0.0f);
   if (!x) return;

@@ -27,22 +27,22 @@ void ssd_scan_forward(const SsdScan& args, float* y, float* ungated, float* stat
 namespace uqabench::UQ_ISA {
 namespace {
 
-// One head's pass over a sequence.
+// The forward pass of one head over a sequence.
 struct SsdHead {
-  const SsdChunk& of;
+  const SsdChunk& shared;
   float *state, *x, *weights, *result;
   SsdSteps steps;
 
   static int64_t scratch(const SsdSizes& s) { return 3 * chunk * s.width + chunk * chunk; }
 
-  // out (chunk, width) in column panels: what the state and the chunk's tokens bring to y.
+  // Computes `result` (chunk, width) in column panels: what the state and the chunk's tokens contribute to y.
   void write_outputs() {
-    for (int64_t t = 0; t < of.padded(); t += panel) {
+    for (int64_t t = 0; t < shared.padded(); t += panel) {
       write_weights(t);
-      for (int64_t p = 0; p < of.size.width; p += panel) {
+      for (int64_t p = 0; p < shared.size.width; p += panel) {
         for (int64_t i = t; i < t + panel; i += block) {
-          Sums<block> sums;
-          sums.add_panels(of.in.states, of.c + i * panel, chunk, state + p * of.size.states);
+          Accumulators<block> sums;
+          sums.add_panels(shared.in.states, shared.c + i * panel, chunk, state + p * shared.size.states);
           scale_rows(sums, steps.from_start + i);
           sums.add_product(i + block, weights + i - t, 1, panel, x + p * chunk);
           sums.store_to(result + p * chunk + i * panel);
@@ -52,9 +52,9 @@ struct SsdHead {
   }
 
  private:
-  // Of tokens s in the outputs of the panel at t: (s, panel).
+  // The weights of tokens s in the outputs of the panel of tokens at t: (s, panel).
   void write_weights(int64_t t) {
-    const float* products = of.products + t * chunk;
+    const float* products = shared.products + t * chunk;
     for (int64_t s = 0; s < t + panel; ++s) {
       for (int64_t half = 0; half < panel; half += lanes) {
         store(weights + s * panel + half, load(products + s * panel + half) * steps.decay(s, t + half) * steps.step[s]);
@@ -63,12 +63,12 @@ struct SsdHead {
   }
 };
 
-// Writes y of one head in the chunk from its result: the skip, then the gate.
-inline void write_rows(const SsdChunk& of, int64_t head, const float* result, float* y, float* ungated) {
-  const SsdScan& in = of.in;
+// Writes y of one head in the chunk from `result`: adds D x, then multiplies by the gate.
+inline void write_rows(const SsdChunk& shared, int64_t head, const float* result, float* y, float* ungated) {
+  const SsdScan& in = shared.in;
   const float skip = in.d ? in.d[head] : 0.0f;
-  for (int64_t t = 0; t < of.count; ++t) {
-    const int64_t token = of.token + t, row = (token * in.heads + head) * in.width;
+  for (int64_t t = 0; t < shared.count; ++t) {
+    const int64_t token = shared.token + t, row = (token * in.heads + head) * in.width;
     const float *x = in.x.at(token, head), *z = in.z.data ? in.z.at(token, head) : nullptr;
     for (int64_t p = 0; p < in.width; p += panel) {
       const float* from = result + p * chunk + t * panel;
@@ -86,7 +86,8 @@ inline void write_rows(const SsdChunk& of, int64_t head, const float* result, fl
   }
 }
 
-inline void scan_task(const SsdScan& in, const SsdTask& task, float* y, float* ungated, float* final_state, float* scratch) {
+inline void scan_task(const SsdScan& in, const SsdTask& task, float* y, float* ungated, float* final_state,
+                      float* scratch) {
   Arena arena{scratch};
   SsdChunk shared(in, arena);
   const SsdSizes& size = shared.size;
@@ -103,15 +104,15 @@ inline void scan_task(const SsdScan& in, const SsdTask& task, float* y, float* u
     const int64_t count = std::min(chunk, end - token);
     shared.begin(task.group, token, count);
     for (int64_t h = 0; h < task.heads; ++h) {
-      const int64_t number = task.head + h;
+      const int64_t head_index = task.head + h;
       head.state = states + h * size.state();
-      head.steps.begin(in, number, token, count);
-      pack(in.x.at(token, number), in.x.token_stride, count, in.width, chunk, head.x);
+      head.steps.begin(in, head_index, token, count);
+      pack(in.x.at(token, head_index), in.x.token_stride, count, in.width, chunk, head.x);
       head.write_outputs();
-      write_rows(shared, number, head.result, y, ungated);
+      write_rows(shared, head_index, head.result, y, ungated);
       float weight[chunk];
       for (int64_t t = 0; t < chunk; ++t) weight[t] = head.steps.to_end[t] * head.steps.step[t];
-      pack_scaled(in.x, token, number, count, in.width, weight, head.x);
+      pack_scaled(in.x, token, head_index, count, in.width, weight, head.x);
       advance_state(size, in.states, count, head.steps.last, shared.b, head.x, head.state);
     }
   }

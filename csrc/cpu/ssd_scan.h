@@ -24,16 +24,17 @@ struct SsdScan {
   int64_t state_size() const { return width * states; }
 };
 
-// y (tokens, heads, width) is contiguous and written in full; so are, unless null, `ungated`, y before its factor
-// SiLU(z), and state (sequences, heads, width, states). Results do not depend on `threads`.
+// y (tokens, heads, width) is contiguous and written in full. So are, unless null, `ungated`, which is y before the
+// factor SiLU(z), and state (sequences, heads, width, states). The results do not depend on `threads`.
 void ssd_scan_forward(const SsdScan& args, float* y, float* ungated, float* state);
 
-// Outputs of the backward pass, shaped as their inputs: contiguous, written in full; null where the input is.
+// The outputs of the backward pass, each of its input's shape, contiguous and written in full; null where the input is.
 struct SsdGradients {
   float *x, *dt, *a, *b, *c, *d, *z, *dt_bias, *initial_state;
 };
 
-// The gradients of y and of the final state (contiguous, or null), and the forward pass's `ungated` where there is z.
+// The gradients of y and of the final state (contiguous, or null), and `ungated` of the forward pass where there is a
+// z.
 struct SsdGiven {
   HeadView grad;
   const float *state_grad, *ungated;

@@ -5,7 +5,7 @@
 
 namespace uqabench {
 
-// y = gate * sigmoid(gate) * up; outputs are (rows, width), contiguous. T: float or Bf16.
+// y = gate * sigmoid(gate) * up. The outputs (rows, width) are contiguous. T: float or Bf16.
 template <class T>
 struct SwiGLU {
   RowView<T> gate, up;

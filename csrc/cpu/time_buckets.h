@@ -1,4 +1,5 @@
-// Which bucket of the time-bias table a gap falls in, by comparison with the integer gaps at which buckets begin.
+// The bucket of the time-bias table that a gap between two timestamps falls in, by comparison with the integer gaps at
+// which the buckets begin.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +12,13 @@ namespace uqabench {
 
 class TimeBuckets {
  public:
-  // `starts` (count): the smallest gaps of buckets 1, 2, ...; at most two of them lie within any factor of 1.125, as
-  // holds for ceil(exp(0.301 k)).
+  // `starts` (count) are the smallest gaps of buckets 1, 2, .... At most two of them may lie within any factor of
+  // 1.125, which holds for ceil(exp(0.301 k)).
   TimeBuckets(const int64_t* starts, int64_t count)
       : starts_(starts, starts + count), first_(cells) {
     starts_.resize(count + 2, std::numeric_limits<uint64_t>::max());  // never reached
-    // Sixteen cells an octave. A cell's entry is the bucket where the cell *before* begins, so that rounding a gap
-    // above 2^53 into the next cell cannot skip a bucket.
+    // There are sixteen cells per octave. A cell's entry is the bucket in which the cell *before* it begins: a gap
+    // above 2^53 may be rounded into the next cell, which must not skip a bucket.
     for (int cell = 1; cell < cells; ++cell) {
       const uint64_t bits = static_cast<uint64_t>(cell - 1 + lowest) << 48;
       double begin;
@@ -34,7 +35,7 @@ class TimeBuckets {
     uint64_t bits;
     std::memcpy(&bits, &value, sizeof bits);
     uint8_t bucket = first_[(bits >> 48) - lowest];
-    bucket += gap >= starts_[bucket];  // no branch: which way it goes is as good as random
+    bucket += gap >= starts_[bucket];  // not a branch, as it could not be predicted
     bucket += gap >= starts_[bucket];
     return bucket;
   }

@@ -1,6 +1,5 @@
-// What the kernels ask of the device beyond C++: fast functions, bfloat16, shared memory, shuffles, barriers.
-//
-// Compiled without nvcc, tests/cuda/emulate.h stands in: it runs the same kernels on the CPU, lane by lane.
+// What the kernels need of the device beyond C++: fast functions, bfloat16, shared memory, shuffles, barriers. Without
+// nvcc, tests/cuda/emulate.h provides the same and runs the kernels on the CPU, lane by lane.
 #pragma once
 
 #ifdef __CUDACC__
@@ -56,7 +55,7 @@ constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
 
 __device__ inline float sigmoid(float x) { return reciprocal(1.0f + power_of_two(-x * log2_e)); }
 
-// log(1 + e^x). Where e^-|x| is small its logarithm is a short series: 1 + e would round its digits away.
+// log(1 + e^x). Where e^-|x| is small, a short series is used, because 1 + e^-|x| would lose its digits.
 __device__ inline float softplus(float x) {
   const float e = power_of_two(-fabsf(x) * log2_e);
   const float series = e * (1.0f - e * (0.5f - e * (0.333333333f - 0.25f * e)));
@@ -65,7 +64,7 @@ __device__ inline float softplus(float x) {
 }
 
 // The derivative of softplus where its value is s: 1 - e^-s.
-__device__ inline float softplus_slope(float s) {
+__device__ inline float softplus_derivative(float s) {
   const float series = s * (1.0f - s * (0.5f - s * (0.166666667f - 0.0416666667f * s)));
   return s < 0.03125f ? series : 1.0f - power_of_two(-s * log2_e);
 }

@@ -6,7 +6,7 @@
 namespace uqabench::cuda {
 namespace {
 
-// Keeps the first error; launches nothing after it.
+// Launches kernels until one fails, and keeps that error.
 struct Launch {
   cudaStream_t stream;
   cudaError_t& error;
@@ -15,8 +15,8 @@ struct Launch {
   void operator()(void (*kernel)(Scan<T>), int64_t blocks, int threads, int64_t shared, const Scan<T>& scan) const {
     if (error != cudaSuccess || blocks == 0) return;
     const int bytes = static_cast<int>(shared);
-    constexpr int always_given = 48 * 1024;
-    if (bytes > always_given) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    constexpr int default_limit = 48 * 1024;
+    if (bytes > default_limit) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return;
     kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(scan);
     error = cudaGetLastError();

@@ -1,32 +1,32 @@
-// What the CUDA selective scan takes, in plain C++: read by its kernels, its binding and its test program.
+// The arguments of the CUDA selective scan, in plain C++ for its kernels, its binding and its test program.
 #pragma once
 
 #include <cstdint>
 
 namespace uqabench::cuda {
 
-// Row t begins at data + t * stride; data is null where the input is absent.
+// Row t begins at data + t * stride. Null data: the input is absent.
 template <class T>
 struct Rows {
   const T* data;
   int64_t stride;
 };
 
-constexpr int kept_every = 16;  // tokens from one state that the forward pass keeps to the next
+constexpr int kept_every = 16;  // the forward pass keeps a state every 16 tokens for the backward pass
 
 // The operator's tensors in T or float, as uqabench.kernels.selective_scan describes them; null where absent. Offsets
-// rise from 0 to `tokens`, by less than 2^31 each. Every item of work is a piece of one sequence, `1 << shift` tokens
-// or its rest; shift < 31.
+// are monotone from 0 to `tokens`, and every sequence is shorter than 2^31. An item of work is a piece of one
+// sequence: `1 << shift` tokens, or what is left at its end; shift < 31.
 template <class T>
 struct Scan {
   int64_t tokens, channels, states, sequences, shift, softplus, parameter_rows;
-  int64_t items, groups;  // groups of channels, one to a block
+  int64_t items, groups;  // groups: of channels, one for each block of threads
   Rows<T> u, delta, B, C, z, grad;
   const float *A, *D, *delta_bias, *initial_state, *grad_state;
   const int64_t* offsets;
-  float* kept;    // (tokens / kept_every + 2, states, channels), see kept_place
-  float* ends;    // (items, states, channels) and
-  float* totals;  // (items, channels): what goes from piece to piece, see carry
+  float* kept;    // (tokens / kept_every + 2, states, channels), see kept_index
+  float* ends;    // (items, states, channels), and
+  float* totals;  // (items, channels): what pieces pass on to one another, see carry
   T* y;
   float* state;
   // The backward pass alone. The partials are added in a fixed order: (channel groups, tokens, 2, states) for B and C,
@@ -36,13 +36,13 @@ struct Scan {
   float *dA, *dD, *ddelta_bias, *dinitial_state;
 };
 
-constexpr int64_t most_states = 256;  // a block's share of shared memory ends there
+constexpr int64_t max_states = 256;  // more do not fit a block's shared memory
 
-// Threads of a block, each a channel: as many as leave room for their states.
+// The number of threads of a block, each of which owns a channel: as many as have room for their states.
 constexpr int block_threads(int64_t states) { return states <= 64 ? 128 : states <= 128 ? 64 : 32; }
 
-// The numbers and addresses of one call as they come from Python (kernels/selective_scan/cuda.py), in this order.
-// clang-format off
+// The sizes of a call in the order in which Python passes them (kernels/selective_scan/cuda.py); the addresses follow
+// in the order of read_scan. clang-format off
 enum Size { tokens_at, channels_at, states_at, sequences_at, shift_at, softplus_at, rows_at, bfloat16_at, u_stride_at,
             delta_stride_at, B_stride_at, C_stride_at, z_stride_at, grad_stride_at, sizes_in_all };
 // clang-format on
@@ -85,7 +85,7 @@ Scan<T> read_scan(const int64_t* sizes, void* const* pointers) {
   return scan;
 }
 
-// Puts the kernels on `stream` of the device; returns the CUDA runtime's message, or null if all went well.
+// Launch the kernels on `stream` of the device. Return the CUDA runtime's message, or null if there was no error.
 const char* selective_scan_forward(const int64_t* sizes, void* const* pointers, int device, void* stream);
 const char* selective_scan_backward(const int64_t* sizes, void* const* pointers, int device, void* stream);
 

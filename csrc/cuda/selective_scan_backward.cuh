@@ -1,27 +1,20 @@
 // The selective scan's backward pass.
 //
-// Tiling: as the forward pass (a thread a channel, a block one piece of 128 channels), steps of 8 tokens from a piece's
-// last to its first. States kept every 16 tokens are taken up again: a step in the middle of these 16 first moves them
-// over 8 tokens. For each state in turn the 8 states and decays lie in registers, the gradient comes back through them,
-// and the gradients of B and C (16 numbers a thread) are added over the warp's channels by halving: 16 shuffles instead
-// of 80, after which two lanes hold one sum. The block adds its warps' sums and writes them as one of the partial sums
-// over channels, which sum_tokens adds in the groups' order; sum_parameters does so with those of A, D and delta_bias.
-//
-// Bound on an H100, for an element at N = 16: 28 instructions a state (as nvcc 13.0 compiles retreat for sm_90), half
-// of the steps once more over the states at 5, and about 80 besides take 4.4 clocks of a multiprocessor, so at most
-// 53e9 elements a second, bound by instructions (special functions, most of them exponentials: 1.8 clocks). Bytes an
-// element in bfloat16: 8 read, 4 of kept states, 6 written and 2 of partial sums, 1.1 TB/s or 32 % of the memory's
-// rate; in float32 34, 1.8 TB/s or 54 %. Registers leave 3 blocks a multiprocessor; for 4 of them the compiler spills.
-// At N = 32, the published state: 8.3 clocks, 28e9 elements a second (special functions: 3.3 clocks), in bfloat16 26
-// bytes, 0.73 TB/s or 22 %, in float32 40, 1.1 TB/s or 34 %. A block takes 79 KiB of shared memory there (42 KiB at
-// N = 16), so two fit a multiprocessor instead of three.
+// Tiling: as in the forward pass a thread owns a channel and a block one piece of 128 channels. Steps of 8 tokens go
+// from a piece's last to its first. They start from the states that the forward pass kept every 16 tokens: a step in
+// the middle of these 16 first advances them over 8 tokens. For each state in turn its values and decays at the 8
+// tokens are in registers, the gradient is propagated back through them, and the gradients of B and C (16 values per
+// thread) are summed over the warp's channels by recursive halving: 16 shuffles instead of 80, after which two lanes
+// hold one sum. The block adds the sums of its warps and writes them as partial sums over channels, which sum_tokens
+// adds in the order of the groups; sum_parameters does the same for A, D and delta_bias. docs/gpu.md says what bounds
+// it.
 #pragma once
 
 #include "cuda/selective_scan_steps.cuh"
 
 namespace uqabench::cuda {
 
-constexpr int sums_of_state = 2 * step_tokens;  // of a step's gradients: those of B, then those of C
+constexpr int sums_of_state = 2 * step_tokens;  // a step's gradients for one state: those of B, then those of C
 
 inline int64_t ends_backward_shared(int64_t states, int threads) {
   return states * (2 * threads * sizeof(float) + sizeof(Step));
@@ -32,10 +25,11 @@ inline int64_t backward_shared(int64_t states, int threads) {
   return (columns * threads + sums) * sizeof(float) + 2 * states * sizeof(Step);
 }
 
-// The gradient of y before its gate, and, to a column unless null, what that of z is of y.
+// Reads the gradient of y before its gate. Unless null, the column `gate_gradients` receives the factor that turns y
+// into the gradient of z.
 template <class T>
 __device__ inline void read_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count, Step& to,
-                                      float* slopes) {
+                                      float* gate_gradients) {
   read_tokens(scan.grad, lane, first, count, to);
   if (!scan.z.data) return;
   Step z;
@@ -43,7 +37,7 @@ __device__ inline void read_gradients(const Scan<T>& scan, const Lane& lane, int
 #pragma unroll
   for (int k = 0; k < step_tokens; ++k) {
     const float share = sigmoid(z.at[k]);
-    if (slopes) slopes[k * blockDim.x] = to.at[k] * share * (1.0f + z.at[k] * (1.0f - share));
+    if (gate_gradients) gate_gradients[k * blockDim.x] = to.at[k] * share * (1.0f + z.at[k] * (1.0f - share));
     to.at[k] *= z.at[k] * share;
   }
 }
@@ -52,8 +46,8 @@ __device__ inline int last_step(const Piece& piece) {
   return piece.begin + (piece.end - piece.begin - 1) / step_tokens * step_tokens;
 }
 
-// As scan_ends, backwards: the gradient of the state before each piece but a sequence's first, as if that of the state
-// after it were zero.
+// The counterpart of scan_ends: the gradient of the state before each piece that is not its sequence's first, as if
+// that of the state after the piece were zero.
 template <class T>
 __global__ void __launch_bounds__(128) scan_ends_backward(const Scan<T> scan) {
   UQ_SHARED(shared);
@@ -94,8 +88,8 @@ __global__ void __launch_bounds__(128) scan_ends_backward(const Scan<T> scan) {
   }
 }
 
-// Adds each of 2 * half = 16 numbers over the warp: half of them go to half of the lanes, and so on. Leaves lane l with
-// the sum of number l / 2 in x[0].
+// Sums each of 2 * half = 16 values over the warp by recursive halving: each half of the lanes keeps one half of the
+// values. Leaves the sum of value l / 2 in x[0] of lane l.
 template <int half, int apart = 16>
 __device__ inline void sum_over_lanes(float* x) {
   const bool is_upper = threadIdx.x & apart;
@@ -107,7 +101,7 @@ __device__ inline void sum_over_lanes(float* x) {
   if constexpr (half > 1) {
     sum_over_lanes<half / 2, apart / 2>(x);
   } else {
-    static_assert(apart == 2, "of 16 numbers");
+    static_assert(apart == 2, "there must be 16 values");
     x[0] += shuffle_xor(x[0], 1);
   }
 }
@@ -116,7 +110,7 @@ __device__ inline void sum_over_lanes(float* x) {
 struct BackwardMemory {
   float *rates, *h, *g;  // columns of (states, threads)
   float* parameters;     // a column of (states + 2, threads): the gradients of A, D and delta_bias
-  float* slopes;         // a column of (step_tokens, threads), see read_gradients
+  float* gate_gradients;  // a column of (step_tokens, threads), see read_gradients
   Step *B, *C;
   float* sums;  // (warps, states, sums_of_state)
 
@@ -127,15 +121,15 @@ struct BackwardMemory {
     h = rates + size;
     g = h + size;
     parameters = g + size;
-    slopes = parameters + size + 2 * blockDim.x;
+    gate_gradients = parameters + size + 2 * blockDim.x;
     B = reinterpret_cast<Step*>(shared + 4 * size + (2 + step_tokens) * blockDim.x);
     C = B + scan.states;
     sums = reinterpret_cast<float*>(C + scan.states);
   }
 };
 
-// The state before the sequence's token `until`, where a step begins, to memory.h, from that kept last. All threads of
-// a block together.
+// Recomputes the state before the sequence's token `until`, at which a step begins, from the last one kept, in
+// memory.h. To be called by all threads of a block.
 template <class T>
 __device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int until,
                                      const BackwardMemory& memory) {
@@ -143,31 +137,31 @@ __device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, cons
   if (t == 0) {
     read_state(scan, lane, scan.initial_state, piece.sequence, memory.h);
   } else {
-    read_column(scan, lane, scan.kept, kept_place(piece, t), memory.h);
+    read_column(scan, lane, scan.kept, kept_index(piece, t), memory.h);
   }
   for (; t < until; t += step_tokens) {
     const int64_t token = piece.first_token + t;
-    Step step, pulse;
+    Step step, delta_u;
     read_steps(scan, lane, token, step_tokens, step);
-    read_tokens(scan.u, lane, token, step_tokens, pulse);
+    read_tokens(scan.u, lane, token, step_tokens, delta_u);
     __syncthreads();
     stage(scan, scan.B, token, step_tokens, memory.B);
     __syncthreads();
 #pragma unroll
-    for (int k = 0; k < step_tokens; ++k) pulse.at[k] *= step.at[k];
-    advance(scan, step, pulse, memory.rates, memory.B, memory.h);
+    for (int k = 0; k < step_tokens; ++k) delta_u.at[k] *= step.at[k];
+    advance(scan, step, delta_u, memory.rates, memory.B, memory.h);
   }
 }
 
-// What a thread knows of a step, and what the states add to.
+// A thread's inputs of a step, and the accumulators that the states add to.
 struct BackwardStep {
   Step step, u, grad;
-  Step y, g_step, g_pulse;  // g_step: by way of the decays, over ln 2
+  Step y, g_step, g_delta_u;  // g_step: the gradient of step through the decays, divided by ln 2
 };
 
-// One state back through a step: moves the gradient in memory.g to the step's start and leaves the block's share of the
-// gradients of B and C in memory.sums.
-__device__ inline void retreat(int n, int64_t states, const BackwardMemory& memory, BackwardStep& x) {
+// Propagates the gradient of state n back through a step: memory.g then holds that at the step's start, and
+// memory.sums the block's part of the gradients of B and C.
+__device__ inline void backpropagate(int n, int64_t states, const BackwardMemory& memory, BackwardStep& x) {
   const Step b = memory.B[n];
   const int at = n * blockDim.x;
   const float rate = memory.rates[at];
@@ -186,7 +180,7 @@ __device__ inline void retreat(int n, int64_t states, const BackwardMemory& memo
     g += c.at[k] * x.grad.at[k];
     sums[k] = x.step.at[k] * x.u.at[k] * g;
     sums[step_tokens + k] = before[k + 1] * x.grad.at[k];
-    x.g_pulse.at[k] += b.at[k] * g;
+    x.g_delta_u.at[k] += b.at[k] * g;
     g *= decay[k];  // now the gradient of the state before this token
     const float g_exponent = g * before[k];
     g_rate += x.step.at[k] * g_exponent;
@@ -199,7 +193,7 @@ __device__ inline void retreat(int n, int64_t states, const BackwardMemory& memo
   if (lane % 2 == 0) memory.sums[(warp * states + n) * sums_of_state + lane / 2] = sums[0];
 }
 
-// The gradients of u, delta and z; adds to those of D and delta_bias.
+// Writes the gradients of u, delta and z, and adds to those of D and delta_bias.
 template <class T>
 __device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count,
                                        const BackwardMemory& memory, const BackwardStep& x) {
@@ -209,20 +203,20 @@ __device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, in
   for (int k = 0; k < step_tokens; ++k) {
     if (!lane.is_active || k >= count) continue;
     const int64_t to = (first + k) * scan.channels + lane.channel;
-    float g_delta = x.g_pulse.at[k] * x.u.at[k] + x.g_step.at[k] * ln_2;
-    if (scan.softplus) g_delta *= softplus_slope(x.step.at[k]);
-    store(scan.du + to, x.g_pulse.at[k] * x.step.at[k] + skip * x.grad.at[k]);
+    float g_delta = x.g_delta_u.at[k] * x.u.at[k] + x.g_step.at[k] * ln_2;
+    if (scan.softplus) g_delta *= softplus_derivative(x.step.at[k]);
+    store(scan.du + to, x.g_delta_u.at[k] * x.step.at[k] + skip * x.grad.at[k]);
     store(scan.ddelta + to, g_delta);
     g_skip += x.grad.at[k] * x.u.at[k];
     g_bias += g_delta;
-    if (scan.z.data) store(scan.dz + to, memory.slopes[k * blockDim.x] * (x.y.at[k] + skip * x.u.at[k]));
+    if (scan.z.data) store(scan.dz + to, memory.gate_gradients[k * blockDim.x] * (x.y.at[k] + skip * x.u.at[k]));
   }
   float* sums = memory.parameters + scan.states * blockDim.x;
   sums[0] += g_skip;
   sums[blockDim.x] += g_bias;
 }
 
-// The warps' sums of a step to their place among the partial sums. All threads of a block together.
+// Adds the warps' sums of a step and writes them as partial sums. To be called by all threads of a block.
 template <class T>
 __device__ inline void write_sums(const Scan<T>& scan, int64_t first, int count, const float* sums) {
   const int states = static_cast<int>(scan.states), warps = blockDim.x / 32;
@@ -257,14 +251,14 @@ __global__ void __launch_bounds__(128, 3) scan_backward(const Scan<T> scan) {
       BackwardStep x;
       read_steps(scan, lane, token, count, x.step);
       read_tokens(scan.u, lane, token, count, x.u);
-      read_gradients(scan, lane, token, count, x.grad, memory.slopes);
-      __syncthreads();  // all have read the step before's rows and sums
+      read_gradients(scan, lane, token, count, x.grad, memory.gate_gradients);
+      __syncthreads();  // every thread has read the rows and sums of the previous step
       stage(scan, scan.B, token, count, memory.B);
       stage(scan, scan.C, token, count, memory.C);
       __syncthreads();
-      x.y = x.g_step = x.g_pulse = Step{};
+      x.y = x.g_step = x.g_delta_u = Step{};
 #pragma unroll 1
-      for (int n = 0; n < scan.states; ++n) retreat(n, scan.states, memory, x);
+      for (int n = 0; n < scan.states; ++n) backpropagate(n, scan.states, memory, x);
       write_gradients(scan, lane, token, count, memory, x);
       __syncthreads();
       write_sums(scan, token, count, memory.sums);

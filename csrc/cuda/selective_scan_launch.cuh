@@ -1,4 +1,4 @@
-// The order of the selective scan's kernels, and the sums that end its backward pass.
+// The order in which the selective scan's kernels are launched, and the sums at the end of its backward pass.
 #pragma once
 
 #include "cuda/selective_scan.cuh"
@@ -6,7 +6,7 @@
 
 namespace uqabench::cuda {
 
-// The gradients of B and C: what the groups of channels give, added in the groups' order. One thread a number.
+// Sums the partial gradients of B and C over the groups of channels, in their order, with a thread for each element.
 template <class T>
 __global__ void __launch_bounds__(128) sum_tokens(const Scan<T> scan) {
   const int64_t size = scan.tokens * 2 * scan.states, i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -17,10 +17,11 @@ __global__ void __launch_bounds__(128) sum_tokens(const Scan<T> scan) {
   store((i / scan.states % 2 ? scan.dC : scan.dB) + row * scan.states + n, sum);
 }
 
-constexpr int row_shares = 8;  // of the partial sums, added at once by the rows of a block
+constexpr int row_shares = 8;  // rows of a block, each of which adds its share of the partial sums
 
-// The gradients of A, D and delta_bias: what the blocks give, in a fixed order. A block takes 32 channels of one of the
-// states + 2 parameters; its row r of threads adds every eighth partial sum from r on, its first row those.
+// Sums the blocks' partial gradients of A, D and delta_bias in a fixed order. A block takes 32 channels of one of the
+// states + 2 parameters: row r of its threads adds every eighth partial sum from r on, and its first row adds the
+// results.
 template <class T>
 __global__ void __launch_bounds__(32 * row_shares) sum_parameters(const Scan<T> scan) {
   UQ_SHARED(shares);
@@ -44,7 +45,8 @@ __global__ void __launch_bounds__(32 * row_shares) sum_parameters(const Scan<T> 
   }
 }
 
-// `launch(kernel, blocks, threads, bytes of shared memory, scan)` puts a kernel on the stream, if there are blocks.
+// `launch(kernel, blocks, threads, bytes of shared memory, scan)` launches a kernel on the stream unless it has no
+// blocks.
 template <class T, class Launch>
 void launch_forward(const Scan<T>& scan, Launch launch) {
   const int threads = block_threads(scan.states);

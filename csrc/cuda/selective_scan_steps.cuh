@@ -1,5 +1,5 @@
 // What the selective scan's kernels share: which piece of which sequence a block works on, how a thread reads its
-// channel of a step's tokens, and how states move over a step.
+// channel of a step's tokens, and how states advance over a step.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -7,16 +7,16 @@
 
 namespace uqabench::cuda {
 
-constexpr int step_tokens = 8;  // in registers at a time
+constexpr int step_tokens = 8;  // tokens that are in registers at a time
 static_assert(kept_every % step_tokens == 0);
 
-// One number for each token of a step.
+// One value for each token of a step.
 struct alignas(16) Step {
   float at[step_tokens];
 };
 
-// The piece of a sequence that is one item of work. A sequence's pieces have neighbouring items, and every sequence has
-// one at least; an item that none needs has `exists` false.
+// The piece of a sequence that is one item of work. The pieces of a sequence have consecutive items, and every
+// sequence has at least one. `exists` is false for an item that no sequence needs.
 struct Piece {
   int64_t first_token;               // of the sequence
   int sequence, length, begin, end;  // tokens of the sequence, of which the piece is [begin, end)
@@ -45,8 +45,8 @@ __device__ inline Piece find_piece(const Scan<T>& scan, int item) {
   const int64_t begin = (item - first_item(scan, low)) << scan.shift;
   piece.begin = static_cast<int>(begin);
   piece.exists = begin == 0 || begin < piece.length;
-  const int rest = piece.length - piece.begin, most = 1 << scan.shift;
-  piece.end = piece.begin + (rest < most ? rest : most);
+  const int rest = piece.length - piece.begin, max_tokens = 1 << scan.shift;
+  piece.end = piece.begin + (rest < max_tokens ? rest : max_tokens);
   return piece;
 }
 
@@ -54,13 +54,13 @@ __device__ inline int tokens_of_step(const Piece& piece, int t) {
   return piece.end - t < step_tokens ? piece.end - t : step_tokens;
 }
 
-// Where the state before the sequence's token t > 0, a multiple of kept_every, is kept: no two share a place, and it
-// lies below tokens / kept_every.
-__device__ inline int64_t kept_place(const Piece& piece, int t) {
+// The index in `kept` of the state before the sequence's token t > 0, a multiple of kept_every. No two states share an
+// index, and every index lies below tokens / kept_every.
+__device__ inline int64_t kept_index(const Piece& piece, int t) {
   return piece.first_token / kept_every + t / kept_every - 1;
 }
 
-// A thread's part: its channel and its column of the arrays (states, threads) in shared memory.
+// A thread's channel.
 struct Lane {
   int channel;
   bool is_active;  // a block's last channels may lie beyond the width; its threads compute with zeros
@@ -72,7 +72,7 @@ struct Lane {
   }
 };
 
-// The block's first item of work, and how many others lie between it and the next.
+// The block's first item of work, and the distance from each of its items to the next.
 template <class T>
 __device__ inline int block_row(const Scan<T>& scan) {
   return static_cast<int>(blockIdx.x / scan.groups);
@@ -83,7 +83,7 @@ __device__ inline int block_rows(const Scan<T>& scan) {
   return static_cast<int>(gridDim.x / scan.groups);
 }
 
-// A's row of this channel, times log2(e), to a column of `rates`.
+// Reads A's row of this channel, times log2(e), into a column of `rates`.
 template <class T>
 __device__ inline void read_rates(const Scan<T>& scan, const Lane& lane, float* rates) {
   for (int n = 0; n < scan.states; ++n) {
@@ -91,7 +91,7 @@ __device__ inline void read_rates(const Scan<T>& scan, const Lane& lane, float* 
   }
 }
 
-// A state (sequences, channels, states), zeros if null, to a column.
+// Reads a state of (sequences, channels, states), or zeros if null, into a column.
 template <class T>
 __device__ inline void read_state(const Scan<T>& scan, const Lane& lane, const float* from, int64_t sequence,
                                   float* column) {
@@ -106,7 +106,7 @@ __device__ inline void write_state(const Scan<T>& scan, const Lane& lane, const 
   for (int n = 0; n < scan.states && lane.is_active; ++n) to[at + n] = column[n * blockDim.x];
 }
 
-// A column from and to the place `at` of an array (places, states, channels).
+// Read and write a column at index `at` of an array (n, states, channels).
 template <class T>
 __device__ inline void read_column(const Scan<T>& scan, const Lane& lane, const float* from, int64_t at,
                                    float* column) {
@@ -120,7 +120,7 @@ __device__ inline void write_column(const Scan<T>& scan, const Lane& lane, const
   for (int n = 0; n < scan.states && lane.is_active; ++n) to[n * scan.channels] = column[n * blockDim.x];
 }
 
-// This channel of the tokens [first, first + count); zeros where there is none.
+// Reads this channel of the tokens [first, first + count), with zeros for the tokens or channels that do not exist.
 template <class T>
 __device__ inline void read_tokens(const Rows<T>& rows, const Lane& lane, int64_t first, int count, Step& to) {
   const T* from = rows.data + first * rows.stride + lane.channel;
@@ -130,7 +130,7 @@ __device__ inline void read_tokens(const Rows<T>& rows, const Lane& lane, int64_
   }
 }
 
-// The step sizes: 0 for what is no token, which leaves the state as it is.
+// Reads the step sizes of these tokens. They are 0 where there is no token, which leaves the state as it is.
 template <class T>
 __device__ inline void read_steps(const Scan<T>& scan, const Lane& lane, int64_t first, int count, Step& to) {
   read_tokens(scan.delta, lane, first, count, to);
@@ -145,7 +145,8 @@ __device__ inline void read_steps(const Scan<T>& scan, const Lane& lane, int64_t
   for (int k = 0; k < step_tokens; ++k) to.at[k] = lane.is_active && k < count ? to.at[k] : 0.0f;
 }
 
-// The rows of B or C of a step to shared memory, one Step for each state. All threads of a block together.
+// Copies the rows of B or C of a step to shared memory, one Step for each state. To be called by all threads of a
+// block.
 template <class T>
 __device__ inline void stage(const Scan<T>& scan, const Rows<T>& rows, int64_t first, int count, Step* to) {
   const int states = static_cast<int>(scan.states);
@@ -155,9 +156,9 @@ __device__ inline void stage(const Scan<T>& scan, const Rows<T>& rows, int64_t f
   }
 }
 
-// Moves the states in a column over a step, whose rows of B are staged.
+// Advances the states in a column over a step whose rows of B are staged.
 template <class T>
-__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& pulse, const float* rates,
+__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& delta_u, const float* rates,
                                const Step* B, float* column) {
 #pragma unroll 2
   for (int n = 0; n < scan.states; ++n) {
@@ -165,14 +166,14 @@ __device__ inline void advance(const Scan<T>& scan, const Step& step, const Step
     const float rate = rates[n * blockDim.x];
     float h = column[n * blockDim.x];
 #pragma unroll
-    for (int k = 0; k < step_tokens; ++k) h = power_of_two(step.at[k] * rate) * h + pulse.at[k] * b.at[k];
+    for (int k = 0; k < step_tokens; ++k) h = power_of_two(step.at[k] * rate) * h + delta_u.at[k] * b.at[k];
     column[n * blockDim.x] = h;
   }
 }
 
-// As advance; adds the states' products with C to y.
+// The same, and adds the states' products with C to y.
 template <class T>
-__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& pulse, const float* rates,
+__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& delta_u, const float* rates,
                                const Step* B, const Step* C, float* column, Step& y) {
 #pragma unroll 2
   for (int n = 0; n < scan.states; ++n) {
@@ -181,7 +182,7 @@ __device__ inline void advance(const Scan<T>& scan, const Step& step, const Step
     float h = column[n * blockDim.x];
 #pragma unroll
     for (int k = 0; k < step_tokens; ++k) {
-      h = power_of_two(step.at[k] * rate) * h + pulse.at[k] * b.at[k];
+      h = power_of_two(step.at[k] * rate) * h + delta_u.at[k] * b.at[k];
       y.at[k] += c.at[k] * h;
     }
     column[n * blockDim.x] = h;

@@ -38,7 +38,7 @@ def sparse_adamw_(
 
 
 def _sum_by_row(ids: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
-    """Each distinct id once, rising, and the sum of its gradients in the order of occurrence."""
+    """Each distinct id once, in increasing order, and the sum of its gradients in the order of occurrence."""
     sorted_ids, order = ids.sort(stable=True)
     rows, counts = sorted_ids.unique_consecutive(return_counts=True)
     grads = grads.index_select(0, order)

@@ -1,7 +1,7 @@
 """One pass over the touched rows by Triton kernels (triton_kernels.py): fp32, bf16 and fp16, arithmetic in fp32.
 
-Gradients of one row are summed in the order of occurrence, in pieces of up to 32 and then the pieces. Nothing is asked
-of the device.
+The gradients of one row are summed in the order of occurrence: first in pieces of up to 32, then the pieces. The launch
+never waits for a value from the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def sparse_adamw_(*args: object) -> None:
     torch.ops.uqabench.sparse_adamw_triton.default(*args)
 
 
-@torch.library.impl(_NAME, ("cuda", "cpu"))  # on CPU tensors interpreted
+@torch.library.impl(_NAME, ("cuda", "cpu"))  # on CPU tensors under TRITON_INTERPRET=1
 def _(
     table: Tensor,
     exp_avg: Tensor,
@@ -41,7 +41,7 @@ def _(
 
     written = (table, exp_avg, exp_avg_sq, last_step, last_decay)
     triton_kernels.launch_step(*written, ids, grads, step, decayed, lr, beta1, beta2, eps)
-    # So that autograd notices a graph that has kept what is now changed.
+    # Tells autograd that these tensors have changed, in case a graph has saved one of them.
     torch.autograd.graph.increment_version([x for x in written if not x.is_inference()])
 
 

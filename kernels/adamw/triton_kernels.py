@@ -1,10 +1,8 @@
 """The kernels of a sparse AdamW step: one pass over the touched rows.
 
-A program owns one piece of a run of equal ids (triton_runs.py): it sums its gradients in registers, UNROLL rows in
-flight, and if they are all that the row has it reads the row's three tensors and its state and writes them. A second
-launch does so for rows with gradients in several chunks. 7 d elements of traffic a row (gradient, and three tensors
-read and written) and 32 bytes of state, for about 15 fp32 operations an element. Bound on H100: memory, at the speed
-of random rows; 262,144 touched rows of 128 in bf16 are 0.47 GB, 0.14 ms at 3.35 TB/s and about twice that so gathered.
+A program owns one piece of a run of equal ids (triton_runs.py). It sums the piece's gradients in registers, loading
+UNROLL rows at a time; if these are all gradients of the row, it reads the row's three tensors and its state, updates
+them and writes them back. A second launch does this for rows whose gradients lie in several chunks.
 """
 
 from __future__ import annotations
@@ -19,22 +17,22 @@ from torch import Tensor
 from ..triton_runs import CHUNK, find_long_run, find_piece, new_partials, partial_row, sum_partials
 from ..triton_tools import on_device_of, tuned
 
-# One each: a choice by trial would take the same step several times.
+# One configuration each: the autotuner would take the same step several times, in place.
 PIECES_CONFIGS = [triton.Config({"UNROLL": 4}, num_warps=1)]
 LONG_RUNS_CONFIGS = [triton.Config({"UNROLL": 8}, num_warps=1)]
-# They change from step to step, and their values give nothing to specialise for.
+# They change at every step, so specialising a kernel on their values gains nothing.
 _VARYING = ["step", "decayed", "log_beta1", "log_beta2"]
 
 
 @triton.jit
 def _double(bits):
-    """A float64 from its bits: as a number, a launch would pass it in float32."""
+    """A float64 from its bits, because a launch would pass a Python float in float32."""
     return bits.to(tl.int64).to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def _factors(last_step, last_decay, row, step, decayed, log_beta1, log_beta2):
-    """What the moments and the row have missed: beta1^k, beta2^k and the product of the decays, fp32."""
+    """The factors by which the moments and the row catch up: beta1^k, beta2^k and the product of the decays, fp32."""
     steps = (step - tl.load(last_step + row)).to(tl.float64)
     decay = tl.exp(_double(decayed) - tl.load(last_decay + row)).to(tl.float32)
     return (
@@ -49,7 +47,7 @@ def _update(
     table, exp_avg, exp_avg_sq, row, table_stride, avg_stride, avg_sq_stride, columns, width, g,
     keep1, keep2, decay, add1, add2, rate, root, eps,
 ):  # fmt: skip
-    """The rule of `uqabench.kernels.adamw` on some columns of a row with the gradient g."""
+    """Applies the update of `uqabench.kernels.adamw` to some columns of a row whose gradient is g."""
     mask = columns < width
     p_at, m_at = table + row * table_stride + columns, exp_avg + row * avg_stride + columns
     v_at = exp_avg_sq + row * avg_sq_stride + columns
@@ -74,19 +72,20 @@ def sparse_adamw_pieces(
     table_stride, avg_stride, avg_sq_stride, grad_stride, width, step, decayed, log_beta1, log_beta2,
     add1, add2, rate, root, eps, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Updates every row whose gradients lie in one chunk; sums the others' to `partials`; one program a place."""
-    place = tl.program_id(0)
-    row, length, is_first, is_last = find_piece(sorted_ids, place, count, CHUNK)
+    """Updates every row whose gradients lie in one chunk; sums those of the others to `partials`. One program for each
+    index."""
+    index = tl.program_id(0)
+    row, length, is_first, is_last = find_piece(sorted_ids, index, count, CHUNK)
     if length > 0:
         is_whole = is_first & is_last
         keep1, keep2, decay = _factors(last_step, last_decay, row, step, decayed, log_beta1, log_beta2)
-        partial = partials + partial_row(place, CHUNK).to(tl.int64) * width
+        partial = partials + partial_row(index, CHUNK).to(tl.int64) * width
         for first in range(0, width, BLOCK):
             columns = first + tl.arange(0, BLOCK)
             g = tl.zeros((BLOCK,), tl.float32)
             for i in range(0, length, UNROLL):
                 for u in tl.static_range(UNROLL):
-                    occurrence = tl.load(order + place + i + u, mask=i + u < length, other=0)
+                    occurrence = tl.load(order + index + i + u, mask=i + u < length, other=0)
                     mask = (columns < width) & (i + u < length)
                     g += tl.load(grads + occurrence * grad_stride + columns, mask=mask, other=0.0).to(tl.float32)
             if is_whole:
@@ -106,7 +105,7 @@ def sparse_adamw_long_runs(
     table_stride, avg_stride, avg_sq_stride, width, step, decayed, log_beta1, log_beta2,
     add1, add2, rate, root, eps, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Updates every row whose gradients lie in several chunks; one program a chunk."""
+    """Updates every row whose gradients lie in several chunks. One program for each chunk."""
     chunk = tl.program_id(0)
     row, first_row, last_chunk = find_long_run(sorted_ids, chunk, count, CHUNK)
     if last_chunk > 0:
@@ -122,7 +121,7 @@ def sparse_adamw_long_runs(
 
 
 def column_block(width: int) -> int:
-    """Columns of a row in registers at once."""
+    """How many columns of a row are in registers at once."""
     return min(512, triton.next_power_of_2(max(width, 1)))
 
 

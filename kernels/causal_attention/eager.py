@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..ragged import length_groups
+from ..tracing import never_traced
 
-# L * L places a group. Torch's kernel keeps no scores, so this bounds the padded copies of q, k and v only.
+# The bound on L * L in a group. Torch's kernel keeps no scores, so it only bounds the padded copies of q, k and v.
 _CELLS = 2**22
 
 
-@torch.compiler.disable  # the groups follow the batch's lengths: tracing them would compile every batch anew
+@never_traced  # because the groups differ from batch to batch, and each would be compiled anew
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
     if q.shape[0] == 0:
         return (q.sum() + k.sum()) * v

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..backend import choose, requested_backend
 from ..checks import host_lengths, remember
+from ..tracing import constant_when_traced, never_traced
 
 FLASH_ATTN, TORCH_VARLEN = "flash-attn", "torch varlen_attn"
 _DTYPES = (torch.bfloat16, torch.float16)
@@ -25,7 +26,7 @@ _MAX_HEAD_SIZE = 256
 
 @cache
 def _has_flash_attn() -> bool:
-    """The package is there and its compiled part can be imported."""
+    """Whether the package is installed and its compiled part can be imported."""
     if importlib.util.find_spec("flash_attn") is None:
         return False
     try:
@@ -36,7 +37,7 @@ def _has_flash_attn() -> bool:
 
 @cache
 def _has_torch_varlen() -> bool:
-    """torch.nn.attention.varlen with a scale and a window, which torch 2.10's first version lacks."""
+    """Whether torch.nn.attention.varlen takes a scale and a window, as it does after torch 2.10's first version."""
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return False
     function = importlib.import_module("torch.nn.attention.varlen").varlen_attn
@@ -65,7 +66,7 @@ def fused_choice(device: str, dtype: torch.dtype, head_size: int, value_size: in
     return _package(dtype, is_trained)
 
 
-@torch.compiler.assume_constant_result  # tracing cannot look into a ContextVar
+@constant_when_traced  # because a ContextVar cannot be traced
 def _package(dtype: torch.dtype, is_trained: bool) -> str | None:
     """The package that takes tensors of that dtype unasked; None if neither does, or a backend is requested."""
     if dtype not in _DTYPES or requested_backend() is not None:
@@ -76,7 +77,7 @@ def _package(dtype: torch.dtype, is_trained: bool) -> str | None:
     return TORCH_VARLEN if is_fixed and _has_torch_varlen() else None
 
 
-@torch.compiler.disable  # the longest length follows the batch: tracing it would compile every batch anew
+@never_traced  # because the longest length differs from batch to batch, and each would be compiled anew
 def causal_attention(name: str, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> Tensor:
     """The operator by the package `name`; arguments are checked by the caller."""
     if q.shape[0] == 0:

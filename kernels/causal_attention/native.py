@@ -1,14 +1,14 @@
 """Causal attention by the C++ kernels (csrc/cpu/causal_attention.cpp): fp32 on CPU, forward and backward.
 
-The forward pass keeps, beside its output, one number a query and head: the logarithm of the softmax's divisor. The
-backward pass computes the weights again from it.
+The forward pass keeps, beside its output, one value for each query and head: the logarithm of the softmax's
+denominator, from which the backward pass recomputes the weights.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import call, empty_like, native_op, unwritten
+from ..native import call, empty_like, native_op, uninitialised
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
@@ -17,14 +17,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
 
 @native_op("causal_attention")
 def _forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The output (T, H, Dv) and the logarithms of the divisors (T, H); arguments are checked by the caller."""
+    """The output (T, H, Dv) and the logarithms of the denominators (T, H); arguments are checked by the caller."""
     out, log_sums = _empty(q, v)
     call("causal_attention_forward", out, log_sums, q, k, v, offsets, scale)
     return out, log_sums
 
 
 def _empty(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    return unwritten(v), q.new_empty(q.shape[0], q.shape[1])
+    return uninitialised(v), q.new_empty(q.shape[0], q.shape[1])
 
 
 @_forward.register_fake

@@ -1,8 +1,8 @@
-"""Causal attention by Triton kernels (triton_forward.py, triton_backward.py): fp32, bf16 and fp16, sums in fp32.
+"""Causal attention by Triton kernels (triton_forward.py, triton_backward.py): fp32, bf16 and fp16, accumulated in fp32.
 
-As native.py: the forward pass keeps one number a query and head, the backward pass computes the weights again from it.
-Results do not depend on how programs are scheduled: the same bits every run on one kind of GPU, as long as the
-autotuner's choice stands, which it keeps on disk.
+As in native.py, the forward pass keeps one value for each query and head, from which the backward pass recomputes the
+weights. Results do not depend on how programs are scheduled: the bits are the same at every run on one kind of GPU, as
+long as the autotuner's choice stands, which it keeps on disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
 
 @native_op("causal_attention_triton")
 def _forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The output (T, H, Dv) and log2 of the divisors, fp32 (H, T); arguments are checked by the caller."""
+    """The output (T, H, Dv) and log2 of the softmax denominators, fp32 (H, T); arguments are checked by the caller."""
     from . import triton_forward
 
     out, log_sums = _empty(q, v)

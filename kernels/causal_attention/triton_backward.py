@@ -1,13 +1,13 @@
-"""The backward kernels of causal attention: the weights once more from the forward pass's log-sums (Dao 2023, alg. 2).
+"""The backward kernels of causal attention; the weights are recomputed from the forward pass's log-sums (Dao 2023, alg.
+2).
 
-Three kernels; each output written by one program, in one order: no atomics.
-delta: rowsum(out * grad) of a tile of queries and one head; copies at memory speed.
-keys: a program owns BLOCK_N keys of one head and loops over the BLOCK_M queries from the diagonal to the sequence's
-end. Registers: dk and dv in fp32 and two transposed tiles of scores; shared memory: k and v, and q and grad for each
-stage. 8 BLOCK_M BLOCK_N D tensor FLOPs a pair of tiles (D = Dv).
-queries: a program owns BLOCK_M queries and loops over the keys up to the diagonal, dq in registers: 6 BLOCK_M BLOCK_N
-D. Together 7 products where 5 would do with atomics: two more for an order that is fixed. Bound on H100 as forward: the
-products, at about half of the tensor peak; of the useful FLOPs (5 products) about a third of it.
+There are three kernels, and each output is written by one program in one order, without atomics.
+delta: rowsum(out * grad) of a tile of queries and one head.
+keys: a program owns BLOCK_N keys of one head and loops over the queries, BLOCK_M at a time, from the diagonal to the
+end of the sequence. dk and dv in fp32 and two transposed tiles of scores are in registers; k and v, and q and grad of
+each pipeline stage, are in shared memory.
+queries: a program owns BLOCK_M queries and loops over the keys up to the diagonal, with dq in registers.
+docs/gpu.md says what bounds them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def causal_attention_delta(
     grad, out, delta, grad_stride, grad_head, tokens, heads, DV: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """delta fp32 (H, T): rowsum(out * grad), what a softmax's gradient subtracts."""
+    """delta fp32 (H, T): rowsum(out * grad), which the softmax's gradient subtracts."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     head = tl.program_id(1).to(tl.int64)
     g = load_rows(grad + head * grad_head, first, grad_stride, tokens, BLOCK, DV, BLOCK_DV, True)
@@ -80,12 +80,14 @@ def _keys_loop(
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr,
     ON_DIAGONAL: tl.constexpr,
 ):  # fmt: skip
-    """Adds the queries first .. last - 1 to dk (before scaling) and dv. Tiles are transposed: keys x queries."""
+    """Adds the contributions of queries first .. last - 1 to dk (before scaling) and dv. Tiles are transposed: keys x
+    queries."""
     for query in range(first, last, BLOCK_M):
         queries = query + tl.arange(0, BLOCK_M)
         q = load_rows(q_base, query, q_stride, length, BLOCK_M, D, BLOCK_D, True)
         scores = dot(k, tl.trans(q), tl.zeros((k.shape[0], BLOCK_M), tl.float32))
-        log_sum = tl.load(log_sums + queries, mask=queries < length, other=float("inf"))  # no query, no weight
+        # Infinity gives a weight of 0 where there is no query.
+        log_sum = tl.load(log_sums + queries, mask=queries < length, other=float("inf"))
         weights = tl.exp2(scores * c - log_sum[None, :])
         if ON_DIAGONAL:
             weights = tl.where(queries[None, :] >= keys[:, None], weights, 0.0)
@@ -133,16 +135,16 @@ def causal_attention_backward_keys(
 
 @triton.jit
 def _queries_loop(
-    places, q, g, log_sum, delta, dq, k_base, v_base, first, last, k_stride, v_stride, length, c,
+    positions, q, g, log_sum, delta, dq, k_base, v_base, first, last, k_stride, v_stride, length, c,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_N: tl.constexpr,
     ON_DIAGONAL: tl.constexpr,
 ):  # fmt: skip
-    """Adds the keys first .. last - 1 to dq (before scaling)."""
+    """Adds the contributions of keys first .. last - 1 to dq (before scaling)."""
     for key in range(first, last, BLOCK_N):
         k = load_rows(k_base, key, k_stride, length, BLOCK_N, D, BLOCK_D, ON_DIAGONAL)
         weights = tl.exp2(dot(q, tl.trans(k), tl.zeros((q.shape[0], BLOCK_N), tl.float32)) * c - log_sum[:, None])
         if ON_DIAGONAL:
-            weights = tl.where(places[:, None] >= (key + tl.arange(0, BLOCK_N))[None, :], weights, 0.0)
+            weights = tl.where(positions[:, None] >= (key + tl.arange(0, BLOCK_N))[None, :], weights, 0.0)
         v = load_rows(v_base, key, v_stride, length, BLOCK_N, DV, BLOCK_DV, ON_DIAGONAL)
         slopes = dot(g, tl.trans(v), tl.zeros((q.shape[0], BLOCK_N), tl.float32))
         dq = dot((weights * (slopes - delta[:, None])).to(k.dtype), k, dq)
@@ -162,22 +164,22 @@ def causal_attention_backward_queries(
     if item < tl.load(first_tile + sequences).to(tl.int32) * heads:
         head = (item % heads).to(tl.int64)
         start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_M, True)
-        places = first + tl.arange(0, BLOCK_M)
+        positions = first + tl.arange(0, BLOCK_M)
         g_base = grad + start * grad_stride + head * grad_head
         qs = load_rows(q + start * q_stride + head * q_head, first, q_stride, length, BLOCK_M, D, BLOCK_D, True)
         gs = load_rows(g_base, first, grad_stride, length, BLOCK_M, DV, BLOCK_DV, True)
-        rows = head * tokens + start + places
-        log_sum = tl.load(log_sums + rows, mask=places < length, other=float("inf"))
-        deltas = tl.load(delta + rows, mask=places < length, other=0.0)
+        rows = head * tokens + start + positions
+        log_sum = tl.load(log_sums + rows, mask=positions < length, other=float("inf"))
+        deltas = tl.load(delta + rows, mask=positions < length, other=0.0)
         k_base, v_base = k + start * k_stride + head * k_head, v + start * v_stride + head * v_head
         dqs = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
         dqs = _queries_loop(
-            places, qs, gs, log_sum, deltas, dqs, k_base, v_base, 0, first, k_stride, v_stride, length, c,
+            positions, qs, gs, log_sum, deltas, dqs, k_base, v_base, 0, first, k_stride, v_stride, length, c,
             D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, False,
         )  # fmt: skip
         last = tl.minimum(first + BLOCK_M, length)
         dqs = _queries_loop(
-            places, qs, gs, log_sum, deltas, dqs, k_base, v_base, first, last, k_stride, v_stride, length, c,
+            positions, qs, gs, log_sum, deltas, dqs, k_base, v_base, first, last, k_stride, v_stride, length, c,
             D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, True,
         )  # fmt: skip
         dq_base = dq + (start * heads + head) * D

@@ -1,19 +1,10 @@
 """The forward kernel of causal attention.
 
-A program owns one tile of BLOCK_M queries of one head and loops over the BLOCK_N keys up to the diagonal: whole tiles
-without any mask, then the tiles on the diagonal. Online softmax (Milakov & Gimelshein 2018; Dao 2023). One program an
-item in the order of `tile_schedule`, the longest loops first.
-Registers: the fp32 sums (BLOCK_M x Dv) and a tile of scores (BLOCK_M x BLOCK_N); shared memory: q, and k and v of each
-pipeline stage. A pair of tiles reads BLOCK_N (D + Dv) elements, from L2 mostly (k and v of a head of 16,384 tokens of
-64 are 4 MB), for 2 BLOCK_M BLOCK_N (D + Dv) tensor FLOPs: 128 FLOPs a byte at BLOCK_M = 128, as in HSTU's forward pass.
-The L2's 5.5 TB/s (assumed) allow 71 % of the tensor peak for that: HSTU's bound at 256, and above what is reached here.
-Bound on H100: tensor cores and exponentials. A multiprocessor does 4,096 tensor FLOPs and 16 exponentials a cycle: at
-D = 64 a score costs 256 FLOPs, 1/16 cycle, and as much for its exponential, with 4 to 6 fp32 operations (1/24 cycle)
-around it. These overlap only between two programs (128 registers): about 40 % of the tensor peak at D = 64, 55 % at
-128, 70 % at 256. Short sequences waste half of their diagonal tiles: at 8,192 tokens in 64 sequences half of the
-products. One of n tokens has (n + 128) / 4 FLOPs for a byte of device memory, and the card 260 to 295: below about
-1,000 tokens memory takes longer than the products, and below about 350 (D = 64), 550 (128) or 750 (256) longer than
-products and exponentials, so it binds.
+A program owns one tile of BLOCK_M queries of one head and loops over the keys up to the diagonal, BLOCK_N at a time:
+first the tiles before the diagonal, which need no mask, then those on it, with an online softmax (Milakov & Gimelshein
+2018; Dao 2023). There is a program for each item of `tile_schedule`, in its order: the longest loops come first. The
+fp32 accumulators (BLOCK_M x Dv) and a tile of scores (BLOCK_M x BLOCK_N) are in registers; q, and k and v of each
+pipeline stage, are in shared memory. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -55,28 +46,28 @@ def forward_configs(width: int, dtype: torch.dtype, arch: int) -> list[triton.Co
 
 @triton.jit
 def _attend(
-    q, k_base, v_base, places, sums, maxima, divisors, first, last, k_stride, v_stride, length, c,
+    q, k_base, v_base, positions, sums, maxima, denominators, first, last, k_stride, v_stride, length, c,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_N: tl.constexpr,
     ON_DIAGONAL: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over keys first .. last - 1; every key of whole tiles is before every query."""
+    """The online softmax over keys first .. last - 1; in whole tiles every key is before every query."""
     for key in range(first, last, BLOCK_N):
         keys = key + tl.arange(0, BLOCK_N)
         k = load_rows(k_base, key, k_stride, length, BLOCK_N, D, BLOCK_D, ON_DIAGONAL)
         scores = dot(q, tl.trans(k), tl.zeros((q.shape[0], BLOCK_N), tl.float32))
         if ON_DIAGONAL:
-            scores = tl.where(places[:, None] >= keys[None, :], scores * c, float("-inf"))
+            scores = tl.where(positions[:, None] >= keys[None, :], scores * c, float("-inf"))
             new_maxima = tl.maximum(maxima, tl.max(scores, 1))
             weights = tl.exp2(scores - new_maxima[:, None])
         else:
             new_maxima = tl.maximum(maxima, tl.max(scores, 1) * c)  # c >= 0
             weights = tl.exp2(scores * c - new_maxima[:, None])
         shrink = tl.exp2(maxima - new_maxima)
-        divisors = divisors * shrink + tl.sum(weights, 1)
+        denominators = denominators * shrink + tl.sum(weights, 1)
         v = load_rows(v_base, key, v_stride, length, BLOCK_N, DV, BLOCK_DV, ON_DIAGONAL)
         sums = dot(weights.to(v.dtype), v, sums * shrink[:, None])
         maxima = new_maxima
-    return sums, maxima, divisors
+    return sums, maxima, denominators
 
 
 @triton.jit
@@ -86,12 +77,12 @@ def causal_attention_forward(
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """out (T, H, DV) contiguous; log_sums fp32 (H, T): log2 of the divisor of each softmax."""
+    """out (T, H, DV) contiguous; log_sums fp32 (H, T): log2 of each softmax's denominator."""
     item = tl.program_id(0)
     if item < tl.load(first_tile + sequences).to(tl.int32) * heads:
         head = (item % heads).to(tl.int64)
         start, length, first = find_tile(offsets, order, first_tile, item // heads, sequences, BLOCK_M, True)
-        places = first + tl.arange(0, BLOCK_M)
+        positions = first + tl.arange(0, BLOCK_M)
         queries = load_rows(q + start * q_stride + head * q_head, first, q_stride, length, BLOCK_M, D, BLOCK_D, True)
         # With the sign of the scale, so that the largest product is the largest score.
         queries = (queries.to(tl.float32) * tl.where(scale < 0, -1.0, 1.0)).to(q.dtype.element_ty)
@@ -99,19 +90,19 @@ def causal_attention_forward(
         k_base, v_base = k + start * k_stride + head * k_head, v + start * v_stride + head * v_head
         sums = tl.zeros((BLOCK_M, BLOCK_DV), tl.float32)
         maxima = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-        divisors = tl.zeros((BLOCK_M,), tl.float32)
-        sums, maxima, divisors = _attend(
-            queries, k_base, v_base, places, sums, maxima, divisors, 0, first, k_stride, v_stride, length, c,
+        denominators = tl.zeros((BLOCK_M,), tl.float32)
+        sums, maxima, denominators = _attend(
+            queries, k_base, v_base, positions, sums, maxima, denominators, 0, first, k_stride, v_stride, length, c,
             D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, False,
         )  # fmt: skip
         last = tl.minimum(first + BLOCK_M, length)
-        sums, maxima, divisors = _attend(
-            queries, k_base, v_base, places, sums, maxima, divisors, first, last, k_stride, v_stride, length, c,
+        sums, maxima, denominators = _attend(
+            queries, k_base, v_base, positions, sums, maxima, denominators, first, last, k_stride, v_stride, length, c,
             D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, True,
         )  # fmt: skip
         out_base = out + (start * heads + head) * DV
-        store_rows(out_base, sums / divisors[:, None], first, heads * DV, length, BLOCK_M, DV, BLOCK_DV)
-        tl.store(log_sums + head * tokens + start + places, maxima + tl.log2(divisors), mask=places < length)
+        store_rows(out_base, sums / denominators[:, None], first, heads * DV, length, BLOCK_M, DV, BLOCK_DV)
+        tl.store(log_sums + head * tokens + start + positions, maxima + tl.log2(denominators), mask=positions < length)
 
 
 @cache

@@ -18,15 +18,16 @@ def configs(name: str, choices: list[tuple[int, ...]]) -> list[triton.Config]:
 def most_items(tokens: int, sequences: int, heads: int, block: int) -> int:
     """Programs of a launch: at least one for each tile and head, known without the offsets' values.
 
-    One program an item, in the order of the schedule: the hardware hands the dearest items out first. Programs that
-    loop over items would keep more addresses alive: 207 registers instead of 164 forward at D = 64.
+    There is a program for each item, in the order of the schedule, so that the hardware starts the most expensive
+    items first. Programs that loop over items would keep more addresses alive: 207 registers instead of 164 in the
+    forward pass at D = 64.
     """
     return (tokens // block + sequences) * heads
 
 
 @triton.jit
 def find_tile(offsets, order, first_tile, tile, sequences, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
-    """First token of the tile's sequence, the sequence's length, and the tile's first place within it."""
+    """First token of the tile's sequence, the sequence's length, and the tile's first index within it."""
     s = find_sequence(first_tile, tile, sequences)
     b = tl.load(order + s)
     start = tl.load(offsets + b)
@@ -39,7 +40,7 @@ def find_tile(offsets, order, first_tile, tile, sequences, BLOCK: tl.constexpr, 
 
 @triton.jit
 def _pointers(base, first, stride, ROWS: tl.constexpr, PADDED: tl.constexpr):
-    """int64 to the tile, int32 within it: cheaper by registers than int64 for every row."""
+    """An int64 address of the tile and int32 offsets within it, which take fewer registers than int64 for every row."""
     tile = base + tl.cast(first, tl.int64) * stride
     return tile + (tl.arange(0, ROWS)[:, None] * stride + tl.arange(0, PADDED)[None, :])
 

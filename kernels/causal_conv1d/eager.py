@@ -1,9 +1,7 @@
 """Plain torch: K shifted multiply-adds over rows in which K - 1 rows of state precede each sequence.
 
 Those rows (zeros without a state) make the window of every token a plain slice, so no mask is needed and nothing
-crosses from one sequence into the next. The rows are worked through in blocks that stay in the L2 cache: with 8,384
-rows of 1,024 channels, K = 4, two cores, the forward pass takes 12 ms, against 37 ms in one block and 58 ms through
-torch's grouped conv1d.
+crosses from one sequence into the next. The rows are processed in blocks that stay in the L2 cache.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ _BLOCK_ELEMENTS = 1 << 18  # 1 MB of float32
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where things lie among the M = T + B (K - 1) rows."""
+    """Indices among the M = T + B (K - 1) rows."""
 
     tokens: Tensor  # (T,) int64
     initial: Tensor  # (B * (K - 1),) int64: the state before each sequence

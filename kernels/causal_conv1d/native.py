@@ -1,17 +1,14 @@
 """Causal convolution by the C++ kernels (csrc/cpu/causal_conv1d.cpp): fp32 on CPU, forward and backward.
 
-Bias and SiLU are part of the one pass over x; the backward pass computes what SiLU was applied to again, so nothing
-but the inputs is kept.
-
-One core (AVX2), K = 4, SiLU, 2,048 tokens of 1,024 channels: forward 2.4 ms and forward + backward 6.9 ms, against 8.9
-and 22 ms through eager; 8,384 tokens of 1,280 channels in rows of 2,560: 12 and 43 ms, against 131 and 353 ms.
+Bias and SiLU are part of the one pass over x. The backward pass recomputes the input of SiLU, so that only the inputs
+are kept.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import NativeOp, call, empty_like, native_op, unwritten
+from ..native import NativeOp, call, empty_like, native_op, uninitialised
 
 
 def causal_conv1d(
@@ -48,8 +45,8 @@ def _forward(
 
 def _empty(x: Tensor, weight: Tensor, offsets: Tensor, return_state: bool) -> tuple[Tensor, Tensor | None]:
     if not return_state:
-        return unwritten(x), None
-    return unwritten(x), x.new_empty(offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1)
+        return uninitialised(x), None
+    return uninitialised(x), x.new_empty(offsets.shape[0] - 1, x.shape[1], weight.shape[1] - 1)
 
 
 @_forward.register_fake
@@ -78,7 +75,7 @@ def _backward(
 
 def empty_gradients(x: Tensor, weight: Tensor, initial_state: Tensor | None) -> tuple[Tensor, ...]:
     """For the gradients of x, weight, bias and initial_state."""
-    initial = x.new_empty(0) if initial_state is None else unwritten(initial_state)
+    initial = x.new_empty(0) if initial_state is None else uninitialised(initial_state)
     return *empty_like(x, weight), x.new_empty(x.shape[1]), initial
 
 

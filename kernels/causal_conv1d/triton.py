@@ -1,8 +1,8 @@
-"""Causal convolution by Triton kernels (triton_forward.py, triton_backward.py): fp32 and bf16, sums in fp32.
+"""Causal convolution by Triton kernels (triton_forward.py, triton_backward.py): fp32 and bf16, accumulated in fp32.
 
-Bias and SiLU are part of the one pass over x; the backward pass computes what SiLU was applied to again, so nothing
-but the inputs is kept. The weights' gradients are added in an order fixed by the offsets: the same bits every run on
-one kind of GPU, as long as the autotuner's choice stands, which it keeps on disk.
+Bias and SiLU are part of the one pass over x. The backward pass recomputes the input of SiLU, so that only the inputs
+are kept. The weights' gradients are added in an order fixed by the offsets: the bits are the same at every run on one
+kind of GPU, as long as the autotuner's choice stands, which it keeps on disk.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """The backward kernels of the causal convolution.
 
-Two passes over tiles of TOKENS tokens of one sequence x CHANNELS channels. The first computes the sum that SiLU was
-applied to again, writes its gradient (in x's dtype) and adds up those of the weights; LANES programs share the tiles
-of a block of channels, each tile by tile, and leave one partial sum each, so the order of addition is fixed and the
-partial sums stay small (LANES (K + 1) C floats). The second is the forward convolution in reverse: each input receives
-from the K tokens from its own on. One pass would apply SiLU K times to an element: about 10 special operations, more
-than its 6 B take from device memory. Bytes an element in bf16: 10, of which the gradient between the passes mostly
-stays in the L2 cache; 4,096 x 1,280 are 52 MB, 16 us at 3.35 TB/s.
+There are two passes over tiles of TOKENS tokens of one sequence x CHANNELS channels. The first recomputes the input of
+SiLU, writes its gradient (in x's dtype) and sums the gradients of the weights: LANES programs share the tiles of a
+block of channels, and each writes one partial sum, so that the order of addition is fixed and the partial sums stay
+small (LANES (K + 1) C floats). The second pass is the forward convolution in reverse: each input receives gradients
+from the K tokens that begin with its own. One pass would evaluate SiLU K times for each element: about 10 special
+operations, which take longer than its 6 bytes of device memory. docs/gpu.md says what bounds them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..triton_tools import INTERPRETED, on_device_of, tile_schedule, tuned
 from .triton_forward import CONFIGS as INPUT_CONFIGS
 from .triton_forward import STATE_CHANNELS, TOKENS, find_tile, most_tiles, seen, sum_of_taps
 
-LANES = 2 if INTERPRETED else 64  # fixed, whatever the device: it decides the order of addition
+LANES = 2 if INTERPRETED else 64  # the same on every device, because it decides the order of addition
 WEIGHT_CONFIGS = [
     triton.Config({"CHANNELS": 64}, num_warps=4),
     triton.Config({"CHANNELS": 128}, num_warps=8),
@@ -124,7 +123,7 @@ def weight_gradients(
     offsets: Tensor,
     is_silu: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of what the activation was applied to (T, C), and partial sums (LANES, 1 + K, C): bias and taps."""
+    """The gradient of the activation's input (T, C), and partial sums (LANES, 1 + K, C): bias and taps."""
     channels, taps = weight.shape
     inner = torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:

@@ -1,9 +1,8 @@
 """The forward kernels of the causal convolution, and how a tile of a sequence is read.
 
-A program owns TOKENS tokens of one sequence x CHANNELS channels and loops over the K taps. Each tap reads the tile one
-token further on: from device memory once, from the L1 cache the other K - 1 times. In registers: the sums, 16 to 32 a
-thread. Bytes a tile: 2 TOKENS CHANNELS elements (4 B an element of x in bf16), K multiply-adds and a SiLU for each:
-bound by device memory; 4,096 x 1,280 in bf16 are 21 MB, 6.3 us at 3.35 TB/s, and about 1,300 tiles.
+A program owns TOKENS tokens of one sequence x CHANNELS channels and loops over the K taps, with the accumulators, 16 to
+32 for each thread, in registers. For each tap it reads the tile shifted by one token: the first time from device
+memory, then K - 1 times from the L1 cache. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ def find_tile(tile, offsets, order, first_tile, sequences, TOKENS: tl.constexpr)
 
 @triton.jit
 def seen(x, stride, initial, sequence, start, position, exists, channel, channels, TAPS: tl.constexpr):
-    """Inputs at positions (rows, 1) of a sequence, in fp32, 0 unless `exists`; those before its start are its state."""
+    """Inputs at positions (rows, 1) of a sequence, in fp32, 0 unless `exists`; those before its start come from its
+    state."""
     values = tl.load(x + (start + position) * stride + channel, mask=exists & (position >= 0), other=0.0).to(tl.float32)
     if initial is not None:
         place = (sequence * channels + channel) * (TAPS - 1) + (position + (TAPS - 1))
@@ -47,7 +47,7 @@ def sum_of_taps(
     x, stride, weight, bias, initial, sequence, start, position, exists, channel, channels,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    """What the activation is applied to, (TOKENS, CHANNELS)."""
+    """The input of the activation, (TOKENS, CHANNELS)."""
     total = tl.zeros((TOKENS, CHANNELS), tl.float32)
     if bias is not None:
         total += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)

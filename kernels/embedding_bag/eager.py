@@ -1,8 +1,4 @@
-"""Torch's own embedding bag, which is fused on CPU and CUDA.
-
-Forward + backward of 4,000 bags of 6 ids, d = 64, two cores: 1.8 ms with sparse row gradients whatever the table's
-size; with a dense gradient 1.6 ms for 5,000 rows and 16 ms for 200,000.
-"""
+"""Torch's own embedding bag, which is fused on CPU and CUDA."""
 
 from __future__ import annotations
 

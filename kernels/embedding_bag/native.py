@@ -1,10 +1,6 @@
 """Embedding bags by the C++ kernels (csrc/cpu/embedding_bag.cpp): fp32 and bf16 on CPU.
 
-The dense gradient is written block of rows by block of rows, each zeroed and added to while it lies in the cache.
-
-One core (AVX2), forward + backward, against torch's own embedding bag: 4,000 bags of 6 ids, d = 64, with a dense
-gradient of 5,000 rows 1.6 ms against 4.0, of 200,000 rows 9.3 against 38; 65,536 bags of 4 ids, d = 128, 994,447 rows
-135 against 475 dense, 54 against 145 sparse. The forward pass alone: 0.77, 1.23 and 34 ms against 0.74, 1.17 and 44.
+The dense gradient is written in blocks of rows, each of which is zeroed and added to while it is in the cache.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Embedding bags by Triton kernels (triton_kernels.py): fp32, bf16 and fp16, sums in fp32, forward and backward.
+"""Embedding bags by Triton kernels (triton_kernels.py): fp32, bf16 and fp16, accumulated in fp32, forward and backward.
 
-Every sum is in the order of occurrence (of a gradient's row: in pieces of up to 32, and then of the pieces), so the
-bits are the same every run. Neither gradient asks anything of the device.
+Every sum is in the order of occurrence (for a row of a gradient: in pieces of up to 32, and then over the pieces), so
+that the bits are the same at every run. Neither gradient waits for a value from the device.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The kernels of embedding bags: means, what each id adds to the table's gradient, and that gradient, dense.
+"""The kernels of embedding bags: the means, each id's contribution to the table's gradient, and that gradient, dense.
 
-A program owns one bag (or one piece of a run of equal ids, see triton_runs.py) and BLOCK columns, and loops over the
-ids, UNROLL rows in flight; sums in fp32 registers, no shared memory. Rows of 128 in bf16 are 256 bytes, gathered
-whole. Bound on H100: memory, at the speed of random rows of 256 to 512 bytes, about 60 % of 3.35 TB/s. The dense
-gradient is V rows of zeros first: 994,447 x 128 in bf16 are 255 MB or 0.09 ms, most of the backward pass.
+A program owns one bag, or one piece of a run of equal ids (triton_runs.py), and BLOCK columns. It loops over the ids,
+loading UNROLL rows at a time, and accumulates in fp32 registers without shared memory.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ LONG_RUNS_CONFIGS = [triton.Config({"UNROLL": 8}, num_warps=1)]
 
 
 def column_block(width: int) -> int:
-    """Columns of a program."""
+    """The number of columns of a program."""
     return min(512, triton.next_power_of_2(max(width, 1)))
 
 
@@ -52,7 +50,7 @@ def embedding_bag_mean(out, table, ids, offsets, table_stride, width, BLOCK: tl.
 
 @triton.jit
 def embedding_bag_values(values, grad, offsets, grad_stride, width, BLOCK: tl.constexpr):
-    """values (M, width) contiguous: a bag's gradient over its length, once an id."""
+    """values (M, width) contiguous: for each id, its bag's gradient divided by the bag's length."""
     bag = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     start, end = tl.load(offsets + bag), tl.load(offsets + bag + 1)
@@ -67,16 +65,16 @@ def embedding_bag_pieces(
     gradient, partials, grad, sorted_ids, order, bags, offsets, count, grad_stride, width,
     CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """The gradient's row of every run within one chunk, and the partial sums of the others; one program a place."""
-    place = tl.program_id(0)
+    """The gradient's row of every run within one chunk, and the others' partial sums; a program for each index."""
+    index = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    row, length, is_first, is_last = find_piece(sorted_ids, place, count, CHUNK)
+    row, length, is_first, is_last = find_piece(sorted_ids, index, count, CHUNK)
     if length > 0:
         total = tl.zeros((BLOCK,), tl.float32)
         for i in range(0, length, UNROLL):
             for u in tl.static_range(UNROLL):
                 is_one = i + u < length
-                occurrence = tl.load(order + place + i + u, mask=is_one, other=0)
+                occurrence = tl.load(order + index + i + u, mask=is_one, other=0)
                 bag = tl.load(bags + occurrence, mask=is_one, other=0)
                 ids = tl.load(offsets + bag + 1) - tl.load(offsets + bag)
                 mask = (columns < width) & is_one
@@ -85,7 +83,7 @@ def embedding_bag_pieces(
         if is_first & is_last:
             tl.store(gradient + row * width + columns, total.to(gradient.dtype.element_ty), mask=columns < width)
         else:
-            partial = partial_row(place, CHUNK).to(tl.int64)
+            partial = partial_row(index, CHUNK).to(tl.int64)
             tl.store(partials + partial * width + columns, total, mask=columns < width)
 
 
@@ -93,7 +91,7 @@ def embedding_bag_pieces(
 def embedding_bag_long_runs(
     gradient, partials, sorted_ids, count, width, CHUNK: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr
 ):
-    """The gradient's row of every run over several chunks; one program a chunk."""
+    """The gradient's row of every run over several chunks; a program for each chunk."""
     chunk = tl.program_id(0)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     row, first_row, last_chunk = find_long_run(sorted_ids, chunk, count, CHUNK)
@@ -135,8 +133,8 @@ def launch_gradient(gradient: Tensor, grad: Tensor, ids: Tensor, offsets: Tensor
         return
     block = column_block(width)
     columns = triton.cdiv(width, block)
-    places = torch.arange(count, device=ids.device)
-    bags = torch.searchsorted(offsets, places, right=True) - 1
+    indices = torch.arange(count, device=ids.device)
+    bags = torch.searchsorted(offsets, indices, right=True) - 1
     sorted_ids, order = ids.sort(stable=True)
     partials = new_partials(count, width, ids.device)
     sizes = {"CHUNK": CHUNK, "BLOCK": block}

@@ -65,7 +65,7 @@ def gru(
 
 
 def _is_sequence(x: object) -> bool:
-    """The first question takes a tenth of the second's time."""
+    """Whether `x` is a sequence; the first condition takes a tenth of the time of the second."""
     return isinstance(x, (list, tuple)) or isinstance(x, Sequence)
 
 

@@ -1,6 +1,6 @@
 """HSTU attention in plain torch: batched products over groups of similar length, one block of queries at a time.
 
-The backward pass computes the scores again, so nothing of size L x L outlives a block.
+The backward pass recomputes the scores, so that nothing of size L x L outlives a block.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 from ..ragged import Group, length_groups
 from .buckets import time_buckets
 
-# Queries a block: half of the diagonal block is masked work, so smaller saves products; larger makes better products.
+# Queries of a block. Half of the diagonal block is masked: smaller blocks save products, larger ones run faster.
 _BLOCK = 64
 # Scores held at once (floats). 2**18 is 1 MiB: it stays in a core's cache between the product and SiLU.
 _CELLS = 2**18
@@ -72,7 +72,7 @@ class _Bias:
         return scores
 
     def accumulate(self, grad: Tensor, begin: int, end: int, position: Tensor, time: Tensor) -> None:
-        """Adds the tables' share of the scores' gradient (G * H, end - begin, end)."""
+        """Adds the scores' gradients (G * H, end - begin, end) to those of the tables."""
         if self.settings.position_bias is not None:
             position.index_add_(0, self._positions(begin, end).flatten(), grad.sum(0, dtype=position.dtype).flatten())
         if self.settings.time_bias is not None:
@@ -87,7 +87,7 @@ def _scores(q: Tensor, k: Tensor, bias: _Bias, begin: int, end: int) -> Tensor:
 
 
 def _mask_(x: Tensor, begin: int, end: int) -> Tensor:
-    """Zeroes, in a block (…, end - begin, end), what lies after its query."""
+    """Zeroes, in a block (…, end - begin, end), the keys after their query."""
     x[..., begin:end].tril_()
     return x
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..native import call, empty_like, unwritten
+from ..native import call, empty_like, uninitialised
 from .buckets import MOST_BUCKETS, bucket_starts
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _tables(settings: Settings) -> tuple[Tensor | None, ...]:
 
 def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
     """The operator's output (T, H, Dv); arguments as the operator has checked them."""
-    out = unwritten(v)
+    out = uninitialised(v)
     call("hstu_attention_forward", out, q, k, v, *_tables(settings), settings.max_len, settings.scale)
     return out
 

@@ -1,8 +1,8 @@
 """HSTU attention by Triton kernels on CUDA tensors (on CPU tensors under TRITON_INTERPRET=1): bf16 and fp32.
 
-bf16 products take bf16 operands and add in fp32; fp32 ones are fp32 throughout. Nothing is added atomically: the same
-inputs give the same bits on one kind of GPU as long as the autotuner's choice stands, which it keeps on disk; the
-tables' gradients are not tuned at all.
+Products of bf16 operands are accumulated in fp32; fp32 ones are fp32 throughout. No atomics are used: the same inputs
+give the same bits on one kind of GPU as long as the autotuner's choice stands, which it keeps on disk; the kernel of
+the tables' gradients is not tuned at all.
 """
 
 from __future__ import annotations

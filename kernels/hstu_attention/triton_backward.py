@@ -1,17 +1,12 @@
-"""HSTU attention's gradients of q, k and v: one kernel, run over tiles of queries for dq and over tiles of keys for dk
-and dv. The scores are computed again from q and k.
+"""HSTU attention's gradients of q, k and v: one kernel, launched over tiles of queries for dq and over tiles of keys
+for dk and dv. The scores are recomputed from q and k.
 
-A program owns BLOCK rows of one head of one sequence, longest sequences first, and loops over the other side's rows,
-STREAM at a time: keys up to its diagonal, or queries from its diagonal on. Its own two tiles (q and grad, or k and v)
-stay in shared memory, the fp32 sums of its gradients in registers, and the other side's tiles arrive by asynchronous
-copies. Own rows are a product's first operand throughout, so the weights go from registers into the second product.
-No two programs write one row: no atomics.
-
-Products a tile pair: 3 for dq (scores, gradient of the weights, sum), 4 for dk with dv. At widths above 128 the sums of
-dk and dv together would need every register of the SM, so they are two launches of 3 and 2 products. A pair of 128 x 32
-at Dqk = Dv = 256 and 3 products is 6.3 MFLOP for 32 KiB out of the L2 cache: 192 FLOP a byte, 0.84 us at the dense bf16
-rate and about as much of the L2's bandwidth (42 B a ns and SM); its 4,096 SiLUs take 0.28 us of the special-function
-units beside it. Of the 8 products run in all, 5 are those that a pass which could keep everything would need.
+A program owns BLOCK rows of one head of one sequence, longest sequences first, and loops over the rows of the other
+side, STREAM at a time: keys up to its diagonal, or queries from its diagonal on. Its own two tiles (q and grad, or k
+and v) stay in shared memory and its fp32 accumulators in registers, and the tiles of the other side arrive by
+asynchronous copies. Its own rows are the first operand of every product, so that the weights go from registers into the
+second product. No two programs write one row, so there are no atomics. Above a width of 128 the accumulators of dk and
+dv together would need every register of a multiprocessor, so they are two launches. docs/gpu.md says what bounds them.
 """
 
 from __future__ import annotations

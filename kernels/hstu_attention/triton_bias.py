@@ -1,7 +1,7 @@
-"""What the HSTU kernels share: which tile a program owns, how its rows are read, the bias of a tile and SiLU.
+"""What the HSTU kernels share: which tile a program owns, how its rows are read, the bias of a tile, and SiLU.
 
-Scores, biases and SiLU are fp32. A pair (i, j) of query and key counts where j <= i: the rows past a sequence's end are
-read as zeros, so they neither give nor take anything, and what another sequence holds is never read.
+Scores, biases and SiLU are fp32. A pair (i, j) of query and key counts where j <= i. The rows past the end of a
+sequence are read as zeros, so that they contribute nothing, and the rows of another sequence are never read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301)
 def locate(order, first_tile, offsets, tile, sequences, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
     """The first token of the tile's sequence, the sequence's length, and the tile's first row within it.
 
-    LAST_FIRST takes a sequence's tiles from its end: for queries, where the last see the most keys.
+    LAST_FIRST takes a sequence's tiles from its end: for queries, of which the last attend to the most keys.
     """
     place = find_sequence(first_tile, tile, sequences)
     sequence = tl.load(order + place)
@@ -55,7 +55,7 @@ def store_rows(base, stride, rows, length, values, WIDTH: tl.constexpr, PADDED: 
 
 @triton.jit
 def sigmoid(x):
-    """1 / (1 + exp(-x)) with the two approximate instructions; exactly 0 and 1 far out, NaN for NaN."""
+    """1 / (1 + exp(-x)) with two approximate instructions; exactly 0 and 1 for large |x|, NaN for NaN."""
     denominator = 1.0 + tl.exp2(x * -_LOG2_E)
     if INTERPRETED:
         return 1.0 / denominator
@@ -72,7 +72,7 @@ def silu_gradient(x, sigma):
 
 @triton.jit
 def time_bucket(gap, bucket_ends, last_bucket):
-    """Bucket int32 of int64 gaps, exactly: a guess from the logarithm, at most one too low, and one comparison.
+    """The exact bucket (int32) of int64 gaps: an estimate from the logarithm, at most one too low, and a comparison.
 
     `bucket_ends` int64 holds for each bucket the first gap past it. The logarithm's error is below 1e-4 buckets.
     """

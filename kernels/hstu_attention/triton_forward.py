@@ -1,20 +1,10 @@
 """HSTU attention's forward pass.
 
 A program owns BLOCK queries of one head of one sequence, longest sequences and last tiles first, and loops over the
-keys up to its diagonal, STREAM at a time: q and the fp32 sums (BLOCK x Dv) stay on the chip, k and v tiles arrive by
-asynchronous copies, and the scores exist only as one BLOCK x STREAM tile in registers. No statistics, so no rescaling:
-each tile is product, bias, SiLU, product. Tiles past the diagonal are never visited; half of the diagonal one is
-masked work.
-
-A tile pair of 128 x 64 at Dqk = Dv = 256 is 8.4 MFLOP for 64 KiB of k and v out of the L2 cache: 128 FLOP a byte. An
-H100's SM does it in 1.1 us at the dense bf16 rate, and takes 1.6 us for the copies (42 B a ns and SM, an assumed 5.5
-TB/s): bound by the L2, at most 71 % of the dense rate. Its 8,192 pairs of exp2 and reciprocal are 0.55 us of the
-special-function units beside that whatever the width, so at 128 (0.55 us of products, 0.8 us of copies) the three are
-nearly alike, and 64 and 32 are bound by the special functions.
-
-That is for long sequences. One of n tokens has (n + 128) / 4 FLOP for a byte of device memory, and the card 260 to 295:
-below about 1,000 tokens memory takes longer than the products, and below about 800 (at 64: 500, at 32: 200) longer than
-the L2 and the special functions too, so it binds.
+keys up to its diagonal, STREAM at a time. q and the fp32 accumulators (BLOCK x Dv) stay on the chip, tiles of k and v
+arrive by asynchronous copies, and the scores exist only as one BLOCK x STREAM tile in registers. SiLU needs no
+statistics, so nothing is rescaled: each tile is a product, bias, SiLU, and a product. Tiles past the diagonal are never
+visited; half of the work on the diagonal tile is masked. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,11 @@
-"""HSTU attention's gradients of the position and time tables: a kernel of its own, so that the other gradients keep
-their registers, and run only where there is a table.
+"""HSTU attention's gradients of the position and time tables: a kernel of its own, which runs only where there is a
+table and leaves the registers of the other gradients' kernels alone.
 
 Both tables are shared by the heads, so a program owns a pair of tiles (BLOCK queries x BLOCK keys) and adds the
-scores' gradients of every head in registers before it sorts them: by diagonal, through a skewed reload of the tile from
-a scratch array (16 KiB that stay in the L2 cache), and by time bucket, one masked sum for each bucket between the
-tile's least and greatest. Each program adds into tables of its own, in the order of its tiles; torch adds those up. No
-atomics: the same bits run after run on one kind of GPU.
-
-A pair of 64 x 64 at 8 heads of Dqk = Dv = 256 is 33.6 MFLOP for 1 MiB out of the L2 cache, 32 FLOP a byte: bound by the
-L2's bandwidth, about 25 us a pair and SM (42 B a ns and SM), 18 % of the dense rate. Timestamps that rise along a
-sequence put few buckets into a tile; times in no order make up to all of them, each some 0.3 us.
+gradients of the scores of every head in registers. Then it sums them by diagonal, through a skewed reload of the tile
+from a scratch array (16 KiB that stay in the L2 cache), and by time bucket, with one masked sum for each bucket between
+the tile's least and greatest. Each program adds to tables of its own, in the order of its tiles, and torch adds those:
+without atomics the bits are the same at every run on one kind of GPU. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ from .triton_launch import UNSPECIALISED, common_arguments
 if TYPE_CHECKING:
     from .eager import Settings
 
-# A tile of queries is the work of this many programs, which take its tiles of keys by turns.
+# The number of programs that share a tile of queries and take its tiles of keys in turn.
 SHARES = 8
 
 
@@ -178,7 +174,8 @@ def hstu_attention_tables(
             if HAS_POSITION:
                 _add_diagonals(position_table, scratch, d_scores, rows, columns, max_len, BLOCK)
             if HAS_TIME:
-                # Read again, and truly so: the tile's gaps would else hold registers while the heads are added up.
+                # Volatile loads, because the compiler would otherwise load the timestamps before the loop over heads
+                # and keep the tile's gaps in registers.
                 own = tl.load(timestamps + start + rows, mask=rows < length, other=0, volatile=True)
                 their = tl.load(timestamps + start + columns, mask=columns < length, other=0, volatile=True)
                 buckets = time_bucket(own[:, None] - their[None, :], bucket_ends, last_bucket)
@@ -188,14 +185,14 @@ def hstu_attention_tables(
 
 
 def tables_block(widest: int, dtype: torch.dtype) -> int:
-    """Queries and keys a tile."""
+    """The number of queries, and of keys, of a tile."""
     if dtype == torch.float32:
         return 32 if widest <= 64 else 16
     return 64 if widest <= 256 else max(16, 16_384 // widest)
 
 
 def tables_configs(widest: int, dtype: torch.dtype) -> list[triton.Config]:
-    """The committed configuration for heads padded to `widest` columns: one, so that the order of sums is always it."""
+    """The one committed configuration for heads padded to `widest` columns: the order of sums is fixed."""
     if dtype == torch.float32:
         return [triton.Config({}, num_warps=4, num_stages=1)]
     return [triton.Config({}, num_warps=8 if widest <= 256 else 4, num_stages=2)]

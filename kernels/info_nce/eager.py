@@ -1,4 +1,4 @@
-"""Plain torch: the chunked softmax loss of `linear_cross_entropy`, the batch's positives in the catalogue's place.
+"""Plain torch: the chunked softmax loss of `linear_cross_entropy`, with the batch's positives as the catalogue.
 
 Rows are worked off in chunks of at most 256 MB of logits, so a batch is bounded by its embeddings, not by T x T.
 """

@@ -1,4 +1,4 @@
-"""In-batch softmax by the C++ cross entropy over a catalogue, the batch's positives in the catalogue's place."""
+"""In-batch softmax by the C++ cross entropy over a catalogue, with the batch's positives as the catalogue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _forward(
     of_hidden: bool,
     of_positives: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and its gradients to `hidden` and `positives`, None where they are not asked for."""
+    """The loss and its gradients of `hidden` and `positives`, None where they are not asked for."""
     bias = None if log_q is None else -log_q
     scaled = hidden if temperature == 1 else hidden / temperature
     wanted = (of_hidden, of_positives)

@@ -1,6 +1,7 @@
-"""In-batch softmax by the Triton cross entropy over a catalogue, the batch's positives in the catalogue's place.
+"""In-batch softmax by the Triton cross entropy over a catalogue, with the batch's positives as the catalogue.
 
-fp32 and bf16, sums in fp32; (T, T) logits exist in registers only. Vectors wider than 512 (fp32: 128) go to "eager".
+fp32 and bf16, accumulated in fp32; (T, T) logits exist in registers only. Vectors wider than 512 (fp32: 128) go to
+"eager".
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
-"""Layer normalisation by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward.
-
-2,193 x 512 with weight and bias, one core (AVX2), kernels alone: forward 0.33 ms, backward 0.53 ms; torch's fused
-kernels 0.44 and 0.56 ms.
-"""
+"""Layer normalisation by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import NativeOp, call, empty_norm, native_op, unwritten
+from ..native import NativeOp, call, empty_norm, native_op, uninitialised
 from ..rows import as_rows
 
 
@@ -43,7 +39,7 @@ def _backward(
 def empty_gradients(x: Tensor, needs_weight: bool, needs_bias: bool) -> tuple[Tensor, Tensor, Tensor]:
     """For the gradients of x, weight and bias; without elements where one is not needed."""
     width = x.shape[-1]
-    return unwritten(x), x.new_empty(width if needs_weight else 0), x.new_empty(width if needs_bias else 0)
+    return uninitialised(x), x.new_empty(width if needs_weight else 0), x.new_empty(width if needs_bias else 0)
 
 
 @_backward.register_fake

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import empty_norm, native_op, unwritten
+from ..native import empty_norm, native_op, uninitialised
 from .native import empty_gradients, register_gradient
 
 
@@ -34,7 +34,7 @@ def _backward(
     """Gradients of x, weight and bias; those not needed are empty."""
     from ..triton_norms import norm_backward
 
-    dx = unwritten(x)
+    dx = uninitialised(x)
     return dx, *norm_backward(dx, None, grad, None, x, statistics, weight, None, needs_weight, needs_bias)
 
 

@@ -1,7 +1,7 @@
 """Cross entropy over a catalogue in C++ (csrc/cpu/linear_cross_entropy.cpp): fp32 on CPU.
 
-The forward pass computes the gradients too, from logits computed once: a batch of tokens at a time keeps one float a
-candidate and token, less than 256 MB for up to 4 million items.
+The forward pass also computes the gradients, from logits that are computed once: a batch of tokens at a time keeps one
+float for each candidate and token, less than 256 MB for up to 4 million items.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import remember
-from ..native import call, native_op, unwritten
+from ..native import call, native_op, uninitialised
 from ..tensors import do_lie_below
 
 
@@ -23,7 +23,7 @@ def linear_cross_entropy(
 
 
 def wanted_gradients(hidden: Tensor, weight: Tensor) -> tuple[bool, bool]:
-    """Whether autograd will ask for each one's."""
+    """Whether autograd will need the gradient of each."""
     is_on = torch.is_grad_enabled()
     return is_on and hidden.requires_grad, is_on and weight.requires_grad
 
@@ -48,7 +48,7 @@ def mean_loss(
     ids: tuple[Tensor | None, Tensor | None],
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Mean of `logsumexp(hidden weight^T + bias) - its target entry`, and its gradients to `hidden` and `weight`.
+    """Mean of `logsumexp(hidden weight^T + bias) - its target entry`, and its gradients of `hidden` and `weight`.
 
     target: int64 (T,); None: token t's is item t.
     ids: of the tokens' targets and of the items, int64 (T,) and (V,); a candidate with the id of a token's target is
@@ -56,7 +56,7 @@ def mean_loss(
     """
     of_hidden, of_weight = wanted
     loss = hidden.new_empty(())
-    results = (loss, unwritten(hidden) if of_hidden else None, unwritten(weight) if of_weight else None)
+    results = (loss, uninitialised(hidden) if of_hidden else None, uninitialised(weight) if of_weight else None)
     call("linear_cross_entropy", None, *results, hidden, weight, target, bias, *ids, 1 / (hidden.shape[0] or 1))
     return results
 
@@ -65,7 +65,7 @@ def mean_loss(
 def _mean_loss(
     hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int, of_hidden: bool, of_weight: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean loss and its gradients to `hidden` and `weight`, None where they are not asked for."""
+    """The mean loss and its gradients of `hidden` and `weight`, None where they are not asked for."""
     counted = _counted(target, weight.shape[0], ignore_index)
     states, targets = (hidden, target) if counted is None else (x.index_select(0, counted) for x in (hidden, target))
     loss, g_hidden, g_weight = mean_loss(states, weight, targets, None, (None, None), (of_hidden, of_weight))
@@ -92,14 +92,14 @@ def save_gradients(ctx, inputs, output) -> None:
     *_, ctx.of_hidden, ctx.of_weight = inputs
     ctx.count = len(inputs)
     ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)  # else zeros are made for the gradients' own gradients
+    ctx.set_materialize_grads(False)  # otherwise zeros are made for the gradients of the gradients
     ctx.save_for_backward(*output[1:])
 
 
 def differentiate_loss(ctx, grad_loss, *_):
     """The saved gradients times the loss's own."""
     wanted = (ctx.of_hidden, ctx.of_weight)
-    # Sparing the factor 1, which loss.backward() sends, spares a pass over (V, d) and as much memory.
+    # loss.backward() sends the factor 1: leaving it out spares a pass over (V, d) and as much memory.
     is_one = type(grad_loss) is Tensor and grad_loss.item() == 1
     scaled = (g if is_one else g * grad_loss for g in ctx.saved_tensors)
     gradients = (g if is_wanted else None for g, is_wanted in zip(scaled, wanted, strict=True))

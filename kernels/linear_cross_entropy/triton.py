@@ -1,13 +1,12 @@
-"""Cross entropy over a catalogue by Triton kernels: fp32 and bf16, sums in fp32.
+"""Cross entropy over a catalogue by Triton kernels: fp32 and bf16, accumulated in fp32.
 
-The same bits at every run on one kind of GPU (slices suit its multiprocessors), as long as the autotuner's choice
-stands, which it keeps on disk.
+The bits are the same at every run on one kind of GPU (the slices suit its multiprocessors), as long as the autotuner's
+choice stands, which it keeps on disk.
 
-The forward pass computes the gradient to `hidden` too (triton_forward.py), which costs it one product more than the
-loss; the gradient to `weight` is computed in the backward pass (triton_backward.py), where the incoming gradient is
-known, so that (V, d) is written once. Beside inputs and gradients there are O(T d) bytes: the tokens in the order of
-their targets, and the partial sums of a few slices of the catalogue. Vectors wider than 512 (fp32: 128)
-go to "eager".
+The forward pass also computes the gradient of `hidden` (triton_forward.py), which costs one product more than the loss.
+The gradient of `weight` is computed in the backward pass (triton_backward.py), where the incoming gradient is known, so
+that (V, d) is written once. Beside inputs and gradients, memory of O(T d) bytes is needed: the tokens in the order of
+their targets, and the partial sums of a few slices of the catalogue. Vectors wider than 512 (fp32: 128) go to "eager".
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def _mean_loss(
     ignore_index: int,
     of_hidden: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The mean loss, its gradient to `hidden` (empty unless asked for), and for the backward pass: the share of a
+    """The mean loss, its gradient of `hidden` (empty unless asked for), and for the backward pass: the share of a
     token, logsumexp, states, targets and the number that counts, in triton_tokens.py's order."""
     from .triton_forward import slice_softmax
     from .triton_tokens import arrange, join

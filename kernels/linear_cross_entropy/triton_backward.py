@@ -1,21 +1,12 @@
-"""The gradient to the catalogue, from logits computed once more.
+"""The gradient of the catalogue, from logits that are recomputed.
 
-Tiling: a program owns ROWS items, their vectors in shared memory and the sums of their gradient (ROWS x D floats) in
-registers, and walks over the tokens COLUMNS at a time: logits again, softmax by the known logsumexp, product with the
-tokens. Every row of the gradient is written once, in the weight's dtype, with the incoming gradient's factor: no
-atomics, no second pass over (V, D). Tokens are sorted by target, so only the tiles that hold targets of the program's
-items (none or one of most) are done apart, with the comparison that subtracts 1; tokens that do not count are left
-out. A catalogue of fewer tiles than the GPU has multiprocessors is shared by several programs a tile, each with a part
-of the tokens, whose sums are added in their order.
-
-Of 2 T V D FLOP a product, loss and gradients take four: the forward pass two, this two, against the three of kept
-logits, which at T = 8,192, V = 994,447 would be 16 GB in bf16. A forward pass without the gradient to the tokens and a
-backward pass for each input would take five, and 3 T V instead of 2 T V exponentials.
-
-A tile of 128 x 128 at D = 128 costs what it does in the forward pass less maximum and factor (2.5/128 clocks a logit
-instead of 4.5/128): 0.144 / 0.226 = 64 % of the products' ceiling without any overlap. Tokens (2 MB) come from the L2
-cache; items and gradient, 255 MB each in bf16, pass device memory once: 0.15 ms of about 7. At D = 512: see
-triton_forward.py.
+A program owns ROWS items, with their vectors in shared memory and the accumulators of their gradient (ROWS x D floats)
+in registers, and walks over the tokens, COLUMNS at a time: the logits again, the softmax by the known logsumexp, and a
+product with the tokens. Every row of the gradient is written once, in the weight's dtype and times the incoming
+gradient: no atomics, and no second pass over (V, D). Tokens are sorted by target, so that only the tiles that hold
+targets of the program's items, mostly none or one, need the comparison that subtracts 1; tokens that do not count are
+left out. A tile of a catalogue with fewer tiles than the GPU has multiprocessors is shared by several programs, each
+with a part of the tokens, whose sums are added in order. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -34,8 +25,8 @@ from ..triton_tools import on_device_of, programs, tuned
 from .triton_tokens import PADDED
 
 _LOG2E = tl.constexpr(1.4426950408889634)
-_STEP = 64  # items of the smallest tile of bf16: where the tokens of a tile begin is looked up in such steps
-_STEP_EXACT = 16  # and of fp32
+_STEP = 64  # items of the smallest bf16 tile: the first token of a tile is looked up at multiples of this
+_STEP_EXACT = 16  # the same for fp32
 
 
 def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
@@ -63,7 +54,7 @@ def weight_gradient(
     ids: Tensor | None,
     scale: Tensor,
 ) -> Tensor:
-    """`scale` (float32 scalar) times the gradient of the summed loss to weight (V, d), in its dtype.
+    """`scale` (float32 scalar) times the gradient of the summed loss with respect to weight (V, d), in its dtype.
 
     states, wanted, count: see `triton_tokens.Tokens`. lse: float32 (P,), inf beyond `count`.
     """
@@ -98,7 +89,7 @@ def gradient_of_items(
     HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr, STEP: tl.constexpr,
     BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`size` tells classes of problems apart for which a configuration is chosen."""
+    """`size` is the class of problems for which the autotuner chooses a configuration."""
     item = tl.program_id(0) * ROWS
     inner = tl.arange(0, ROWS)
     rows = item + inner
@@ -123,7 +114,7 @@ def gradient_of_items(
     last = tl.where(end > begin, (end + COLUMNS - 1) // COLUMNS, first)
     last = tl.minimum(tl.maximum(last, first), high)
 
-    NARROW: tl.constexpr = 16  # few registers beside the sums for what is done seldom
+    NARROW: tl.constexpr = 16  # narrow, because the accumulators leave few registers for what is seldom needed
     acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
     for i in range(low, high - (last - first)):
         start = tl.where(i < first, i, i + (last - first)) * COLUMNS

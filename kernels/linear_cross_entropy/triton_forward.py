@@ -1,22 +1,11 @@
-"""Softmax over slices of the catalogue, with its product with the catalogue: all of the gradient to the tokens.
+"""Softmax over slices of the catalogue and its product with the catalogue, which is all of the gradient of the tokens.
 
-Tiling: a program owns ROWS tokens (their vectors stay in shared memory) and a slice of the catalogue, which it walks
-over COLUMNS items at a time. Registers hold ROWS x COLUMNS logits and, for the gradient, ROWS x D sums of
-p(item) x item with the running maximum's factor taken out (Milakov & Gimelshein 2018, "Online normalizer calculation
-for softmax"): logits are computed once for loss and gradient, and no (T, V) tensor exists. Slices are as many as keep
-all multiprocessors busy (64 tiles of tokens: 2, 8 tiles: 16); partial results of T x D floats a slice are joined in
-their order afterwards.
-
-A tile of 128 tokens x 128 items at D = 128: 4 x 128^3 = 8.4 MFLOP for 32 KiB from the L2 cache, 256 FLOP a byte;
-the catalogue itself comes from device memory once. Clocks of a multiprocessor a logit (H100, 800 TFLOP/s at 1.7 GHz):
-0.144 in products, 1/16 in exp2, 4.5/128 in other arithmetic (maximum, scaling, sum, half a conversion, the sums'
-factor). So products bound it with perfect overlap; without any it reaches 0.144 / 0.242 = 60 % of the products'
-ceiling, and two blocks or warp groups beside each other should come to 65-75 %. T = 8,192, V = 994,447: 4.17 TFLOP,
-5.2 ms at the ceiling, 7-8.7 ms expected. Losses alone have one product for the same exponentials: 45-65 % of it.
-At D = 512 registers hold 64 tokens' sums, and two warp groups beside each other both compute all logits of a tile of
-32 items, 16 items an instruction. Such an instruction reads both operands from shared memory, 20 clocks for 8 of the
-tensor cores: 2,560 clocks a tile, and 512 for the second product, where the tensor cores' full rate asks for 1,024: at
-most 33 % of that rate.
+A program owns ROWS tokens, whose vectors stay in shared memory, and a slice of the catalogue, over which it walks
+COLUMNS items at a time. Registers hold ROWS x COLUMNS logits and, for the gradient, ROWS x D accumulators of
+p(item) x item, relative to the running maximum (Milakov & Gimelshein 2018, "Online normalizer calculation for
+softmax"): logits are computed once for loss and gradient, and no (T, V) tensor exists. There are as many slices as keep
+all multiprocessors busy (64 tiles of tokens: 2, 8 tiles: 16); the partial results of T x D floats for each slice are
+merged in order afterwards. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -36,7 +25,7 @@ from .triton_tokens import Tokens
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _BLOCK = 128  # slices are whole tiles of any configuration
-_ROWS = 128  # tokens of the largest tile: for these the number of slices is chosen
+_ROWS = 128  # tokens of the largest tile, for which the number of slices is chosen
 
 
 def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
@@ -64,8 +53,8 @@ def configs(block_d: int, dtype: torch.dtype, with_product: bool, arch: int) -> 
 def slice_softmax(
     tokens: Tokens, weight: Tensor, bias: Tensor | None, ids: Tensor | None, with_product: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """For each slice and place below `count`, over the slice's logits z: max(z) (S, P), sum(exp(z - max(z))) (S, P)
-    and sum(exp(z - max(z)) item) (S, P, D), all float32; the last None without `with_product`."""
+    """For each slice and each index below `count`, over the slice's logits z: max(z) (S, P), sum(exp(z - max(z))) (S,
+    P) and sum(exp(z - max(z)) item) (S, P, D), all float32; the last None without `with_product`."""
     places, block_d = tokens.states.shape
     items = len(weight)
     count, length = slices(items, _BLOCK, -(-max(1, places) // _ROWS), weight)
@@ -96,7 +85,7 @@ def softmax_of_slice(
     WITH_PRODUCT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr,
     BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`size` tells classes of problems apart for which a configuration is chosen."""
+    """`size` is the class of problems for which the autotuner chooses a configuration."""
     first = tl.program_id(0) * ROWS
     if first >= tl.load(count):
         return
@@ -116,7 +105,7 @@ def softmax_of_slice(
     begin = tl.program_id(1) * length
     end = tl.minimum(begin + length, items)
     whole = begin + (end - begin) // COLUMNS * COLUMNS
-    NARROW: tl.constexpr = 16  # few registers beside the sums for what is done once
+    NARROW: tl.constexpr = 16  # narrow, because the accumulators leave few registers for what is needed once
     for start in range(begin, whole, COLUMNS):
         largest, total, acc = _add_tile(
             largest, total, acc, own, own_wanted, own_ids, weight, bias, ids, start, items, width, weight_row,
@@ -159,11 +148,11 @@ def _add_tile(
     if IS_LAST:
         scores = tl.where(is_item[None, :], scores, float("-inf"))
     now_largest = tl.maximum(largest, tl.max(scores, 1))
-    base = tl.where(now_largest == float("-inf"), 0.0, now_largest)  # all are hidden so far
+    base = tl.where(now_largest == float("-inf"), 0.0, now_largest)  # every candidate so far is left out
     factor = tl.exp2((largest - base) * _LOG2E)
     if EXACT:
         exponents = (scores - base[:, None]) * _LOG2E
-    else:  # one instruction; its error grows with the logits, but the rounding of their bf16 factors does more
+    else:  # one instruction, whose error grows with the logits but stays below that of their bf16 factors
         exponents = scores * _LOG2E - (base * _LOG2E)[:, None]
     shares = tl.exp2(exponents)
     total = total * factor + tl.sum(shares, 1)

@@ -1,13 +1,9 @@
-"""The passes over tokens around the walk over the catalogue: before it they are put in the order of their targets,
-after it the slices' results are joined.
+"""The passes over the tokens before and after the walk over the catalogue: `gather` puts them in the order of their
+targets, `join` merges the results of the slices.
 
-Tiling: a program owns 16 tokens with their whole vectors in registers (16 x 512 floats are 64 a thread). `gather`
-reads two rows a token and writes one, `join` reads one (fp32) a token and slice, and reads and writes one more; both
-are bound by device memory: T = 8,192, d = 128 and two slices are 6 MB and 13 MB, below 10 us together at 3.35 TB/s
-beside milliseconds of the catalogue's products.
-
-Tokens sorted by target lie together for each tile of items, so the weight gradient looks for targets in few tiles
-only, and those that do not count come last and are left out.
+A program owns 16 tokens with their whole vectors in registers (16 x 512 floats are 64 for each thread). Tokens sorted
+by target are adjacent for each tile of items, so that the gradient of the weight looks for targets in few tiles only,
+and those that do not count come last and are left out. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -30,7 +26,7 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 class Tokens(NamedTuple):
     """Tokens in the order of their targets, P of them with padding (a multiple of PADDED).
 
-    order: int64 (T,), the token at each place. count: int64 (), how many count: the first ones.
+    order: int64 (T,), the token at each index. count: int64 (), how many tokens count; they come first.
     states: (P, D), D = block_of(d), hidden's dtype, zero beyond `count` and d.
     wanted: int32 (P,), targets, V beyond `count`. wanted_ids: int64 (P,) or None, the targets' ids.
     own: float32 (P,), the targets' logits.
@@ -52,7 +48,7 @@ def arrange(
     ids: Tensor | None,
     ignore_index: int,
 ) -> Tokens:
-    """Sort and copy the tokens; no target: token i's is item i."""
+    """Sorts and copies the tokens; without targets, token i's is item i."""
     tokens, width = hidden.shape
     places = padded(tokens)
     if target is None:
@@ -106,12 +102,11 @@ def gather(
 def join(
     tokens: Tokens, weight: Tensor, parts: tuple[Tensor, Tensor, Tensor | None], share: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The slices' results (see triton_forward.py) to one, slice after slice.
+    """Merges the results of the slices (see triton_forward.py) in order.
 
-    Returns:
-        losses: float32 (T,), in the tokens' own order, 0 where they do not count.
-        lse: float32 (P,), logsumexp of each place's logits, +inf beyond `count`.
-        gradient: `share` times that of the summed loss to hidden (T, d), weight's dtype; None without products.
+    Returns: losses: float32 (T,), in the tokens' own order, 0 where they do not count. lse: float32 (P,), logsumexp of
+    the logits at each index, +inf beyond `count`. gradient: `share` times that of the summed loss with respect to
+    hidden (T, d), weight's dtype; None without products.
     """
     maxima, sums, products = parts
     total, width = len(tokens.order), weight.shape[1]

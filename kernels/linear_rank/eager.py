@@ -17,11 +17,11 @@ def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     chunk = max(1, _CELLS // max(1, tokens))
     for begin in range(0, items, chunk):
         scores = hidden @ weight[begin : begin + chunk].T
-        # The product's order of summation may round the target's score up against itself.
+        # The product may sum in another order, and so give the target another score than it has among the items.
         token = (target // chunk == begin // chunk).nonzero().squeeze(-1)
         scores[token, target[token] - begin] = own[token, 0]
-        # What is not at most the target's score is above it, or NaN.
+        # A score that is not at most the target's is above it, or NaN.
         rank += scores.shape[1] - torch.count_nonzero(scores <= own, dim=-1)
         tied, item = (scores == own).nonzero().unbind(-1)
         rank.index_add_(0, tied, (item + begin < target[tied]).to(rank.dtype))
-    return rank.clamp_(max=items - 1)  # a NaN target came before itself
+    return rank.clamp_(max=items - 1)  # a target whose score is NaN has counted itself

@@ -1,4 +1,4 @@
-"""Ranks by Triton (triton_count.py): fp32 and bf16, scores summed in fp32 and never stored.
+"""Ranks by Triton (triton_count.py): fp32 and bf16; scores are accumulated in fp32 and never stored.
 
 Vectors wider than 512 (fp32: 128) go to "eager".
 """

@@ -1,22 +1,16 @@
-"""How many items come before each token's target, counted over slices of the catalogue.
+"""Counts the items that rank before each token's target, over slices of the catalogue.
 
-Tiling: a program owns ROWS tokens (their vectors stay in shared memory) and a slice of the catalogue, which it walks
-over COLUMNS items at a time; registers hold ROWS x COLUMNS scores and a counter a token. Integer counts of the slices
-are added afterwards. The target's own score comes from the same matrix instruction over the same order of summation,
-a tile of the tokens' targets in the catalogue's place of which the diagonal is kept: equal rows tie exactly.
+A program owns ROWS tokens, whose vectors stay in shared memory, and a slice of the catalogue, over which it walks
+COLUMNS items at a time; registers hold ROWS x COLUMNS scores and a counter for each token. The slices' integer counts
+are added afterwards. The target's own score is computed by the same matrix instruction in the same order of summation,
+from a tile that holds the tokens' targets instead of catalogue items and of which the diagonal is kept: equal rows tie
+exactly.
 
-A score is above its target's, or equal with a smaller item: in a tile whose items are all before the target, "equal or
-above" is "above the next smaller float", and behind it just "above". So one comparison and one addition a score do.
-Tokens are taken in the order of their targets; only between the first and the last target of its ROWS tokens (1/64 of
-the catalogue at T = 8,192) must a program compare the items too.
-
-A tile of 128 x 128 at D = 128 is 4.2 MFLOP for 32 KiB from the L2 cache, 128 FLOP a byte, of which 5.5 TB/s allow
-700 TFLOP/s. A score takes 0.072 clocks of a multiprocessor in the product (H100, 800 TFLOP/s at 1.7 GHz) and about
-3/128 in comparing and counting: 75 % of the products' ceiling without overlap of the two, 75-85 % expected.
-T = 8,192, V = 994,447: 2.09 TFLOP, 2.6 ms at the ceiling, about 3.3 expected. At D = 512 an A100's shared memory
-holds 32 items twice beside 64 tokens (128 KiB) or 64 twice beside 32 (160 KiB), as `configs` has it there; an H100's
-would hold 64 items twice beside 64 tokens (192 KiB). With 64 tokens a product is 64 FLOP a byte of the L2 cache however
-many items a tile has: 352 TFLOP/s, at most 44 % of the ceiling on an H100.
+An item ranks before the target if its score is above, or equal with a smaller index. In a tile whose items all come
+before the target, "equal or above" is "above the next smaller float"; in one whose items all come after it, just
+"above". So one comparison and one addition for each score suffice. Tokens are taken in the order of their targets, and
+only between the first and the last target of its ROWS tokens (1/64 of the catalogue at T = 8,192) must a program
+compare the indices too. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -34,7 +28,7 @@ from ..triton_catalogue import EXACT_TILE, add_product, slices
 from ..triton_tools import architecture, block_of, on_device_of, tuned
 
 _BLOCK = 128  # slices are whole tiles of any configuration
-_ROWS = 128  # tokens of the largest tile: for these the number of slices is chosen
+_ROWS = 128  # tokens of the largest tile, for which the number of slices is chosen
 
 
 def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
@@ -67,7 +61,7 @@ def count_in_front(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
                 tokens, items, length, width, hidden.stride(0), weight.stride(0), tokens.bit_length(),
                 BLOCK_D=block_d,
             )  # fmt: skip
-    return counts.sum(0).clamp_(max=items - 1)  # a NaN target came before itself
+    return counts.sum(0).clamp_(max=items - 1)  # a target whose score is NaN has counted itself
 
 
 @cache
@@ -80,12 +74,12 @@ def count_slice(
     hidden, weight, wanted, order, counts, tokens, items, length, width, hidden_row, weight_row, size,
     BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`size` tells classes of problems apart for which a configuration is chosen."""
+    """`size` is the class of problems for which the autotuner chooses a configuration."""
     first = tl.program_id(0) * ROWS
-    places = first + tl.arange(0, ROWS)
-    is_token = places < tokens
-    token = tl.load(order + places, mask=is_token, other=0)
-    target = tl.load(wanted + places, mask=is_token, other=0).to(tl.int32)
+    indices = first + tl.arange(0, ROWS)
+    is_token = indices < tokens
+    token = tl.load(order + indices, mask=is_token, other=0)
+    target = tl.load(wanted + indices, mask=is_token, other=0).to(tl.int32)
     depth = tl.arange(0, BLOCK_D)
     mask = is_token[:, None] & (depth < width)[None, :]
     states = tl.load(hidden + (token * hidden_row)[:, None] + depth[None, :], mask=mask, other=0.0)
@@ -142,15 +136,15 @@ def _own_scores(
     states, weight, wanted, first, offset, tokens, width, weight_row,
     BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The targets' scores (ROWS,) of the tokens from `offset` on, 0 for others, by a product like the catalogue's."""
-    place = offset + tl.arange(0, COLUMNS)
-    is_token = (place < ROWS) & (first + place < tokens)
-    item = tl.load(wanted + first + place, mask=is_token, other=0).to(tl.int64)
+    """The targets' scores (ROWS,) of the tokens from `offset` on, else 0, by the same product as the catalogue's."""
+    index = offset + tl.arange(0, COLUMNS)
+    is_token = (index < ROWS) & (first + index < tokens)
+    item = tl.load(wanted + first + index, mask=is_token, other=0).to(tl.int64)
     depth = tl.arange(0, BLOCK_D)
     tile = weight + (item * weight_row)[:, None] + depth[None, :]
     row = tl.load(tile, mask=is_token[:, None] & (depth < width)[None, :], other=0.0)
     scores = add_product(states, tl.trans(row), tl.zeros((ROWS, COLUMNS), tl.float32))
-    return tl.sum(tl.where(tl.arange(0, ROWS)[:, None] == place[None, :], scores, 0.0), 1)
+    return tl.sum(tl.where(tl.arange(0, ROWS)[:, None] == index[None, :], scores, 0.0), 1)
 
 
 @triton.jit

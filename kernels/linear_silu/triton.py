@@ -1,6 +1,7 @@
-"""SiLU of a projection by a Triton kernel (triton_forward.py), in bf16 and fp16; the gradients' products are torch's.
+"""SiLU of a projection by a Triton kernel (triton_forward.py), in bf16 and fp16; the products of the gradients are
+torch's.
 
-In float32 all is torch's: the tensor cores have no exact product, and without them cuBLAS is ahead.
+In float32 everything is torch's: the tensor cores have no exact product, and without them cuBLAS is faster.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @native_op("linear_silu_triton")
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, is_training: bool) -> tuple[Tensor, Tensor]:
-    """The output and, for training, what SiLU is taken of; else an empty tensor."""
+    """The output and, for training, the input of SiLU, else an empty tensor."""
     from . import triton_forward
 
     y, z = _empty(x, weight, is_training)

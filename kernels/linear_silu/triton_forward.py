@@ -1,14 +1,12 @@
 """The Triton kernel of SiLU(x @ weight.T + bias).
 
-Tiling: a program owns BLOCK_M x BLOCK_N results, whose sums stay in registers as fp32 (64 or 128 a thread), and
-loops over the inner width, 64 at a time, through 3 or 4 stages of shared memory filled by cp.async:
-(BLOCK_M + BLOCK_N) * 128 bytes a stage. Neighbouring programs share rows of x; the weight (8 MB at 512 -> 8,192) stays
-in the L2 cache. The epilogue adds the bias, writes the sum for the backward pass and its SiLU: 4 bytes a result
-written, where projection and SiLU apart move 6. Two programs of 128 x 128 fit a multiprocessor, so one's epilogue runs
-beside the other's products; one of 128 x 256 reads the L2 cache a quarter less.
-16,384 x 512 -> 8,192 in bf16: 137 GFLOP, 0.17 ms at 800 TFLOP/s, and 0.56 GB, 0.17 ms at 3.35 TB/s; a tile of
-128 x 256 reads 393 KB of the L2 cache for 34 MFLOP, 0.29 ms at 5.5 TB/s (assumed). Predicted on H100: 0.30 to 0.34 ms,
-50 to 57 % of 800 TFLOP/s, against 0.36 ms for cuBLAS and a pass of SiLU.
+A program owns BLOCK_M x BLOCK_N results, whose fp32 accumulators stay in registers (64 or 128 for each thread), and
+loops over the inner width, 64 at a time, through 3 or 4 stages of shared memory that cp.async fills:
+(BLOCK_M + BLOCK_N) * 128 bytes each. Neighbouring programs share rows of x; the weight stays in the L2 cache. The
+epilogue adds the bias, and writes the sum for the backward pass and its SiLU: 4 bytes written for each result, where a
+projection and a SiLU apart move 6. Two programs of 128 x 128 fit a multiprocessor, so that the epilogue of one runs
+beside the products of the other; one of 128 x 256 reads a quarter less from the L2 cache. docs/gpu.md says what bounds
+it.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from ..triton_tools import on_device_of, tuned
 
 
 def _tile(block_m: int, block_n: int, num_warps: int, num_stages: int) -> triton.Config:
-    """One BLOCK_K for all: every tile adds in the same order."""
+    """All have one BLOCK_K, so that every tile adds in the same order."""
     blocks = {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": 64}
     return triton.Config(blocks, num_warps=num_warps, num_stages=num_stages)
 
@@ -54,8 +52,8 @@ def forward_kernel(
     row = tl.arange(0, BLOCK_M)
     column = tl.arange(0, BLOCK_N)
     inner = tl.arange(0, BLOCK_K)
-    # Past the end the last row is read again, and not written: no mask but the inner width's within the loop. Offsets
-    # within a tile are 32 bits wide, or addresses would take the registers that the sums need.
+    # Past the end the last row is read again and not written, so that the loop needs no mask but the inner width's.
+    # Offsets within a tile have 32 bits, because addresses would take registers that the accumulators need.
     left = x + first_row.to(tl.int64) * x_stride
     right = weight + first_column.to(tl.int64) * weight_stride
     left_offset = tl.minimum(row, rows - 1 - first_row)[:, None] * x_stride + inner[None, :]
@@ -66,22 +64,22 @@ def forward_kernel(
         a = tl.load(left + start + left_offset, is_inner[None, :], other=0.0)
         b = tl.load(right + start + right_offset, is_inner[:, None], other=0.0)
         total = tl.dot(a, b, total, input_precision="ieee")
-    place = first_row.to(tl.int64) * columns + first_column
-    z_tile = None if z is None else z + place
+    offset = first_row.to(tl.int64) * columns + first_column
+    z_tile = None if z is None else z + offset
     bias_tile = None if bias is None else bias + first_column
     rows -= first_row
-    # One half of the columns after the other: fewer registers than all at once.
+    # One half of the columns after the other, which takes fewer registers than all at once.
     first, second = total.reshape(BLOCK_M, 2, BLOCK_N // 2).permute(0, 2, 1).split()
     column = tl.arange(0, BLOCK_N // 2)
-    _finish(y + place, z_tile, bias_tile, first, row, column, rows, columns, first_column)
-    _finish(y + place, z_tile, bias_tile, second, row, column + BLOCK_N // 2, rows, columns, first_column)
+    _finish(y + offset, z_tile, bias_tile, first, row, column, rows, columns, first_column)
+    _finish(y + offset, z_tile, bias_tile, second, row, column + BLOCK_N // 2, rows, columns, first_column)
 
 
 _tuned_kernel = tuned(TILES, key=("columns", "width"))(forward_kernel)
 
 
 def forward(y: Tensor, z: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """Writes y (..., n) and, if given, z, what SiLU is taken of; both contiguous."""
+    """Writes y (..., n) and, if given, z, the input of SiLU; both contiguous."""
     if y.numel() == 0:
         return
     x, (columns, width) = as_rows(x), weight.shape

@@ -29,12 +29,12 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6, dropout_p: float = 0.0
     """`dropout(LayerNorm(x) * gate)` over the last dimension; the normalisation has no weight and no bias.
 
     The gate is used as given: HSTU's U has passed SiLU already, with V, Q and K (equation 2). Dropout follows from the
-    seed and a number's place (kernels/philox.py): every backend drops the same ones, backward draws them again.
+    seed and an element's index (kernels/philox.py): every backend drops the same ones, backward draws them again.
 
     Args:
         x, gate: (..., d), floating, one dtype; d spans all heads. Rows may be strided, the last dimension not.
         eps: added to the variance.
-        dropout_p: the probability to drop a number, 0 <= dropout_p < 1, in steps of 2**-16.
+        dropout_p: the probability to drop an element, 0 <= dropout_p < 1, in steps of 2**-16.
         seed: int64 scalar on the device of x, needed with dropout: `torch.randint(2**62, (), device=x.device)`. On the
             device, so that neither a call nor a graph's replay waits for it.
 

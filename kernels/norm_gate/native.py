@@ -1,6 +1,6 @@
 """Normalise and gate by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward.
 
-2,193 x 2,048, one core (AVX2): forward + backward 12 ms, in plain torch 19 ms. Dropout is added in plain torch.
+Dropout is added in plain torch.
 """
 
 from __future__ import annotations

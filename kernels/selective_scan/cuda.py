@@ -1,8 +1,8 @@
 """The selective scan by the CUDA kernels (csrc/cuda/selective_scan*.cuh): float32 and bfloat16, forward and backward.
 
-A thread owns a channel and goes through one piece of a sequence token by token; the head comments of the kernels tell
-their tiling and their bounds, which have not been measured on a GPU. No sum is left to atomics: results are the same,
-bit for bit, run after run. The states kept for a gradient take 4 N / 16 bytes an element of u.
+A thread owns a channel and goes through one piece of a sequence token by token; the kernels' head comments describe the
+tiling, and docs/gpu.md the bounds. No sum uses atomics: the bits are the same at every run. The states kept for a
+gradient take 4 N / 16 bytes for each element of u.
 
 A call allocates through torch alone and does not wait, so a CUDA graph can capture it.
 """
@@ -67,7 +67,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the state if asked for, and the states that backward needs if `keep`: one in KEPT_EVERY tokens.
 
-    What is not needed has no elements, and of the kept states not every place is written or read. Arguments are
+    What is not needed has no elements, and not every one of the kept states is written or read. Arguments are
     checked by the caller; A, D, delta_bias and initial_state are float32 and contiguous.
     """
     y, state, kept = _outputs(u, A, offsets, return_state, keep)
@@ -155,7 +155,7 @@ def _groups(channels: int, states: int) -> int:
 def items_of_work(tokens: int, channels: int, states: int, sequences: int) -> tuple[int, int]:
     """Pieces of sequences have 2**shift tokens: (shift, number of items of work).
 
-    In pieces, a token's exponentials are computed twice, so they are as long as leaves enough blocks.
+    In pieces a token's exponentials are computed twice, so pieces are as long as they can be for enough blocks.
     """
     groups, shift = _groups(channels, states), _LARGEST_SHIFT
     while shift > _SMALLEST_SHIFT and ((tokens >> shift) + sequences) * groups < _WANTED_BLOCKS:

@@ -1,12 +1,8 @@
 """The selective scan by the C++ kernels (csrc/cpu/selective_scan.cpp): fp32 on CPU, forward and backward.
 
-Lanes are channels, so every product is of whole vectors; the forward pass keeps the state once in 32 tokens, and the
-backward pass computes those between again, a chunk at a time, in the nearest caches. Its cost is that of its
-multiply-adds: 9 a vector of states forward, 17 backward.
-
-Forward + backward on one AVX2 core shared with other work (processor time, against the eager backend): 2 sequences of
-256 tokens, D = 1024, N = 32, 28 ms (154); D = 256, N = 16: 64 of 128 tokens 66 ms (278), 512 of 8 36 ms (201), one of
-4,000 34 ms (868).
+Lanes are channels, so that every product is one of whole vectors. The forward pass keeps a state every 32 tokens, and
+the backward pass recomputes those between, a chunk at a time, in the nearest caches. The cost is that of the
+multiply-adds: 9 for each vector of states forward, 17 backward.
 """
 
 from __future__ import annotations
@@ -56,7 +52,7 @@ def _forward(
     return_state: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y, the state if asked for, and what backward needs if `keep`: states once in _CHUNK tokens, y before its gate.
+    """y, the state if asked for, and what backward needs if `keep`: a state every _CHUNK tokens, y before its gate.
 
     What is not needed is None. Arguments are checked by the caller.
     """

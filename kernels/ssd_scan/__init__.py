@@ -41,8 +41,8 @@ def ssd_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T`, `y_t = h_t C_t + D x_t`, times `SiLU(z_t)`; h restarts at offsets.
 
-    The state h of a head is (P, N), and A one number a head (paper, section 2 and equation 16). It is kept in float32
-    (float64 for float64 input). All inputs but `offsets` are differentiable.
+    The state h of a head is (P, N), and A one value for each head (paper, section 2 and equation 16). It is kept in
+    float32 (float64 for float64 input). All inputs but `offsets` are differentiable.
 
     Args:
         x: (T, H, P) input, floating.

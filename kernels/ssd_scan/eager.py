@@ -1,8 +1,9 @@
 """Plain torch: the chunked dual form (Dao & Gu 2024, section 6), made of large matrix products.
 
 Sequences are cut into chunks of at most CHUNK tokens. Within a chunk, y = (C B^T * decay) x like masked attention;
-between chunks only the state at each chunk's end is carried, in a loop over chunk numbers that holds all sequences
-with so many chunks. The last chunk of a sequence is padded with zeros, which neither decay nor add to the state.
+between chunks only the state at each chunk's end is passed on, in a loop over chunk indices that processes all
+sequences with so many chunks. The last chunk of a sequence is padded with zeros, which neither decay nor add to the
+state.
 """
 
 from __future__ import annotations
@@ -17,17 +18,15 @@ from torch.nn.functional import silu, softplus
 from ..checks import host_offsets, remember
 from ..time_major import TimeMajor, time_major
 
-# Forward + backward, H = 4, P = N = 64, two cores (AVX-512), 64 sequences of 2 to 128 tokens (4,013): 25 ms with chunks
-# of 32, 28 ms with 16 or 64, 49 ms with 128. One sequence of 4,000 tokens: 26, 38, 23, 27 ms with 32, 16, 64, 128.
 CHUNK = 32
 
 
 @dataclass(frozen=True)
 class _Chunks:
-    """M chunks of `length` places, ordered time-major by chunk number."""
+    """M chunks of `length` positions, ordered time-major by chunk index."""
 
     length: int
-    places: Tensor  # (T,) int64: each token's place in the M * length padded ones
+    positions: Tensor  # (T,) int64: each token's index among the M * length padded positions
     order: TimeMajor  # of the chunks
 
 
@@ -40,7 +39,7 @@ def _chunks(offsets: Tensor) -> _Chunks:
     order = time_major(torch.from_numpy(first_chunks).to(offsets.device))
     steps = torch.from_numpy(np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)).to(offsets.device)
     chunk = torch.from_numpy(np.repeat(first_chunks[:-1], lengths)).to(offsets.device) + steps // size
-    return _Chunks(size, order.places[chunk] * size + steps % size, order)
+    return _Chunks(size, order.positions[chunk] * size + steps % size, order)
 
 
 def ssd_scan(
@@ -79,35 +78,35 @@ def ssd_scan(
 def _scan(
     x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor, chunks: _Chunks
 ) -> tuple[Tensor, Tensor]:
-    """The scan without D and z. Below, M chunks of Q places, H heads of width P in G groups, N states."""
+    """The scan without D and z. Below, M chunks of Q positions, H heads of width P in G groups, N states."""
     groups, (heads, width) = B.shape[1], x.shape[1:]
 
     def chunked(v: Tensor) -> Tensor:  # (T, S, W) to (M, S, Q, W)
         padded = v.new_zeros(sum(chunks.order.sizes) * chunks.length, *v.shape[1:])
-        return padded.index_copy(0, chunks.places, v).unflatten(0, (-1, chunks.length)).transpose(1, 2)
+        return padded.index_copy(0, chunks.positions, v).unflatten(0, (-1, chunks.length)).transpose(1, 2)
 
     b, c = chunked(B), chunked(C)  # (M, G, Q, N)
-    pulse = chunked(x * step[:, :, None])  # (M, H, Q, P)
+    dt_x = chunked(x * step[:, :, None])  # (M, H, Q, P)
     log_decay = chunked((step * A)[:, :, None]).squeeze(-1).cumsum(-1)  # (M, H, Q), since the chunk's start
 
     gaps = log_decay[..., :, None] - log_decay[..., None, :]
-    # The future is hidden before exp, which could overflow there. The diagonal is a constant 0: its gradient would add
-    # and subtract one large number, and lose the small rest in rounding.
+    # The future is masked before exp, which could overflow there. The diagonal is a constant 0: its gradient would add
+    # and subtract one large value, and lose the small difference in rounding.
     other = gaps.new_full((chunks.length, chunks.length), -torch.inf).triu(1)
     is_past = torch.ones_like(other, dtype=torch.bool).tril(-1)
     decay = torch.where(is_past, gaps, other).exp()
     scores = (c @ b.transpose(-1, -2)).unsqueeze(2) * decay.unflatten(1, (groups, -1))
-    y = scores.flatten(1, 2) @ pulse  # (M, H, Q, P), from within the chunk
+    y = scores.flatten(1, 2) @ dt_x  # (M, H, Q, P), from within the chunk
 
     left = (log_decay[..., -1:] - log_decay).exp()[..., None]
-    gained = (pulse * left).unflatten(1, (groups, -1)).transpose(-1, -2).flatten(2, 3) @ b  # (M, G, H/G * P, N)
+    gained = (dt_x * left).unflatten(1, (groups, -1)).transpose(-1, -2).flatten(2, 3) @ b  # (M, G, H/G * P, N)
     gained = gained.unflatten(2, (-1, width)).flatten(1, 2)  # (M, H, P, N)
     before, state = _carry(gained, log_decay[..., -1].exp(), initial_state, chunks.order)
 
     carried = c @ before.unflatten(1, (groups, -1)).flatten(2, 3).transpose(-1, -2)  # (M, G, Q, H/G * P)
     carried = carried.unflatten(-1, (-1, width)).transpose(2, 3).flatten(1, 2)  # (M, H, Q, P)
     y = torch.addcmul(y, carried, log_decay.exp()[..., None])
-    return y.transpose(1, 2).reshape(-1, heads, width).index_select(0, chunks.places), state
+    return y.transpose(1, 2).reshape(-1, heads, width).index_select(0, chunks.positions), state
 
 
 def _carry(gained: Tensor, decay: Tensor, initial_state: Tensor, order: TimeMajor) -> tuple[Tensor, Tensor]:

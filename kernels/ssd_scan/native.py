@@ -1,6 +1,6 @@
 """Mamba-2's scan in C++ (csrc/cpu/ssd_forward.cpp, ssd_backward.cpp): fp32 on CPU, in chunks of 64 tokens.
 
-The backward pass computes the states between chunks again; of the forward pass it needs y before the gate.
+The backward pass recomputes the states between chunks; of the forward pass it needs y before the gate.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..native import NativeOp, call, native_op, unwritten
+from ..native import NativeOp, call, native_op, uninitialised
 
 
 def ssd_scan(
@@ -39,7 +39,7 @@ def _outputs(
     x: Tensor, B: Tensor, offsets: Tensor, keep: bool, has_state: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     state = x.new_empty(offsets.shape[0] - 1, *x.shape[1:], B.shape[2]) if has_state else None
-    return unwritten(x), state, unwritten(x) if keep else None
+    return uninitialised(x), state, uninitialised(x) if keep else None
 
 
 @native_op("ssd_scan")
@@ -89,7 +89,7 @@ def _backward(
 ) -> list[Tensor]:
     """Gradients of x, dt, A, B, C, D, z, dt_bias and initial_state, without those of absent inputs."""
     inputs = (x, dt, A, B, C, D, z, dt_bias, initial_state)
-    gradients = [None if v is None else unwritten(v) for v in inputs]
+    gradients = [None if v is None else uninitialised(v) for v in inputs]
     given = (grad, state_grad, None if z is None else ungated)
     call("ssd_scan_backward", *gradients, *given, *inputs[:8], offsets, initial_state, dt_softplus)
     return [g for g in gradients if g is not None]
@@ -97,7 +97,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad, state_grad, ungated, x, dt, A, B, C, D, z, dt_bias, offsets, initial_state, dt_softplus):
-    return [unwritten(v) for v in (x, dt, A, B, C, D, z, dt_bias, initial_state) if v is not None]
+    return [uninitialised(v) for v in (x, dt, A, B, C, D, z, dt_bias, initial_state) if v is not None]
 
 
 def register_gradient(forward: NativeOp, backward: NativeOp) -> None:

@@ -1,10 +1,11 @@
 """Mamba-2's scan by Triton kernels (triton_states.py, triton_forward.py, triton_backward.py): fp32 and bf16.
 
-Chunks of 64 tokens, states carried in fp32. Matrix products sum in fp32: of bf16 for bf16 input, of three TF32 products
-for fp32 (about 21 bits; single fp32 products would need 5 KB of spilled registers a thread at these tiles). Nothing
-depends on the order in which programs run: the same bits every time on one kind of GPU, as long as the autotuner's
-choice stands, which it keeps on disk. The backward pass computes the states between chunks again; of the forward pass
-it needs y before the gate. B and C of more than 256 columns are left to plain torch.
+Chunks have 64 tokens, and states are passed on in fp32. Matrix products are accumulated in fp32: of bf16 operands for
+bf16 input, of three TF32 products for fp32 (about 21 bits; single fp32 products would spill 5 KB of registers for each
+thread at these tiles). Nothing depends on the order in which programs run: the bits are the same at every run on one
+kind of GPU, as long as the autotuner's choice stands, which it keeps on disk. The backward pass recomputes the states
+between chunks; of the forward pass it needs y before the gate. B and C of more than 256 columns are left to plain
+torch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..native import empty_like, native_op
 from . import eager
 from .native import register_gradient
 
-MOST_STATES = 256  # columns of B and C that a program can hold
+MAX_STATES = 256  # columns of B and C that a program can hold
 
 
 def ssd_scan(
@@ -34,7 +35,7 @@ def ssd_scan(
     initial_state: Tensor | None = None,
     return_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    if B.shape[2] > MOST_STATES:
+    if B.shape[2] > MAX_STATES:
         settings = {"dt_softplus": dt_softplus, "initial_state": initial_state, "return_state": return_state}
         return eager.ssd_scan(x, dt, A, B, C, D, z, dt_bias, offsets, **settings)
     A, D, dt_bias = (None if p is None else p.contiguous() for p in (A, D, dt_bias))

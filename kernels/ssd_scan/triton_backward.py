@@ -1,14 +1,11 @@
-"""The gradients of the Mamba-2 scan that belong to one head: x, z and D, chunk by chunk; and how all are put together.
+"""The gradients of the Mamba-2 scan that belong to one head, x, z and D, by chunk; and how all gradients are assembled.
 
-Both kernels (triton_backward_shared.py has the other) work from the states before the chunks and the gradients of those
-after them (triton_states.py). One kernel for everything needs 300 to 400 registers a thread, so there are two.
+Both kernels (triton_backward_shared.py has the other) start from the states before the chunks and the gradients of
+those after them (triton_states.py). One kernel for everything would need 300 to 400 registers for each thread.
 
 A program owns one chunk of CHUNK tokens and HEADS heads of one group, holds B, C and C B^T, and loops over the heads
-and over blocks of 16 columns of P: what x_s adds to later tokens of the chunk and to the state after it, 2 CHUNK P
-(CHUNK + 2 N) = 2.6 MFLOP a head with N = 128, P = 64, and C B^T (1 MFLOP) shared by the heads. Bytes a head in bf16:
-two states of 16 KB, six tiles of 8 KB: 8 x 512 tokens of 16 heads are 3 GFLOP and 84 MB, 25 us at 3.35 TB/s, less where
-the states are still in the L2 cache. 234 registers a thread: 2 programs of 4 warps fit a multiprocessor, 256 tiles are
-one wave.
+and over blocks of 16 columns of P: it computes what x_s contributes to later tokens of the chunk and to the state after
+it. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from ..triton_tools import block_of, on_device_of, tile_schedule, tuned
 from . import triton_backward_shared as shared
 from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, store_rows
 
-# 32 columns at once would spill 56 to 96 bytes a thread.
+# 32 columns at once would spill 56 to 96 bytes for each thread.
 CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=4, num_stages=1)]
 
 
@@ -36,13 +33,14 @@ def input_gradients_kernel(
     SOFTPLUS: tl.constexpr, HEADS: tl.constexpr, CHUNK: tl.constexpr, MOST_P: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Also leaves, for the steps' gradients, three sums a token (of_token, fp32 (3, T, H)): of l_t through the state
-    before the chunk, of the decay to the chunk's end, of the step itself; and D's a chunk, row 0 of of_chunk."""
+    """Also writes what the gradients of the steps need: of_token, fp32 (3, T, H), the gradients of l_t through the
+    state before the chunk, of the decay to the chunk's end, and of the step itself; and row 0 of of_chunk, D's
+    gradient."""
     BLOCK_P: tl.constexpr = MOST_P if MOST_P < BLOCK else BLOCK
-    number = tl.program_id(0)
-    if number >= tl.load(first_chunk + sequences):
+    chunk = tl.program_id(0)
+    if chunk >= tl.load(first_chunk + sequences):
         return
-    token, count = find_chunk(number, offsets, order, first_chunk, sequences, CHUNK)
+    token, count = find_chunk(chunk, offsets, order, first_chunk, sequences, CHUNK)
     first_head = tl.program_id(1) * HEADS
     group = first_head * groups // heads
     row = tl.arange(0, CHUNK)
@@ -72,11 +70,11 @@ def input_gradients_kernel(
                 g *= gate * share
             values = load_rows(x + head * x_head, x_token, token, count, p, width, CHUNK)
             wide = values.to(tl.float32)
-            of_state = (number.to(tl.int64) * heads + head) * states * width
-            place = n[:, None] * width + p[None, :]
+            of_state = (chunk.to(tl.int64) * heads + head) * states * width
+            index = n[:, None] * width + p[None, :]
             in_state = (n[:, None] < states) & (p[None, :] < width)
-            state = tl.load(before + of_state + place, mask=in_state, other=0.0)
-            d_state = tl.load(after + of_state + place, mask=in_state, other=0.0)
+            state = tl.load(before + of_state + index, mask=in_state, other=0.0)
+            d_state = tl.load(after + of_state + index, mask=in_state, other=0.0)
             d_log += from_start * tl.sum(tl.dot(c, state, input_precision="tf32x3") * g, 1)
             d_pulse = tl.dot(b, d_state, input_precision="tf32x3") * to_end[:, None]
             d_to_end += step * tl.sum(d_pulse * wide, 1)
@@ -92,7 +90,7 @@ def input_gradients_kernel(
         tl.store(at, d_log, mask=row < count)
         tl.store(at + size, d_to_end, mask=row < count)
         tl.store(at + 2 * size, d_step, mask=row < count)
-        tl.store(of_chunk + number * heads + head, tl.sum(d_skip, 0))
+        tl.store(of_chunk + chunk * heads + head, tl.sum(d_skip, 0))
 
 
 def gradients(

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..triton_tools import find_sequence
 
-CHUNK = 64  # tokens; 128 would halve the states that are written, and leave shorter sequences half empty
-MOST_HEADS = 4  # of one group that share C B^T in a program
+CHUNK = 64  # tokens; with 128 half as many states are written, but short sequences leave chunks half empty
+MOST_HEADS = 4  # heads of one group that share C B^T in a program
 
 
 def heads_each(heads: int, groups: int) -> int:
-    """Heads of a program: as many as divide those of a group evenly."""
+    """The number of heads of a program, which divides the number of heads of a group."""
     return next(n for n in range(MOST_HEADS, 0, -1) if heads // groups % n == 0)
 
 
@@ -39,7 +39,7 @@ def find_chunk(number, offsets, order, first_chunk, sequences, CHUNK: tl.constex
 def load_rows(x, stride, token, count, column, columns, CHUNK: tl.constexpr):
     """Columns `column` of the chunk's rows, (CHUNK, columns), 0 outside.
 
-    The chunk's place is a scalar of 64 bits, the rows' places in it are vectors of 32: half the registers.
+    The chunk's address has 64 bits and is a scalar; the offsets of the rows have 32, which halves their registers.
     """
     row = tl.arange(0, CHUNK)[:, None]
     inside = (row < count) & (column[None, :] < columns)
@@ -56,7 +56,7 @@ def store_rows(x, values, stride, token, count, column, columns, CHUNK: tl.const
 @triton.jit
 def softplus(x):
     e = tl.exp(-tl.abs(x))
-    u = 1.0 + e  # log1p(e) = log(u) e / (u - 1): u's rounding cancels, so small steps keep all their digits
+    u = 1.0 + e  # log1p(e) = log(u) e / (u - 1), in which the rounding of u cancels: small steps stay exact
     log1p = tl.where(u == 1.0, e, tl.log(u) * (e / tl.where(u == 1.0, 1.0, u - 1.0)))
     return tl.maximum(x, 0.0) + log1p
 
@@ -65,7 +65,7 @@ def softplus(x):
 def load_steps(
     dt, dt_stride, dt_bias, decay_rate, head, token, count, SOFTPLUS: tl.constexpr, CHUNK: tl.constexpr
 ):  # fmt: skip
-    """What softplus is applied to, the steps, l, each (CHUNK,) in fp32, and l_last."""
+    """The input of softplus, the steps and l, each (CHUNK,) in fp32, and l_last."""
     row = tl.arange(0, CHUNK)
     raw = tl.load(dt + (token * dt_stride + head) + row * dt_stride, mask=row < count, other=0.0).to(tl.float32)
     if dt_bias is not None:
@@ -77,7 +77,7 @@ def load_steps(
 
 @triton.jit
 def decays(log_decay, SOURCES_FIRST: tl.constexpr, CHUNK: tl.constexpr):
-    """exp(l_t - l_s), 0 where s > t: hidden before exp, which could overflow there; (t, s), or (s, t)."""
+    """exp(l_t - l_s), and 0 where s > t, which is masked before exp because it could overflow; (t, s), or (s, t)."""
     row = tl.arange(0, CHUNK)
     is_past = row[:, None] >= row[None, :]
     gaps = log_decay[:, None] - log_decay[None, :]

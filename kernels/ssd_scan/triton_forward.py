@@ -1,10 +1,8 @@
-"""The outputs of the Mamba-2 scan, chunk by chunk, from the states before the chunks (triton_states.py).
+"""The outputs of the Mamba-2 scan, by chunk, from the states before the chunks (triton_states.py).
 
-A program owns one chunk of CHUNK tokens, BLOCK_P columns, and HEADS heads of one group. It holds B and C (CHUNK, N)
-and C B^T (fp32, in registers) and loops over its heads: y = (C B^T * decays) (steps x) + exp(l) (C state), D x, the
-gate. Per head 2 CHUNK (CHUNK + N) P FLOPs and shared by the heads 2 CHUNK^2 N: 1.8 MFLOP a head with N = 128, P = 64,
-HEADS = 4. Bytes a head: the state (16 KB in bf16), x, z and y (8 KB each): 45 FLOP/B, so bound by memory on paper:
-8 x 512 tokens of 16 heads are 42 MB, 13 us at 3.35 TB/s, less where the states are still in the L2 cache.
+A program owns one chunk of CHUNK tokens, BLOCK_P columns, and HEADS heads of one group. It holds B and C (CHUNK, N) and
+C B^T (fp32, in registers) and loops over its heads: y = (C B^T * decays) (steps x) + exp(l) (C state), then D x and the
+gate. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -30,10 +28,10 @@ def outputs_kernel(
     heads: tl.constexpr, groups: tl.constexpr, width: tl.constexpr, states: tl.constexpr,
     SOFTPLUS: tl.constexpr, HEADS: tl.constexpr, CHUNK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    number = tl.program_id(0)
-    if number >= tl.load(first_chunk + sequences):
+    chunk = tl.program_id(0)
+    if chunk >= tl.load(first_chunk + sequences):
         return
-    token, count = find_chunk(number, offsets, order, first_chunk, sequences, CHUNK)
+    token, count = find_chunk(chunk, offsets, order, first_chunk, sequences, CHUNK)
     first_head = tl.program_id(1) * HEADS
     group = first_head * groups // heads
     p = tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -43,16 +41,16 @@ def outputs_kernel(
     products = tl.dot(c, tl.trans(b), input_precision="tf32x3")
     in_state = (n[:, None] < states) & (p[None, :] < width)
     for head in range(first_head, first_head + HEADS):
-        of_chunk = before + (number.to(tl.int64) * heads + head) * states * width
+        of_chunk = before + (chunk.to(tl.int64) * heads + head) * states * width
         state = tl.load(of_chunk + (n[:, None] * width + p[None, :]), mask=in_state, other=0.0)
         values = load_rows(x + head * x_head, x_token, token, count, p, width, CHUNK)
         _, step, log_decay, _ = load_steps(
             dt, dt_stride, dt_bias, tl.load(A + head).to(tl.float32), head, token, count, SOFTPLUS, CHUNK
         )
         weights = (products * decays(log_decay, False, CHUNK)).to(values.dtype)
-        pulse = (values.to(tl.float32) * step[:, None]).to(values.dtype)
+        dt_x = (values.to(tl.float32) * step[:, None]).to(values.dtype)
         result = tl.dot(c, state, input_precision="tf32x3") * tl.exp(log_decay)[:, None]
-        result = tl.dot(weights, pulse, result, input_precision="tf32x3")
+        result = tl.dot(weights, dt_x, result, input_precision="tf32x3")
         if D is not None:
             result += tl.load(D + head).to(tl.float32) * values.to(tl.float32)
         if ungated is not None:

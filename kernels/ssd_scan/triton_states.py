@@ -1,13 +1,10 @@
-"""The pass over the chunks of each sequence that carries the state, or its gradient the other way round.
+"""The pass over the chunks of each sequence that carries the state forwards, or its gradient backwards.
 
-A program owns a tile (BLOCK_N, BLOCK_P) of one head's state in one sequence and loops over the sequence's chunks: it
-writes the state before each chunk (in x's dtype: it goes into a matrix product next), then sums the chunk's B_s x_s^T
-with their decays to the chunk's end, in matrix instructions, onto the decayed state, which stays in registers in fp32.
-The gradient's pass does the same with C_t and the gradient of y, from the last chunk to the first. The states are
-written once and read once, unlike those of three separate passes. Bytes a chunk and head: a state, 2 N P (16 KB with
-N = 128, P = 64 in bf16), and the rows of x and B; 2 CHUNK N P = 1 MFLOP. 8 x 512 tokens of 16 heads: 17 MB of states
-and 25 MB of rows (mostly from the L2 cache), 8 us at 3.35 TB/s; with 256 tiles of 8 steps each the latency of a step
-(about 1 us: rows, cumulative sum, product) binds as much.
+A program owns a tile (BLOCK_N, BLOCK_P) of one head's state in one sequence and loops over the sequence's chunks. It
+writes the state before each chunk (in x's dtype, as it is an operand of a matrix product next), and then adds the
+chunk's B_s x_s^T with their decays to the chunk's end, by matrix instructions, to the decayed state, which stays in
+registers in fp32. The gradient's pass does the same with C_t and the gradient of y, from the last chunk to the first.
+So the states are written once and read once, unlike those of three separate passes. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations

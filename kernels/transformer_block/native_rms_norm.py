@@ -1,13 +1,10 @@
-"""rms_norm by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward.
-
-2,193 x 512, one core (AVX2), forward + backward: 1.9 ms, with a residual 3.2 ms; in plain torch 7.5 and 10 ms.
-"""
+"""rms_norm by the C++ kernels (csrc/cpu/norms.cpp): fp32 and bf16 on CPU, forward and backward."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..native import NativeOp, call, empty_norm, native_op, unwritten
+from ..native import NativeOp, call, empty_norm, native_op, uninitialised
 from ..rows import as_rows
 
 
@@ -31,7 +28,7 @@ def _(x, weight, eps):
 @native_op("rms_norm_sum")
 def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The output, the sum x + residual, and the sum's inverse root mean squares."""
-    y, total, statistics = unwritten(x), *empty_norm(x, 1)
+    y, total, statistics = uninitialised(x), *empty_norm(x, 1)
     arguments = (as_rows(x), as_rows(residual), weight, None, None)
     call("norm_forward", as_rows(y), as_rows(total), statistics, *arguments, eps)
     return y, total, statistics
@@ -39,7 +36,7 @@ def _forward_sum(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 
 @_forward_sum.register_fake
 def _(x, residual, weight, eps):
-    return unwritten(x), *empty_norm(x, 1)
+    return uninitialised(x), *empty_norm(x, 1)
 
 
 @native_op("rms_norm_backward")
@@ -55,7 +52,7 @@ def _backward(
 
 
 def _empty_gradients(x: Tensor, needs_weight: bool) -> tuple[Tensor, Tensor]:
-    return unwritten(x), x.new_empty(x.shape[-1] if needs_weight else 0)
+    return uninitialised(x), x.new_empty(x.shape[-1] if needs_weight else 0)
 
 
 @_backward.register_fake

@@ -1,5 +1,6 @@
 """swiglu and rope by Triton kernels (triton_swiglu.py, triton_rope.py): fp32, bf16 and fp16 on GPU, forward and
-backward."""
+backward.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def _(gate, up):
 
 @native_op("swiglu_triton_backward")
 def _swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of gate and up, from the gate's sigmoid computed again."""
+    """Gradients of gate and up; the gate's sigmoid is recomputed."""
     from . import triton_swiglu
 
     dgate, dup = empty_like(gate, up)
@@ -53,7 +54,7 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Te
 
 @native_op("rope_triton")
 def _rotate(q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool) -> tuple[Tensor, Tensor]:
-    """q and k turned by their positions' angles, or back; arguments are checked by the caller."""
+    """q and k rotated by the angles of their positions, or back; arguments are checked by the caller."""
     from . import triton_rope
 
     rotated = empty_like(q, k)
@@ -69,9 +70,9 @@ def _(q, k, offsets, base, is_inverse):
 
 @lru_cache(maxsize=16)
 def _steps(width: int, base: float, device: torch.device) -> Tensor:
-    """(width / 2,) int64: by how much each pair turns from a position to the next, in turns / 2**64, modulo a turn.
+    """(width / 2,) int64: the angle between neighbouring positions for each pair, in turns / 2**64, modulo a turn.
 
-    An integer product by the position is then exact modulo a turn, as far out as positions go.
+    The integer product with the position is then exact modulo a turn, however large the position.
     """
     pairs = torch.arange(width // 2, dtype=torch.float64)
     turns = base ** (-2 / width * pairs) / (2 * pi)

@@ -1,12 +1,9 @@
-"""rope's Triton kernel: q and k in one launch; backward is the same rotation by the opposite angles.
+"""rope's Triton kernel: q and k in one launch. The backward pass is the same rotation by the opposite angles.
 
-Tiling: a program owns TOKENS tokens and loops over their heads, HEADS at a time, first q's, then k's. It finds each
-token's position by bisection of the offsets (no table that a graph's replay would find out of date) and computes the
-cosines and sines once for all heads: they stay in registers, 8 pairs a thread. In bf16 a token of 16 heads of 64 moves
-4 KiB, 280 clocks of a multiprocessor's share of 3.35 TB/s; its 32 cosines and sines take about 60 instructions each,
-4 times over (by the threads that hold other heads), some 60 clocks beside the loads. Two 16-byte loads a thread in
-flight, 768 threads or more resident: 24 KiB a multiprocessor of the 18 KiB that 700 ns ask for. Predicted on H100:
-75 to 85 % of 3.35 TB/s, the bisection's chain of loads from the nearest cache being what is not hidden.
+A program owns TOKENS tokens and loops over their heads, HEADS at a time, first those of q, then those of k. It finds
+each token's position by bisection of the offsets (a table could be out of date when a graph is replayed) and computes
+the cosines and sines once for all heads: they stay in registers, 8 pairs for each thread. docs/gpu.md says what bounds
+it.
 """
 
 from __future__ import annotations
@@ -28,11 +25,11 @@ def tile(heads: int, width: int) -> triton.Config:
 
 @triton.jit
 def _positions(offsets, token, sequences):
-    """Each token's place in its sequence: the last b with offsets[b] <= token, by bisection, is the sequence."""
+    """Each token's index in its sequence, which is the last b with offsets[b] <= token, found by bisection."""
     low = tl.zeros_like(token)
     high = low + sequences
     width = sequences
-    while width > 1:  # the bounds' distance at most halves, rounded up: the same number of steps for all tokens
+    while width > 1:  # rounded up, the distance of the bounds is the same for all tokens
         middle = (low + high) // 2
         is_right = tl.load(offsets + middle) <= token
         low = tl.where(is_right, middle, low)
@@ -43,8 +40,8 @@ def _positions(offsets, token, sequences):
 
 @triton.jit
 def _cos_sin(turns):
-    """Of angles in turns / 2**64 (int64, modulo a turn): reduced exactly to an eighth of a turn around 0, then
-    Taylor's series to x**9 and x**10, 2e-9 off at most before rounding."""
+    """Cosines and sines of angles in turns / 2**64 (int64, modulo a turn). The angle is reduced exactly to an eighth of
+    a turn around 0; Taylor series to x**9 and x**10 then have an error of at most 2e-9 before rounding."""
     quarter = (turns + (1 << 61)) >> 62
     x = (turns - (quarter << 62)).to(tl.float32) * 3.4061215800304e-19  # 2 pi / 2**64
     square = x * x
@@ -73,15 +70,15 @@ def _rotate_heads(
     for start in range(0, heads, HEADS):
         head = (start + tl.arange(0, HEADS))[None, :, None]
         mask = is_token[:, None, None] & (head < heads) & (pair < half)
-        place = token[:, None, None] * token_stride + head.to(tl.int64) * head_stride + pair
-        first = tl.load(x + place, mask, other=0.0).to(tl.float32)
-        second = tl.load(x + place + half, mask, other=0.0).to(tl.float32)
+        index = token[:, None, None] * token_stride + head.to(tl.int64) * head_stride + pair
+        first = tl.load(x + index, mask, other=0.0).to(tl.float32)
+        second = tl.load(x + index + half, mask, other=0.0).to(tl.float32)
         written = (token[:, None, None] * heads + head) * (2 * half) + pair
         tl.store(out + written, (first * cos - second * sin).to(out.dtype.element_ty), mask)
         tl.store(out + written + half, (second * cos + first * sin).to(out.dtype.element_ty), mask)
 
 
-# One sequence as a constant would leave the bisection a loop that never runs, on which Triton 3.6's compiler fails.
+# Specialised on a single sequence, the bisection would be a loop that never runs, on which Triton 3.6's compiler fails.
 @triton.jit(do_not_specialize=["sequences"])
 def rotate_kernel(
     q_out, k_out, q, k, offsets, steps, q_token_stride, q_head_stride, k_token_stride, k_head_stride,

@@ -1,10 +1,7 @@
 """swiglu's Triton kernels.
 
-Tiling: a program owns ROWS x BLOCK numbers (2,048, 16 a thread) and loops over nothing; backward computes the gate's
-sigmoid again instead of keeping it. In bf16 6 bytes a number forward and 10 backward, about 10 and 20 FLOPs and one
-exponential (16 a clock and multiprocessor, so 0.06 of the 0.4 clocks that 6 bytes take): copying is the bound. Two
-16-byte loads for each input of a thread and 1,024 threads resident keep 64 KiB in flight a multiprocessor, three times
-what 3.35 TB/s at 700 ns asks for. Predicted on H100: 90 % of 3.35 TB/s both ways from 10 million numbers on.
+A program owns ROWS x BLOCK elements (2,048, or 16 for each thread). The backward pass recomputes the gate's sigmoid
+instead of keeping it. Both are bound by memory (docs/gpu.md).
 """
 
 from __future__ import annotations

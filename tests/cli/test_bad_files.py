@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from uqabench.files import sha256_file
+
 
 def spoil(file: Path, how: str) -> None:
     data = bytearray(file.read_bytes())
@@ -26,7 +28,7 @@ def spoil(file: Path, how: str) -> None:
     [
         "questions/methods/evaluation.arrow",
         "pretrain/sasrec/model.safetensors",
-        "states/sasrec/pooled.npy",
+        "states/sasrec-mean/pooled.npy",
         "align/sasrec/adapter.safetensors",
         "align/sasrec/llm/model.safetensors",
         "lm/trained/model/tokenizer.json",
@@ -47,24 +49,28 @@ def test_a_corrupted_store_is_named(run, small_store, tmp_path, name, expect):
     shutil.copytree(small_store.path, tmp_path / "store")
     source = ("--source", "store", "--path", "store")
     spoil(tmp_path / "store" / name, "truncate")
-    expect(run(source=source), 2, rf"store/{name} has \d+ bytes and should have")
+    expect(run(source=source), 2, rf"store/{name} is missing or changed since it was written: delete")
     shutil.copy(small_store.path / name, tmp_path / "store" / name)
     spoil(tmp_path / "store" / name, "flip")
-    expect(run(source=source), 2, rf"store/{name} is corrupted")
+    expect(run(source=source), 2, rf"store/{name} is missing or changed since it was written: delete")
 
 
 def test_items_past_the_table_are_named(run, small_store, tmp_path, expect):
     items = small_store.items.copy()
     items[7] = len(small_store.catalogue)
-    replace(small_store, items=items).save(tmp_path / "store")
+    shutil.copytree(small_store.path, tmp_path / "store")
+    replace(small_store, items=items).write_files(tmp_path / "store")
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    files = {name: sha256_file(tmp_path / "store" / name) for name in manifest["files"]}
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps({**manifest, "files": files}))
     expect(run(source=("--source", "store", "--path", "store")), 2, r"store: .*items past the catalogue's \d+")
 
 
 def test_a_store_of_another_version_is_named(run, small_store, tmp_path, expect):
     shutil.copytree(small_store.path, tmp_path / "store")
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    (tmp_path / "store" / "manifest.json").write_text(json.dumps({**manifest, "format_version": 0}))
-    expect(run(source=("--source", "store", "--path", "store")), 2, "manifest.json has format version 0.*prepare")
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps({**manifest, "format": 0}))
+    expect(run(source=("--source", "store", "--path", "store")), 2, "store was written by another version")
 
 
 def test_an_artefact_of_another_version_is_named(done, run, expect, stage_folder):

@@ -8,6 +8,8 @@ import sys
 from importlib.util import find_spec
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare
@@ -91,6 +93,10 @@ def test_complete_journey_says_when_a_file_differs(tmp_path):
     assert any("products.parquet is not the file" in note for note in source.notes)
     with pytest.raises(InputError, match="products.parquet is not the expected Parquet file"):
         source.read(Rejections())
+    for columns in ({"product_id": ["1"]}, {"product_id": [1], "department": [b"x"]}):
+        pq.write_table(pa.table(columns), tmp_path / "products.parquet")
+        with pytest.raises(InputError, match="products.parquet: column '.*' should be .*: reinstall"):
+            source.read(Rejections())
     (tmp_path / "products.parquet").unlink()
     with pytest.raises(InputError, match="products.parquet is missing"):
         open_source("completejourney", path=tmp_path)

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from uqabench.artifact import build, open_artifact
 from uqabench.data import InteractionStore, PrepareConfig, describe, open_source, prepare, read_ids
+from uqabench.data.prepare import prepare_key, write_store
 from uqabench.errors import InputError
 
 ALL = PrepareConfig(min_item_interactions=1, min_user_length=1)
@@ -141,14 +145,37 @@ def test_same_recipe_reuses_and_any_change_rebuilds(plain_log, tmp_path):
     assert made() != before
 
 
-def test_a_damaged_store_is_built_anew(plain_log, tmp_path):
+def test_a_damaged_store_is_named_and_an_unfinished_one_built_anew(plain_log, tmp_path):
     out = tmp_path / "store"
-    first = prepare(open_source("tables", **plain_log), out, ALL, progress=False)
-    content = first.manifest["content_hash"]
+    content = prepare(open_source("tables", **plain_log), out, ALL, progress=False).content_hash
     os.truncate(out / "users.arrow", 10)
-    assert prepare(open_source("tables", **plain_log), out, ALL, progress=False).manifest["content_hash"] == content
+    with pytest.raises(InputError, match="users.arrow is missing or changed since it was written: delete .*store and"):
+        prepare(open_source("tables", **plain_log), out, ALL, progress=False)
     (out / "manifest.json").unlink()
-    assert prepare(open_source("tables", **plain_log), out, ALL, progress=False).manifest["content_hash"] == content
+    assert prepare(open_source("tables", **plain_log), out, ALL, progress=False).content_hash == content
+
+
+def test_prepare_is_a_stage_like_any_other(plain_log, tmp_path):
+    """What a plan needs to know of it, and that a plan gets the same store by it."""
+    store = prepare(open_source("tables", **plain_log), tmp_path / "store", ALL, progress=False)
+    source = open_source("tables", **plain_log)
+    config, inputs = prepare_key(source, ALL)
+    assert set(inputs) == {"file:clicks.csv", "file:things.csv"} and json.loads(json.dumps(config)) == config
+
+    def make(folder, work):
+        write_store(source, folder, ALL, progress=False)
+        return 1.0
+
+    artifact, reused = build(tmp_path / "planned", "data", config, inputs, make)
+    assert not reused and artifact.manifest["key"] == open_artifact(tmp_path / "store").manifest["key"]
+    assert artifact.content == open_artifact(tmp_path / "store").content
+    assert InteractionStore.of(artifact).content_hash == store.content_hash
+    (tmp_path / "salt").write_bytes(b"s" * 32)
+    salted = replace(ALL, salt_file=str(tmp_path / "salt"))
+    assert set(prepare_key(source, salted)[1]) == {*inputs, "salt"}
+    with_salt = prepare(source, tmp_path / "salted", salted, progress=False)
+    assert with_salt.content_hash == store.content_hash
+    assert open_artifact(tmp_path / "salted").content == artifact.content
 
 
 def test_a_foreign_folder_or_file_is_never_replaced(plain_log, tmp_path):
@@ -159,6 +186,50 @@ def test_a_foreign_folder_or_file_is_never_replaced(plain_log, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         prepare(open_source("tables", **plain_log), tmp_path / "file", ALL)
+    (tmp_path / "shop" / "catalogue").mkdir(parents=True)
+    (tmp_path / "shop" / "catalogue" / "prices.csv").write_text("months of work")
+    with pytest.raises(InputError, match="catalogue/prices.csv"):
+        prepare(open_source("tables", **plain_log), tmp_path / "shop", ALL)
+    for content in ('{"stage": "align"}', '{"name": "an extension"}', "[]"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / "manifest.json").write_text(content)
+        with pytest.raises(InputError, match="other/manifest.json does not describe prepared data"):
+            prepare(open_source("tables", **plain_log), tmp_path / "other", ALL)
+
+
+def test_a_link_and_an_empty_folder_are_written_into(plain_log, tmp_path):
+    """The link stays, and with it the disk that it leads to; an empty folder keeps the permissions it was made with."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    (tmp_path / "empty").mkdir(mode=0o770)
+    (tmp_path / "empty").chmod(0o770)
+    for name in ("store", "empty"):
+        out = tmp_path / name
+        content = prepare(open_source("tables", **plain_log), out, ALL, progress=False).content_hash
+        again = prepare(open_source("tables", **plain_log), out, replace(ALL, split_seed=5), progress=False)
+        assert again.manifest["config"]["split_seed"] == 5 and content
+        assert InteractionStore.open(out).user_ids == again.user_ids
+    assert (tmp_path / "store").is_symlink() and (tmp_path / "disk" / "manifest.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "disk", "empty", "clicks.csv", "things.csv"}
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_log_is_read(plain_log, tmp_path):
+    class Unread:
+        name, notes = "unread", []
+
+        def options(self):
+            return {}
+
+        def inputs(self):
+            return {}
+
+        def read(self, rejections):
+            raise AssertionError("the log was read")
+
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in (tmp_path / "clicks.csv" / "store", tmp_path / "loop", tmp_path / ("x" * 300), Path("/proc/store")):
+        with pytest.raises(InputError, match="write|is a file"):
+            prepare(Unread(), out, ALL, progress=False)
 
 
 def test_threads_do_not_change_a_byte(tmp_path):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from uqabench.data import ATTRIBUTES, Catalogue, InteractionStore
+from uqabench.data import ATTRIBUTES, Catalogue, InteractionStore, describe
 from uqabench.data.arrow import map_arrow, write_arrow
+from uqabench.data.facts import facts_by_hand
+from uqabench.data.store import STORE_FILES
 from uqabench.errors import InputError
+from uqabench.files import folder_files, sha256_file
 
 FILES = [
     "offsets.arrow",
@@ -20,6 +26,7 @@ FILES = [
     "interactions.arrow",
     "truth.arrow",
     "rejected.jsonl",
+    "store.json",
     "catalogue/items.arrow",
     "catalogue/vocabulary.arrow",
     *(f"catalogue/{name}.arrow" for name in ATTRIBUTES),
@@ -34,7 +41,7 @@ def folder(synthetic_store, tmp_path):
 
 def test_files_are_those_listed(folder):
     found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    assert found == {*FILES, "manifest.json"}
+    assert found == {*FILES, "manifest.json", "seconds.json"} == STORE_FILES
 
 
 def test_round_trip(synthetic_store, tmp_path):
@@ -105,44 +112,143 @@ def test_a_damaged_file_is_named(folder, name, damage):
     if file.exists() and file.read_bytes() == content:  # no bad row, so the list is empty in the first place
         assert name == "rejected.jsonl"
         return
-    with pytest.raises(InputError, match=f"{name}.*prepare"):
+    with pytest.raises(InputError, match=f"{name} is missing or changed since it was written: delete"):
         InteractionStore.open(folder)
+
+
+def seal(folder, **changes):
+    """Rewrite the manifest so that it names the files as they are now, as a forger would."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {name: sha256_file(folder / name) for name in folder_files(folder) if name != "manifest.json"}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files, **changes}))
 
 
 @pytest.mark.parametrize("name", [file for file in FILES if file.endswith(".arrow") and file != "truth.arrow"])
 def test_truncation_is_seen_without_digests(folder, name):
     """A manifest that was rewritten to match a broken file does not get the file through."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["files"][name]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
     content = (folder / name).read_bytes()
     for size in (0, 10, len(content) // 2, len(content) - 1):
         (folder / name).write_bytes(content[:size])
-        with pytest.raises(InputError, match=f"{name} is truncated or corrupted"):
+        seal(folder)
+        with pytest.raises(InputError, match=f"{name} is truncated or corrupted: run"):
             InteractionStore.open(folder)
 
 
-def change_manifest(folder, **changes):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+OPEN = """
+import sys
+from uqabench.data import InteractionStore
+from uqabench.errors import InputError
+for folder in sys.argv[1:]:
+    try:
+        store = InteractionStore.open(folder)
+    except InputError as error:
+        assert len(str(error)) < 400, error
+    else:
+        store.user_ids, store.catalogue.item_ids, store.catalogue.values, store.catalogue.vocabulary
+    print("survived")
+"""
+
+
+def test_no_flipped_byte_crashes_the_process(folder, tmp_path):
+    """Offsets of strings and lists that point out of the file are refused, not followed, digest or not."""
+    rng = np.random.default_rng(0)
+    folders = []
+    for name in [file for file in FILES if file.endswith(".arrow") and file != "truth.arrow"]:
+        content = (folder / name).read_bytes()
+        for trial in range(4):
+            altered = bytearray(content)
+            for place in rng.integers(0, len(content), 1 if trial else len(content) // 16):
+                altered[place] ^= int(rng.integers(1, 256))
+            folders.append(tmp_path / f"{name.replace('/', '-')}-{trial}")
+            shutil.copytree(folder, folders[-1])
+            (folders[-1] / name).write_bytes(altered)
+            seal(folders[-1])
+    done = subprocess.run([sys.executable, "-c", OPEN, *folders], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count("survived")) == (0, len(folders)), done.stderr
+
+
+def test_a_string_offset_out_of_range_is_named(folder):
+    """The offsets of the strings are changed, nothing else: the file is Arrow and whole."""
+    path = folder / "users.arrow"
+    users = map_arrow(path, {})
+    offsets = np.frombuffer(users["user_id"].buffers()[1], np.int32)
+    content = bytearray(path.read_bytes())
+    start = content.index(offsets.tobytes())
+    content[start + 20 : start + 24] = np.int32(2**30).tobytes()
+    path.write_bytes(content)
+    seal(folder)
+    with pytest.raises(InputError, match="users.arrow is truncated or corrupted"):
+        InteractionStore.open(folder)
+
+
+def test_data_changed_together_with_the_digests_are_told_by_the_content_hash(folder):
+    rows = map_arrow(folder / "interactions.arrow", {})
+    items = rows["item"].to_numpy()[::-1].copy()
+    write_arrow(folder / "reversed.arrow", {**rows, "item": items})
+    (folder / "reversed.arrow").rename(folder / "interactions.arrow")
+    seal(folder)
+    with pytest.raises(InputError, match="'content_hash' is not that of the files"):
+        InteractionStore.open(folder)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format_version": 0}, "format version 0, this program reads 1"),
-        ({"format_version": None}, "format version None"),
-        ({"artefact": "language-model"}, "does not describe prepared data"),
-        ({"files": None}, "lacks 'files' or 'split_hash'"),
-        ({"files": {"users.arrow": 3}}, "lacks 'files' or 'split_hash'"),
-        ({"files": {"users.arrow": {}}}, "users.arrow"),
-        ({"split_hash": 7}, "lacks 'files' or 'split_hash'"),
+        ({"format": 0}, "written by another version"),
+        ({"format": None}, "written by another version"),
+        ({"stage": "align"}, "holds the stage 'align', not 'data'"),
+        ({"stage": None}, "'stage' is missing or of another type"),
+        ({"content": None}, "'content' is missing or of another type"),
+        ({"files": None}, "'files' is missing or of another type"),
+        ({"files": []}, "'files' is missing or of another type"),
+        ({"files": {}}, "lacks the file 'catalogue/brand.arrow'"),
+        ({"files": {"users.arrow": 3}}, "'files' is no list of digests"),
+        ({"files": {"../users.arrow": "0"}}, "'files' is no list of digests"),
+        ({"files": {"/etc/passwd": "0"}}, "'files' is no list of digests"),
+        ({"files": {"users.arrow": ""}}, "users.arrow is missing or changed"),
     ],
 )
 def test_manifests_of_other_makes(folder, changes, words):
-    change_manifest(folder, **changes)
+    seal(folder, **changes)
     with pytest.raises(InputError, match=words):
         InteractionStore.open(folder)
+
+
+def paths(value, path=()):
+    """The place of every value inside a JSON value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key)
+            yield from paths(inner, (*path, key))
+
+
+def test_every_field_of_store_json_that_is_read_is_checked(folder):
+    """Each one removed, and each one of another type: never a KeyError later on."""
+    facts = json.loads((folder / "store.json").read_text())
+    unread = 0
+    for path in paths(facts):
+        for change in ("removed", None, [3], {"a": 1}):
+            altered = copy.deepcopy(facts)
+            inner = altered
+            for key in path[:-1]:
+                inner = inner[key]
+            if change == "removed":
+                del inner[path[-1]]
+            else:
+                inner[path[-1]] = change
+            (folder / "store.json").write_text(json.dumps(altered))
+            seal(folder)
+            try:
+                store = InteractionStore.open(folder)
+            except InputError as error:
+                assert "store.json: '" in str(error) and len(str(error)) < 400
+            else:
+                if "read" in store.manifest["counts"]:
+                    describe(store)
+                assert store.manifest["counts"]["all"]["users"] and store.content_hash and store.split_hash
+                assert path[0] in ("source", "config", "rejected", "counts")
+                unread += 1
+    assert unread
 
 
 def test_no_folder_and_broken_manifest(folder, tmp_path):
@@ -156,18 +262,31 @@ def test_no_folder_and_broken_manifest(folder, tmp_path):
         InteractionStore.open(folder)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"items": np.full(31, 31, np.int32)}, "past the catalogue's 31"),
-        ({"items": np.full(31, -1, np.int32)}, "past the catalogue's 31"),
-        ({"offsets": np.array([0, 1, 8, 2, 28, 31])}, "offsets do not rise"),
-        ({"offsets": np.array([0, 0, 1, 8, 28, 30])}, "offsets do not rise"),
-        ({"split": np.zeros(4, np.int8), "user_ids": ["u"] * 4}, "one row for each of the 5 users"),
-    ],
-)
+UNFIT = [
+    ({"items": np.full(31, 31, np.int32)}, "past the catalogue's 31"),
+    ({"items": np.full(31, -1, np.int32)}, "past the catalogue's 31"),
+    ({"offsets": np.array([0, 1, 8, 2, 28, 31])}, "offsets do not rise"),
+    ({"offsets": np.array([0, 0, 1, 8, 28, 30])}, "offsets do not rise"),
+    ({"split": np.zeros(4, np.int8), "user_ids": ["u"] * 4}, "one row for each of the 5 users"),
+    ({"split": np.array([0, 0, 1, 0, 2], np.int8)}, "a split that is neither 0 nor 1"),
+    ({"actions": np.full(31, 2, np.int8), "manifest": {"actions": ["view", "buy"]}}, "actions past the 2 names"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), UNFIT)
 def test_columns_that_do_not_fit(ragged_store, changes, words, tmp_path):
-    replace(ragged_store, **changes).save(tmp_path / "store")
+    """Refused when written, and, where someone else wrote them, when opened."""
+    broken = replace(ragged_store, **changes)
+    with pytest.raises(InputError, match=words):
+        broken.save(tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    ragged_store.save(tmp_path / "store")
+    for file in (tmp_path / "store").glob("*.arrow"):
+        file.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uqabench.data.store.facts_by_hand", lambda store: facts_by_hand(ragged_store))
+        broken.write_files(tmp_path / "store")
+    seal(tmp_path / "store")
     with pytest.raises(InputError, match=words):
         InteractionStore.open(tmp_path / "store")
 
@@ -190,5 +309,11 @@ def test_an_arrow_file_with_other_columns(tmp_path):
         map_arrow(tmp_path / "x.arrow", {"item": pa.int32()})
     with pytest.raises(InputError, match="column 'user' should be int32 and is no such column"):
         map_arrow(tmp_path / "x.arrow", {"user": pa.int32()})
+    with pytest.raises(InputError, match="column 'item' should be int32 and is int64"):
+        map_arrow(tmp_path / "x.arrow", {}, {"item": pa.int32()})
+    assert list(map_arrow(tmp_path / "x.arrow", {}, {"time": pa.int32()})) == ["item"]
     with pytest.raises(InputError, match="y.arrow is missing"):
         map_arrow(tmp_path / "y.arrow", {})
+    write_arrow(tmp_path / "z.arrow", {"item": pa.array([1, None])})
+    with pytest.raises(InputError, match="column 'item' has nulls"):
+        map_arrow(tmp_path / "z.arrow", {"item": pa.int64()})

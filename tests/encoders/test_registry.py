@@ -92,7 +92,7 @@ def test_registered_class() -> None:
         encoder = build_encoder("halver", "small", factor=0.25)
         assert (encoder.factor, encoder.width, encoder.causal) == (0.25, 256, False)
     finally:
-        registry._classes.pop("halver")
+        registry.REGISTRY.classes.pop("halver")
 
 
 def test_a_name_is_taken_once() -> None:

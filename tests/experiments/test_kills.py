@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from uqabench.experiments.run import run
-from uqabench.report.results import load_results
+from uqabench.experiments.spec import experiment_names
+from uqabench.report.results import load_experiment, load_results
 
 STAGES = ("data", "questions", "lm", "pretrain", "states", "align", "evaluate", "tables")
 METHODS = "trm++@q-former,text8,shuffled,majority"
@@ -86,9 +87,9 @@ def launch(server, small_run, small_log, tmp_path_factory):
     sets = [word for setting in (*small_run, *EXTRA) for word in ("--set", setting)]
     options = [word for name, value in small_log.items() for word in ("--option", f"{name}={value}")]
 
-    def go(folder, stage=None, limit=0, kill_after=None):
-        argv = ["run", "--preset", "tiny", "--runs", str(folder.parent), "--name", folder.name, "--quiet", *sets]
-        argv += ["--source", "synthetic", *options, "--methods", METHODS]
+    def go(folder, stage=None, limit=0, kill_after=None, command=("run", "--methods", METHODS)):
+        argv = [*command, "--preset", "tiny", "--runs", str(folder.parent), "--name", folder.name, "--quiet", *sets]
+        argv += ["--source", "synthetic", *options]
         report.unlink(missing_ok=True)
         values = {"ARGS": (str(folder), stage, limit, str(report), argv)}
         process = server.Process(target=exec, args=(CHILD, values))
@@ -96,7 +97,7 @@ def launch(server, small_run, small_log, tmp_path_factory):
         if kill_after is not None:
             process.join(kill_after)
             process.kill()
-        process.join(120)
+        process.join(600)
         if process.exitcode == 0:
             return json.loads(report.read_text())
         assert process.exitcode == -signal.SIGKILL
@@ -124,11 +125,11 @@ def results_of(folder):
 
 
 def contents(folder):
-    """Content hash of every artefact (the data's is of what does not depend on the salt)."""
+    """Content hash of every artefact."""
     found = {}
     for path in sorted(folder.rglob("manifest.json")):
         manifest = json.loads(path.read_text())
-        found[str(path.relative_to(folder))] = manifest.get("content") or manifest["content_hash"]
+        found[str(path.relative_to(folder))] = manifest["content"]
     return found
 
 
@@ -184,6 +185,25 @@ def test_a_run_killed_in_every_operation_of_a_replacement(launch, undisturbed, t
         limit += 3
     assert limit > 10
     assert_same(folder, reference)
+
+
+@pytest.mark.slow
+def test_all_experiments_killed_at_random_moments_end_in_the_same_results(launch, tmp_path):
+    command = ("experiment", "all")
+    started = time.monotonic()
+    assert launch(tmp_path / "whole" / "t", command=command)["code"] == 0
+    seconds = time.monotonic() - started
+    rng = random.Random(11)
+    for _ in range(5):
+        assert launch(tmp_path / "killed" / "t", kill_after=rng.uniform(0.03, 0.18) * seconds, command=command) is None
+    assert launch(tmp_path / "killed" / "t", command=command)["code"] == 0
+    for name in experiment_names():
+        whole, killed = (load_experiment(tmp_path / each / "t" / "experiments" / name) for each in ("whole", "killed"))
+        for results in (whole, killed):
+            for cell in results["cells"]:
+                del cell["seconds"]
+        assert whole == killed
+    assert contents(tmp_path / "whole" / "t") == contents(tmp_path / "killed" / "t")
 
 
 def test_the_same_run_in_this_process_is_the_same(undisturbed, small_config, small_log, tmp_path):

@@ -135,7 +135,7 @@ def test_a_second_run_reuses_everything(execute, copy, monkeypatch):
 def test_a_changed_setting_rebuilds_what_depends_on_it(execute, copy):
     said = execute(copy, "align.seed=1", methods=("sasrec", "text8", "oracle"))
     built = {line.split(":")[0] for line in said if "(reused)" not in line}
-    assert built == {"align sasrec", "align text8", "evaluate sasrec", "evaluate text8"}
+    assert built == {"prompts", "align sasrec", "align text8", "evaluate sasrec", "evaluate text8"}
 
 
 def test_another_seed_is_another_run(execute, copy):
@@ -200,7 +200,7 @@ def test_a_store_needs_its_path(execute, tmp_path):
 def test_histories_of_another_length_in_evaluation(execute, tmp_path, stage_folder):
     """Each set's questions are about its own N items, and so is what the encoder sees of them."""
     execute(tmp_path / "run", "questions.evaluation.history=12", methods=("sasrec", "oracle"))
-    pairs = np.load(stage_folder(tmp_path / "run", "states", "sasrec") / "pairs.npy")
+    pairs = np.load(stage_folder(tmp_path / "run", "states", "sasrec-mean") / "pairs.npy")
     asked = QuestionSet.open(stage_folder(tmp_path / "run", "questions", "methods") / "evaluation.arrow")
     evaluated = np.isin(pairs[:, 0], asked.user)
     lengths = pairs[:, 1] - pairs[:, 2]

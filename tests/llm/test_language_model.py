@@ -69,9 +69,110 @@ def test_a_blank_that_is_a_token_of_its_own_ends_the_prompt():
     assert lm.encode([lm.prompt_text("x")])[0] + lm.answer_ids[2] == whole
 
 
-def test_a_turn_that_does_not_begin_as_the_generation_prompt_gets_letter_and_end():
+def test_what_a_template_writes_before_an_answer_is_part_of_the_prompt():
     lm = language_model(THINKING)
+    assert lm.prompt_text("x") == "x<|assistant|><think></think>"
+    assert [lm.tokenizer.decode(ids) for ids in lm.answer_ids] == list(LETTERS)
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [("<think>\n", "<think>\n\n</think>\n\n"), ("[THINK]", "[THINK]\n\n[/THINK]\n\n")],
+)
+def test_a_thought_that_the_prompt_opens_is_closed_and_empty(opened, closed):
+    template = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: OPEN' }}{% endif %}"
+    )
+    lm = language_model(template.replace("OPEN", opened.replace("\n", "\\n")))
+    assert lm.prompt_text("x") == "user: x<|end|>assistant: " + closed
     assert [lm.tokenizer.decode(ids) for ids in lm.answer_ids] == [letter + "<|end|>" for letter in LETTERS]
+
+
+def test_template_arguments_reach_the_template_and_their_names_are_checked():
+    template = CHATML.replace("assistant\n' }}", "assistant\n' + ('' if thinking else 'short ') }}")
+    plain = language_model(CHATML)
+    with_argument = LanguageModel("probe", plain.model, plain.tokenizer)
+    plain.tokenizer.chat_template = template
+    for thinking, end in ((True, "assistant\n"), (False, "assistant\nshort ")):
+        lm = LanguageModel("probe", plain.model, plain.tokenizer, template_args={"thinking": thinking})
+        assert lm.prompt_text("x").endswith(end)
+    assert with_argument.prompt_text("x").endswith("assistant\n")
+    for name, message in (("thinkin", "has no such argument"), ("messages", "set by uqabench itself")):
+        with pytest.raises(InputError, match=rf"llm\.template_args\.{name}.*{message}"):
+            LanguageModel("probe", plain.model, plain.tokenizer, template_args={name: True})
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}{{ m.content }}", r"cannot be used \(TemplateSyntaxError"),
+        ("{{ messages[7].content }}", r"cannot be used \(UndefinedError"),
+        ("{{ 1 / 0 }}", r"cannot be used \(ZeroDivisionError"),
+    ],
+)
+def test_a_template_that_fails_is_one_sentence(template, message):
+    with pytest.raises(InputError, match=message):
+        language_model(template)
+
+
+def test_a_template_that_refuses_a_system_message_says_so():
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+    lm = language_model(template)
+    with pytest.raises(InputError, match=r"takes no system message \(no system role\): leave llm.system empty"):
+        LanguageModel("probe", lm.model, lm.tokenizer, system="Be brief.")
+
+
+def test_the_chat_tells_one_day_from_another():
+    dated = "{{ date_string if date_string else '1 May' }}" + CHATML
+    lm = language_model(dated)
+    later = LanguageModel("probe", lm.model, lm.tokenizer, template_args={"date_string": "2 May"})
+    assert lm.chat.to_dict() != later.chat.to_dict()
+    same = LanguageModel("probe", lm.model, lm.tokenizer, chat=lm.chat)
+    assert same.prompt_text("x") == lm.prompt_text("x") and same.answer_ids == lm.answer_ids
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"split_hash": 7}', '"text"'])
+def test_a_card_of_the_wrong_type_is_named(tmp_path, make_lm, content):
+    lm = make_lm()
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "card.json").write_text(content)
+    with pytest.raises(InputError, match=r"card\.json is no card of a language model"):
+        LanguageModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_letters_logits_are_those_of_float32(make_lm, dtype):
+    lm = make_lm()
+    lm.model.to(dtype)
+    hidden = torch.randn(50, lm.width).to(dtype)
+    exact = hidden.double() @ lm.model.get_output_embeddings().weight.detach().double().T
+    got = lm.letter_logits(hidden)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, exact[:, lm.letter_ids].float(), rtol=1e-5, atol=1e-4)
+    assert lm.logits(hidden).dtype == dtype  # the model's own head is as it was
+
+
+def test_soft_tokens_are_as_large_as_what_the_embedding_module_returns(make_lm):
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
+
+    lm = make_lm()
+    assert lm.embedding_scale == 1.0 and lm.token_rms == lm.table_rms
+    table = lm.model.get_input_embeddings().weight
+    scaled = Gemma3TextScaledWordEmbedding(*table.shape, None, embed_scale=5.0)
+    scaled.weight = table
+    lm.model.set_input_embeddings(scaled)
+    given = scaled(torch.arange(len(table))).detach().square().mean().sqrt()
+    assert lm.token_rms == pytest.approx(float(given), rel=1e-5) == pytest.approx(5 * lm.table_rms, rel=1e-5)
+
+
+def test_a_prompt_beyond_the_positions_names_both(make_lm):
+    lm = make_lm()
+    lm.model.config.max_position_embeddings = 96
+    lm.check_prompts(95, "text20")
+    with pytest.raises(InputError, match=r"text50: the longest prompt has 97 tokens with its answer, more than the 96"):
+        lm.check_prompts(96, "text50")
 
 
 def test_a_system_message_stands_before_the_question(make_lm):

@@ -110,6 +110,26 @@ def test_home_is_the_environments_or_the_users_cache(monkeypatch, tmp_path):
     assert home() == tmp_path / ".cache" / "uqabench"
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    """As in a container that runs under a user id of its own: no $HOME, and no entry in the system's list."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("UQABENCH_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("smollm2", "some/model"):
+        with pytest.raises(InputError, match="No home folder is known for this user.* set UQABENCH_HOME to a folder"):
+            find_model(name)
+    for name in ("~/model", "~nobody-of-that-name/model"):
+        with pytest.raises(InputError, match=rf"^{name}: the home folder that {name[:-6]} stands for is unknown here"):
+            find_model(name)
+    monkeypatch.setenv("UQABENCH_HOME", "~/cache")
+    with pytest.raises(InputError, match="^~/cache: the home folder that ~ stands for is unknown here"):
+        home()
+
+
 def test_finds_an_installed_alias(whole):
     assert installed_models() == {}
     shutil.copytree(whole, home() / "models" / "mine")
@@ -275,3 +295,41 @@ def test_without_transformers_the_extra_is_named(whole, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtra, match=r"A language model needs the package 'transformers': .*uqabench\[llm\]"):
         sources.load_language_model(whole)
+
+
+@pytest.mark.parametrize(
+    "shard", ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "x.bin", "a\\\\b.safetensors"]
+)
+def test_a_shard_outside_its_folder_is_not_read(tmp_path, shard):
+    sharded = build_folder(tmp_path / "sharded", shard="4KB")
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())
+    index["weight_map"][next(iter(index["weight_map"]))] = shard
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"index.json names the file '.*': a model's shards are .safetensors files"):
+        load_language_model(sharded)
+
+
+def test_layers_that_the_config_does_not_have_are_refused(folder):
+    edit_json(folder / "config.json", num_hidden_layers=1, layer_types=["full_attention"], max_window_layers=1)
+    with pytest.raises(InputError, match=r"weights have layers that config.json does not \('model.layers.1"):
+        load_language_model(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_hidden_layers": "two"}, {"layer_types": ["full_attention"]}, {"hidden_size": None}, {"model_type": 7}]
+    + [{"num_attention_heads": 0}, {"hidden_act": "none such"}, {"vocab_size": -1}, {"rope_parameters": []}],
+)
+def test_a_config_that_cannot_be_is_one_sentence(folder, changes):
+    edit_json(folder / "config.json", **changes)
+    with pytest.raises(InputError, match="config.json|cannot load its"):
+        load_language_model(folder)
+
+
+def test_a_home_that_is_not_there_is_one_sentence(monkeypatch):
+    for name in ("~nobody-here/x", "~nobody-here"):
+        with pytest.raises(InputError, match="~nobody-here.*there is no such home folder"):
+            find_model(name)
+    monkeypatch.setenv("UQABENCH_HOME", "~nobody-here/x")
+    with pytest.raises(InputError, match="set UQABENCH_HOME"):
+        find_model("smollm2")

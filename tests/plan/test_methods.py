@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from uqabench.errors import InputError
+from uqabench.integrations import integration_names
 from uqabench.plan.methods import packaged_variants, parse_method, parse_methods
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
-from uqabench.settings import DEFAULT_METHODS, MethodConfig, run_config
+from uqabench.settings.run import DEFAULT_METHODS, MethodConfig, run_config
 
 CONFIG = run_config("tiny")
 
@@ -55,6 +56,11 @@ def test_variants_change_what_they_say():
     assert method.config.pretrain.objective == CONFIG.pretrain.objective
     assert not parse_method("text20@zero-shot", CONFIG).config.align.train
     assert parse_method("text20", CONFIG).config.align.train
+
+
+def test_every_built_in_integration_has_a_variant():
+    found = {parse_method(f"trm++@{variant}", CONFIG).config.align.integration for variant in packaged_variants()}
+    assert found == set(integration_names())
 
 
 @pytest.mark.parametrize(
@@ -106,8 +112,9 @@ def test_a_user_adds_variants():
 
 
 def test_two_methods_of_one_name_are_refused():
-    with pytest.raises(InputError, match="Two methods are called 'hstu'"):
-        parse_methods(replace(CONFIG, methods=("hstu", MethodConfig("hstu", "sasrec"))))
+    with pytest.raises(InputError, match="two methods called 'hstu'"):
+        replace(CONFIG, methods=("hstu", MethodConfig("hstu", "sasrec")))
+    assert len(parse_methods(replace(CONFIG, methods=("hstu", "hstu")))) == 1
 
 
 def test_folder_names_hold_no_separators(tmp_path):

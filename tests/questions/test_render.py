@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from uqabench.errors import InputError
 from uqabench.questions.kinds import KIND_INDEX
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.render import format_question, render, render_item
+from uqabench.questions.render import format_question, render, render_item, value_text, value_texts
 from uqabench.vocabulary import LETTERS
 
 from .conftest import make_store
@@ -116,3 +118,19 @@ def test_unknown_languages_and_foreign_codes_are_named():
         render(one, 0, STORE.catalogue, "de")
     with pytest.raises(InputError, match="Code 99 is past the 3 values of 'brand'"):
         render(one, 0, STORE.catalogue)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("ball pen blue", "ball pen blue"),
+        ("two\nlines", "two lines"),
+        (" a\t b\r\n\u2028c\u2029 \x85d\x00e ", "a b c d e"),
+        ("caf\u00e9 \u4e2d\u6587", "caf\u00e9 \u4e2d\u6587"),
+        ("half\ud800", "half"),
+    ],
+)
+def test_a_value_is_one_line(value, shown):
+    catalogue = replace(STORE.catalogue, values={**STORE.catalogue.values, "title": [value] * 4})
+    assert value_text(catalogue, "title", 3) == shown == value_texts(catalogue, "title")[0]
+    assert render_item(catalogue, 0, ("title",)) == shown

@@ -195,7 +195,6 @@ def test_methods_and_variants_that_make_no_sense(values, message):
         ("pretrain.optim.betas=[a, b]", r"pretrain.optim.betas\[0\] must be of type float"),
         ("pretrain.encoder.preset=vast", "pretrain.encoder.preset is 'vast': choose one of tiny, demo"),
         ("pretrain.encoder.inputs=none", "pretrain.encoder.inputs is 'none': choose one of full, without-text"),
-        ("align.integration=sum", "align.integration is 'sum': choose one of mean-pooling, q-former"),
         ("align.strategy=lora", "align.strategy is 'lora': choose one of adapter, full"),
         ("align.adapter_lr=-1", "align.adapter_lr is -1.0: it must be at least 0"),
         ("align.n_queries=0", "align.n_queries is 0"),

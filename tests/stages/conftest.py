@@ -52,7 +52,7 @@ def model_folder(small_lm, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def context(small_store, small_train, small_evaluation, templates, model_folder) -> Context:
-    inputs = {"data": small_store.manifest["content_hash"]}
+    inputs = {"data": small_store.content_hash}
     return Context(
         small_store, small_train, small_evaluation, templates, PromptConfig(), str(model_folder), inputs=inputs
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import uqabench.llm.prompts as prompts_module
 from uqabench.errors import InputError
+from uqabench.integrations import find_integration, integration_names
 from uqabench.llm.batches import answer_loss, batch_hidden, collate
+from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions.render import history_items
@@ -21,10 +25,12 @@ from uqabench.stages.align import (
     PromptedMethod,
     SoftPrompts,
     align,
-    closed_form_start,
+    check_prompts,
+    check_training,
     load_aligned,
     prompt_groups,
     soft_for,
+    training_histories,
 )
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
 from uqabench.stages.training import OptimConfig
@@ -37,13 +43,14 @@ def config(**changes):
 
 @pytest.fixture(scope="module")
 def method(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
-    """`method(keep_states)`: the frozen SL encoder as a prompted method."""
+    """`method(integration)`: the frozen SL encoder as a prompted method."""
     folder = tmp_path_factory.mktemp("states")
 
-    def make(keep_states=False):
+    def make(name="mean-pooling"):
+        integration = find_integration(name)
         built, _ = encode_histories(
             small_store, pretrained["sl"], HistoryPairs.of([small_train, small_evaluation]),
-            folder / str(keep_states), keep_states=keep_states, token_budget=999, progress=False,
+            folder / integration.kept, integration=integration, token_budget=999, progress=False,
         )  # fmt: skip
         return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
 
@@ -68,7 +75,7 @@ def weights(folder):
 @pytest.mark.parametrize("integration", ["mean-pooling", "q-former"])
 @pytest.mark.parametrize("strategy", ["adapter", "full"])
 def test_training_lowers_the_loss_of_what_it_may_change(context, method, tmp_path, integration, strategy):
-    shown = method(integration == "q-former")
+    shown = method(integration)
     settings = config(integration=integration, strategy=strategy, n_queries=2, epochs=3)
     start, _ = align(context, shown, tmp_path / "start", replace(settings, train=False), progress=False)
     artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
@@ -134,6 +141,77 @@ def test_the_way_of_asking_belongs_to_the_key(context, tmp_path, change):
     assert not reused
 
 
+def test_a_template_that_writes_the_time_makes_a_new_key_once_a_context(context, small_lm, tmp_path):
+    folder = tmp_path / "dated"
+    save_model(small_lm.model, small_lm.tokenizer, folder)
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%H:%M:%S.%f') }}" + template)
+    dated, settings = replace(context, llm=str(folder)), config(train=False)
+    for ask, expected in ((dated, False), (dated, True), (replace(dated), False)):
+        _, reused = align(ask, PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+        assert reused == expected
+        assert ask.load_lm().chat == ask.chat  # every model of a run is asked alike, past midnight too
+
+
+def test_half_precision_weights_move_as_those_of_float32(context, tmp_path):
+    shown, settings = PromptedMethod("text8", 8), config(lr=1e-4, epochs=3)
+    losses, stored = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        artifact, _ = align(replace(context, dtype=dtype), shown, tmp_path / dtype, settings, progress=False)
+        rows = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
+        losses[dtype] = rows[-1]["loss"]
+        stored[dtype] = weights(artifact.path / "llm")
+    assert {weight.dtype for weight in stored["bfloat16"].values()} == {torch.bfloat16}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
+    start = weights(Path(context.llm))
+    for name, before in start.items():
+        moved = [(stored[dtype][name].float() - before).norm() for dtype in stored]
+        if before.dim() > 1:
+            assert not torch.equal(stored["bfloat16"][name], before.bfloat16()), name
+            assert float(moved[1]) > 0.3 * float(moved[0]) > 0, name
+
+
+def test_float16_is_refused_where_the_language_model_trains(context, method, tmp_path):
+    half = replace(context, dtype="float16")
+    for shown, settings, way_out in (
+        (PromptedMethod("text8", 8), config(), "text8@zero-shot"),
+        (method(), config(strategy="full"), "align.strategy=adapter"),
+    ):
+        with pytest.raises(InputError, match=rf"{re.escape(shown.name)} trains .* llm.dtype=bfloat16.*{way_out}"):
+            align(half, shown, tmp_path / "x", settings, progress=False)
+    check_training("trm++", config(strategy="adapter"), "float16", has_states=True)
+    check_training("text8", config(train=False), "float16", has_states=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_beyond_the_models_positions_stop_before_training(context, tmp_path, make_lm):
+    lm = make_lm()
+    lm.model.config.max_position_embeddings = 240
+    save_model(lm.model, lm.tokenizer, tmp_path / "short")
+    short = replace(context, llm=str(tmp_path / "short"))
+    message = r"text24: the longest prompt has \d+ tokens with its answer, more than the 240 positions of the language"
+    for stop in (
+        lambda: check_prompts(short, short.load_lm(), "text24", config(), n_text=24, has_states=False),
+        lambda: align(short, PromptedMethod("text24", 24), tmp_path / "x", config(), progress=False),
+    ):
+        with pytest.raises(InputError, match=message):
+            stop()
+    check_prompts(short, short.load_lm(), "trm++", config(), n_text=0, has_states=True)
+    with pytest.raises(InputError, match=r"trm\+\+: the longest prompt"):
+        many = config(integration="q-former", n_queries=40)
+        check_prompts(short, short.load_lm(), "trm++", many, n_text=0, has_states=True)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("n_text", [0, 5, 24])
+def test_the_longest_prompt_is_found_among_a_few(context, n_text, monkeypatch):
+    builder = context.builder(context.load_lm())
+    every = builder.encode(context.train, np.arange(len(context.train)), n_text=n_text, n_soft=2)
+    assert builder.longest(context.train, n_text=n_text, n_soft=2) == max(map(len, every))
+    monkeypatch.setattr(prompts_module, "_LONGEST", 20)
+    assert builder.longest(context.train, n_text=n_text, n_soft=2) >= 0.97 * max(map(len, every))
+
+
 def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):
     """Against the mean token embedding of each training history's text, from a fresh adapter and from their mean."""
     shown = method()
@@ -153,7 +231,7 @@ def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):
             return float((soft(pairs) - targets).square().mean())
 
     before = error()
-    metrics = closed_form_start(context, lm, soft)
+    metrics = soft.integration.initialise(soft.adapter, training_histories(context, lm, soft))
     after = error()
     from_the_mean = float((targets - targets.mean(0)).square().mean())
     assert after < before and after < from_the_mean
@@ -163,11 +241,10 @@ def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):
 
 
 def test_soft_prompts_are_the_adapter_over_each_pairs_own_states(method, small_lm):
-    for keep_states in (False, True):
-        frozen = method(keep_states).states
-        settings = config(integration="q-former" if keep_states else "mean-pooling", n_queries=3)
-        soft = SoftPrompts(frozen, settings, small_lm)
-        assert soft.n_tokens == (3 if keep_states else 1)
+    for name in integration_names():
+        settings = config(integration=name, n_queries=3)
+        soft = SoftPrompts(method(name).states, settings, small_lm)
+        assert soft.n_tokens == find_integration(name).n_tokens(settings)
         pairs = np.array([5, 0, 17])
         with torch.no_grad():
             together = soft(pairs)
@@ -178,13 +255,26 @@ def test_soft_prompts_are_the_adapter_over_each_pairs_own_states(method, small_l
         assert together.shape == (3 * soft.n_tokens, small_lm.width)
 
 
+def test_an_adapter_over_what_another_integration_kept_is_refused(method, small_lm):
+    with pytest.raises(InputError, match="q-former reads 'states', but of the encoder's output 'mean' was kept"):
+        SoftPrompts(method("mean-pooling").states, config(integration="q-former"), small_lm)
+
+
+def test_an_adapter_of_another_shape_is_refused(context, method, tmp_path):
+    shown, settings = method("q-former"), config(integration="q-former", n_queries=2, train=False)
+    artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
+    with pytest.raises(InputError, match="adapter.safetensors does not fit q-former .*: delete .*x"):
+        load_aligned(context, shown, artifact, replace(settings, n_queries=3))
+
+
 def test_a_q_former_starts_at_the_size_of_the_models_tokens(context, method, tmp_path):
     """Soft tokens much smaller or larger than token embeddings are noise, or all that the first layer sees."""
+    shown = method("q-former")
     artifact, _ = align(
-        context, method(True), tmp_path / "x", config(integration="q-former", train=False, n_queries=4), progress=False
+        context, shown, tmp_path / "x", config(integration="q-former", train=False, n_queries=4), progress=False
     )
     settings = config(integration="q-former", n_queries=4)
-    lm, soft = load_aligned(context, method(True), artifact, settings)
+    lm, soft = load_aligned(context, shown, artifact, settings)
     tokens = lm.model.get_input_embeddings().weight
     with torch.no_grad():
         ratio = soft(np.arange(8)).square().mean().sqrt() / tokens.square().mean().sqrt()

@@ -10,13 +10,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from uqabench.errors import RunError
+from uqabench.errors import InputError, RunError
+from uqabench.integrations import find_integration
 from uqabench.llm.demo import save_model
 from uqabench.questions.scoring import read_predictions, score_files
-from uqabench.stages.align import AlignConfig, PromptedMethod, align, prompt_groups
+from uqabench.stages.align import AlignConfig, PromptedMethod, align, load_aligned, prompt_groups
 from uqabench.stages.evaluate import EvaluateConfig, _other_users, evaluate, evaluate_baseline, shuffled_keys
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
+from uqabench.stages.training import OptimConfig
 from uqabench.vocabulary import LETTERS
 
 ZERO_SHOT = AlignConfig(train=False)
@@ -26,7 +29,8 @@ ZERO_SHOT = AlignConfig(train=False)
 def shown(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
     built, _ = encode_histories(
         small_store, pretrained["sl"], HistoryPairs.of([small_train, small_evaluation]),
-        tmp_path_factory.mktemp("states") / "x", keep_states=False, token_budget=999, progress=False,
+        tmp_path_factory.mktemp("states") / "x",
+        integration=find_integration("mean-pooling"), token_budget=999, progress=False,
     )  # fmt: skip
     return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
 
@@ -142,17 +146,44 @@ def test_asking_a_zero_shot_model_otherwise_is_another_evaluation(context, tmp_p
     assert np.abs(np.subtract(*logits)).max() > 1e-3
 
 
-def test_logits_that_are_no_numbers_fail_the_run(context, small_lm, tmp_path, make_lm):
+def test_a_model_whose_logits_are_no_numbers_is_refused_before_anything(context, tmp_path, make_lm):
     lm = make_lm()
     with torch.no_grad():
         lm.model.model.norm.weight.fill_(float("inf"))
     save_model(lm.model, lm.tokenizer, tmp_path / "broken")
     broken = replace(context, llm=str(tmp_path / "broken"))
-    method = PromptedMethod("text8", 8)
-    artifact, _ = align(broken, method, tmp_path / "align", ZERO_SHOT, progress=False)
-    with pytest.raises(RunError, match=r"evaluate text8: question \d+ got a logit that is not finite"):
-        answer(broken, method, artifact, tmp_path / "x")
+    with pytest.raises(InputError, match="gives logits that are not finite: choose another llm.dtype"):
+        align(broken, PromptedMethod("text8", 8), tmp_path / "align", ZERO_SHOT, progress=False)
+    assert not (tmp_path / "align").exists()
+
+
+def test_logits_that_are_no_numbers_fail_the_run(context, shown, tmp_path):
+    artifact, _ = align(context, shown, tmp_path / "align", ZERO_SHOT, progress=False)
+    weights = load_file(artifact.path / "adapter.safetensors")
+    save_file(
+        {name: torch.full_like(w, float("inf")) for name, w in weights.items()}, artifact.path / "adapter.safetensors"
+    )
+    with pytest.raises(RunError, match=r"evaluate trm\+\+: question \d+ got a logit that is not finite"):
+        answer(context, shown, artifact, tmp_path / "x")
     assert not (tmp_path / "x").exists() and not (tmp_path / "x.work").exists()
+
+
+def test_a_stray_model_in_an_aligned_folder_is_not_loaded(context, shown, make_lm, tmp_path):
+    artifact, _ = align(context, shown, tmp_path / "align", ZERO_SHOT, progress=False)
+    other = make_lm("llama")
+    save_model(other.model, other.tokenizer, artifact.path / "llm")
+    with pytest.raises(InputError, match=r"llm/\S+ was not written by this run, .* remove it"):
+        answer(context, shown, artifact, tmp_path / "x")
+
+
+def test_a_stray_file_beside_a_trained_model_is_not_loaded(context, tmp_path):
+    method = PromptedMethod("text8", 8)
+    settings = AlignConfig(optim=OptimConfig(epochs=1, max_steps=1))
+    artifact, _ = align(context, method, tmp_path / "align", settings, progress=False)
+    load_aligned(context, method, artifact, settings)
+    (artifact.path / "llm" / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(InputError, match=r"llm/model.safetensors.index.json was not written by this run"):
+        load_aligned(context, method, artifact, settings)
 
 
 @pytest.fixture(scope="module")

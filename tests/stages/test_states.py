@@ -13,8 +13,11 @@ from torch import nn
 
 from uqabench.encoders.registry import register
 from uqabench.errors import InputError, RunError
+from uqabench.integrations import Integration, Pooling, find_integration, window_means
 from uqabench.stages.pretrain import TorchBatch, pretrain
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories, load_encoder
+
+MEAN, STATES = find_integration("mean-pooling"), find_integration("q-former")
 
 
 @register("test-both-ways")
@@ -30,6 +33,22 @@ class BothWays(nn.Module):
     def forward(self, x, offsets, timestamps=None):
         parts = [part + part.mean(0) for part in x.split(offsets.diff().tolist())]
         return self.mix(torch.cat(parts))
+
+
+class Three(Integration):
+    """A pooling of three vectors: the mean of all and of the last seven states, and the first state."""
+
+    @staticmethod
+    def pool(states, offsets):
+        return torch.cat([window_means(None, 7)(states, offsets), states[offsets[:-1], None]], dim=1)
+
+    pooling = Pooling("three", 3, pool.__func__)
+
+    def n_tokens(self, settings):
+        return 3
+
+    def build(self, width, llm_width, token_rms, settings):
+        return nn.Linear(width, llm_width)
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +73,27 @@ def alone(model, store, user, start, cut):
 @pytest.mark.parametrize("token_budget", [50, 4096])
 def test_every_history_is_as_if_encoded_alone(small_store, pretrained, both_ways, pairs, tmp_path, name, token_budget):
     artifact = both_ways if name == "both-ways" else pretrained[name]
-    built, _ = encode_histories(
-        small_store, artifact, pairs, tmp_path / "x", keep_states=True, token_budget=token_budget, progress=False
-    )
-    frozen = FrozenStates.open(built)
+    integrations = {"states": STATES, "pooled": MEAN, "three": Three()}
+    frozen = {}
+    for kept, integration in integrations.items():
+        built, _ = encode_histories(
+            small_store, artifact, pairs, tmp_path / kept,
+            integration=integration, token_budget=token_budget, progress=False,
+        )  # fmt: skip
+        frozen[kept] = FrozenStates.open(built)
     model = load_encoder(artifact, small_store)
-    assert frozen.width == model.width and len(frozen.pairs) == len(pairs)
+    assert all(found.width == model.width and len(found.pairs) == len(pairs) for found in frozen.values())
+    assert frozen["pooled"].pooled.shape[1] == 1 and frozen["three"].pooled.shape[1] == 3
     for pair in range(0, len(pairs), 5):
         expected = alone(model, small_store, *(int(c[pair]) for c in (pairs.users, pairs.starts, pairs.cuts)))
-        begin, end = frozen.spans[pair]
-        states = torch.from_numpy(np.array(frozen.states[begin:end]))
+        begin, end = frozen["states"].spans[pair]
+        states = torch.from_numpy(np.array(frozen["states"].states[begin:end]))
         torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-5)
-        pooled = torch.from_numpy(np.array(frozen.pooled[pair]))
-        torch.testing.assert_close(pooled, expected.mean(0), rtol=1e-4, atol=1e-5)
+        # Pooling adds no difference of its own to what a pass of other histories' neighbours rounds.
+        pooled = torch.from_numpy(np.array(frozen["pooled"].pooled[pair, 0]))
+        assert torch.equal(pooled, states.mean(0))
+        three = torch.from_numpy(np.array(frozen["three"].pooled[pair]))
+        assert torch.equal(three, torch.stack([states.mean(0), states[-7:].mean(0), states[0]]))
 
 
 def test_states_do_not_depend_on_what_follows_the_cut(small_store, pretrained, pairs, tmp_path):
@@ -80,7 +107,7 @@ def test_states_do_not_depend_on_what_follows_the_cut(small_store, pretrained, p
     pooled = []
     for name, store in (("a", small_store), ("b", changed)):
         built, _ = encode_histories(
-            store, pretrained["sl"], pairs, tmp_path / name, keep_states=False, token_budget=999, progress=False
+            store, pretrained["sl"], pairs, tmp_path / name, integration=MEAN, token_budget=999, progress=False
         )
         pooled.append(np.array(FrozenStates.open(built).pooled))
     assert (items != small_store.items).any()
@@ -92,7 +119,7 @@ def test_a_causal_encoder_passes_a_user_once(small_store, pretrained, both_ways,
     sizes = {}
     for name, artifact in (("causal", pretrained["sl"]), ("not", both_ways)):
         built, _ = encode_histories(
-            small_store, artifact, pairs, tmp_path / name, keep_states=True, token_budget=999, progress=False
+            small_store, artifact, pairs, tmp_path / name, integration=STATES, token_budget=999, progress=False
         )
         sizes[name] = len(FrozenStates.open(built).states)
     windows = {}
@@ -105,13 +132,14 @@ def test_a_causal_encoder_passes_a_user_once(small_store, pretrained, both_ways,
 def test_pooled_vectors_alone_take_less_room_and_are_reused(small_store, pretrained, pairs, tmp_path):
     def encode():
         return encode_histories(
-            small_store, pretrained["sl"], pairs, tmp_path / "x", keep_states=False, token_budget=999, progress=False
+            small_store, pretrained["sl"], pairs, tmp_path / "x", integration=MEAN, token_budget=999, progress=False
         )
 
     built, reused = encode()
     frozen = FrozenStates.open(built)
     assert not reused and frozen.states is None and frozen.spans is None
-    assert isinstance(frozen.pooled, np.memmap) and frozen.pooled.shape == (len(pairs), frozen.width)
+    assert isinstance(frozen.pooled, np.memmap) and frozen.pooled.shape == (len(pairs), 1, frozen.width)
+    assert np.load(built.path / "pooled.npy").shape == (len(pairs), frozen.width)
     again, reused = encode()
     assert reused and again.content == built.content
 
@@ -146,6 +174,6 @@ def test_a_full_disk_is_noticed_before_the_mapped_file_is_written(
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(RunError, match="The disk is full while writing .*x"):
         encode_histories(
-            small_store, pretrained["sl"], pairs, tmp_path / "x", keep_states=False, token_budget=999, progress=False
+            small_store, pretrained["sl"], pairs, tmp_path / "x", integration=MEAN, token_budget=999, progress=False
         )
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uqabench.errors import InputError, RunError
-from uqabench.stages.training import OptimConfig, Trainer, seed_everything, write_tensorboard
+from uqabench.stages.training import OptimConfig, Trainer, seed_everything
 
 BATCHES, EPOCHS = 5, 3
 TOTAL = BATCHES * EPOCHS
@@ -245,16 +245,3 @@ def test_the_log_holds_losses_and_rates(tmp_path):
     assert [row["epoch"] for row in epochs] == list(range(8)) and [row["step"] for row in steps] == [20, 40]
     assert steps[0]["lr"] == pytest.approx(job.trainer.learning_rate(19))
     assert epochs[-1]["loss"] < epochs[0]["loss"]
-
-
-def test_tensorboard_reads_the_same_scalars(tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    write_tensorboard(
-        tmp_path, [{"step": 20, "train_loss": 1.5, "lr": 0.1}, {"epoch": 1, "step": 40, "loss": 2.5, "x": {}}]
-    )
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert sorted(events.Tags()["scalars"]) == ["loss", "lr", "train_loss"]
-    assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(20, 1.5)]
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(40, 2.5)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
+import os
+import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-import uqabench
+from uqabench.artifact import build
 from uqabench.data.anonymise import anonymise, fingerprint, read_salt
 from uqabench.data.arrow import write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.facts import COUNTED, counts_of_store
 from uqabench.data.log import MICROSECONDS, RawLog, Removal, Source, counts, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
 from uqabench.data.split import TRAIN, split_hash, split_users
-from uqabench.data.store import STORE_FILES, InteractionStore
+from uqabench.data.store import FORMAT, STAGE, STORE_FILES, InteractionStore
 from uqabench.data.tokens import build_tokens
 from uqabench.errors import InputError
-from uqabench.files import atomic_folder, hash_json, read_json
+from uqabench.files import folder_files, read_json
 from uqabench.settings.data import PrepareConfig
 
 _STEPS = ("read", "filter", "split", "write")
-_COUNTED = ("users", "items", "interactions")
 
 
 def prepare(
@@ -38,23 +39,47 @@ def prepare(
 
     The folder appears whole or not at all. A folder that the same source, input files and settings made is opened
     as it is; one that holds anything but a store's files is never replaced (InputError). `progress` shows a bar on
-    stderr. What was read, removed and rejected is in the store's manifest; `describe` makes a table of it.
+    stderr. What was read, removed and rejected is in the store's store.json; `describe` makes a table of it.
     """
     out, config = Path(out), config or PrepareConfig()
-    _refuse_foreign(out)
+    refuse_foreign(out, config)
+
+    def make(folder: Path, work: Path) -> float:
+        start = time.perf_counter()
+        write_store(source, folder, config, progress)
+        return time.perf_counter() - start
+
+    absent = [parent for parent in out.parents if not os.path.exists(parent)]
+    try:
+        artifact, _ = build(out, STAGE, *prepare_key(source, config), make)
+    except BaseException:
+        for parent in absent:  # made for nothing
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+    return InteractionStore.of(artifact)
+
+
+def prepare_key(source: Source, config: PrepareConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """(config, inputs) of the stage that prepares `source`: two preparations with equal ones make equal stores.
+
+    config: JSON values. inputs: SHA-256 of each file of the source by its label, and a one-way mark of the salt file.
+    Reads those files; InputError when one cannot be read.
+    """
+    inputs = {f"file:{name}": digest for name, digest in source.inputs().items()}
+    if config.salt_file is not None:
+        inputs["salt"] = fingerprint(read_salt(config.salt_file))
+    settings = {"source": source.name, "options": source.options(), "prepare": config.record(), "format": FORMAT}
+    return settings, inputs
+
+
+def write_store(source: Source, folder: Path, config: PrepareConfig, progress: bool = True) -> None:
+    """Read `source`, filter, split and anonymise it, and write the store's files into `folder`, which exists.
+
+    Raises InputError for files that cannot be read, a log of which nothing is left, and under `config.strict` for the
+    first bad row.
+    """
     salt = read_salt(config.salt_file)
-    if config.salt_file is not None and Path(config.salt_file).resolve().is_relative_to(out.resolve()):
-        raise InputError(f"The salt file {config.salt_file} lies inside {out}: keep it apart from the data.")
-    recipe = {
-        "config": config.record(),
-        "source": {"name": source.name, "options": source.options(), "inputs": source.inputs()},
-        "salt_fingerprint": fingerprint(salt) if config.salt_file is not None else None,
-        "version": uqabench.__version__,
-    }
-    finished = _made_by(out, hash_json(recipe))
-    if finished is not None:
-        return finished
-    _sweep(out)
     with tqdm(total=len(_STEPS), desc="prepare", disable=not progress, leave=False) as bar:
         rejections = Rejections(config.strict)
         log = source.read(rejections)
@@ -66,45 +91,44 @@ def prepare(
         filter_log(log, config)
         bar.update()
         store, truth = _compact(log, config, salt)
-        store = replace(store, manifest=_manifest(store, log, source, recipe, rejections))
+        store = replace(store, manifest=_facts(store, log, source, config, rejections))
         bar.update()
-        with atomic_folder(out) as folder:
-            rejections.save(folder / "rejected.jsonl")
-            if truth is not None:
-                write_arrow(folder / "truth.arrow", truth)
-            store.save(folder)
+        rejections.save(folder / "rejected.jsonl")
+        if truth is not None:
+            write_arrow(folder / "truth.arrow", truth)
+        store.write_files(folder)
         bar.update()
-    return InteractionStore.open(out)
 
 
-def _refuse_foreign(out: Path) -> None:
-    """A typing error in the folder's name must not cost anyone a folder of their own."""
-    if out.is_file():
-        raise InputError(f"{out} is a file: name a folder to write.")
-    foreign = sorted(set(path.name for path in out.iterdir()) - STORE_FILES) if out.is_dir() else []
-    if foreign:
-        raise InputError(f"{out} holds '{foreign[0]}', which is no part of prepared data: name another folder.")
-
-
-def _made_by(out: Path, recipe_hash: str) -> InteractionStore | None:
-    """The store in `out` when the same recipe made it and it is whole."""
+def refuse_foreign(out: Path, config: PrepareConfig) -> None:
+    """A typing error in the folder's name must cost nobody a folder or a salt file of their own (InputError)."""
     try:
-        if read_json(out / "manifest.json").get("recipe_hash") != recipe_hash:
-            return None
-        return InteractionStore.open(out)
-    except (InputError, AttributeError):
-        return None
+        os.stat(out)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"Cannot write {out} ({error.strerror}): name another folder.") from error
+    if os.path.isfile(out):
+        raise InputError(f"{out} is a file: name a folder to write.")
+    if config.salt_file is not None and Path(config.salt_file).resolve().is_relative_to(out.resolve()):
+        raise InputError(f"The salt file {config.salt_file} lies inside {out}: keep it apart from the data.")
+    if os.path.isdir(out):
+        foreign = sorted(set(folder_files(out)) - STORE_FILES)
+        if foreign:
+            raise InputError(f"{out} holds '{foreign[0]}', which is no part of prepared data: name another folder.")
+        if (out / "manifest.json").exists() and not _is_ours(out / "manifest.json"):
+            raise InputError(f"{out}/manifest.json does not describe prepared data: name another folder.")
 
 
-def _sweep(out: Path) -> None:
-    """Remove what killed preparations of this folder left beside it."""
-    for kind in ("partial", "old"):
-        for leftover in out.parent.glob(f".{out.name}.{kind}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+def _is_ours(manifest: Path) -> bool:
+    content = read_json(manifest)
+    return isinstance(content, dict) and content.get("stage") == STAGE
 
 
 def _nothing_read(source: Source, rejections: Rejections) -> str:
-    reasons = ", ".join(f"{count} by '{reason}'" for reason, count in rejections.summary().items())
+    reasons = ", ".join(
+        f"{count} by '{reason}'{rejections.example(reason)}" for reason, count in rejections.summary().items()
+    )
     return (
         f"The source '{source.name}' holds no usable interaction (rows rejected: {reasons or 'none'}): check its files."
     )
@@ -185,41 +209,18 @@ def _truth(truth: pa.Table | None, raw_users: list[str], hashed: list[str]) -> d
     return columns
 
 
-def _manifest(
-    store: InteractionStore,
-    log: RawLog,
-    source: Source,
-    recipe: dict[str, Any],
-    rejections: Rejections,
+def _facts(
+    store: InteractionStore, log: RawLog, source: Source, config: PrepareConfig, rejections: Rejections
 ) -> dict[str, Any]:
-    manifest = {
-        **recipe,
-        "recipe_hash": hash_json(recipe),
+    return {
+        "source": {"name": source.name, "options": source.options(), "inputs": source.inputs()},
+        "config": {name: value for name, value in config.record().items() if name != "salt_file"},
         "notes": source.notes,
-        "versions": {"uqabench": uqabench.__version__, "python": platform.python_version()}
-        | {"numpy": np.__version__, "pyarrow": pa.__version__},
         "attributes": list(store.catalogue.attributes()),
         "actions": log.action_names,
-        "counts": {"read": dict(zip(_COUNTED, log.read, strict=True))}
-        | {name: _sizes(store, name) for name in ("all", "train", "evaluation")},
+        "counts": {"read": dict(zip(COUNTED, log.read, strict=True))} | counts_of_store(store),
         "removals": [asdict(removal) for removal in log.removals],
         "rejected": rejections.summary(),
-    }
-    return {**manifest, "report": _report(manifest)}
-
-
-def _sizes(store: InteractionStore, split: str) -> dict[str, Any]:
-    """Users, items, interactions and sequence lengths of a side of the split."""
-    users = store.users(None if split == "all" else split)
-    lengths = store.lengths[users]
-    inside = np.repeat(np.isin(np.arange(len(store)), users), store.lengths)
-    return {
-        "users": len(users),
-        "items": int(np.count_nonzero(np.bincount(store.items[inside], minlength=1))),
-        "interactions": int(lengths.sum()),
-        "mean_length": round(float(lengths.mean()), 2),
-        "median_length": float(np.median(lengths)),
-        "max_length": int(lengths.max()),
     }
 
 
@@ -229,16 +230,13 @@ def describe(store: InteractionStore) -> list[dict[str, Any]]:
     Every row has "step", "users", "items", "interactions"; the last three also mean, median and maximum length.
     Rules that removed nothing are left out. Raises InputError for a store that `prepare` did not write.
     """
-    if "report" not in store.manifest:
+    facts = store.manifest
+    if "read" not in facts.get("counts", {}):
         raise InputError("The store holds no report of how it was made: describe one that `prepare` wrote.")
-    return store.manifest["report"]
-
-
-def _report(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = [{"step": "as read", **manifest["counts"]["read"]}]
-    for removal in manifest["removals"]:
-        toll = {name: -removal[name] for name in _COUNTED}
+    rows = [{"step": "as read", **facts["counts"]["read"]}]
+    for removal in facts["removals"]:
+        toll = {name: -removal[name] for name in COUNTED}
         if any(toll.values()):
             rows.append({"step": removal["rule"], **toll})
     names = {"all": "kept", "train": "training users", "evaluation": "evaluation users"}
-    return rows + [{"step": names[name], **manifest["counts"][name]} for name in names]
+    return rows + [{"step": names[name], **facts["counts"][name]} for name in names]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uqabench.data.log import RawLog, Removal, counts
+from uqabench.data.sources.columns import as_ids
 from uqabench.errors import InputError
 from uqabench.settings.data import PrepareConfig
 
@@ -17,7 +18,8 @@ from uqabench.settings.data import PrepareConfig
 def exclude(log: RawLog, config: PrepareConfig) -> None:
     """Drop sensitive items by id and by category, in place."""
     if config.exclude_items:
-        known = pc.is_in(log.item_ids, value_set=pa.array(sorted(set(config.exclude_items)), pa.string()))
+        named = as_ids(pa.array(sorted(set(config.exclude_items)), pa.large_string()), "exclude_items")
+        known = pc.is_in(log.item_ids, value_set=named.cast(pa.string()))
         log.drop(_flags(known)[log.items], "items excluded by id")
     if config.exclude_categories:
         category = log.attributes.get("category")
@@ -128,6 +130,7 @@ def read_ids(path: Path | str) -> list[str]:
     """One id a line, blank lines skipped; InputError names an unreadable file."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The list {path} cannot be read as UTF-8 text ({error}): name a readable file.") from error
+    except (OSError, UnicodeDecodeError) as error:  # a decoding error quotes the file
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise InputError(f"The list {path} cannot be read as UTF-8 text{reason}: name a readable file.") from error
     return [line.strip() for line in lines if line.strip()]

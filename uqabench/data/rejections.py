@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ REASONS = (
 class Rejections:
     """Collects bad rows. A row with several faults counts once, under the first of REASONS that holds.
 
-    Only file, row and reason are kept: a rejected row's values could name a person.
+    Only file, row, reason and the form of a value are kept: a rejected row's values could name a person.
     """
 
     def __init__(self, strict: bool = False) -> None:
@@ -33,21 +34,55 @@ class Rejections:
         self.counts: Counter[str] = Counter()
         self.listed: list[dict[str, str | int]] = []
 
-    def add(self, file: str, rows: np.ndarray, reasons: np.ndarray) -> None:
+    def add(
+        self,
+        file: str,
+        rows: np.ndarray,
+        reasons: np.ndarray,
+        lines: np.ndarray | None = None,
+        form_of: Callable[[int], str | None] | None = None,
+    ) -> None:
         """Record rows of one file, in ascending order; `reasons` are indices into REASONS.
 
-        Row 1 is the first record after the header. Raises InputError for the first row when strict.
+        Row 1 is the first record after the header. `lines` are those that each row takes. `form_of` says, for an index
+        into `rows`, what the faulty value looks like. Raises InputError for the first row when strict.
         """
         if len(rows) and self.strict:
+            first = self._line(file, rows, reasons, lines, form_of, 0)
+            details = [f"{first['lines']} lines"] if "lines" in first else []
+            details += [f"of the form {first['form']}"] if "form" in first else []
+            about = f" ({', '.join(details)})" if details else ""
             raise InputError(
-                f"{file}, row {rows[0]}: {REASONS[reasons[0]]}; correct it, or leave out --strict to skip such rows."
+                f"{file}, row {rows[0]}: {first['reason']}{about}; correct it, or leave out --strict to skip such rows."
             )
         for code, reason in enumerate(REASONS):
-            found = rows[reasons == code]
+            found = np.flatnonzero(reasons == code)
             room = max(0, LISTED - self.counts[reason])
-            self.listed += [{"reason": reason, "file": file, "row": int(row)} for row in found[:room]]
+            self.listed += [self._line(file, rows, reasons, lines, form_of, int(i)) for i in found[:room]]
             if len(found):
                 self.counts[reason] += len(found)
+
+    @staticmethod
+    def _line(
+        file: str,
+        rows: np.ndarray,
+        reasons: np.ndarray,
+        lines: np.ndarray | None,
+        form_of: Callable[[int], str | None] | None,
+        i: int,
+    ) -> dict[str, str | int]:
+        line: dict[str, str | int] = {"reason": REASONS[reasons[i]], "file": file, "row": int(rows[i])}
+        if lines is not None and lines[i] > 1:
+            line["lines"] = int(lines[i])
+        form = form_of(i) if form_of is not None else None
+        return line if form is None else {**line, "form": form}
+
+    def example(self, reason: str) -> str:
+        """What the first listed row of a reason looks like, as the end of a sentence; empty where nothing is known."""
+        known = next((line for line in self.listed if line["reason"] == reason), {})
+        if "form" in known:
+            return f" such as {known['form']}"
+        return f" ({known['lines']} lines in one)" if "lines" in known else ""
 
     def summary(self) -> dict[str, int]:
         """Rows by reason, in the order of REASONS; reasons without rows are left out."""

@@ -1,6 +1,7 @@
 """The interaction store: every user's sequence in one memory-mapped Arrow folder.
 
-manifest.json        what was done: config, source, counts, rules, split hash, digests of the files below
+manifest.json        of the artefact: settings, versions, digests of the input files and of the files below
+store.json           source and its notes, settings, counts before and after, rules, split hash, content hash
 offsets.arrow        offset int64 (U + 1,): user u's rows are offset[u]:offset[u + 1]
 users.arrow          user_id string, split int8 (0 train, 1 evaluation)
 interactions.arrow   item int32, and where the log has them timestamp int64 (Unix seconds), action int8
@@ -12,6 +13,8 @@ truth.arrow          what was planted (synthetic logs only)
 from __future__ import annotations
 
 import hashlib
+import os
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,24 +22,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from uqabench.artifact import Artifact, build, open_artifact
 from uqabench.data.arrow import map_arrow, view, write_arrow
-from uqabench.data.catalogue import Catalogue
+from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.facts import check_facts, facts_by_hand
 from uqabench.errors import InputError
-from uqabench.files import read_json, sha256_file, write_json
+from uqabench.files import folder_files, read_json, sha256_file, write_json
 
-ARTEFACT = "interaction-store"
-FORMAT_VERSION = 1
-STORE_FILES = frozenset(
-    (
-        "manifest.json",
-        "offsets.arrow",
-        "users.arrow",
-        "interactions.arrow",
-        "catalogue",
-        "rejected.jsonl",
-        "truth.arrow",
-    )
+STAGE = "data"
+FORMAT = 2
+"""Of the files; a part of the stage's key."""
+_READ = frozenset(
+    ("store.json", "offsets.arrow", "users.arrow", "interactions.arrow")
+    + tuple(f"catalogue/{name}.arrow" for name in ("items", "vocabulary", *ATTRIBUTES))
 )
+STORE_FILES = _READ | {"manifest.json", "seconds.json", "rejected.jsonl", "truth.arrow"}
+"""Every file that may lie in the folder."""
 SPLITS = ("train", "evaluation")
 
 
@@ -46,7 +47,7 @@ class InteractionStore:
 
     offsets int64 (U + 1,), items int32 (R,), timestamps int64 (R,) Unix seconds or None, actions int8 (R,) or None
     (a code's name is manifest["actions"][code]), user_ids salted hashes in the order of the raw ids,
-    split int8 (U,): 0 train, 1 evaluation.
+    split int8 (U,): 0 train, 1 evaluation. manifest: the content of store.json.
     """
 
     offsets: np.ndarray
@@ -95,9 +96,13 @@ class InteractionStore:
             raise InputError(f"User {user} is past the store's {len(self)} users.")
         return slice(int(self.offsets[user]), int(self.offsets[user + 1]))
 
-    def save(self, folder: Path) -> None:
-        """Write all files into `folder`; the caller makes that atomic (`uqabench.files.atomic_folder`)."""
-        folder.mkdir(parents=True, exist_ok=True)
+    @property
+    def content_hash(self) -> str:
+        """Digest of all that later stages read; it does not depend on the salt."""
+        return self.manifest["content_hash"]
+
+    def write_files(self, folder: Path) -> None:
+        """Write all files but the manifest into `folder`, which exists; `artifact.build` makes that atomic."""
         write_arrow(folder / "offsets.arrow", {"offset": self.offsets.astype(np.int64, copy=False)})
         columns = {"user_id": pa.array(self.user_ids, pa.string()), "split": self.split.astype(np.int8, copy=False)}
         write_arrow(folder / "users.arrow", columns)
@@ -108,14 +113,20 @@ class InteractionStore:
             rows["action"] = self.actions.astype(np.int8, copy=False)
         write_arrow(folder / "interactions.arrow", rows)
         self.catalogue.save(folder / "catalogue")
-        files = {
-            file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-            for file in sorted(folder.rglob("*"))
-            if file.is_file() and file.name != "manifest.json"
-        }
-        head = {"artefact": ARTEFACT, "format_version": FORMAT_VERSION}
-        tail = {"split_hash": self.split_hash, "content_hash": _content_hash(files, self.split), "files": files}
-        write_json(folder / "manifest.json", {**head, **self.manifest, **tail})
+        digests = {name: sha256_file(folder / name) for name in folder_files(folder)}
+        tail = {"split_hash": self.split_hash, "content_hash": _content_hash(digests, self.split)}
+        write_json(folder / "store.json", {**facts_by_hand(self), **self.manifest, **tail})
+
+    def save(self, path: Path | str) -> Artifact:
+        """Write a store made by hand as folder `path`, whole or not at all; InputError if its columns do not fit."""
+        self.validate()
+
+        def make(folder: Path, work: Path) -> float:
+            self.write_files(folder)
+            return 0.0
+
+        # Nothing says how the arrays came about, so that no two such stores are taken for the same.
+        return build(Path(path), STAGE, {}, {"by hand": uuid.uuid4().hex}, make)[0]
 
     @classmethod
     def open(cls, path: Path | str) -> InteractionStore:
@@ -123,13 +134,20 @@ class InteractionStore:
 
         Raises InputError naming the file that is missing, truncated, altered or of another format version.
         """
-        path = Path(path)
-        manifest = _manifest(path)
-        for name, facts in manifest["files"].items():
-            _check_file(path / name, facts)
+        return cls.of(open_prepared(Path(path)))
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> InteractionStore:
+        """Memory-map a finished artefact, checking what its digests do not say: that the columns fit together."""
+        path, files = artifact.path, artifact.manifest["files"]
+        for name in sorted(_READ - set(files)):
+            raise InputError(f"{path}/manifest.json lacks the file '{name}': run `uqabench prepare` again.")
+        facts = check_facts(path / "store.json", read_json(path / "store.json"))
         offsets = view(map_arrow(path / "offsets.arrow", {"offset": pa.int64()})["offset"])
         users = map_arrow(path / "users.arrow", {"user_id": pa.string(), "split": pa.int8()})
-        rows = map_arrow(path / "interactions.arrow", {"item": pa.int32()})
+        rows = map_arrow(
+            path / "interactions.arrow", {"item": pa.int32()}, {"timestamp": pa.int64(), "action": pa.int8()}
+        )
         store = cls(
             offsets=offsets,
             items=view(rows["item"]),
@@ -138,11 +156,15 @@ class InteractionStore:
             user_ids=users["user_id"].to_pylist(),
             split=view(users["split"]),
             catalogue=Catalogue.open(path / "catalogue"),
-            split_hash=manifest["split_hash"],
-            manifest=manifest,
+            split_hash=facts["split_hash"],
+            manifest=facts,
             path=path,
         )
         store.validate()
+        if facts["content_hash"] != _content_hash(files, store.split):
+            raise InputError(
+                f"{path}/store.json: 'content_hash' is not that of the files: run `uqabench prepare` again."
+            )
         return store
 
     def validate(self) -> None:
@@ -153,46 +175,33 @@ class InteractionStore:
             raise InputError(f"{where}offsets do not rise from 0 to the {len(items)} interactions: prepare it again.")
         if len(self.user_ids) != len(self) or len(self.split) != len(self):
             raise InputError(f"{where}users.arrow does not hold one row for each of the {len(self)} users.")
+        if not np.isin(self.split, range(len(SPLITS))).all():
+            raise InputError(f"{where}users.arrow holds a split that is neither 0 nor 1: prepare it again.")
         if len(items) and not 0 <= int(items.min()) <= int(items.max()) < len(self.catalogue):
             raise InputError(f"{where}interactions hold items past the catalogue's {len(self.catalogue)}.")
+        names = self.manifest.get("actions", [])
+        if (
+            self.actions is not None
+            and names
+            and not 0 <= int(self.actions.min()) <= int(self.actions.max()) < len(names)
+        ):
+            raise InputError(f"{where}interactions hold actions past the {len(names)} names of store.json.")
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
+def open_prepared(path: Path) -> Artifact:
+    """The artefact in a prepared folder, its files checked against their digests; InputError says what is wrong."""
+    if not os.path.isdir(path):
         raise InputError(f"{path} is not a prepared data folder: make one with `uqabench prepare SOURCE`.")
-    manifest = read_json(path / "manifest.json")
-    if not isinstance(manifest, dict) or manifest.get("artefact") != ARTEFACT:
-        raise InputError(f"{path}/manifest.json does not describe prepared data: name the folder that `prepare` wrote.")
-    version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
-        raise InputError(
-            f"{path}/manifest.json has format version {version}, this program reads {FORMAT_VERSION}: "
-            "run `uqabench prepare` again."
-        )
-    files = manifest.get("files")
-    listed = isinstance(files, dict) and all(isinstance(facts, dict) for facts in files.values())
-    if not listed or not isinstance(manifest.get("split_hash"), str):
-        raise InputError(f"{path}/manifest.json lacks 'files' or 'split_hash': run `uqabench prepare` again.")
-    return manifest
+    return open_artifact(path, STAGE)
 
 
-def _check_file(file: Path, facts: dict[str, Any]) -> None:
-    way_out = "run `uqabench prepare` again."
-    if not file.is_file():
-        raise InputError(f"{file} is missing: {way_out}")
-    size = file.stat().st_size
-    if size != facts.get("bytes"):
-        raise InputError(
-            f"{file} has {size} bytes and should have {facts.get('bytes')}: it is truncated or foreign; {way_out}"
-        )
-    if sha256_file(file) != facts.get("sha256"):
-        raise InputError(f"{file} is corrupted (its digest is not the manifest's): {way_out}")
+def _content_hash(digests: dict[str, str], split: np.ndarray) -> str:
+    """Digest of everything but the salted user ids, so that two preparations with different salts compare equal.
 
-
-def _content_hash(files: dict[str, dict[str, Any]], split: np.ndarray) -> str:
-    """Digest of everything but the salted user ids, so that two preparations with different salts compare equal."""
+    digests: SHA-256 of the files by their names in the folder.
+    """
     state = hashlib.sha256(split.astype(np.int8).tobytes())
-    for name, facts in sorted(files.items()):
-        if name.endswith(".arrow") and name not in ("users.arrow", "truth.arrow"):
-            state.update(f"{name} {facts['sha256']}\n".encode())
+    for name in sorted(digests):
+        if name in _READ and name.endswith(".arrow") and name != "users.arrow":
+            state.update(f"{name} {digests[name]}\n".encode())
     return state.hexdigest()

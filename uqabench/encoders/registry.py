@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
 from uqabench.errors import InputError
+from uqabench.registry import Registry, reason
 from uqabench.settings.encoders import PRESET_NAMES, PRESETS, WIDTHS, encoder_config
-from uqabench.settings.sentences import nearest
 
-ENTRY_POINT_GROUP = "uqabench.encoders"
+REGISTRY: Registry[type[nn.Module]] = Registry("encoder", "uqabench.encoders")
 
-Encoder = TypeVar("Encoder", bound=type[nn.Module])
-
-_classes: dict[str, type[nn.Module]] = {}
-
-
-def register(name: str) -> Callable[[Encoder], Encoder]:
-    """Class decorator that makes an encoder known as `name` in this process.
-
-    Raises InputError when another class has the name. A package can be found without being imported first: it
-    declares the entry point `name = "package.module:Class"` in the group "uqabench.encoders".
-    """
-
-    def add(cls: Encoder) -> Encoder:
-        taken = _classes.setdefault(name, cls)
-        if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise InputError(
-                f"The encoder name '{name}' belongs to {taken.__module__}:{taken.__qualname__}: "
-                f"register {cls.__qualname__} under another name."
-            )
-        _classes[name] = cls
-        return cls
-
-    return add
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+register = REGISTRY.register
 
 
 def encoder_names() -> tuple[str, ...]:
     """Every name that `build_encoder` knows, sorted: built-in, registered, and declared as entry points."""
-    return tuple(sorted({*_classes, *_entry_points()}))
+    return REGISTRY.names()
 
 
 def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Module:
@@ -64,8 +35,8 @@ def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Modul
     if preset not in PRESET_NAMES:
         raise InputError(f"The preset '{preset}' is unknown: choose one of {', '.join(PRESET_NAMES)}.")
     if name in PRESETS:
-        return _classes[name](encoder_config(name, preset, overrides))
-    cls = find_encoder(name)
+        return REGISTRY.classes[name](encoder_config(name, preset, overrides))
+    cls: Any = REGISTRY.find(name)
     overrides = {"width": WIDTHS[preset], **overrides}
     try:
         encoder = cls(**overrides)
@@ -73,7 +44,7 @@ def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Modul
         raise
     except Exception as error:  # a user's class may raise anything
         given = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
-        raise InputError(f"The encoder {name} cannot be built as {cls.__name__}({given}): {_reason(error)}.") from error
+        raise InputError(f"The encoder {name} cannot be built as {cls.__name__}({given}): {reason(error)}.") from error
     if not isinstance(encoder, nn.Module):
         raise InputError(f"The encoder {name} is a {type(encoder).__name__}: it must be a torch.nn.Module.")
     if not hasattr(encoder, "width"):
@@ -81,38 +52,3 @@ def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Modul
     if not hasattr(encoder, "causal"):
         encoder.causal = False
     return encoder
-
-
-def find_encoder(name: str) -> Any:
-    """The class called `name`, or "package.module:Class"; InputError where there is none."""
-    if ":" in name:
-        return _import(name)
-    if name in _classes:
-        return _classes[name]
-    points = _entry_points()
-    if name not in points:
-        raise InputError(
-            f"The encoder '{name}' is unknown{nearest(name, encoder_names())}: choose one of "
-            f"{', '.join(encoder_names())}, or give your own class as package.module:Class."
-        )
-    return _import(points[name].value)
-
-
-def _import(path: str) -> Any:
-    module_name, _, class_name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs a user's code, which may raise anything
-        raise InputError(
-            f"The encoder {path} cannot be imported ({_reason(error)}): install its package, or put its folder on "
-            f"PYTHONPATH, and write package.module:Class."
-        ) from error
-    cls = getattr(module, class_name, None)
-    if not callable(cls):
-        defined = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(f"The module {module_name} has no class '{class_name}'{nearest(class_name, defined)}.")
-    return cls
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(". ")

@@ -24,7 +24,7 @@ from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
 from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
-from uqabench.vocabulary import SUBTASKS, TASKS
+from uqabench.vocabulary import SUBTASKS, TASKS, display_name
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
 def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """A cell's entry, and its metrics if it was evaluated."""
     cell = each.cell
-    entry: dict[str, Any] = {"method": cell.method.name, "axes": cell.axes, "seed": cell.seed}
+    name = cell.method.name
+    entry: dict[str, Any] = {"method": name, "label": display_name(name), "axes": cell.axes, "seed": cell.seed}
     if each.nodes is None or each.nodes.evaluate.key not in outcome.made:
         error = str(each.problem or outcome.cause(each.nodes.evaluate))
         return {**entry, "status": "failed", "error": error}, None

@@ -138,15 +138,10 @@ def cells(experiment: Experiment, config: RunConfig, preset: str, seeds: tuple[i
                 chosen = dict(zip(axes, values, strict=True))
                 patch = {key: value for axis, name in chosen.items() for key, value in axes[axis][name].items()}
                 for seed in seeds or experiment.seeds:
-                    method = _crossed(entry, patch, patched(config, {"seed": config.seed + seed}))
+                    method = parse_method(entry, patched(config, {"seed": config.seed + seed}), patch)
                     title = " ".join([method.name, *values, *([f"seed {seed}"] if seed else [])])
                     found.append(Cell(replace(method, title=title), chosen, seed))
     return found
-
-
-def _crossed(entry: str | MethodConfig, patch: dict[str, Any], config: RunConfig) -> Method:
-    own = MethodConfig(entry, entry) if isinstance(entry, str) else entry
-    return parse_method(replace(own, set={**own.set, **patch}), config)
 
 
 def axes_of(found: list[Cell]) -> dict[str, list[str]]:

@@ -4,6 +4,9 @@ Several questions are asked about one user at one cut. Their prompts begin alike
 history), so a row of a batch holds that prefix once, followed by the rest of each prompt; the attention mask lets
 each rest see the prefix and itself only, and positions restart after the prefix. The result equals one row a
 question, at a fraction of the tokens (a 50-item text history with six questions: 3.9 times fewer).
+
+Not every architecture can be driven so (`uqabench.llm.layout`): others get one question a row, and mask and count for
+themselves.
 """
 
 from __future__ import annotations
@@ -21,13 +24,17 @@ from uqabench.llm.prompts import SOFT
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3."""
+    """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3.
+
+    own_mask: one question, for which the model makes mask and positions by itself.
+    """
 
     key: int
     prefix: np.ndarray
     rests: list[np.ndarray]
     questions: list[int]
     answers: list[int]
+    own_mask: bool = False
 
     def n_tokens(self) -> int:
         return len(self.prefix) + sum(len(rest) for rest in self.rests)
@@ -37,13 +44,14 @@ class PromptGroup:
 class GroupBatch:
     """R rows padded to L tokens, with the places where Q answers are read.
 
-    ids, position_ids (R, L); mask (R, 1, L, L) additive; prompt_end (Q,) flat index of each prompt's last token;
+    ids (R, L); mask (R, 1, L, L) additive, with position_ids (R, L); or mask (R, L), 1 at tokens and 0 at padding, with
+    none, where the model makes mask and positions by itself; prompt_end (Q,) flat index of each prompt's last token;
     questions, answers (Q,); target_at, targets (M,) flat index and token id of every assistant token;
     soft_at (S,) flat index of soft slots, soft_from (S,) row of the flattened (keys × n_soft) soft prompts.
     """
 
     ids: Tensor
-    position_ids: Tensor
+    position_ids: Tensor | None
     mask: Tensor
     prompt_end: Tensor
     questions: Tensor
@@ -69,21 +77,42 @@ def group_prompts(
     rows: np.ndarray,
     *,
     max_questions: int = 16,
+    max_tokens: int | None = None,
+    answer_tokens: int = 0,
+    own_mask: bool = False,
 ) -> list[PromptGroup]:
     """Group prompts by key, in order of first appearance; `rows` are the questions' numbers. Groups are split
-    beyond `max_questions`, for the attention of a row costs its length squared."""
+    beyond `max_questions`, for the attention of a row costs its length squared, and beyond `max_tokens`, where each
+    prompt is followed by `answer_tokens`. With `own_mask` every group is one question."""
     members: dict[int, list[int]] = {}
     for index, key in enumerate(keys):
         members.setdefault(int(key), []).append(index)
     groups = []
     for key, indices in members.items():
-        for start in range(0, len(indices), max_questions):
-            part = indices[start : start + max_questions]
+        for part in _parts(prompts, indices, 1 if own_mask else max_questions, max_tokens, answer_tokens):
             shared = common_prefix([prompts[i] for i in part])
             rests = [prompts[i][shared:] for i in part]
             numbers, letters = [int(rows[i]) for i in part], [int(answers[i]) for i in part]
-            groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters))
+            groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters, own_mask))
     return groups
+
+
+def _parts(
+    prompts: list[np.ndarray], indices: list[int], max_questions: int, max_tokens: int | None, answer_tokens: int
+) -> Iterator[list[int]]:
+    """`indices` in order, cut into rows of at most so many questions and tokens."""
+    start = 0
+    while start < len(indices):
+        part = indices[start : start + max_questions]
+        if max_tokens is not None:
+            while len(part) > 1 and _row_tokens([prompts[i] for i in part]) + len(part) * answer_tokens > max_tokens:
+                part = part[:-1]
+        yield part
+        start += len(part)
+
+
+def _row_tokens(prompts: list[np.ndarray]) -> int:
+    return sum(map(len, prompts)) - (len(prompts) - 1) * common_prefix(prompts)
 
 
 def plan_group_batches(
@@ -121,7 +150,8 @@ def _row_spans(group: PromptGroup, answers: list[list[int]] | None) -> Iterator[
 
 
 def collate(groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_answers: bool) -> GroupBatch:
-    """Lay groups out as rows. `with_answers` appends the right answers' tokens for training."""
+    """Lay groups out as rows. `with_answers` appends the right answers' tokens for training. Either all groups or none
+    have their model's own mask."""
     answers = [[lm.answer_ids[answer] for answer in group.answers] if with_answers else None for group in groups]
     rows = [list(_row_spans(group, answer)) for group, answer in zip(groups, answers, strict=True)]
     width = max(sum(len(ids) for ids in row) for row in rows)
@@ -148,10 +178,11 @@ def collate(groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_a
     if n_soft:
         soft_from = soft_from + np.tile(np.arange(n_soft), len(soft_at) // n_soft)
     tensor = torch.from_numpy
+    own_mask = groups[0].own_mask
     return GroupBatch(
         ids=tensor(np.maximum(ids, 0)),
-        position_ids=tensor(position),
-        mask=_mask(tensor(span)),
+        position_ids=None if own_mask else tensor(position),
+        mask=tensor((span >= 0).astype(np.int64)) if own_mask else _mask(tensor(span)),
         prompt_end=torch.tensor(prompt_end),
         questions=torch.tensor([q for group in groups for q in group.questions]),
         answers=torch.tensor([a for group in groups for a in group.answers]),
@@ -187,8 +218,8 @@ def batch_hidden(
         embeds = embeds.index_copy(0, batch.soft_at.to(device), vectors)
     hidden = lm.hidden(
         embeds.reshape(rows, length, width),
-        batch.mask.to(device, embeds.dtype),
-        batch.position_ids.to(device),
+        batch.mask.to(device) if batch.position_ids is None else batch.mask.to(device, embeds.dtype),
+        None if batch.position_ids is None else batch.position_ids.to(device),
         layer=layer,
     )
     if layer is None:
@@ -206,5 +237,4 @@ def answer_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
 
 def letter_logits(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
     """Logits (Q, 4) of the four letters at the end of each prompt."""
-    logits = lm.logits(hidden.index_select(0, batch.prompt_end.to(hidden.device)))
-    return logits.index_select(1, lm.letter_ids.to(hidden.device)).float()
+    return lm.letter_logits(hidden.index_select(0, batch.prompt_end.to(hidden.device)))

@@ -48,10 +48,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         [pre_tokenizers.Split(Regex(SEPARATOR), "removed"), pre_tokenizers.Split(Regex(BOUNDARY), "isolated")]
     )
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    reserved = {"<|unk|>", *SPECIAL_TOKENS, *bytes_}
     room = vocab_size - len(SPECIAL_TOKENS) - len(bytes_) - 1
     if room < 1:
         raise InputError(f"vocab_size is {vocab_size}: it must be above {vocab_size - room}, for bytes and roles.")
-    wholes, words = _pieces(texts, splitter)
+    wholes, words = ([piece for piece in found if piece not in reserved] for found in _pieces(texts, splitter))
     chosen = dict.fromkeys(wholes[: room - min(len(words), room // 8)], -1.0)
     for word in words:
         if len(chosen) == room:

@@ -18,7 +18,9 @@ def greedy_texts(
 ) -> Iterator[tuple[int, str]]:
     """(question, generated text) for every question of `groups`, one prompt at a time; `soft` as for `batch_hidden`.
 
-    White space around the text is stripped: some chat templates begin an answer with a blank.
+    White space around the text is stripped: some chat templates begin an answer with a blank. Every token is a forward
+    pass over the prompt (an answer is one token): transformers' `generate` takes no soft prompts for one architecture
+    in ten, counts positions otherwise for others, and follows a model's own penalties.
     """
     n_soft = int((groups[0].prefix == SOFT).sum()) if groups else 0
     for group in groups:
@@ -28,11 +30,24 @@ def greedy_texts(
             if soft is not None:
                 embeds = embeds.clone()
                 embeds[ids == SOFT] = soft[group.key * n_soft : (group.key + 1) * n_soft].to(embeds.dtype)
-            produced = lm.model.generate(
-                inputs_embeds=embeds[None],
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=lm.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=lm.tokenizer.pad_token_id or lm.tokenizer.eos_token_id,
-            )
-            yield question, lm.tokenizer.decode(produced[0], skip_special_tokens=True).strip()
+            produced = _greedy(lm, embeds, max_new_tokens)
+            yield question, lm.tokenizer.decode(produced, skip_special_tokens=True).strip()
+
+
+def _greedy(lm: LanguageModel, embeds: Tensor, max_new_tokens: int) -> list[int]:
+    """Tokens that follow embeddings (L, width), up to the end of the turn or the model's last position."""
+    ends, rows = _end_tokens(lm), len(lm.model.get_input_embeddings().weight)  # a head may have rows for no token
+    produced: list[int] = []
+    while len(produced) < max_new_tokens and (lm.max_positions is None or len(embeds) <= lm.max_positions):
+        mask = torch.ones(1, len(embeds), dtype=torch.long, device=lm.device)
+        produced.append(int(lm.logits(lm.hidden(embeds[None], mask, None)[0, -1:])[0, :rows].argmax()))
+        if produced[-1] in ends:
+            break
+        embeds = torch.cat([embeds, lm.embed(torch.tensor(produced[-1:], device=lm.device))])
+    return produced
+
+
+def _end_tokens(lm: LanguageModel) -> set[int]:
+    ends = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
+    listed = ends if isinstance(ends, list) else [ends]
+    return {token for token in [*listed, lm.tokenizer.eos_token_id] if token is not None}

@@ -7,6 +7,7 @@ before anything is loaded, so what is wrong with it is said in one sentence.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,24 +17,42 @@ import torch
 
 from uqabench.errors import InputError, MissingExtra
 from uqabench.files import read_json
+from uqabench.llm.packaged import INSTALLABLE
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-INSTALLABLE = ("smollm2", "qwen2.5-tokenizer")
-"""Names that `uqabench llm add NAME` knows how to install into `models_folder()`."""
-
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_SUFFIX = ".safetensors"
+_NUMBER = re.compile(r"\.\d+\.")
 # Only the root's own weights: some repositories keep a second copy in another layout in subfolders.
 _PATTERNS = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model", "model*.safetensors"]
 
 
 def home() -> Path:
-    """The user's cache folder: `$UQABENCH_HOME`, or `~/.cache/uqabench`."""
+    """The user's cache folder: `$UQABENCH_HOME`, or `~/.cache/uqabench`; InputError where no home folder is known."""
     chosen = os.environ.get("UQABENCH_HOME")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "uqabench"
+    if chosen:
+        return _expanded(chosen)
+    try:
+        return Path.home() / ".cache" / "uqabench"
+    except RuntimeError as error:  # no $HOME, and the user is not in the system's list, as in many containers
+        raise InputError(
+            "No home folder is known for this user, so installed language models have no place: set UQABENCH_HOME to a "
+            "folder that you may write to."
+        ) from error
+
+
+def _expanded(path: str) -> Path:
+    """The path with a leading `~` or `~user` replaced; InputError where that home folder is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: the home folder that {path.partition('/')[0]} stands for is unknown here: give the full path."
+        ) from error
 
 
 def models_folder() -> Path:
@@ -72,10 +91,7 @@ def load_language_model(
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
         )
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(
-            f"{folder} lacks {len(missing)} of its model's tensors ('{missing[0]}' first): fetch its files again."
-        )
+    _check_tensors(folder, model, report)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise InputError(
@@ -128,7 +144,7 @@ def find_model(name_or_path: str | Path, *, trust_remote_code: bool = False) -> 
     name = str(name_or_path)
     if not name:
         raise InputError("The language model's name is empty: give a folder, an alias or a Hugging Face name.")
-    path = Path(name).expanduser()
+    path = _expanded(name)
     if path.is_dir():
         return path
     installed = models_folder() / name
@@ -195,7 +211,31 @@ def _weight_files(folder: Path) -> list[Path]:
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
         raise InputError(f"{index} has no 'weight_map' of tensor names to files: fetch it again.")
-    return [folder / name for name in sorted(set(shards.values()))]
+    names = sorted(set(shards.values()))
+    if outside := [name for name in names if Path(name).name != name or "\\" in name or not name.endswith(_SUFFIX)]:
+        raise InputError(
+            f"{index} names the file '{outside[0]}': a model's shards are {_SUFFIX} files beside their index; fetch it "
+            "again."
+        )
+    return [folder / name for name in names]
+
+
+def _check_tensors(folder: Path, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """InputError when config and weights are of different models: tensors are missing, of another shape, or left over
+    from layers that the config does not have."""
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{folder} lacks {len(missing)} of its model's tensors ('{missing[0]}' first): fetch its files again."
+        )
+    if mismatched := sorted(entry[0] for entry in report.get("mismatched_keys", ())):
+        raise InputError(
+            f"{folder}: the tensor '{mismatched[0]}' has another shape than {_CONFIG} says: fetch its files again."
+        )
+    layers = {_NUMBER.sub(".0.", name) for name in model.state_dict()}
+    if beyond := sorted(name for name in report["unexpected_keys"] if _NUMBER.sub(".0.", name) in layers):
+        raise InputError(
+            f"{folder}: its weights have layers that {_CONFIG} does not ('{beyond[0]}' first): fetch its files again."
+        )
 
 
 def _causal_config(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
@@ -271,11 +311,7 @@ def _reading(folder: Path, what: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        raise InputError(f"{folder}: cannot load its {what} ({_first_line(error)}): fetch its files again.") from error
-    except Exception as error:
-        if type(error) is not Exception:  # the tokenizers library raises bare Exception on a broken file
-            raise
+    except Exception as error:  # whatever transformers, tokenizers and their validators make of a broken file
         raise InputError(f"{folder}: cannot load its {what} ({_first_line(error)}): fetch its files again.") from error
 
 

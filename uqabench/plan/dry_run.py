@@ -22,15 +22,12 @@ def survey(targets: Iterable[Node], run: Path) -> list[dict[str, Any]]:
         artifact = _finished(node, run, finished)
         if artifact is not None:
             finished[node.key] = artifact
-            rows.append(
-                {"node": node.name, "action": "reuse", "seconds": 0.0, "estimate": "", "folder": node.path(run)}
-            )
-            continue
-        seconds, recorded = estimate.seconds(node, run)
-        source = "recorded" if recorded else "model"
-        rows.append(
-            {"node": node.name, "action": "build", "seconds": seconds, "estimate": source, "folder": node.path(run)}
-        )
+            action, seconds, source = "reuse", 0.0, ""
+        else:
+            seconds, recorded = estimate.seconds(node, run)
+            action, source = "build", "recorded" if recorded else "model"
+        row = {"node": node.name, "action": action, "seconds": round(seconds, 1), "estimate": source}
+        rows.append({**row, "folder": node.path(run).relative_to(run).as_posix()})
     return rows
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 from uqabench.encoders import encoder_names
@@ -39,42 +41,40 @@ class Method:
         return self.title or self.name
 
 
-def parse_method(entry: str | MethodConfig, config: RunConfig) -> Method:
-    """The method that an entry of `config.methods` stands for; InputError names what is unknown in it."""
-    if isinstance(entry, str):
-        entry = MethodConfig(name=entry, base=entry)
-    base, at, suffix = entry.base.partition("@")
+def parse_method(
+    entry: str | MethodConfig, config: RunConfig, extra: Mapping[str, Any] = MappingProxyType({})
+) -> Method:
+    """The method that an entry of `config.methods` stands for; InputError names what is unknown in it.
+
+    extra: a patch laid over the method's own, of any settings.
+    """
+    name, of, own = (entry, entry, {}) if isinstance(entry, str) else (entry.name, entry.base, entry.set)
+    base, at, suffix = of.partition("@")
     kind, n_text = _kind(base)
     patch: dict[str, Any] = {}
     known = {**packaged_variants(), **config.variants}
     for variant in suffix.split("+") if at else []:
         if variant not in known:
-            raise InputError(
-                f"Method '{entry.base}': there is no variant '{variant}': choose among {', '.join(known)}."
-            )
+            raise InputError(f"Method '{of}': there is no variant '{variant}': choose among {', '.join(known)}.")
         patch = merge(patch, nested(known[variant]))
-    patch = merge(patch, nested(entry.set))
+    patch = merge(patch, nested(own))
     for section in patch:
         if section not in PATCHABLE:
             raise InputError(
-                f"Method '{entry.name}' sets '{section}': a method can change {', '.join(PATCHABLE)}; what all methods "
+                f"Method '{name}' sets '{section}': a method can change {', '.join(PATCHABLE)}; what all methods "
                 "share is set for the run."
             )
+    patch = merge(patch, nested(extra))
     if kind == "encoder":
         patch = merge(patch, {"pretrain": {"encoder": {"encoder": base}}})
-    return Method(entry.name, base, kind, patched(config, patch), n_text)
+    return Method(name, base, kind, patched(config, patch), n_text)
 
 
 def parse_methods(config: RunConfig) -> list[Method]:
-    """All methods of a run; InputError where two share a name."""
+    """All methods of a run, each once."""
     own = [entry for entry in config.methods if not isinstance(entry, str)]
     named = dict.fromkeys(entry for entry in config.methods if isinstance(entry, str))
-    methods = [parse_method(entry, config) for entry in [*named, *own]]
-    names = [method.name for method in methods]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise InputError(f"Two methods are called '{twice}': give one of them another name.")
-    return methods
+    return [parse_method(entry, config) for entry in [*named, *own]]
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -10,16 +11,17 @@ from typing import Any
 
 from uqabench.artifact import Artifact, Stage, folder_digest
 from uqabench.errors import InputError
-from uqabench.files import read_json, write_json
+from uqabench.files import hash_json, read_json, write_json
+from uqabench.integrations import find_integration
 from uqabench.llm.sources import find_model
 from uqabench.plan.methods import Method
 from uqabench.plan.node import Node
 from uqabench.plan.opened import Opened
 from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
-from uqabench.stages.align import Context, PromptedMethod, align_stage
+from uqabench.stages.align import Context, PromptedMethod, align_stage, check_prompts
 from uqabench.stages.evaluate import evaluate_baseline_stage, evaluate_stage
-from uqabench.stages.prepare import given_store_stage, prepare_stage
+from uqabench.stages.prepare import GivenStore, prepare_stage
 from uqabench.stages.pretrain import pretrain_stage
 from uqabench.stages.question_sets import build_questions_stage
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories_stage
@@ -48,8 +50,8 @@ class Nodes:
             raise InputError("data.path: name the prepared folder that data.source 'store' stands for.")
         given = config.source == "store"
 
-        def open_(made: Made) -> Stage:
-            return given_store_stage(Path(config.path)) if given else prepare_stage(config, self.tools.progress)
+        def open_(made: Made) -> Stage | GivenStore:
+            return GivenStore(Path(config.path)) if given else prepare_stage(config, progress=self.tools.progress)
 
         def facts(artifact: Artifact) -> str:
             store = self.tools.opened.store(artifact)
@@ -85,7 +87,7 @@ class Nodes:
 
     def _existing_model(self, config: RunConfig) -> Node:
         llm = config.llm
-        settings = {"name": llm.name, "dtype": llm.dtype, "system": llm.system}
+        settings = {"name": llm.name, "dtype": llm.dtype, "system": llm.system, "template_args": llm.template_args}
 
         def open_(made: Made) -> Stage:
             folder = _model_folder(llm.name)
@@ -97,7 +99,7 @@ class Nodes:
                 write_json(out / "model.json", {"name": llm.name, "folder": str(folder), "files": files})
                 return 0.0
 
-            inputs = {"data": made["data"].content, "files": files}
+            inputs = {"data": self.tools.opened.store(made["data"]).content_hash, "files": files}
             return Stage("llm", settings, inputs, make)
 
         inputs = {"data": self.data(config.data)}
@@ -128,6 +130,51 @@ class Nodes:
 
         return Node("lm", "trained", settings, {"data": data, "questions": questions}, open_, facts=facts)
 
+    def prompt_checks(self, methods: list[Method]) -> list[Node]:
+        """For every language model of these methods, whether it has positions for their longest prompts."""
+        by_model: dict[str, list[Method]] = {}
+        for method in methods:
+            if method.kind in ("encoder", "text", "no-history"):
+                by_model.setdefault(self.language_model(method.config).key, []).append(method)
+        return [self._prompt_check(of_model) for of_model in by_model.values()]
+
+    def _prompt_check(self, methods: list[Method]) -> Node:
+        config = methods[0].config
+        inputs = {
+            "data": self.data(config.data),
+            "questions": self.method_questions(config),
+            "llm": self.language_model(config),
+        }
+        asks = {hash_json(ask := self._ask(method)): (ask, method) for method in methods}
+
+        def open_(made: Made) -> Stage:
+            context = self._context(config, made)
+
+            def make(out: Path, work: Path) -> float:
+                started, lm = time.monotonic(), context.load_lm()
+                for _, method in asks.values():
+                    own = replace(context, prompt=method.config.prompt)
+                    has_states = method.kind == "encoder"
+                    check_prompts(
+                        own, lm, str(method), method.config.align, n_text=method.n_text, has_states=has_states
+                    )
+                write_json(out / "prompts.json", {"positions": lm.max_positions})
+                return time.monotonic() - started
+
+            return Stage("prompts", {"asks": sorted(asks), **context.asking()}, dict(context.inputs), make)
+
+        def facts(artifact: Artifact) -> str:
+            positions = artifact.json("prompts.json")["positions"]
+            return f"at most {positions:,} tokens, which is enough" if positions else "as long as they like"
+
+        return Node("prompts", "", {"asks": sorted(asks)}, inputs, open_, facts=facts)
+
+    def _ask(self, method: Method) -> dict[str, Any]:
+        """What decides how long a method's prompts are."""
+        align = method.config.align
+        soft = [align.integration, align.n_queries] if method.kind == "encoder" else []
+        return {"n_text": method.n_text, "soft": soft, "prompt": key_dict(method.config.prompt)}
+
     def pretrain(self, method: Method) -> Node:
         """Stage 1 of an encoder."""
         config = method.config
@@ -144,8 +191,14 @@ class Nodes:
     def states(self, method: Method) -> Node:
         """The frozen encoder's output for every history that a question is about."""
         config = method.config
-        keep = config.align.integration == "q-former"
-        settings = {"keep_states": keep, "token_budget": config.states_token_budget, "device": config.device}
+        integration = find_integration(config.align.integration)
+        vectors = integration.pooling.n_vectors if integration.pooling else 0
+        settings = {
+            "kept": integration.kept,
+            "vectors": vectors,
+            "token_budget": config.states_token_budget,
+            "device": config.device,
+        }
 
         def open_(made: Made) -> Stage:
             sets = [self.tools.opened.questions(made["questions"], split) for split in ("train", "evaluation")]
@@ -153,7 +206,7 @@ class Nodes:
                 self.tools.opened.store(made["data"]),
                 made["pretrain"],
                 HistoryPairs.of(sets),
-                keep_states=keep,
+                integration=integration,
                 token_budget=config.states_token_budget,
                 device=config.device,
                 progress=self.tools.progress,
@@ -164,7 +217,8 @@ class Nodes:
             "questions": self.method_questions(config),
             "pretrain": self.pretrain(method),
         }
-        return Node("states", method.base, settings, inputs, open_, title=str(method))
+        label = f"{method.base}-{integration.kept}"
+        return Node("states", label, settings, inputs, open_, title=str(method))
 
     def align(self, method: Method) -> Node:
         """Stage 2 of a method that prompts the language model."""
@@ -218,12 +272,13 @@ class Nodes:
 
         def open_(made: Made) -> Stage:
             opened = self.tools.opened
+            store = opened.store(made["data"])
             return evaluate_baseline_stage(
-                opened.store(made["data"]),
+                store,
                 method.base,
                 opened.questions(made["questions"], "train"),
                 opened.questions(made["questions"], "evaluation"),
-                {"questions": made["questions"].content, "data": made["data"].content},
+                {"questions": made["questions"].content, "data": store.content_hash},
                 seeded,
             )
 
@@ -286,13 +341,14 @@ class Nodes:
         """What prompted methods share; `model`: the folder of a language model that is being checked."""
         opened = self.tools.opened
         templates = opened.templates(config.questions.templates)
-        inputs = {"data": made["data"].content, "templates": templates.digest}
+        store = opened.store(made["data"])
+        inputs = {"data": store.content_hash, "templates": templates.digest}
         train = evaluation = None
         if model is None:
             train, evaluation = (opened.questions(made["questions"], split) for split in ("train", "evaluation"))
             inputs |= {"questions": made["questions"].content, "llm": made["llm"].content}
         return Context(
-            opened.store(made["data"]),
+            store,
             train,
             evaluation,
             templates,
@@ -302,6 +358,7 @@ class Nodes:
             config.llm.dtype,
             config.llm.system,
             inputs,
+            config.llm.template_args,
         )
 
 

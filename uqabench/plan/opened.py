@@ -29,7 +29,7 @@ class Opened:
     def store(self, data: Artifact) -> InteractionStore:
         key = data.path, data.content
         if key not in self._stores:
-            self._stores[key] = InteractionStore.open(data.path)
+            self._stores[key] = InteractionStore.of(data)
         return self._stores[key]
 
     def questions(self, artifact: Artifact, split: str) -> QuestionSet:

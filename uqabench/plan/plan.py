@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 from uqabench.encoders import build_encoder
 from uqabench.encoders.item_tower import INPUTS
-from uqabench.encoders.registry import find_encoder
+from uqabench.encoders.registry import REGISTRY
 from uqabench.errors import InputError
+from uqabench.integrations import check_integration, find_integration
 from uqabench.plan.methods import Method, parse_method, parse_methods
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.settings import RunConfig
+from uqabench.stages.align import check_training
 
 UNTIL = ("pretrain", "align", "evaluate")
 """The stages that a run can stop after."""
@@ -35,18 +37,21 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run builds: what its methods share, and each method's nodes."""
+    """All that a run builds: what its methods share, and each method's nodes. checks: of the longest prompts."""
 
     config: RunConfig
     data: Node
     questions: Node
     language_model: Node | None
+    checks: list[Node] = field(default_factory=list)
     methods: list[Planned] = field(default_factory=list)
 
     def essential(self, until: str = "evaluate") -> list[Node]:
         """What every method builds on, and so comes first: without it there is no run."""
-        model = self.language_model if until != "pretrain" else None
-        return [self.data, self.questions] + ([model] if model is not None else [])
+        shared = [self.data, self.questions]
+        if until != "pretrain" and self.language_model is not None:
+            shared += [self.language_model, *self.checks]
+        return shared
 
     def targets(self, until: str = "evaluate") -> list[Node]:
         """The last node of every method in a run that stops after the stage `until`."""
@@ -72,6 +77,7 @@ def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Met
         nodes.data(config.data),
         nodes.method_questions(config),
         nodes.language_model(config) if prompted else None,
+        nodes.prompt_checks(prompted + (encoders if any(method.kind == "shuffled" for method in chosen) else [])),
         [_planned(nodes, method, encoders) for method in chosen],
     )
 
@@ -87,16 +93,26 @@ def _planned(nodes: Nodes, method: Method, encoders: list[Method]) -> Planned:
 
 
 def problem_of(method: Method) -> InputError | None:
-    """Why a method cannot work whatever is built for it: its encoder refuses its settings.
+    """Why a method cannot work whatever is built for it: its encoder or its integration refuses its settings.
 
-    InputError for an encoder that is not there: that is a name to be corrected, and no result of the method.
+    InputError for one that is not there: that is a name to be corrected, and no result of the method.
     """
-    if method.kind != "encoder":
-        return None
-    encoder = method.config.pretrain.encoder
-    find_encoder(encoder.encoder)
+    has_states = method.kind == "encoder"
     try:
-        build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+        if method.kind in ("encoder", "text", "no-history"):
+            check_training(str(method), method.config.align, method.config.llm.dtype, has_states=has_states)
+    except InputError as error:
+        return error
+    return _problem_of_encoder(method) if has_states else None
+
+
+def _problem_of_encoder(method: Method) -> InputError | None:
+    encoder = method.config.pretrain.encoder
+    REGISTRY.find(encoder.encoder)
+    find_integration(method.config.align.integration)
+    try:
+        built = build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
+        check_integration(method.config.align.integration, built.width, method.config.align)
         if encoder.inputs not in INPUTS:
             raise InputError(f"The encoder's inputs are '{encoder.inputs}': choose one of {', '.join(INPUTS)}.")
     except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Language, Templates, domain_words
 from uqabench.vocabulary import LETTERS
+
+# Control characters, line and paragraph separators, and halves of characters that no encoding can write.
+_NO_TEXT = ("Cc", "Zl", "Zp", "Cs")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def render(
     attribute = ATTRIBUTES[questions.attribute[i]] if questions.attribute[i] >= 0 else None
 
     def text(code: int) -> str:
-        return catalogue.text(str(attribute), code)
+        return value_text(catalogue, str(attribute), code)
 
     values = {**domain_words(words, questions.extra.get("domain", "click"))}
     values |= kind.placeholders(questions.parameters(i), words, text)
@@ -72,7 +76,7 @@ def render_item(
     lang: str = "en",
     templates: Templates | None = None,
 ) -> str:
-    """One item as one line, "title | category | brand | shop": the values verbatim, those it lacks left out.
+    """One item as one line, "title | category | brand | shop": the values (`value_text`), those it lacks left out.
 
     attributes: which ones and in which order; by default all that questions can ask about.
     """
@@ -82,7 +86,26 @@ def render_item(
     if unknown:
         raise InputError(f"Items have no attribute '{unknown[0]}': choose from {', '.join(ATTRIBUTES)}.")
     coded = ((name, int(catalogue.codes[name][item])) for name in names)
-    return separator.join(catalogue.text(name, code) for name, code in coded if code >= 0)
+    return separator.join(value_text(catalogue, name, code) for name, code in coded if code >= 0)
+
+
+def value_text(catalogue: Catalogue, attribute: str, code: int) -> str:
+    """A value of the catalogue on one line: every stretch of white space and control characters is one blank.
+
+    A line break in a title would make an option of its own.
+    """
+    return _one_line(catalogue.text(attribute, code))
+
+
+def value_texts(catalogue: Catalogue, attribute: str) -> list[str]:
+    """All values of an attribute as `value_text` renders them, by code."""
+    return [_one_line(text) for text in catalogue.values[attribute]]
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(character) in _NO_TEXT else character for character in text)
+    return " ".join(text.split())
 
 
 def format_question(rendered: RenderedQuestion) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from uqabench.settings.questions import QuestionConfig
 from uqabench.settings.schema import MAX_COUNT, MAX_SEED, section, setting
 from uqabench.settings.training import OptimConfig
@@ -86,7 +88,10 @@ class LLMConfig:
         "demo (ships with uqabench), train (a small one trained in this run), an alias of `uqabench llm add`, "
         "a Hugging Face name or a folder",
     )
-    dtype: str = setting("float32", "number format of its weights", choices=DTYPES)
+    dtype: str = setting("float32", "number format of its weights; what trains is float32", choices=DTYPES)
     system: str | None = setting(None, "a system message")
+    template_args: dict[str, Any] = setting(
+        default_factory=dict, help="arguments of its chat template, such as `enable_thinking: false`"
+    )
     train: TrainLMConfig = setting(default_factory=TrainLMConfig)
     questions: QuestionConfig = setting(default_factory=QuestionConfig)

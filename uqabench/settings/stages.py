@@ -8,7 +8,6 @@ from uqabench.settings.training import OptimConfig
 
 OBJECTIVES = ("sl", "cl")
 WINDOWS = ("last", "chunks")
-INTEGRATIONS = ("mean-pooling", "q-former")
 STRATEGIES = ("adapter", "full")
 
 
@@ -45,16 +44,18 @@ class AlignConfig:
     """Alignment of one method."""
 
     integration: str = setting(
-        "mean-pooling", "mean-pooling: one soft token; q-former: `n_queries` of them", choices=INTEGRATIONS
+        "mean-pooling", "how states become soft tokens: a registered integration, or package.module:Class"
     )
     strategy: str = setting(
         "adapter",
         "adapter: the language model is frozen; full: it learns too (text methods always train it)",
         choices=STRATEGIES,
     )
-    n_queries: int = setting(16, "soft tokens of the q-former", ge=1, le=4096)
+    n_queries: int = setting(16, "soft tokens of integrations with learned queries", ge=1, le=4096)
     closed_form: bool = setting(
-        False, "start the adapter from ridge regression onto the mean token embedding of the history's text"
+        False,
+        "start the adapter at what its integration fits to training histories, e.g. a ridge regression onto the mean "
+        "token embedding of the history's text",
     )
     batch_questions: int = setting(256, "questions a step", ge=1, le=MAX_COUNT)
     token_budget: int = setting(

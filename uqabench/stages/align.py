@@ -7,6 +7,7 @@ history at all, with the same questions, the same number of steps and the loss o
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from torch import Tensor, nn
 
 from uqabench.artifact import Artifact, Stage
 from uqabench.data.store import InteractionStore
+from uqabench.errors import InputError
 from uqabench.files import write_json
-from uqabench.llm.adapters import MeanPoolAdapter, QFormerAdapter, embedding_rms
-from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, group_prompts, plan_group_batches
-from uqabench.llm.closed_form import init_adapter_closed_form
+from uqabench.integrations import TrainingHistories, Window, find_integration
+from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
+from uqabench.llm.chat import Chat
 from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder
+from uqabench.llm.sources import load_tokenizer
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.templates import Templates
@@ -49,18 +52,31 @@ class Context:
     dtype: str = "float32"
     system: str | None = None
     inputs: dict[str, str] = field(default_factory=dict)
+    template_args: dict[str, Any] = field(default_factory=dict)
 
-    def load_lm(self, folder: Path | None = None) -> LanguageModel:
-        """The language model, from `folder` where a method fine-tuned it."""
+    @cached_property
+    def chat(self) -> Chat:
+        """The chat around every question, read once: a template may write the day, and a run may last past midnight."""
+        return Chat.of(load_tokenizer(self.llm), self.llm, self.system, self.template_args)
+
+    def load_lm(self, folder: Path | None = None, dtype: str | None = None) -> LanguageModel:
+        """The language model, from `folder` where a method fine-tuned it, in `dtype` where it is not the run's own."""
         lm = LanguageModel.load(
-            folder or self.llm, device=self.device, dtype=getattr(torch, self.dtype), system=self.system
+            folder or self.llm, device=self.device, dtype=getattr(torch, dtype or self.dtype), chat=self.chat
         )
         lm.check_split(self.store.split_hash)
         return lm
 
     def asking(self) -> dict[str, Any]:
         """What, beside data and questions, decides how the language model is asked: part of every stage's key."""
-        return {"prompt": key_dict(self.prompt), "device": self.device, "dtype": self.dtype, "system": self.system}
+        return {
+            "prompt": key_dict(self.prompt),
+            "device": self.device,
+            "dtype": self.dtype,
+            "system": self.system,
+            "template_args": self.template_args,
+            "chat": self.chat.to_dict(),
+        }
 
     def builder(self, lm: LanguageModel) -> PromptBuilder:
         return PromptBuilder(lm, self.store, self.templates, self.prompt)
@@ -76,32 +92,63 @@ class PromptedMethod:
     states_content: str | None = None
 
 
+def trains_language_model(config: AlignConfig, *, has_states: bool) -> bool:
+    """Whether alignment trains the language model: text methods, which have no states, always do."""
+    return config.train and (not has_states or config.strategy == "full")
+
+
+def check_training(name: str, config: AlignConfig, dtype: str, *, has_states: bool) -> None:
+    """InputError when method `name` would train a language model in float16, whose gradients overflow or vanish."""
+    if dtype == "float16" and trains_language_model(config, has_states=has_states):
+        instead = "align.strategy=adapter" if has_states else f"{name}@zero-shot"
+        raise InputError(
+            f"{name} trains the language model, and llm.dtype is float16, in which its gradients overflow: set "
+            f"llm.dtype=bfloat16, which needs as much memory, or float32, or use {instead}."
+        )
+
+
+def check_prompts(
+    context: Context, lm: LanguageModel, name: str, config: AlignConfig, *, n_text: int, has_states: bool
+) -> None:
+    """InputError when the longest prompts of method `name` have more tokens than the language model has positions.
+
+    Fast enough for the start of a run: only the prompts with the longest texts are encoded.
+    """
+    n_soft = find_integration(config.integration).n_tokens(config) if has_states else 0
+    builder = context.builder(lm)
+    for questions in (context.train, context.evaluation):
+        lm.check_prompts(builder.longest(questions, n_text=n_text, n_soft=n_soft), name)
+
+
 class SoftPrompts(nn.Module):
-    """Adapter over frozen states: pair indices (G,) → soft prompt vectors (G · n_tokens, LLM width)."""
+    """An adapter over frozen states: pair indices (G,) → soft prompt vectors (G · n_tokens, LLM width)."""
 
     def __init__(self, states: FrozenStates, config: AlignConfig, lm: LanguageModel) -> None:
         super().__init__()
+        self.integration = find_integration(config.integration)
+        if states.kept != self.integration.kept:
+            raise InputError(
+                f"The integration {config.integration} reads '{self.integration.kept}', but of the encoder's output "
+                f"'{states.kept}' was kept: encode the histories for this integration."
+            )
         self.frozen = states
+        self.n_tokens = self.integration.n_tokens(config)
         # A soft token much smaller than a token embedding has a gradient thousands of times larger.
-        rms = embedding_rms(lm.model.get_input_embeddings().weight)
-        if config.integration == "q-former":
-            self.adapter: nn.Module = QFormerAdapter(states.width, lm.width, n_queries=config.n_queries, token_rms=rms)
-        else:
-            self.adapter = MeanPoolAdapter(states.width, lm.width, token_rms=rms)
+        self.adapter = self.integration.build(states.width, lm.width, lm.token_rms, config)
 
-    @property
-    def n_tokens(self) -> int:
-        return int(self.adapter.n_tokens)
+    def inputs(self, pairs: np.ndarray) -> tuple[Tensor, ...]:
+        """What the adapter takes for these pairs: pooled vectors, or states and offsets."""
+        frozen = self.frozen
+        if frozen.pooled is not None:
+            return (torch.from_numpy(np.asarray(frozen.pooled[pairs])),)
+        spans = frozen.spans[pairs]
+        states = np.concatenate([frozen.states[begin:end] for begin, end in spans])
+        offsets = np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])])
+        return torch.from_numpy(states), torch.from_numpy(offsets)
 
     def forward(self, pairs: np.ndarray) -> Tensor:
         device = next(self.adapter.parameters()).device
-        if self.frozen.states is None:
-            pooled = torch.from_numpy(np.asarray(self.frozen.pooled[pairs])).to(device)
-            return self.adapter(pooled).flatten(0, 1)
-        spans = self.frozen.spans[pairs]
-        states = np.concatenate([self.frozen.states[begin:end] for begin, end in spans])
-        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])]))
-        return self.adapter(torch.from_numpy(states).to(device), offsets.to(device)).flatten(0, 1)
+        return self.adapter(*(part.to(device) for part in self.inputs(pairs))).flatten(0, 1)
 
 
 def prompt_groups(
@@ -114,7 +161,8 @@ def prompt_groups(
         keys = method.states.pairs.keys(questions)
     else:
         keys = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
-    return group_prompts(prompts, keys, questions.answer, rows)
+    lm.check_prompts(max(map(len, prompts), default=0), method.name)
+    return lm.layout.group(prompts, keys, questions.answer, rows, max(map(len, lm.answer_ids)) - 1)
 
 
 def step_groups(groups: list[PromptGroup], n_questions: int, rng: np.random.Generator) -> list[list[PromptGroup]]:
@@ -137,6 +185,7 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
 
 def align_stage(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
     """Train one prompted method into the artefact folder `out` (adapter.safetensors, llm/); reuse when unchanged."""
+    check_training(method.name, config, context.dtype, has_states=method.states is not None)
     inputs = dict(context.inputs)
     if method.states_content:
         inputs["states"] = method.states_content
@@ -160,15 +209,16 @@ def _train(
     context: Context, method: PromptedMethod, out: Path, work: Path, config: AlignConfig, progress: bool
 ) -> float:
     seed_everything(config.seed, torch.device(context.device))
-    lm = context.load_lm()
+    full = trains_language_model(config, has_states=method.states is not None)
+    # A step of 1e-4 is lost in a bfloat16 weight, so what trains is float32 and computes under autocast.
+    lm = context.load_lm(dtype="float32" if full else None)
+    if full and context.dtype == "bfloat16":
+        config = replace(config, optim=replace(config.optim, bf16=True))
     soft = SoftPrompts(method.states, config, lm).to(lm.device) if method.states is not None else None
-    full = config.train and (soft is None or config.strategy == "full")
     lm.model.requires_grad_(full)
-    if soft is not None and config.closed_form and isinstance(soft.adapter, MeanPoolAdapter):
-        fit = closed_form_start(context, lm, soft)
-    else:
-        fit = {}
-    metrics: dict[str, Any] = {"steps": 0, **fit}
+    metrics: dict[str, Any] = {"steps": 0}
+    if soft is not None and config.closed_form:
+        metrics |= soft.integration.initialise(soft.adapter, training_histories(context, lm, soft))
     seconds = 0.0
     if config.train:
         trainer = _fit(context, method, lm, soft, full, config, out, work, progress)
@@ -180,7 +230,7 @@ def _train(
             out / "adapter.safetensors",
         )
     if full:
-        save_model(lm.model, lm.tokenizer, out / "llm")
+        save_model(lm.model.to(getattr(torch, context.dtype)), lm.tokenizer, out / "llm")
         if lm.card:
             write_json(out / "llm" / "card.json", lm.card)
     write_json(out / "metrics.json", metrics)
@@ -236,32 +286,51 @@ def _fit(
     return trainer
 
 
-def closed_form_start(context: Context, lm: LanguageModel, soft: SoftPrompts) -> dict[str, float]:
-    """Start the adapter at the ridge solution from pooled states to the history vectors of `llm.history`.
-
-    Only pairs of training questions are used.
-    """
-    pairs = np.unique(soft.frozen.pairs.keys(context.train))
+def training_histories(context: Context, lm: LanguageModel, soft: SoftPrompts) -> TrainingHistories:
+    """The histories that training questions are about, with the language model's own vectors of their text."""
     frozen = soft.frozen.pairs
+    pairs = np.unique(frozen.keys(context.train))
     histories = [
         history_items(context.store, int(frozen.users[p]), int(frozen.cuts[p]), context.train.n_history) for p in pairs
     ]
     weight = lm.model.get_input_embeddings().weight.detach().float()
-    targets = history_vectors(weight, *HistoryTokens(lm, context.builder(lm)).bags(histories))
-    pooled = torch.from_numpy(np.asarray(soft.frozen.pooled[pairs]))
-    users = torch.from_numpy(frozen.users[pairs])  # one user's histories are alike and stay on one side of the check
-    return init_adapter_closed_form(soft.adapter, pooled, targets.cpu(), groups=users)
+    tokens = HistoryTokens(lm, context.builder(lm))
+
+    def vectors(window: Window) -> Tensor:
+        last = histories if window is None else [items[-window:] for items in histories]
+        return history_vectors(weight, *tokens.bags(last)).cpu() * lm.embedding_scale
+
+    users = torch.from_numpy(frozen.users[pairs])
+    return TrainingHistories(users, inputs=lambda rows: soft.inputs(pairs[rows.numpy()]), vectors=vectors)
 
 
 def load_aligned(
     context: Context, method: PromptedMethod, artifact: Artifact, config: AlignConfig
 ) -> tuple[LanguageModel, SoftPrompts | None]:
     """The language model and soft prompts that `align` left in `artifact`, frozen, in evaluation mode."""
-    folder = artifact.path / "llm"
-    lm = context.load_lm(folder if folder.exists() else None)
+    lm = context.load_lm(_trained_model(artifact))
     lm.model.eval().requires_grad_(False)
     if method.states is None:
         return lm, None
     soft = SoftPrompts(method.states, config, lm)
-    soft.adapter.load_state_dict(load_file(artifact.path / "adapter.safetensors"))
+    path = artifact.path / "adapter.safetensors"
+    try:
+        soft.adapter.load_state_dict(load_file(path))
+    except RuntimeError as error:  # a user's class that changed since
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not fit {config.integration} ({reason}): delete {artifact.path}.") from error
     return lm, soft.to(lm.device).eval().requires_grad_(False)
+
+
+def _trained_model(artifact: Artifact) -> Path | None:
+    """The folder of the language model that this method trained, None where it trained none.
+
+    InputError when files lie in it that alignment did not write: loading might read them.
+    """
+    folder, written = artifact.path / "llm", set(artifact.manifest["files"])
+    found = [str(file.relative_to(artifact.path)) for file in folder.rglob("*") if file.is_file()]
+    if stray := sorted(set(found) - written):
+        raise InputError(
+            f"{artifact.path / stray[0]} was not written by this run, and loading the model might read it: remove it."
+        )
+    return folder if any(name.startswith("llm/") for name in written) else None

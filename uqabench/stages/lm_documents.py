@@ -137,7 +137,7 @@ class Documents:
     def option_tokens(self, row: int) -> list[np.ndarray]:
         """Token ids of each option of a question, without what stands between the values of a list."""
         if row not in self._options:
-            encoded = self.lm.encode(self.builder.question(self.questions, row).options)
+            encoded = self.lm.encode_data(self.builder.question(self.questions, row).options)
             self._options[row] = [
                 np.array([i for i in ids if i not in self._separators], dtype=np.int64) for ids in encoded
             ]

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, embedding_bag, normalize
 from uqabench.data.catalogue import Catalogue
 from uqabench.llm.history import token_bags
 from uqabench.questions.kinds import ASKED
-from uqabench.questions.render import history_items
+from uqabench.questions.render import history_items, value_texts
 from uqabench.stages.lm_documents import Documents
 
 LR = 1e-3
@@ -95,7 +95,7 @@ class FollowingItem(nn.Module):
         self.least = int(documents.pairs[:, 1].min())
         self.users = users[store.lengths[users] > self.least]
         self.attributes = [name for name in ASKED if name in catalogue.attributes()]
-        self.values = [token_bags(documents.lm.encode(list(catalogue.values[name]))) for name in self.attributes]
+        self.values = [token_bags(documents.lm.encode_data(value_texts(catalogue, name))) for name in self.attributes]
         self.log_share = [_log_share(catalogue, name) for name in self.attributes]
         self.log_sharpness = nn.Parameter(torch.full((len(self.attributes),), FOLLOWING_SHARPNESS).log())
 

@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from uqabench.artifact import Artifact
-from uqabench.data import InteractionStore, open_source, prepare
-from uqabench.errors import InputError
+from uqabench.artifact import Artifact, Stage
+from uqabench.data import open_source
+from uqabench.data.prepare import prepare_key, write_store
+from uqabench.data.store import STAGE, open_prepared
 from uqabench.settings import DataConfig
 
 
 @dataclass(frozen=True)
-class StoreStage:
-    """What `artifact.Stage` is, for stores."""
+class GivenStore:
+    """A store that was prepared before: a stage (`artifact.Stage`) that is always finished, where the store lies."""
 
-    make: Callable[[Path], InteractionStore]
-    is_given: bool = False
+    folder: Path
 
-    def finished(self, path: Path) -> Artifact | None:
-        try:
-            return _artifact(self.make(path) if self.is_given else InteractionStore.open(path))
-        except InputError:
-            return None
+    def finished(self, path: Path) -> Artifact:
+        """The store's artefact; InputError names what is wrong with it."""
+        return open_prepared(self.folder)
 
     def build(self, path: Path) -> tuple[Artifact, bool]:
-        if self.is_given:
-            return _artifact(self.make(path)), True
-        there = path / "manifest.json"
-        before = there.stat().st_mtime_ns if there.exists() else None
-        artifact = _artifact(self.make(path))
-        return artifact, before == artifact.path.joinpath("manifest.json").stat().st_mtime_ns
+        """The same, as reused."""
+        return self.finished(path), True
 
 
-def prepare_stage(config: DataConfig, progress: bool) -> StoreStage:
-    """Prepare the source that `config` names."""
+def prepare_stage(config: DataConfig, *, progress: bool = True) -> Stage:
+    """Prepare the source that `config` names; its files are read here, for the stage's key."""
     source = open_source(config.source, config.path, **config.options)
-    return StoreStage(lambda path: prepare(source, path, config.prepare, progress=progress))
 
+    def make(folder: Path, work: Path) -> float:
+        started = time.monotonic()
+        write_store(source, folder, config.prepare, progress)
+        return time.monotonic() - started
 
-def given_store_stage(folder: Path) -> StoreStage:
-    """A store that was prepared before, opened where it is."""
-    return StoreStage(lambda path: InteractionStore.open(folder), is_given=True)
-
-
-def _artifact(store: InteractionStore) -> Artifact:
-    return Artifact(store.path, {"content": store.manifest["content_hash"]})
+    return Stage(STAGE, *prepare_key(source, config.prepare), make)

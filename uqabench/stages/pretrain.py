@@ -159,7 +159,7 @@ def pretrain_stage(
         with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
             return _train(store, folder, work, config, torch.device(device), progress)
 
-    return Stage("pretrain", {**key_dict(config), "device": device}, {"data": store.manifest["content_hash"]}, make)
+    return Stage("pretrain", {**key_dict(config), "device": device}, {"data": store.content_hash}, make)
 
 
 def pretrain(

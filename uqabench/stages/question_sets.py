@@ -46,7 +46,7 @@ def build_questions_stage(
         return time.monotonic() - started
 
     settings = {split: key_dict(config) for split, config in configs.items()}
-    return Stage("questions", settings, {"data": store.manifest["content_hash"]}, make)
+    return Stage("questions", settings, {"data": store.content_hash}, make)
 
 
 def build_questions(

@@ -1,12 +1,13 @@
 """The frozen encoder's outputs, computed once and memory-mapped for alignment and evaluation.
 
-Mean pooling needs one vector a (user, cut); the Q-Former needs every state of the history. Where the encoder is
-causal, all cuts of a user whose windows start at the same item share one pass and are slices of its states.
+An integration needs a few pooled vectors a (user, cut), or every state of the history. Where the encoder is causal,
+all cuts of a user whose windows start at the same item share one pass and are prefixes of its states.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from tqdm import tqdm
 
 from uqabench.artifact import Artifact, Stage
@@ -22,11 +24,14 @@ from uqabench.data.packer import plan_batches
 from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError
+from uqabench.integrations import Integration, Pooling
 from uqabench.questions.questions import QuestionSet
 from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.reader import from_dict
 from uqabench.stages.pretrain import TorchBatch, unshared
 from uqabench.stages.training import fits_in_memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class HistoryPairs:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Items (G,) of each history."""
+        return self.cuts - self.starts
 
     def keys(self, questions: QuestionSet) -> np.ndarray:
         """Index (Q,) of each question's pair."""
@@ -83,25 +93,28 @@ def load_encoder(artifact: Artifact, store: InteractionStore, device: str = "cpu
 
 @dataclass(frozen=True)
 class FrozenStates:
-    """Memory-mapped outputs. pooled (G, width); states (S, width) with spans (G, 2) into it, or None."""
+    """Memory-mapped outputs of an encoder of this width, by `kept` (see `Integration`).
+
+    Either pooled (G, n_vectors, width), or states (S, width) with spans (G, 2) into it; the others are None.
+    """
 
     pairs: HistoryPairs
-    pooled: np.ndarray
+    width: int
+    kept: str
+    pooled: np.ndarray | None
     states: np.ndarray | None
     spans: np.ndarray | None
 
     @classmethod
     def open(cls, artifact: Artifact) -> FrozenStates:
-        def load(name: str) -> np.ndarray | None:
-            path = artifact.path / name
-            return np.load(path, mmap_mode="r") if path.exists() else None
-
-        pairs = np.load(artifact.path / "pairs.npy")
-        return cls(HistoryPairs(*pairs.T), load("pooled.npy"), load("states.npy"), load("spans.npy"))
-
-    @property
-    def width(self) -> int:
-        return self.pooled.shape[1]
+        pairs = HistoryPairs(*np.load(artifact.path / "pairs.npy").T)
+        config = artifact.manifest["config"]
+        if config["vectors"]:
+            pooled = np.load(artifact.path / "pooled.npy", mmap_mode="r").reshape(len(pairs), config["vectors"], -1)
+            return cls(pairs, pooled.shape[2], config["kept"], pooled, None, None)
+        states = np.load(artifact.path / "states.npy", mmap_mode="r")
+        spans = np.load(artifact.path / "spans.npy", mmap_mode="r")
+        return cls(pairs, states.shape[1], config["kept"], None, states, spans)
 
 
 def encode_histories_stage(
@@ -109,13 +122,19 @@ def encode_histories_stage(
     pretrained: Artifact,
     pairs: HistoryPairs,
     *,
-    keep_states: bool,
+    integration: Integration,
     token_budget: int,
     device: str = "cpu",
     progress: bool = True,
 ) -> Stage:
-    """Write pooled vectors (and states, when `keep_states`) of all pairs into the artefact folder `out`."""
-    config = {"keep_states": keep_states, "token_budget": token_budget, "device": device}
+    """Write what `integration` needs of all pairs into the artefact folder `out`: pooled vectors, or all states."""
+    pooling = integration.pooling
+    config = {
+        "kept": integration.kept,
+        "vectors": pooling.n_vectors if pooling else 0,
+        "token_budget": token_budget,
+        "device": device,
+    }
     table = np.stack([pairs.users, pairs.cuts, pairs.starts], axis=1)
     inputs = {"pretrain": pretrained.content, "pairs": _digest(table)}
 
@@ -124,7 +143,7 @@ def encode_histories_stage(
         model = load_encoder(pretrained, store, device)
         np.save(folder / "pairs.npy", table)
         with fits_in_memory("states", "states_token_budget", token_budget):
-            _encode(model, store, pairs, folder, keep_states, token_budget, device, progress)
+            _encode(model, store, pairs, folder, pooling, token_budget, device, progress)
         return time.monotonic() - started
 
     return Stage("states", config, inputs, make)
@@ -136,7 +155,7 @@ def encode_histories(
     pairs: HistoryPairs,
     out: Path,
     *,
-    keep_states: bool,
+    integration: Integration,
     token_budget: int,
     device: str = "cpu",
     progress: bool = True,
@@ -146,7 +165,7 @@ def encode_histories(
         store,
         pretrained,
         pairs,
-        keep_states=keep_states,
+        integration=integration,
         token_budget=token_budget,
         device=device,
         progress=progress,
@@ -182,21 +201,22 @@ def _encode(
     store: InteractionStore,
     pairs: HistoryPairs,
     folder: Path,
-    keep_states: bool,
+    pooling: Pooling | None,
     token_budget: int,
     device: str,
     progress: bool,
 ) -> None:
+    """Write pooled.npy (G, vectors · width), a pair's vectors side by side, or else states.npy and spans.npy."""
     users, starts, ends, owner = _passes(pairs, getattr(model.encoder, "causal", False))
     lengths = ends - starts
-    width = model.width
-    total = int(lengths.sum()) if keep_states else 0
+    first = np.concatenate([[0], np.cumsum(lengths)])  # of each pass in states.npy
+    shape = (len(pairs), pooling.n_vectors * model.width) if pooling else (int(first[-1]), model.width)
     if progress:
-        size = (len(pairs) + total) * width * 4
-        tqdm.write(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size / 2**20:,.1f} MiB")
-    pooled = _new_mapped(folder / "pooled.npy", (len(pairs), width))
-    first = np.concatenate([[0], np.cumsum(lengths)])
-    states = _new_mapped(folder / "states.npy", (total, width)) if keep_states else None
+        size = shape[0] * shape[1] * 4
+        logger.info(f"encoding {len(pairs):,} histories in {len(users):,} passes: {size / 2**20:,.1f} MiB")
+    kept = _new_mapped(folder / ("pooled.npy" if pooling else "states.npy"), shape)
+    if pooling is None:
+        np.save(folder / "spans.npy", np.stack([first[owner], first[owner] + pairs.lengths], axis=1))
     by_pass = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[by_pass], np.arange(len(users) + 1))
     batches = plan_batches(lengths, max(token_budget, int(lengths.max())), seed=0, epoch=0, shuffle=False)
@@ -204,11 +224,31 @@ def _encode(
         for rows in tqdm(batches, desc="encode histories", disable=not progress, leave=False):
             batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], torch.device(device))
             output = model.states(batch.items, batch.offsets, batch.timestamps).float()
-            for row, part in zip(rows, output.split(batch.offsets.diff().tolist()), strict=True):
-                for pair in by_pass[bounds[row] : bounds[row + 1]]:
-                    pooled[pair] = part[: pairs.cuts[pair] - starts[row]].mean(0).cpu().numpy()
-                if states is not None:
-                    states[first[row] : first[row + 1]] = part.cpu().numpy()
-    if states is not None:
-        begin = first[owner]
-        np.save(folder / "spans.npy", np.stack([begin, begin + pairs.cuts - pairs.starts], axis=1))
+            if pooling is None:
+                kept[_ranges(first[rows], lengths[rows])] = output.cpu().numpy()
+                continue
+            counts = bounds[rows + 1] - bounds[rows]
+            cut = by_pass[_ranges(bounds[rows], counts)]  # the pairs that are cut from this batch, pass by pass
+            begin = np.repeat(batch.offsets[:-1].cpu().numpy(), counts)
+            for some in _within(pairs.lengths[cut], token_budget):
+                pooled = _pool_spans(pooling, output, begin[some], pairs.lengths[cut[some]])
+                kept[cut[some]] = pooled.flatten(1).cpu().numpy()
+
+
+def _pool_spans(pooling: Pooling, states: Tensor, begin: np.ndarray, lengths: np.ndarray) -> Tensor:
+    """Pool spans of packed states (T, width), each `lengths` (n,) rows from `begin` (n,) on: (n, vectors, width)."""
+    rows = torch.from_numpy(_ranges(begin, lengths)).to(states.device)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(states.device)
+    return pooling(states.index_select(0, rows), offsets)
+
+
+def _ranges(begin: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Concatenated int64 ranges [begin, begin + length)."""
+    ends = np.cumsum(lengths)
+    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(begin - (ends - lengths), lengths)
+
+
+def _within(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Indices of `lengths` in runs whose sums stay near the budget: prefixes of one pass repeat its states."""
+    part = (np.cumsum(lengths) - lengths) // budget
+    return np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(part)) + 1)

@@ -33,6 +33,7 @@ from uqabench.llm.demo import new_model, save_model, train_tokenizer
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder, PromptText
 from uqabench.questions.questions import QuestionSet
+from uqabench.questions.render import value_texts
 from uqabench.questions.templates import Templates
 from uqabench.settings.llm import PromptConfig, TrainLMConfig
 from uqabench.settings.reader import key_dict
@@ -45,7 +46,7 @@ from uqabench.vocabulary import SUBTASKS
 
 def tokenizer_corpus(catalogue: Catalogue, lines: list[str], contents: list[str]) -> list[str]:
     """Text the tokenizer learns from: every value once, then item lines and questions as often as they occur."""
-    values = [value for attribute in catalogue.attributes() for value in catalogue.values[attribute]]
+    values = [text for attribute in catalogue.attributes() for text in value_texts(catalogue, attribute)]
     return values + lines + contents + [str(n) for n in range(1, 513)]
 
 
@@ -118,7 +119,7 @@ def train_lm_stage(
         return _train(store, questions, templates, prompt, folder, work, config, progress)
 
     settings = {**key_dict(config), "prompt": key_dict(prompt), "templates": templates.digest}
-    return Stage("train-lm", settings, {"data": store.manifest["content_hash"], "questions": questions_content}, make)
+    return Stage("train-lm", settings, {"data": store.content_hash, "questions": questions_content}, make)
 
 
 def train_lm(
@@ -161,7 +162,9 @@ def _train(
 ) -> float:
     seed_everything(config.seed, torch.device("cpu"))
     lm = _new_language_model(store, questions, templates, prompt, config)
-    documents = Documents(lm, store, questions, PromptBuilder(lm, store, templates, prompt), config)
+    builder = PromptBuilder(lm, store, templates, prompt)
+    lm.check_prompts(builder.longest(questions, n_text=max(config.text_lengths), n_soft=1), "llm.train")
+    documents = Documents(lm, store, questions, builder, config)
 
     probe, middle = OptionProbe(lm), (config.model.layers + 1) // 2
     watch = LetterWatch(questions)

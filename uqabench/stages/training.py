@@ -19,6 +19,7 @@ from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
 from uqabench.settings.training import OptimConfig
 from uqabench.stages.memory import keep_freed_memory
+from uqabench.stages.tensorboard import write_tensorboard
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -210,28 +211,3 @@ class Trainer:
         self.step, self.epoch, self.step_in_epoch = state["position"]
         self.seconds, self.records = state["seconds"], json.loads(state["records"])
         self.losses, self.extra = state["losses"], state["extra"]
-
-
-def write_tensorboard(folder: Path, records: list[dict[str, Any]]) -> None:
-    """The records as TensorBoard scalars, where the package is installed (extra `train`).
-
-    In memory first: TensorBoard's own writer is a thread that prints a traceback when the disk is full.
-    """
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError:
-        return
-    buffer, now = io.BytesIO(), time.time()
-    writer = RecordWriter(buffer)
-    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-    for record in records:
-        step = record.get("step", record.get("epoch", 0))
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in record.items()
-            if name not in ("step", "epoch") and isinstance(value, (int, float))
-        ]
-        writer.write(Event(wall_time=now, step=step, summary=Summary(value=values)).SerializeToString())
-    write_bytes(folder / f"events.out.tfevents.{int(now)}.uqabench", buffer.getvalue())

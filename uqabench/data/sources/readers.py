@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
 
-from uqabench.data.log import one_chunk
 from uqabench.data.rejections import REASONS
+from uqabench.data.sources.columns import holds, read_column, short
+from uqabench.data.sources.delimited import default_quoting, read_header, read_records, read_text
 from uqabench.errors import InputError
 
 _PARQUET = (".parquet", ".pq")
@@ -27,163 +31,217 @@ MALFORMED, NOT_UTF8 = REASONS.index("malformed row"), REASONS.index("not UTF-8")
 class Rows:
     """Some columns of one file.
 
-    columns: name asked for -> its values (string where the file has text, else the file's type). numbers: int64 (n,),
-    the record number of each row, 1 for the first after the header (blank lines do not count). reasons: int8 (n,),
-    index into REASONS, -1 while the row is good. malformed: record numbers of CSV rows with too many or few fields.
+    columns: name asked for -> its values (large_string where the file has text, else the file's type). numbers: int64
+    (n,), the record number of each row, 1 for the first after the header (blank lines do not count). lines: int64 (n,),
+    the lines that each row takes in the file. reasons: int8 (n,), index into REASONS, -1 while the row is good.
+    malformed, malformed_lines: the numbers and lines of CSV records with too many or too few fields.
     """
 
     columns: dict[str, pa.Array]
     numbers: np.ndarray
+    lines: np.ndarray
     reasons: np.ndarray
     malformed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    malformed_lines: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def reject(self, mask: np.ndarray, reason: int) -> None:
         """Mark rows that no earlier check has rejected."""
         self.reasons[mask & (self.reasons < 0)] = reason
 
-    def rejected(self) -> tuple[np.ndarray, np.ndarray]:
-        """(record numbers, reasons) of all bad rows, in file order."""
-        bad = self.reasons >= 0
+    def reject_broken(self, names: Iterable[str]) -> None:
+        """Mark rows as malformed where a text of these columns holds a line break: a quote was left open there."""
+        for name in names:
+            column = self.columns.get(name)
+            if column is None or not pa.types.is_large_string(column.type):
+                continue
+            if holds(column, b"\r") or holds(column, b"\n"):
+                breaks = pc.count_substring_regex(column, r"\r\n|\r|\n").fill_null(0).to_numpy(zero_copy_only=False)
+                self.lines = np.maximum(self.lines, 1 + breaks)
+                self.reject(breaks > 0, MALFORMED)
+
+    def rejected(self) -> Rejected:
+        """All bad rows in file order."""
+        bad = np.flatnonzero(self.reasons >= 0)
         numbers = np.r_[self.malformed, self.numbers[bad]]
-        reasons = np.r_[np.full(len(self.malformed), MALFORMED), self.reasons[bad]]
         order = np.argsort(numbers, kind="stable")
-        return numbers[order], reasons[order]
+        return Rejected(
+            numbers[order],
+            np.r_[np.full(len(self.malformed), MALFORMED), self.reasons[bad]][order],
+            np.r_[self.malformed_lines, self.lines[bad]][order],
+            np.r_[np.full(len(self.malformed), -1), bad][order],
+        )
 
 
-def list_files(paths: Path | str | Iterable[Path | str], what: str) -> list[Path]:
-    """The files meant by a path, a folder (all tables below it) or several of them, in the order of their paths."""
-    given = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+@dataclass(frozen=True)
+class Rejected:
+    """Bad rows of one file: record numbers, indices into REASONS, lines taken, and place among the rows (-1: none)."""
+
+    numbers: np.ndarray
+    reasons: np.ndarray
+    lines: np.ndarray
+    places: np.ndarray
+
+
+@dataclass(frozen=True)
+class Files:
+    """files: what is read, in the order of the paths. skipped: {file in a folder that is not read: why}."""
+
+    files: list[Path]
+    skipped: dict[Path, str]
+
+    def note(self, what: str) -> str | None:
+        """One sentence on what was read and left out; None for one file."""
+        if not self.skipped and len(self.files) == 1:
+            return None
+        names = [short(path.name) for path in self.files]
+        text = (
+            f"{what}: read {names[0]}"
+            if len(names) == 1
+            else f"{what}: read {len(names)} files, {names[0]} to {names[-1]}"
+        )
+        if self.skipped:
+            few = ", ".join(f"{short(path.name)} ({why})" for path, why in islice(self.skipped.items(), 3))
+            text += f"; left out {len(self.skipped)}: {few}{', …' if len(self.skipped) > 3 else ''}"
+        return f"{text}."
+
+
+def list_files(paths: Path | str | Iterable[Path | str], what: str) -> Files:
+    """The files meant by a path, a folder (all tables below it) or several of them, in the order of their paths.
+
+    Of a folder, hidden files and folders, those beginning with an underscore (where Spark and Hadoop write what is not
+    finished) and files without a byte are left out.
+    """
+    several = [paths] if isinstance(paths, str | Path) else paths
+    if not isinstance(several, Iterable) or not all(isinstance(path, str | Path) for path in several):
+        raise InputError(f"{what} is {short(repr(paths))} and should be a path or a list of paths.")
+    given = [Path(path) for path in several]
     files: list[Path] = []
+    skipped: dict[Path, str] = {}
     for path in given:
-        if path.is_dir():
-            found = [file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES)]
-            if not found:
-                raise InputError(f"{path} holds no {what} file: put one there that ends in {', '.join(SUFFIXES)}.")
-            files += found
-        elif not path.is_file():
+        if os.path.isdir(path):
+            tables = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_table(file)]
+            left_out = {file: why for file in tables if (why := _why_skipped(file, path)) is not None}
+            if len(left_out) == len(tables):
+                why = f"only such as are {' or '.join(sorted(set(left_out.values())))}" if left_out else "none"
+                raise InputError(
+                    f"{path} holds no {what} file ({why}): put one there that ends in {', '.join(SUFFIXES)}."
+                )
+            files += [file for file in tables if file not in left_out]
+            skipped |= left_out
+        elif not os.path.isfile(path):
             raise InputError(f"The {what} file {path} does not exist: name a {', '.join(SUFFIXES)} file or a folder.")
-        elif not path.name.endswith(SUFFIXES):
+        elif not _is_table(path):
             raise InputError(f"The {what} file {path} is of unknown kind: it should end in {', '.join(SUFFIXES)}.")
         else:
             files.append(path)
     if not files:
         raise InputError(f"No {what} file is given: name one that ends in {', '.join(SUFFIXES)}.")
-    return sorted(set(files), key=lambda path: path.as_posix())
+    unique = {file.resolve(): file for file in reversed(files)}
+    return Files(sorted(unique.values(), key=lambda path: path.as_posix()), skipped)
 
 
-def read_rows(path: Path, mapping: Mapping[str, str], optional: frozenset[str], encoding: str) -> Rows:
+def _is_table(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def _why_skipped(file: Path, folder: Path) -> str | None:
+    for part in file.relative_to(folder).parts:
+        if part.startswith("."):
+            return "hidden"
+        if part.startswith("_") and "=" not in part:  # `_day=3` is a partition
+            return "unfinished"
+    return "empty" if file.stat().st_size == 0 else None
+
+
+def read_rows(
+    path: Path, mapping: Mapping[str, str], optional: frozenset[str], encoding: str, quoting: str | None = None
+) -> Rows:
     """Read the mapped columns ({name asked for: name in the file}) of one file.
 
-    A column named in `optional` may be absent and is then left out. Raises InputError naming the file and a missing
-    column, with the columns that there are, or a file that is corrupted, truncated or of another encoding.
+    A column named in `optional` may be absent and is then left out. `quoting` is how text files quote: "none",
+    "double" or "backslash" (`default_quoting` decides without it). Raises InputError naming the file and a missing
+    column, with the nearest that there are, or a file that is corrupted, truncated or of another encoding.
     """
-    is_parquet = path.name.endswith(_PARQUET)
     try:
-        header = pa.parquet.read_schema(path).names if is_parquet else _csv_header(path, encoding)
-        present = {name: column for name, column in mapping.items() if _has(path, header, column, name in optional)}
-        wanted = list(dict.fromkeys(present.values()))
-        if is_parquet:
-            table, malformed = pa.parquet.read_table(path, columns=wanted), np.zeros(0, np.int64)
-        else:
-            table, malformed = _read_csv(path, wanted, encoding)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError, UnicodeError, LookupError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        if path.name.lower().endswith(_PARQUET):
+            return _read_parquet(path, mapping, optional)
+        return _read_delimited(path, mapping, optional, encoding, quoting)
+    except (pa.ArrowException, OSError, EOFError, UnicodeError, zlib.error) as error:
+        # What a library says may hold a row of the log, so only the system's own words are passed on.
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise InputError(
-            f"{path} cannot be read ({reason}): it may be truncated or of another format or encoding."
+            f"{path} cannot be read{reason}: it may be truncated or of another format or encoding."
         ) from error
-    numbers = np.delete(np.arange(1, len(table) + len(malformed) + 1), malformed - 1)
-    rows = Rows({}, numbers, np.full(len(table), -1, np.int8), malformed)
-    texts = {column: _text(path, column, table[column]) for column in wanted}
-    for _, bad in texts.values():
-        rows.reject(bad, NOT_UTF8)
-    rows.columns = {name: texts[column][0] for name, column in present.items()}
+
+
+def _read_parquet(path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
+    # Opened as one file: a reader of data sets would take `day=2024-05-01` in the path for a column.
+    with pa.parquet.ParquetFile(path) as file:
+        present = _present(path, file.schema_arrow.names, mapping, optional)
+        table = file.read(columns=list(dict.fromkeys(present.values())))
+    places = {column: table.column_names.index(column) for column in present.values()}
+    ones = np.ones(len(table), np.int64)
+    rows = Rows({}, np.arange(1, len(table) + 1), ones, np.full(len(table), -1, np.int8))
+    _add_columns(rows, {name: table.column(places[column]) for name, column in present.items()}, path, present, None)
     return rows
+
+
+def _read_delimited(
+    path: Path, mapping: Mapping[str, str], optional: frozenset[str], encoding: str, quoting: str | None
+) -> Rows:
+    delimiter = "\t" if path.name.lower().endswith(_TABBED) else ","
+    text = read_text(path, encoding)
+    quoting = quoting or default_quoting(text, delimiter)
+    header, body = read_header(text, delimiter, quoting)
+    if not header:
+        raise InputError(f"{path} is empty: it should begin with a line of column names.")
+    present = _present(path, header, mapping, optional)
+    places = {column: header.index(column) for column in present.values()}
+    found = read_records(body, delimiter, quoting, len(header), sorted(set(places.values())))
+    rows = Rows(
+        {}, found.numbers, found.lines, np.full(len(found.table), -1, np.int8), found.malformed, found.malformed_lines
+    )
+    columns = {name: found.table.column(str(places[column])) for name, column in present.items()}
+    _add_columns(rows, columns, path, present, text.not_utf8)
+    return rows
+
+
+def _add_columns(
+    rows: Rows, columns: dict[str, pa.ChunkedArray], path: Path, present: dict[str, str], not_utf8: str | None
+) -> None:
+    for name, column in columns.items():
+        rows.columns[name], bad = read_column(column, f"{path}: column '{short(present[name])}'", not_utf8)
+        rows.reject(bad, NOT_UTF8)
+
+
+def _present(path: Path, header: list[str], mapping: Mapping[str, str], optional: frozenset[str]) -> dict[str, str]:
+    return {name: column for name, column in mapping.items() if _has(path, header, column, name in optional)}
 
 
 def _has(path: Path, header: list[str], column: str, may_lack: bool) -> bool:
     if column in header:
         if header.count(column) > 1:
-            raise InputError(f"{path} has {header.count(column)} columns called '{column}': rename all but one.")
+            raise InputError(f"{path} has {header.count(column)} columns called '{short(column)}': rename all but one.")
         return True
     if may_lack:
         return False
-    raise InputError(f"{path} has no column '{column}': map one of those there are ({', '.join(header)}).")
-
-
-def _csv_options(path: Path, encoding: str) -> tuple[pa.csv.ReadOptions, pa.csv.ParseOptions]:
-    """One thread, because Arrow numbers bad rows only then."""
-    delimiter = "\t" if path.name.endswith(_TABBED) else ","
-    return (
-        pa.csv.ReadOptions(use_threads=False, encoding=encoding),
-        pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+    if any(_is_value(name) for name in header):
+        raise InputError(
+            f"{path} has no column '{short(column)}', and its first line holds values where names should stand: "
+            "add a line of column names."
+        )
+    few = header if len(header) <= 5 else _nearest(column, header)
+    which = "those there are" if len(header) <= 5 else f"its {len(header):,}, such as"
+    raise InputError(
+        f"{path} has no column '{short(column)}': map one of {which} ({', '.join(short(name, 40) for name in few)})."
     )
 
 
-def _csv_header(path: Path, encoding: str) -> list[str]:
-    read, parse = _csv_options(path, encoding)
-    parse.invalid_row_handler = lambda row: "skip"
-    with pa.csv.open_csv(path, read_options=read, parse_options=parse) as reader:
-        return reader.schema.names
+def _nearest(column: str, header: list[str]) -> list[str]:
+    same = [name for name in header if name.casefold() == column.casefold()]
+    return [*same, *get_close_matches(column, header[:20_000], 5, 0.4), *header][:5]
 
 
-def _read_csv(path: Path, columns: list[str], encoding: str) -> tuple[pa.Table, np.ndarray]:
-    read, parse = _csv_options(path, encoding)
-    malformed: list[int] = []
-
-    def skip(row: pa.csv.InvalidRow) -> str:
-        malformed.append(row.number - 1)  # Arrow counts the header as row 1
-        return "skip"
-
-    parse.invalid_row_handler = skip
-    convert = pa.csv.ConvertOptions(include_columns=columns, column_types={name: pa.binary() for name in columns})
-    table = pa.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
-    return table, np.array(malformed, np.int64)
-
-
-def _text(path: Path, name: str, chunked: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
-    """(column, bool mask of values that are not UTF-8); text is trimmed and empty text is null."""
-    if pa.types.is_dictionary(chunked.type):
-        chunked = chunked.cast(chunked.type.value_type)
-    if pa.types.is_nested(chunked.type):
-        raise InputError(f"{path}: column '{name}' holds {chunked.type} and should hold one value a row.")
-    if not _is_text(chunked.type):
-        return one_chunk(chunked), np.zeros(len(chunked), bool)
-    # A Parquet file can call any bytes a string, so both kinds are checked as bytes; large ones, because the strings
-    # of one column may exceed the 2 GiB that the small kind can address.
-    text, bad = tolerant(one_chunk(chunked.cast(pa.large_binary())), lambda values: values.cast(pa.large_string()))
-    text = pc.utf8_trim_whitespace(text)
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text), bad
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    return any(check(kind) for check in checks)
-
-
-def as_ids(column: pa.Array) -> pa.Array:
-    """Values as large_string; whole floating-point numbers, which a column of integers with gaps becomes, lose '.0'."""
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        if pc.all(pc.equal(pc.trunc(column), column), min_count=0).as_py() and _below(column, 2.0**63):
-            column = column.cast(pa.int64())
-    return column.cast(pa.large_string())
-
-
-def _below(column: pa.Array, bound: float) -> bool:
-    return (pc.max(pc.abs(column)).as_py() or 0.0) < bound
-
-
-def tolerant(column: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> tuple[pa.Array, np.ndarray]:
-    """(converted column with nulls where `convert` fails, bool mask of the failures).
-
-    `convert` raises on a whole array, so the failing values are found by halving: n good values cost one call, each
-    bad one about log2(n) more.
-    """
-    try:
-        return convert(column), np.zeros(len(column), bool)
-    except (pa.ArrowInvalid, UnicodeDecodeError):
-        if len(column) == 1:
-            return pa.nulls(1, convert(column[:0]).type), np.ones(1, bool)
-    half = len(column) // 2
-    parts = [tolerant(column[:half], convert), tolerant(column[half:], convert)]
-    return pa.concat_arrays([values for values, _ in parts]), np.concatenate([bad for _, bad in parts])
+def _is_value(name: str) -> bool:
+    """Whether a column's name reads like a number, a date or an address: then it is a row, which no message quotes."""
+    return "@" in name or bool(name) and not any(character.isalpha() for character in name)

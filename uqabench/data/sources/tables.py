@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.log import RawLog, encode, one_chunk
 from uqabench.data.rejections import REASONS, Rejections
-from uqabench.data.sources.readers import Rows, as_ids, list_files, read_rows
-from uqabench.data.sources.times import parse_times
+from uqabench.data.sources.columns import as_ids, as_text, short
+from uqabench.data.sources.delimited import QUOTINGS, check_encoding
+from uqabench.data.sources.readers import SUFFIXES, Rows, list_files, read_rows
+from uqabench.data.sources.times import UNITS, form, parse_times
 from uqabench.errors import InputError
 from uqabench.files import sha256_file
 
@@ -48,11 +50,12 @@ class Tables:
     columns: {"user" | "item" | "time" | "action": column of the interactions}; item_columns: {"item" | "title" |
     "category" | "brand" | "shop" | "seller": column of the items}. A name that is not mapped means the column of
     that name; user and item are required, others may be absent. Without time, rows are in time order as they stand.
-    time_unit: "s", "ms", "us", "ns" or "iso" (see `times.parse_times`). encoding: of CSV files.
+    time_unit: "s", "ms", "us", "ns" or "iso" (see `times.parse_times`). encoding: of CSV files. quoting: of CSV files,
+    "none", "double" (a quote inside quotes is doubled) or "backslash"; without it as `delimited.default_quoting` finds.
     """
 
     name = "tables"
-    accepts = ("interactions", "items", "columns", "item_columns", "time_unit", "encoding")
+    accepts = ("interactions", "items", "columns", "item_columns", "time_unit", "encoding", "quoting")
 
     def __init__(
         self,
@@ -64,20 +67,26 @@ class Tables:
         item_columns: Mapping[str, str] | None = None,
         time_unit: str | None = None,
         encoding: str = "utf8",
+        quoting: str | None = None,
     ) -> None:
-        self.notes: list[str] = []
-        self.interaction_files = list_files(_given(interactions, path, "interactions"), "interactions")
-        self.item_files = list_files(_given(items, path, "items"), "items")
+        check_encoding(encoding)
+        _one_of("time_unit", time_unit, (*UNITS, "iso"), "time unit")
+        _one_of("quoting", quoting, QUOTINGS, "quoting")
+        found = list_files(_given(interactions, path, "interactions"), "interactions")
+        found_items = list_files(_given(items, path, "items"), "items")
+        notes = (found.note("interactions"), found_items.note("items"))
+        self.notes: list[str] = [note for note in notes if note is not None]
+        self.interaction_files, self.item_files = found.files, found_items.files
         self.columns = _mapping(columns, INTERACTION_COLUMNS, "columns")
         self.item_columns = _mapping(item_columns, ITEM_COLUMNS, "item_columns")
         self.optional = frozenset(("time", "action")) - set(columns or ())
         self.optional_item = frozenset(ATTRIBUTES) - set(item_columns or ())
-        self.time_unit, self.encoding = time_unit, encoding
+        self.time_unit, self.encoding, self.quoting = time_unit, encoding, quoting
         self.labels = _labels([*self.item_files, *self.interaction_files])
 
     def options(self) -> dict[str, Any]:
         mapped = {"columns": self.columns, "item_columns": self.item_columns}
-        return {**mapped, "time_unit": self.time_unit, "encoding": self.encoding}
+        return {**mapped, "time_unit": self.time_unit, "encoding": self.encoding, "quoting": self.quoting}
 
     def inputs(self) -> dict[str, str]:
         return {label: sha256_file(path) for path, label in self.labels.items()}
@@ -111,32 +120,54 @@ class Tables:
         parts = []
         seen: pa.Array = pa.array([], pa.string())
         for path in self.item_files:
-            rows = read_rows(path, self.item_columns, self.optional_item, self.encoding)
-            ids = as_ids(rows.columns["item"]).cast(pa.string())
+            rows = read_rows(path, self.item_columns, self.optional_item, self.encoding, self.quoting)
+            rows.reject_broken(["item"])
+            ids = as_ids(rows.columns["item"], self._where(path, self.item_columns["item"])).cast(pa.string())
             rows.reject(_is_null(ids), _MISSING)
             rows.reject(_repeats(ids, rows.reasons < 0) | _known(ids, seen), _DUPLICATE)
-            rejections.add(self.labels[path], *rows.rejected())
+            self._report(path, rows, rejections)
             good = pa.array(rows.reasons < 0)
             names = [name for name in ATTRIBUTES if name in rows.columns]
-            columns = {name: as_ids(rows.columns[name]).cast(pa.string()).filter(good) for name in names}
+            columns = {name: as_text(rows.columns[name]).cast(pa.string()).filter(good) for name in names}
             parts.append(pa.table({"item": ids.filter(good), **columns}))
             seen = pa.concat_arrays([seen, ids.filter(good)])
         table = pa.concat_tables(parts, promote_options="default")
         return one_chunk(table["item"]), {name: one_chunk(table[name]) for name in table.column_names[1:]}
 
     def _read_interactions(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> _Part:
-        rows = read_rows(path, self.columns, self.optional, self.encoding)
-        users, items = (as_ids(rows.columns[name]) for name in ("user", "item"))
+        rows = read_rows(path, self.columns, self.optional, self.encoding, self.quoting)
+        rows.reject_broken(["user", "item", "time"])
+        users, items = (as_ids(rows.columns[name], self._where(path, self.columns[name])) for name in ("user", "item"))
         rows.reject(_is_null(users) | _is_null(items), _MISSING)
         times = None
         if "time" in rows.columns:
-            where = f"{path}: column '{self.columns['time']}'"
-            times, bad = parse_times(rows.columns["time"], self.time_unit, where)
+            times, bad = parse_times(rows.columns["time"], self.time_unit, self._where(path, self.columns["time"]))
             rows.reject(bad, _TIME)
         rows.reject(~_known(items.cast(pa.large_string()), item_ids), _UNKNOWN)
-        rejections.add(self.labels[path], *rows.rejected())
-        actions = as_ids(rows.columns["action"]) if "action" in rows.columns else None
+        self._report(path, rows, rejections)
+        where = self._where(path, self.columns["action"])
+        actions = as_ids(rows.columns["action"], where) if "action" in rows.columns else None
         return _Part(rows, users, items, times, actions)
+
+    def _where(self, path: Path, column: str) -> str:
+        return f"{path}: column '{short(column)}'"
+
+    def _report(self, path: Path, rows: Rows, rejections: Rejections) -> None:
+        bad = rows.rejected()
+
+        def form_of(i: int) -> str | None:
+            times = rows.columns["time"] if bad.reasons[i] == _TIME else None
+            if times is None or not pa.types.is_large_string(times.type):
+                return None
+            value = times[bad.places[i]].as_py()
+            return None if value is None else form(value)
+
+        rejections.add(self.labels[path], bad.numbers, bad.reasons, bad.lines, form_of)
+
+
+def _one_of(option: str, value: Any, choices: tuple[str, ...], what: str) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{option}: there is no {what} {short(repr(value))}: choose one of {', '.join(choices)}.")
 
 
 def _given(paths: Paths | None, folder: Path | str | None, what: str) -> Paths:
@@ -144,16 +175,25 @@ def _given(paths: Paths | None, folder: Path | str | None, what: str) -> Paths:
         return paths
     if folder is None:
         raise InputError(f"The source 'tables' needs {what}: name a CSV or Parquet file with --{what}.")
-    found = sorted(Path(folder).glob(f"{what}.*"))
+    found = [file for file in sorted(Path(folder).glob(f"{what}.*")) if file.name.lower().endswith(SUFFIXES)]
     if not found:
         raise InputError(f"{folder} holds no {what}.csv or {what}.parquet: name the file with --{what}.")
+    stems = [
+        file.name.lower().removesuffix(next(s for s in SUFFIXES if file.name.lower().endswith(s))) for file in found
+    ]
+    if len(set(stems)) < len(stems):
+        raise InputError(f"{folder} holds {found[0].name} and {found[1].name}: name the one to read with --{what}.")
     return found
 
 
 def _mapping(given: Mapping[str, str] | None, names: tuple[str, ...], option: str) -> dict[str, str]:
+    if not isinstance(given or {}, Mapping) or not all(isinstance(column, str) for column in (given or {}).values()):
+        raise InputError(
+            f"{option} is {short(repr(given))} and should map fields to names of columns, such as user: uid."
+        )
     for name in given or {}:
         if name not in names:
-            raise InputError(f"{option} maps '{name}', which is no field: it can map {', '.join(names)}.")
+            raise InputError(f"{option} maps '{short(str(name))}', which is no field: it can map {', '.join(names)}.")
     return {name: name for name in names} | dict(given or {})
 
 

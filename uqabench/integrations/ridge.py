@@ -1,18 +1,17 @@
-"""Ridge regression in closed form, and the adapter that starts from it.
+"""Ridge regression in closed form, with a penalty chosen on held-out rows.
 
-A mean-pool adapter is linear, so its best least-squares start is known without training: the ridge regression from
-pooled encoder states to the mean language-model token embedding of the history's text.
+An adapter that is linear in pooled states has a best least-squares start that is known without training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from uqabench.errors import InputError
-from uqabench.llm.adapters import MeanPoolAdapter
 
 L2_GRID = tuple(10.0**power for power in range(-6, 3))
 """Penalties tried, as multiples of the mean eigenvalue of the centred Gram matrix: independent of scale and of n."""
@@ -33,58 +32,56 @@ def ridge_regression(x: Tensor, y: Tensor, *, l2: float) -> tuple[Tensor, Tensor
     return _Moments(x, y).solve(l2)
 
 
-def r_squared(prediction: Tensor, target: Tensor) -> float:
-    """1 − residual / total sum of squares over all entries, columns centred; (n, m) each.
+@dataclass(frozen=True)
+class RidgeFit:
+    """A ridge regression: weight (m, d) and bias (m,) float64, the penalty, and R² on all rows.
 
-    Zero for predicting the mean, below for worse. InputError where the target does not vary.
+    held_out_r_squared is that of a fit without a fifth of the groups, on that fifth.
     """
-    if prediction.shape != target.shape:
-        raise InputError(f"R²: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape.")
-    prediction, target = prediction.double(), target.double()
-    return _score((target - prediction).square().sum(), (target - target.mean(dim=0)).square().sum())
+
+    weight: Tensor
+    bias: Tensor
+    l2: float
+    r_squared: float
+    held_out_r_squared: float
+
+    def metrics(self) -> dict[str, float]:
+        """The penalty and both R² under their names in metrics.json."""
+        return {
+            "ridge_l2": self.l2,
+            "ridge_r_squared": self.r_squared,
+            "ridge_held_out_r_squared": self.held_out_r_squared,
+        }
 
 
-def init_adapter_closed_form(
-    adapter: MeanPoolAdapter,
-    pooled: Tensor,
-    targets: Tensor,
-    l2: float | None = None,
+def fit_ridge(
+    x: Tensor,
+    y: Tensor,
     *,
+    l2: float | None = None,
     groups: Tensor | None = None,
     grid: Sequence[float] = L2_GRID,
-) -> dict[str, float]:
-    """Set the adapter's Linear to the ridge solution from `pooled` (n, width) to `targets` (n, llm_width).
+) -> RidgeFit:
+    """Ridge regression from x (n, d) to y (n, m) with a penalty chosen on held-out rows.
 
     Without `l2` the penalty is the one of `grid` (multiples of the mean eigenvalue of x's Gram matrix) that predicts
     a held-out fifth best; the larger one at a tie; all rows are then fitted with it. `groups` (n,) int64, e.g. the
     user of each row, are held out whole, so that a second row of the same user does not flatter a small penalty;
     without it each row is its own group. The fifth is every fifth group in sorted order: no random numbers.
 
-    Returns `ridge_l2`, `ridge_r_squared` (all rows) and `ridge_held_out_r_squared` (of the fit without them).
-    InputError for shapes that do not belong to the adapter, or fewer than ten groups.
+    InputError for shapes that do not match, values that are not finite, a target that does not vary, or fewer than
+    ten groups.
     """
-    _check(pooled, targets)
-    if (pooled.shape[1], targets.shape[1]) != (adapter.width, adapter.llm_width):
-        raise InputError(
-            f"The adapter maps {adapter.width} to {adapter.llm_width} numbers, but the states have {pooled.shape[1]} "
-            f"and the targets {targets.shape[1]}: build it for this encoder and language model."
-        )
-    held_out = _held_out(len(pooled), groups)
-    train = _Moments(pooled[~held_out], targets[~held_out])
+    _check(x, y)
+    held_out = _held_out(len(x), groups)
+    train = _Moments(x[~held_out], y[~held_out])
     candidates = [l2] if l2 is not None else [scale * train.mean_eigenvalue for scale in sorted(grid, reverse=True)]
-    scores = [_prediction_score(pooled[held_out], targets[held_out], *train.solve(value)) for value in candidates]
+    scores = [_r_squared(x[held_out], y[held_out], *train.solve(value)) for value in candidates]
     best = max(range(len(scores)), key=scores.__getitem__)  # the first, and so the largest penalty, at a tie
     # The Gram matrix grows with the rows: the penalty grows with it.
-    penalty = candidates[best] if l2 is not None else candidates[best] * len(pooled) / int((~held_out).sum())
-    weight, bias = ridge_regression(pooled, targets, l2=penalty)
-    with torch.no_grad():
-        adapter.linear.weight.copy_(weight)
-        adapter.linear.bias.copy_(bias)
-    return {
-        "ridge_l2": float(penalty),
-        "ridge_r_squared": _prediction_score(pooled, targets, weight, bias),
-        "ridge_held_out_r_squared": scores[best],
-    }
+    penalty = candidates[best] if l2 is not None else candidates[best] * len(x) / int((~held_out).sum())
+    weight, bias = ridge_regression(x, y, l2=penalty)
+    return RidgeFit(weight, bias, float(penalty), _r_squared(x, y, weight, bias), scores[best])
 
 
 class _Moments:
@@ -107,8 +104,8 @@ class _Moments:
     def solve(self, l2: float) -> tuple[Tensor, Tensor]:
         largest = float(self.eigenvalues.max().clamp(min=0))
         noise = len(self.eigenvalues) * torch.finfo(torch.float64).eps * largest
-        rises = self.eigenvalues > noise  # eigenvalues below are rounding: x does not vary that way
-        inverse = torch.where(rises, 1 / (self.eigenvalues.clamp(min=noise) + l2), 0.0) if largest else 0.0
+        varies = self.eigenvalues > noise  # eigenvalues below are rounding: x does not vary in that direction
+        inverse = torch.where(varies, 1 / (self.eigenvalues.clamp(min=noise) + l2), 0.0) if largest else 0.0
         weight = (self.eigenvectors @ (inverse * self.projected.T).T).T
         return weight, self.y_mean - weight @ self.x_mean
 
@@ -118,14 +115,14 @@ def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield x[start : start + _ROWS].double(), y[start : start + _ROWS].double()
 
 
-def _prediction_score(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> float:
-    """R² of W x + b on rows (x, y), block by block."""
+def _r_squared(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> float:
+    """1 − residual / total sum of squares of W x + b on rows (x, y), block by block, columns of y centred.
+
+    Zero for predicting the mean, below for worse.
+    """
     mean = sum(rows.sum(dim=0) for _, rows in _blocks(x, y)) / len(y)
     residual = sum((rows - x_rows @ weight.T - bias).square().sum() for x_rows, rows in _blocks(x, y))
-    return _score(residual, sum((rows - mean).square().sum() for _, rows in _blocks(x, y)))
-
-
-def _score(residual: Tensor, total: Tensor) -> float:
+    total = sum((rows - mean).square().sum() for _, rows in _blocks(x, y))
     if not float(total) > 0:
         raise InputError("R² is undefined: all rows of the target are equal.")
     return 1 - float(residual) / float(total)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from uqabench.errors import InputError
 from uqabench.files import atomic_folder, read_json, write_json
-from uqabench.llm.packages import package_file
+from uqabench.llm.packaged.fetch import package_file
 from uqabench.llm.sources import import_transformers, models_folder
 
 if TYPE_CHECKING:

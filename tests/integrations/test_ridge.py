@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from uqabench.errors import InputError
-from uqabench.llm.adapters import MeanPoolAdapter
-from uqabench.llm.closed_form import L2_GRID, init_adapter_closed_form, r_squared, ridge_regression
+from uqabench.integrations.ridge import L2_GRID, fit_ridge, ridge_regression
 
 
 def linear_data(n, d, m, *, noise, seed=0):
@@ -65,32 +64,34 @@ def test_a_large_mean_costs_no_digits():
 def test_blocks_of_rows_do_not_change_the_result(monkeypatch):
     x, y, _ = linear_data(100, 5, 2, noise=0.5)
     whole = ridge_regression(x, y, l2=2.0)
-    monkeypatch.setattr("uqabench.llm.closed_form._ROWS", 7)
+    monkeypatch.setattr("uqabench.integrations.ridge._ROWS", 7)
     for blocked, once in zip(ridge_regression(x, y, l2=2.0), whole, strict=True):
         torch.testing.assert_close(blocked, once, rtol=1e-10, atol=1e-10)
 
 
-def test_r_squared():
-    target = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0]])
-    assert r_squared(target, target) == 1.0
-    assert r_squared(target.mean(0).expand(3, 2), target) == pytest.approx(0.0)
-    assert r_squared(target + 1, target) == pytest.approx(1 - 6 / (8 + 26))
-    with pytest.raises(InputError, match="differ in shape"):
-        r_squared(target[:2], target)
-    with pytest.raises(InputError, match="undefined"):
-        r_squared(target, torch.ones(3, 2))
-
-
-def test_adapter_starts_at_the_ridge_solution():
+def test_r_squared_is_one_minus_residual_over_total():
     x, y, _ = linear_data(400, 6, 9, noise=0.2)
-    adapter = MeanPoolAdapter(6, 9)
-    fit = init_adapter_closed_form(adapter, x, y, l2=0.5)
+    fit = fit_ridge(x, y, l2=0.5)
     weight, bias = ridge_regression(x, y, l2=0.5)
-    torch.testing.assert_close(adapter.linear.weight.detach(), weight.float())
-    torch.testing.assert_close(adapter.linear.bias.detach(), bias.float())
-    assert fit["ridge_l2"] == 0.5
-    assert fit["ridge_r_squared"] == pytest.approx(r_squared(adapter(x)[:, 0].detach(), y), abs=1e-5)
-    assert 0.95 < fit["ridge_held_out_r_squared"] < 1
+    assert torch.equal(fit.weight, weight) and torch.equal(fit.bias, bias) and fit.l2 == 0.5
+    a, b = x.double().numpy(), y.double().numpy()
+    residual = ((b - a @ weight.numpy().T - bias.numpy()) ** 2).sum()
+    assert fit.r_squared == pytest.approx(1 - residual / ((b - b.mean(0)) ** 2).sum(), abs=1e-9)
+    left_out = np.arange(400) % 5 == 4
+    weight, bias = ridge_regression(x[~left_out], y[~left_out], l2=0.5)
+    residual = ((b - a @ weight.numpy().T - bias.numpy())[left_out] ** 2).sum()
+    total = ((b - b[left_out].mean(0))[left_out] ** 2).sum()
+    assert fit.held_out_r_squared == pytest.approx(1 - residual / total, abs=1e-9)
+    assert fit.metrics() == {
+        "ridge_l2": 0.5,
+        "ridge_r_squared": fit.r_squared,
+        "ridge_held_out_r_squared": fit.held_out_r_squared,
+    }
+
+
+def test_predicting_the_mean_explains_nothing():
+    _, y, _ = linear_data(40, 4, 2, noise=1.0)
+    assert fit_ridge(torch.ones(40, 3), y).r_squared == pytest.approx(0.0)
 
 
 def test_the_penalty_is_the_best_on_held_out_rows():
@@ -100,21 +101,20 @@ def test_the_penalty_is_the_best_on_held_out_rows():
     y = x[:, :3] @ torch.randn(3, 2, generator=generator) + 2 * torch.randn(100, 2, generator=generator)
     scores = {}
     for scale in L2_GRID:
-        fit = init_adapter_closed_form(MeanPoolAdapter(60, 2), x, y, grid=[scale])
-        scores[fit["ridge_held_out_r_squared"]] = fit["ridge_l2"]
-    chosen = init_adapter_closed_form(MeanPoolAdapter(60, 2), x, y)
-    assert chosen["ridge_l2"] == scores[max(scores)]
-    assert chosen["ridge_l2"] not in (min(scores.values()), max(scores.values()))
-    assert chosen["ridge_held_out_r_squared"] > 0
+        fit = fit_ridge(x, y, grid=[scale])
+        scores[fit.held_out_r_squared] = fit.l2
+    chosen = fit_ridge(x, y)
+    assert chosen.l2 == scores[max(scores)]
+    assert chosen.l2 not in (min(scores.values()), max(scores.values()))
+    assert chosen.held_out_r_squared > 0
 
 
 def test_the_choice_does_not_depend_on_the_scale_of_the_states():
     x, y, _ = linear_data(100, 8, 3, noise=3.0)
-    small, large = MeanPoolAdapter(8, 3), MeanPoolAdapter(8, 3)
-    a = init_adapter_closed_form(small, x.double(), y)
-    b = init_adapter_closed_form(large, x.double() * 1e3, y)
-    assert b["ridge_l2"] == pytest.approx(a["ridge_l2"] * 1e6)
-    torch.testing.assert_close(large.linear.weight * 1e3, small.linear.weight, rtol=1e-4, atol=1e-6)
+    small = fit_ridge(x.double(), y)
+    large = fit_ridge(x.double() * 1e3, y)
+    assert large.l2 == pytest.approx(small.l2 * 1e6)
+    torch.testing.assert_close(large.weight * 1e3, small.weight, rtol=1e-4, atol=1e-6)
 
 
 def test_rows_of_one_user_are_held_out_together():
@@ -123,17 +123,17 @@ def test_rows_of_one_user_are_held_out_together():
     user = torch.arange(40).repeat_interleave(5)
     x = torch.randn(40, 60, generator=generator)[user]
     y = torch.randn(40, 3, generator=generator)[user]
-    apart = init_adapter_closed_form(MeanPoolAdapter(60, 3), x, y, grid=[1e-6])
-    together = init_adapter_closed_form(MeanPoolAdapter(60, 3), x, y, grid=[1e-6], groups=user)
-    assert apart["ridge_held_out_r_squared"] > 0.99
-    assert together["ridge_held_out_r_squared"] < 0.1
+    apart = fit_ridge(x, y, grid=[1e-6])
+    together = fit_ridge(x, y, grid=[1e-6], groups=user)
+    assert apart.held_out_r_squared > 0.99
+    assert together.held_out_r_squared < 0.1
 
 
 def test_same_inputs_same_bits():
     x, y, _ = linear_data(80, 8, 3, noise=1.0)
-    first, second = MeanPoolAdapter(8, 3), MeanPoolAdapter(8, 3)
-    assert init_adapter_closed_form(first, x, y) == init_adapter_closed_form(second, x, y)
-    assert torch.equal(first.linear.weight, second.linear.weight)
+    first, second = fit_ridge(x, y), fit_ridge(x, y)
+    assert first.metrics() == second.metrics()
+    assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ def test_bad_input_is_named(x, y, l2, message):
         ridge_regression(x, y, l2=l2)
 
 
-def test_wrong_shapes_for_the_adapter_are_named():
+def test_bad_groups_and_targets_are_named():
     x, y, _ = linear_data(30, 6, 9, noise=0.2)
-    with pytest.raises(InputError, match="maps 6 to 8 numbers, but the states have 6 and the targets 9"):
-        init_adapter_closed_form(MeanPoolAdapter(6, 8), x, y)
     with pytest.raises(InputError, match="3 users are too few"):
-        init_adapter_closed_form(MeanPoolAdapter(6, 9), x, y, groups=torch.arange(30) % 3)
+        fit_ridge(x, y, groups=torch.arange(30) % 3)
     with pytest.raises(InputError, match="groups has shape"):
-        init_adapter_closed_form(MeanPoolAdapter(6, 9), x, y, groups=torch.arange(29))
+        fit_ridge(x, y, groups=torch.arange(29))
+    with pytest.raises(InputError, match="undefined: all rows of the target are equal"):
+        fit_ridge(x, torch.ones(30, 2))

@@ -15,11 +15,18 @@ SUBTASKS = tuple(subtask for subtasks in TASKS.values() for subtask in subtasks)
 SCOPES = ("overall", *TASKS, *SUBTASKS)
 """What an accuracy can be about."""
 
+QUESTION_VERSIONS = ("v1", "v2")
+"""Rules by which questions are made (docs/questions.md); a version's questions stay the same to the byte."""
+DOMAINS = ("click", "purchase", "watch")
+"""What an interaction of a log is, for the words of questions."""
+
 ENCODERS = ("gru4rec", "sasrec", "mamba4rec", "hstu", "trm++")
 """The encoders of the paper's Table 2, in its order."""
-MODEL_FREE_BASELINES = ("uniform", "majority", "popularity", "seen-option", "oracle")
+MODEL_FREE_BASELINES = ("uniform", "majority", "popularity", "most-often-next", "seen-option", "oracle")
 """Baselines that answer without a language model."""
-BASELINES = ("uniform", "majority", "popularity", "seen-option", "no-history", "shuffled", "oracle")
+BASELINES = (
+    "uniform", "majority", "popularity", "most-often-next", "seen-option", "no-history", "shuffled", "oracle"
+)  # fmt: skip
 """All baselines, in the order of the tables."""
 RIVALS = tuple(name for name in BASELINES if name not in ("uniform", "oracle"))
 """Baselines that a method's score is compared with: neither the coin nor the truth."""

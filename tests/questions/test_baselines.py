@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from uqabench.errors import InputError, RunError
-from uqabench.questions.baselines import BASELINES, predict, predict_oracle, true_answer
+from uqabench.questions.baselines import BASELINES, predict, predict_oracle, right_answers
 from uqabench.questions.kinds import KIND_INDEX, KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.vocabulary import SUBTASKS
@@ -67,17 +67,17 @@ def question(name, options, answer=0, param=0, attribute=1, cut=11, n_history=8)
 )
 def test_true_answers_of_a_history_worked_out_by_hand(name, param, expected):
     one = question(name, [(TEA,), (MILK,), (BREAD,), (RICE,)], param=param)
-    assert true_answer(one, STORE, 0) == expected
+    assert right_answers(one, STORE, 0) == ([] if expected is None else [expected])
 
 
 def test_true_answers_of_longer_histories_worked_out_by_hand():
     options = [(TEA,), (MILK,), (BREAD,), (RICE,)]
     whole = {"cut": 11, "n_history": 11}  # milk milk milk | bread tea milk tea -> 3, 4 (tea), 4 (bread) of 11
-    assert true_answer(question("it_path", options, **whole), STORE, 0) == ["milk", "tea", "bread"]
-    assert true_answer(question("li_top3", options, cut=6, n_history=6), STORE, 0) is None  # bread and tea tie
-    assert true_answer(question("mf_length", options, attribute=-1, **whole), STORE, 0) == [11]
-    assert true_answer(question("ip_next", options, attribute=0), STORE, 0) == ["item 1"]
-    assert true_answer(question("it_path", options, cut=3, n_history=3), STORE, 0) == ["milk"]
+    assert right_answers(question("it_path", options, **whole), STORE, 0) == [["milk", "tea", "bread"]]
+    assert right_answers(question("li_top3", options, cut=6, n_history=6), STORE, 0) == []  # bread and tea tie
+    assert right_answers(question("mf_length", options, attribute=-1, **whole), STORE, 0) == [[11]]
+    assert right_answers(question("ip_next", options, attribute=0), STORE, 0) == [["item 1"]]
+    assert right_answers(question("it_path", options, cut=3, n_history=3), STORE, 0) == [["milk"]]
 
 
 def test_the_oracle_finds_the_right_option_and_refuses_what_has_none_or_two():

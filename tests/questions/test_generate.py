@@ -17,7 +17,7 @@ from scipy.stats import chisquare
 from uqabench.errors import InputError
 from uqabench.questions.baselines import predict_oracle
 from uqabench.questions.generate import build_context, generate
-from uqabench.questions.kinds import KINDS
+from uqabench.questions.kinds import KINDS, kinds
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import basket_starts
 from uqabench.settings import PAPER_MIX, QuestionConfig
@@ -246,7 +246,16 @@ def test_the_questions_of_the_synthetic_log_stay_the_same(small_train, small_eva
         "28143ed68c5708e3628edda873bfc977f25dc2c36a9bf138594adef0f996173b",
     ]
     asked = np.union1d(small_train.kind, small_evaluation.kind)
-    assert asked.tolist() == list(range(len(KINDS)))
+    assert asked.tolist() == list(range(len(kinds("v1"))))
+
+
+def test_the_questions_of_version_2_stay_the_same(small_store, tmp_path):
+    config = dataclasses.replace(SMALL, version="v2", n_questions=140, min_history=10)
+    questions, report = generate(small_store, "train", config)
+    assert report.counts == dict.fromkeys(SUBTASKS, 20) and not report.notes
+    assert hashlib.sha256(saved(questions, tmp_path)).hexdigest() == (
+        "04a9619808066ac6d029f2d4523a9c6c65e1e1bac24b81798b3ae0951a4632cf"
+    )
 
 
 @pytest.mark.parametrize(

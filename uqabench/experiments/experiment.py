@@ -196,6 +196,7 @@ def _model_size(method: Method) -> dict[str, int]:
 def _score_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     scores = {"overall": metrics["overall"], **{t: metrics["tasks"].get(t) for t in TASKS}}
     scores |= {subtask: metrics["subtasks"].get(subtask) for subtask in SUBTASKS}
+    scores |= metrics.get("levels", {})
     return [
         {"scope": scope, "n": score["n"], "accuracy": score["accuracy"], "ci95": score["ci95"]}
         for scope, score in scores.items()

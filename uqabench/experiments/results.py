@@ -15,7 +15,7 @@ from uqabench.vocabulary import BASELINES, RIVALS, SCOPES, TASKS
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     """One method's entry of results.json."""
-    keys = ("overall", "tasks", "subtasks", "avg_tokens")
+    keys = ("overall", "tasks", "subtasks", *(("levels",) if "levels" in metrics else ()), "avg_tokens")
     return {**{key: metrics[key] for key in keys}, "seconds": {name: round(s, 3) for name, s in seconds.items()}}
 
 

@@ -29,7 +29,8 @@ def question_card(run: Path, number: int, language: str | None = None) -> str:
     templates = Templates.load(config.questions.templates)
     language = language or config.prompt.language
     user, cut = int(questions.user[number]), int(questions.cut[number])
-    text = PromptText(store, templates, config.prompt).history_text(user, cut, questions.n_history)
+    prompts = PromptText(store, templates, config.prompt)
+    text = prompts.history_text(user, cut, questions.n_history, by_basket=questions.by_basket)
     rendered = render(questions, number, store.catalogue, language, templates)
     lines = [
         f"question {number} ({SUBTASKS[int(questions.subtask[number])]}) about user {store.user_ids[user][:12]}, "

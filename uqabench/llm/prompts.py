@@ -36,9 +36,17 @@ class PromptText:
             self._lines[item] = line
         return line
 
-    def history_text(self, user: int, cut: int, n_text: int) -> str:
-        """The last `n_text` items before `cut`, oldest first, one a line."""
-        return self.items_text(history_items(self.store, user, cut, n_text))
+    def history_text(self, user: int, cut: int, n_text: int, *, by_basket: bool = False) -> str:
+        """The last `n_text` items before `cut`, oldest first, one a line; `by_basket`: a blank line between baskets."""
+        items = history_items(self.store, user, cut, n_text)
+        starts = self.store.basket_starts(user)[cut - len(items) : cut]
+        if not by_basket or starts[1:].all():
+            return self.items_text(items)
+        lines = [self.config.history_header]
+        for index, item in enumerate(items.tolist()):
+            lines += [""] if index and starts[index] else []
+            lines.append(self.item_line(item))
+        return "\n".join(lines)
 
     def items_text(self, items: np.ndarray) -> str:
         """Items as a text history, one a line."""
@@ -54,7 +62,8 @@ class PromptText:
             return content
         # The benchmark's history has at most N items: a longer text would see more than the encoder does.
         n = min(n_text, questions.n_history)
-        return self.history_text(int(questions.user[row]), int(questions.cut[row]), n) + "\n" + content
+        user, cut = int(questions.user[row]), int(questions.cut[row])
+        return self.history_text(user, cut, n, by_basket=questions.by_basket) + "\n" + content
 
     def content(self, questions: QuestionSet, row: int, n_text: int) -> str:
         """The user's message: the text history if any, the question, its options."""

@@ -16,11 +16,12 @@ import numpy as np
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError, RunError
+from uqabench.questions.core.entries import count_next_items
 from uqabench.questions.declaration import ASKED, OPTIONS, Evidence
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
-from uqabench.questions.tables import equal_texts
+from uqabench.questions.tables import basket_starts, equal_texts
 
 UNIFORM_SEED = 20250219
 
@@ -41,19 +42,21 @@ def predict_majority(questions: QuestionSet, store: InteractionStore, train_ques
 
 def predict_popularity(questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet) -> np.ndarray:
     """The option with the most interactions by training users (lists: in sum); counts have none and go by training."""
-    popularity = []
-    for codes, attribute in zip(equal_texts(store.catalogue), ASKED, strict=True):
-        known = codes >= 0
-        size = len(store.catalogue.values.get(attribute, []))
-        popularity.append(np.bincount(codes[known], weights=store.catalogue.popularity[known], minlength=size))
-    frequency = _answer_frequencies(train_questions)
+    return _most_frequent_option(questions, store, train_questions, store.catalogue.popularity)
 
-    def score(i: int, option: tuple[int, ...]) -> float:
-        if KINDS[questions.kind[i]].counts:
-            return frequency[_asked(questions, i)][option]
-        return sum(popularity[questions.attribute[i]][code] for code in option)
 
-    return _best(questions, score)
+def predict_most_often_next(
+    questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet
+) -> np.ndarray:
+    """The option that training users most often took next (lists: in sum); counts go by training.
+
+    What is taken next is a basket after a user's first: in v1, as its questions have it, the item stored first in it.
+    """
+    starts = basket_starts(store)
+    next_items = count_next_items(
+        store.items, starts, store.offsets, store.users("train"), 1, len(store.catalogue), questions.by_basket
+    )
+    return _most_frequent_option(questions, store, train_questions, next_items)
 
 
 def predict_seen_option(
@@ -83,14 +86,7 @@ def predict_oracle(questions: QuestionSet, store: InteractionStore, train_questi
     """
     guesses = np.empty(len(questions), np.int8)
     for i in range(len(questions)):
-        truth = true_answer(questions, store, i)
-        attribute = int(questions.attribute[i])
-        is_count = KINDS[questions.kind[i]].counts
-        right = [
-            index
-            for index, option in enumerate(questions.options(i))
-            if truth == (list(option) if is_count else [_text(store, attribute, code) for code in option])
-        ]
+        right = right_options(questions, store, i)
         if len(right) != 1:
             raise RunError(
                 f"Question {i} has {len(right)} right options: these questions were not made from this store."
@@ -103,6 +99,7 @@ BASELINES: dict[str, Callable[..., np.ndarray]] = {
     "uniform": predict_uniform,
     "majority": predict_majority,
     "popularity": predict_popularity,
+    "most-often-next": predict_most_often_next,
     "seen-option": predict_seen_option,
     "oracle": predict_oracle,
 }
@@ -119,23 +116,39 @@ def predict(
     return BASELINES[name](questions, store, train_questions)
 
 
-def true_answer(questions: QuestionSet, store: InteractionStore, i: int) -> list[Any] | None:
-    """Answer of question i as normalised texts (or one count) by the kind's own rule, sharing no code with generation.
-
-    None where the question has no single answer.
-    """
+def right_options(questions: QuestionSet, store: InteractionStore, i: int) -> list[int]:
+    """Indices of the options of question i that are right by the kind's own rule: one, if the question is sound."""
+    truths = right_answers(questions, store, i)
     attribute = int(questions.attribute[i])
+    is_count = KINDS[questions.kind[i]].counts
+    shown = [
+        list(option) if is_count else [_text(store, attribute, code) for code in option]
+        for option in questions.options(i)
+    ]
+    return [index for index, option in enumerate(shown) if option in truths]
+
+
+def right_answers(questions: QuestionSet, store: InteractionStore, i: int) -> list[list[Any]]:
+    """All right answers to question i, as normalised texts (or one count), sharing no code with generation."""
+    attribute, user, cut = int(questions.attribute[i]), int(questions.user[i]), int(questions.cut[i])
+    sequence, starts = store.sequence(user), store.basket_starts(user)
 
     def texts(items: np.ndarray) -> list[str | None]:
         return [_item_text(store, attribute, int(item)) if attribute >= 0 else None for item in items]
 
+    first = max(0, cut - questions.n_history)
+    bounds = [first, *(np.flatnonzero(starts[first + 1 : cut]) + first + 1).tolist(), cut]
+    next_start = np.flatnonzero(starts[cut + 1 :])
+    end = cut + 1 + int(next_start[0]) if len(next_start) else len(sequence)
+    history = texts(sequence[first:cut])
     evidence = Evidence(
-        texts=texts(_history(questions, store, i)),
-        following=texts(store.sequence(int(questions.user[i]))[int(questions.cut[i]) :][:1]),
+        texts=history,
+        baskets=[history[a - first : b - first] for a, b in zip(bounds[:-1], bounds[1:], strict=True)],
+        following=texts(sequence[cut:end]),
         params=questions.parameters(i),
         text=lambda code: _text(store, attribute, code),
     )
-    return KINDS[questions.kind[i]].answer(evidence)
+    return KINDS[questions.kind[i]].answers(evidence)
 
 
 def _item_text(store: InteractionStore, attribute: int, item: int) -> str | None:
@@ -154,6 +167,25 @@ def _history(questions: QuestionSet, store: InteractionStore, i: int) -> np.ndar
 
 def _asked(questions: QuestionSet, i: int) -> tuple[int, int]:
     return int(questions.kind[i]), int(questions.attribute[i])
+
+
+def _most_frequent_option(
+    questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, of_items: np.ndarray
+) -> np.ndarray:
+    """The option whose items have the highest counts `of_items` (V,) in sum; counts: by their training frequency."""
+    of_values = []
+    for codes, attribute in zip(equal_texts(store.catalogue), ASKED, strict=True):
+        known = codes >= 0
+        size = len(store.catalogue.values.get(attribute, []))
+        of_values.append(np.bincount(codes[known], weights=of_items[known], minlength=size))
+    frequency = _answer_frequencies(train_questions)
+
+    def score(i: int, option: tuple[int, ...]) -> float:
+        if KINDS[questions.kind[i]].counts:
+            return frequency[_asked(questions, i)][option]
+        return sum(of_values[questions.attribute[i]][code] for code in option)
+
+    return _best(questions, score)
 
 
 def _answer_frequencies(questions: QuestionSet) -> dict[tuple[int, int], Counter[tuple[int, ...]]]:

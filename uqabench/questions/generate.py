@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -11,15 +12,17 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.questions.core.context import Context
 from uqabench.questions.core.entries import choose_cuts
-from uqabench.questions.declaration import ASKED
-from uqabench.questions.kinds import FAMILIES, KINDS
+from uqabench.questions.declaration import ASKED, Family
+from uqabench.questions.kinds import KIND_INDEX, families, kinds, pooled
 from uqabench.questions.pools import build_pools, empty_pools
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.report import QuestionReport
 from uqabench.questions.selection import Selection
-from uqabench.questions.tables import basket_starts, build_values, equal_texts
+from uqabench.questions.tables import basket_starts, build_values, equal_texts, find_cuts, no_cuts
 from uqabench.settings.questions import QuestionConfig
 from uqabench.vocabulary import SUBTASKS
+
+DOMAIN_OF_SOURCE = {"completejourney": "purchase", "movielens-100k": "watch"}
 
 _CUT_SALT, _ORDER_SALT, _EXTRA_SALT = 11, 12, 13
 
@@ -37,7 +40,7 @@ def generate(
     demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
     context = build_context(store, config)
-    possible = tuple(name for name in SUBTASKS if _askable(name, context))
+    possible = tuple(name for name in SUBTASKS if _askable(name, config.version, context))
     counts = config.counts(possible)
     everybody = store.users(split)
     cuts = _cuts(context, everybody, config)
@@ -52,17 +55,22 @@ def generate(
     workers = threads or numba.get_num_threads()
     with ThreadPoolExecutor(workers) as pool:
         for name, count in counts.items():
-            (family,) = (family for family in FAMILIES if family.subtask == name)
-            selection = Selection(context, family, users[order], cuts[order], config, pool, workers)
-            # Whoever missed the last sub-task's final turn is first in the next one's.
-            order = np.roll(order, -selection.run(count)) if len(users) else order
-            if len(selection.taken) < count:
-                shortage = _shortage(name, count, selection, _whom(store, everybody, len(users), split, config))
-                if config.mix is not None:
-                    raise InputError(f"{shortage}: lower its count in mix, or raise cuts_per_user.")
-                report.notes.append(f"{shortage}.")
-            _enter(report, name, selection)
-            chosen.append(selection)
+            own: list[Selection] = []
+            for family, part in _shared_out(count, families(config.version, name)):
+                selection = Selection(context, family, users[order], cuts[order], config, pool, workers)
+                # Whoever missed the last family's final turn is first in the next one's.
+                order = np.roll(order, -selection.run(part)) if len(users) else order
+                own.append(selection)
+            _enter(report, name, own)
+            if report.counts[name] < count:
+                whom = _whom(store, everybody, len(users), split, config)
+                report.notes.append(_shortage(report, name, own, whom, demanded=config.mix is not None))
+            if report.unbalanced[name]:
+                report.notes.append(
+                    f"Sub-task {name}: {report.unbalanced[name]} of {report.counts[name]} questions were taken out of "
+                    "balance, for want of others."
+                )
+            chosen += own
     if not any(report.counts.values()):
         raise InputError(f"No question is possible. {report.notes[-1]}")
     questions = _collect(chosen, store, split, config)
@@ -88,6 +96,7 @@ def build_context(store: InteractionStore, config: QuestionConfig) -> Context:
     codes = equal_texts(store.catalogue)
     starts = basket_starts(store)
     present = [row for row in range(len(ASKED)) if (codes[row] >= 0).any()]
+    by_basket = config.version != "v1"
     context = Context(
         items=store.items,
         starts=starts,
@@ -95,14 +104,16 @@ def build_context(store: InteractionStore, config: QuestionConfig) -> Context:
         codes=codes,
         asked=np.array(present, np.int64),
         side=np.array([row for row in present if row > 0], np.int64),
-        **build_values(store, codes, starts, config.min_history)._asdict(),
-        **empty_pools()._asdict(),
+        **build_values(store, codes, starts, config.min_history, by_basket)._asdict(),
+        **empty_pools(len(pooled(config.version)))._asdict(),
+        **(find_cuts(store, starts, config.min_history) if by_basket else no_cuts())._asdict(),
+        by_basket=by_basket,
         n_history=config.history,
         window=config.recent_window,
         min_history=config.min_history,
         seed=np.uint64(config.seed),
     )
-    pools = build_pools(_frozen(context), store.users("train"), config.cuts_per_user)
+    pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user)
     return _frozen(context._replace(**pools._asdict()))
 
 
@@ -117,18 +128,33 @@ def _frozen(context: Context) -> Context:
     return Context(*(freeze(value) if isinstance(value, np.ndarray) else value for value in context))
 
 
-def _askable(subtask: str, context: Context) -> bool:
+def _askable(subtask: str, version: str, context: Context) -> bool:
     present = {ASKED[row] for row in context.asked}
-    kinds = [kind for kind in KINDS if kind.subtask == subtask]
-    return any(not kind.attributes or present & set(kind.attributes) for kind in kinds)
+    own = [kind for kind in kinds(version) if kind.subtask == subtask]
+    return any(not kind.attributes or present & set(kind.attributes) for kind in own)
 
 
-def _shortage(name: str, count: int, selection: Selection, whom: str) -> str:
-    """That a sub-task did not reach its count, and why, as a sentence without its end."""
-    reasons = ", ".join(f"{reason} {n}" for reason, n in selection.discarded().items())
-    return f"Sub-task {name}: {count} questions wanted, {len(selection.taken)} possible from {whom}" + (
-        f" (candidates discarded: {reasons})" if reasons else ""
-    )
+def _shared_out(count: int, own: list[Family]) -> list[tuple[Family, int]]:
+    """A sub-task's count by family, in proportion to their shares and to the exact total."""
+    bounds = np.cumsum([0, *(family.share for family in own)]) * count // sum(family.share for family in own)
+    return [(family, int(part)) for family, part in zip(own, np.diff(bounds), strict=True)]
+
+
+def _shortage(report: QuestionReport, name: str, own: list[Selection], whom: str, *, demanded: bool) -> str:
+    """That a sub-task did not reach its count, and why. InputError where the count is a demand, unless it was the
+    balance that took the questions."""
+    wanted, made = report.wanted[name], report.counts[name]
+    dropped = sum(selection.out_of_balance() for selection in own if selection.strict)
+    start = f"Sub-task {name}: {wanted} questions wanted, {made} "
+    unequal = "with them the most frequent option would be right too often or too seldom"
+    if made and dropped >= wanted - made:
+        return f"{start}made, and the others left out: {unequal}."
+    reasons = ", ".join(f"{reason} {n}" for reason, n in report.discarded[name].items())
+    text = f"{start}possible from {whom}" + (f" (candidates discarded: {reasons})" if reasons else "")
+    text += f", and {dropped} left out: {unequal}" if dropped else ""
+    if demanded:
+        raise InputError(f"{text}: lower its count in mix, or raise cuts_per_user.")
+    return f"{text}."
 
 
 def _whom(store: InteractionStore, users: np.ndarray, usable: int, split: str, config: QuestionConfig) -> str:
@@ -145,14 +171,19 @@ def _whom(store: InteractionStore, users: np.ndarray, usable: int, split: str, c
     return f"{usable} of {len(users)} {split} users" + (f" ({others})" if others else "")
 
 
-def _enter(report: QuestionReport, name: str, selection: Selection) -> None:
-    report.counts[name] = len(selection.taken)
-    report.candidates[name] = selection.candidates
-    report.discarded[name] = selection.discarded()
-    report.unbalanced[name] = selection.loose
-    attributes = [int(candidate.records.attribute[candidate.row]) for _, candidate in selection.taken]
-    names = [ASKED[attribute] if attribute >= 0 else "none" for attribute in attributes]
-    report.attributes[name] = {value: names.count(value) for value in (*ASKED, "none") if value in names}
+def _enter(report: QuestionReport, name: str, own: list[Selection]) -> None:
+    """What the selections of one sub-task came to."""
+    report.counts[name] = sum(len(selection.taken) for selection in own)
+    report.candidates[name] = sum(selection.candidates for selection in own)
+    report.discarded[name] = dict(sum((Counter(selection.discarded()) for selection in own), Counter()))
+    report.unbalanced[name] = sum(selection.loose for selection in own)
+    taken = [candidate for selection in own for _, candidate in selection.taken]
+    attributes = Counter(int(candidate.records.attribute[candidate.row]) for candidate in taken)
+    names = {-1: "none", **dict(enumerate(ASKED))}
+    report.attributes[name] = {names[row]: attributes[row] for row in (*range(len(ASKED)), -1) if attributes[row]}
+    for selection in own:
+        for kind, of in selection.by_kind().items():
+            report.kinds[kind] = report.kinds.get(kind, 0) + of
 
 
 def _collect(chosen: list[Selection], store: InteractionStore, split: str, config: QuestionConfig) -> QuestionSet:
@@ -166,7 +197,7 @@ def _collect(chosen: list[Selection], store: InteractionStore, split: str, confi
         user=np.array([selection.users[user] for selection, user, _ in rows], np.int32),
         cut=np.array([candidate.cut for _, _, candidate in rows], np.int32),
         subtask=np.array([SUBTASKS.index(selection.family.subtask) for selection, _, _ in rows], np.int8),
-        kind=column("kind", np.int16) + np.array([selection.first_kind for selection, _, _ in rows], np.int16),
+        kind=np.array([KIND_INDEX[selection.kind_of(candidate)] for selection, _, candidate in rows], np.int16),
         template=column("template", np.int16),
         attribute=column("attribute", np.int8),
         params=column("params", np.int32),
@@ -176,7 +207,16 @@ def _collect(chosen: list[Selection], store: InteractionStore, split: str, confi
         n_history=config.history,
         split=split,
         split_hash=store.split_hash,
+        version=config.version,
+        extra={} if config.version == "v1" else {"domain": config.domain or _domain(store)},
     )
     q = questions
     order = np.lexsort((*q.params.T[::-1], q.attribute, q.kind, q.subtask, q.cut, q.user))
     return questions.select(order)
+
+
+def _domain(store: InteractionStore) -> str:
+    """What an interaction of the log is, by the name of its source; a click where that says nothing."""
+    source = store.manifest.get("source")
+    name = source.get("name", "") if isinstance(source, dict) else ""
+    return DOMAIN_OF_SOURCE.get(name, "click")

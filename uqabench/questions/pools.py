@@ -10,7 +10,7 @@ from uqabench.questions.core.context import Context
 from uqabench.questions.core.entries import answers_of, choose_cuts
 from uqabench.questions.core.pool import CLASSIFICATIONS
 from uqabench.questions.declaration import ASKED, LONGEST_ANSWER
-from uqabench.questions.kinds import POOLED
+from uqabench.questions.kinds import pooled
 
 HISTORIES = 20_000
 CUTS_PER_USER = 32
@@ -32,21 +32,22 @@ class Pools(NamedTuple):
     single_keep: np.ndarray
 
 
-def empty_pools() -> Pools:
-    """No answers at all."""
+def empty_pools(families: int) -> Pools:
+    """No answers at all, of that many families."""
     return Pools(
         np.empty((0, LONGEST_ANSWER), np.int32),
         np.empty(0, np.int8),
-        np.zeros((len(POOLED), len(ASKED), 2), np.int64),
+        np.zeros((families, len(ASKED), 2), np.int64),
         np.empty(0, np.int64),
         np.empty(0, np.int32),
-        np.zeros((len(POOLED), len(ASKED), CLASSIFICATIONS, 3), np.int64),
-        np.ones((len(POOLED), len(ASKED)), np.float64),
+        np.zeros((families, len(ASKED), CLASSIFICATIONS, 3), np.int64),
+        np.ones((families, len(ASKED)), np.float64),
     )
 
 
-def build_pools(context: Context, train_users: np.ndarray, cuts_per_user: int) -> Pools:
-    """Ask the questions of POOLED about HISTORIES histories of training users, cut as those of questions are."""
+def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_per_user: int) -> Pools:
+    """Ask what a version's pooled families ask about HISTORIES histories of training users, cut as those of questions
+    are."""
     seed = int(context.seed)
     rng = np.random.Generator(np.random.Philox(key=[seed, _USER_SALT]))
     users = np.sort(rng.permutation(train_users)[:HISTORIES])
@@ -54,10 +55,11 @@ def build_pools(context: Context, train_users: np.ndarray, cuts_per_user: int) -
     cuts = choose_cuts(context.starts, context.offsets, users, context.min_history, per_user, context.seed, _CUT_SALT)
     owners = np.repeat(users, per_user)[cuts.ravel() >= 0]
     cuts = cuts.ravel()[cuts.ravel() >= 0].astype(np.int64)
-    pools = empty_pools()
+    families = pooled(version)
+    pools = empty_pools(len(families))
     parts, index, keys = [], [], []
     rows = members = 0
-    for pool, family in enumerate(POOLED):
+    for pool, family in enumerate(families):
         for attribute in context.side:
             values = np.full((len(owners), LONGEST_ANSWER), -1, np.int32)
             lengths = np.zeros(len(owners), np.int8)

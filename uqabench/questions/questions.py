@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import pyarrow as pa
 from uqabench.errors import InputError
 from uqabench.files import write_bytes
 from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
-from uqabench.questions.kinds import KINDS
-from uqabench.vocabulary import SUBTASKS
+from uqabench.questions.kinds import KIND_INDEX, KINDS, kinds
+from uqabench.vocabulary import QUESTION_VERSIONS, SUBTASKS
 
-SCHEMA_VERSION = "1"
 _COLUMNS = {
     "user": np.int32,
     "cut": np.int32,
@@ -36,7 +35,7 @@ class QuestionSet:
     (modulo the phrasings that the kind has) · attribute int8, index in ATTRIBUTES, -1 none · params int32 (Q, 4),
     named by the kind · option_values int32 (Q, 4, 3), codes of the attribute or one count, padded with -1 ·
     option_lengths int8 (Q, 4) · answer int8, 0..3.
-    split: whose questions these are. split_hash: of the store they were made from.
+    split: whose questions these are. split_hash: of the store they were made from. version: of the rules they follow.
     """
 
     user: np.ndarray
@@ -52,6 +51,7 @@ class QuestionSet:
     n_history: int
     split: str = ""
     split_hash: str = ""
+    version: str = "v1"
     extra: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -70,6 +70,11 @@ class QuestionSet:
         names = KINDS[self.kind[index]].params
         return {name: int(value) for name, value in zip(names, self.params[index], strict=False)}
 
+    @property
+    def by_basket(self) -> bool:
+        """Whether the order inside a basket is no fact to these questions."""
+        return self.version != "v1"
+
     def subtask_names(self) -> np.ndarray:
         """str (Q,): entries of SUBTASKS."""
         return np.array(SUBTASKS)[self.subtask]
@@ -77,9 +82,7 @@ class QuestionSet:
     def select(self, mask: np.ndarray) -> QuestionSet:
         """The questions under a boolean mask or at the given indices."""
         columns = {name: getattr(self, name)[mask] for name in (*_COLUMNS, "params", "option_values", "option_lengths")}
-        return QuestionSet(
-            **columns, n_history=self.n_history, split=self.split, split_hash=self.split_hash, extra=dict(self.extra)
-        )
+        return replace(self, **columns, extra=dict(self.extra))
 
     def save(self, path: Path | str) -> None:
         """Write one Arrow IPC file, aside and renamed; equal sets give equal bytes."""
@@ -88,7 +91,10 @@ class QuestionSet:
         lists = pa.ListArray.from_arrays(
             pa.array(offsets), pa.array(np.ascontiguousarray(self.option_values, np.int32)[listed])
         )
-        columns = {name: pa.array(np.ascontiguousarray(getattr(self, name), kind)) for name, kind in _COLUMNS.items()}
+        names = [kind.name for kind in kinds(self.version)]
+        own = {name: getattr(self, name) for name in _COLUMNS}
+        own["kind"] = np.array([names.index(KINDS[index].name) for index in self.kind], np.int16)
+        columns = {name: pa.array(np.ascontiguousarray(own[name], kind)) for name, kind in _COLUMNS.items()}
         params = pa.array(np.ascontiguousarray(self.params, np.int32).reshape(-1))
         columns["params"] = pa.FixedSizeListArray.from_arrays(params, 4)
         columns["options"] = pa.FixedSizeListArray.from_arrays(lists, OPTIONS)
@@ -96,8 +102,8 @@ class QuestionSet:
         metadata = {
             **{f"extra.{key}": value for key, value in sorted(self.extra.items())},
             "artefact": "uqabench-questions",
-            "version": SCHEMA_VERSION,
-            "kinds": " ".join(kind.name for kind in KINDS),
+            "version": self.version.removeprefix("v"),
+            "kinds": " ".join(names),
             "n_history": str(self.n_history),
             "split": self.split,
             "split_hash": self.split_hash,
@@ -117,7 +123,9 @@ class QuestionSet:
         batch, metadata = _read(Path(path))
         if metadata.get("artefact") != "uqabench-questions":
             raise InputError(f"{path} is an Arrow file but holds no questions: name the file that generation wrote.")
-        if metadata.get("version") != SCHEMA_VERSION or metadata.get("kinds") != " ".join(k.name for k in KINDS):
+        version = f"v{metadata.get('version')}"
+        names = [kind.name for kind in kinds(version)]
+        if version not in QUESTION_VERSIONS or metadata.get("kinds") != " ".join(names):
             raise InputError(f"{path} was written by another version of uqabench: generate the questions again.")
         try:
             columns = {name: batch.column(name).to_numpy(zero_copy_only=True) for name in _COLUMNS}
@@ -126,7 +134,8 @@ class QuestionSet:
             flat = options.values.to_numpy()
             params = batch.column("params").flatten().to_numpy().reshape(-1, 4)
             lengths = np.diff(offsets).reshape(-1, OPTIONS)
-            _check(columns, lengths)
+            _check(columns, lengths, len(names))
+            columns["kind"] = np.array([KIND_INDEX[name] for name in names], np.int16)[columns["kind"]]
             n_history = int(metadata["n_history"])
         except (KeyError, ValueError, pa.ArrowInvalid, AttributeError) as error:
             raise InputError(
@@ -143,6 +152,7 @@ class QuestionSet:
             n_history=n_history,
             split=metadata.get("split", ""),
             split_hash=metadata.get("split_hash", ""),
+            version=version,
             extra=extra,
         )
 
@@ -165,13 +175,13 @@ def _read(path: Path) -> tuple[pa.RecordBatch, dict[str, str]]:
     return batch, metadata
 
 
-def _check(columns: dict[str, Any], lengths: np.ndarray) -> None:
+def _check(columns: dict[str, Any], lengths: np.ndarray, n_kinds: int) -> None:
     """ValueError naming the column and row that no writer would write."""
     limits = {
         "user": (0, None),
         "cut": (1, None),
         "subtask": (0, len(SUBTASKS)),
-        "kind": (0, len(KINDS)),
+        "kind": (0, n_kinds),
         "template": (0, None),
         "attribute": (-1, 5),
         "answer": (0, OPTIONS),

@@ -13,7 +13,7 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.templates import Language, Templates
+from uqabench.questions.templates import Language, Templates, domain_words
 from uqabench.vocabulary import LETTERS
 
 # Control characters, line and paragraph separators, and halves of characters that no encoding can write.
@@ -58,7 +58,8 @@ def render(
     def text(code: int) -> str:
         return value_text(catalogue, str(attribute), code)
 
-    values = kind.placeholders(questions.parameters(i), words, text)
+    values = {**domain_words(words, questions.extra.get("domain", "click"))}
+    values |= kind.placeholders(questions.parameters(i), words, text)
     if attribute is not None:
         values["attribute"] = words["attribute"][attribute]
     phrasings = language.phrasings[index]

@@ -13,8 +13,8 @@ class QuestionReport:
     counts: questions made. wanted: questions that the mix asks for. left_out: sub-tasks of the mix for which the data
     set has no attributes. candidates: tried. discarded: candidates by reason. unbalanced: questions taken although the
     rank of the right answer among its options was already more frequent than others (few users, few values).
-    attributes: questions by attribute. users and histories: how many different ones the questions are about. notes:
-    what the mix did not get and why, a sentence each.
+    attributes: questions by attribute. kinds: questions by the name of their kind. users and histories: how many
+    different ones the questions are about. notes: what the mix did not get and why, a sentence each.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -24,6 +24,7 @@ class QuestionReport:
     discarded: dict[str, dict[str, int]] = field(default_factory=dict)
     unbalanced: dict[str, int] = field(default_factory=dict)
     attributes: dict[str, dict[str, int]] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
     users: int = 0
     histories: int = 0
     notes: list[str] = field(default_factory=list)

@@ -2,8 +2,9 @@
 
 A line is one question, in one of two forms:
 
-- ours: `{"id", "user", "cut", "subtask", "prediction", "answer"}` with letters A-D, and optionally `"logits"` (four
-  numbers, one a letter), `"tokens"` (prompt length), `"method"`, and `"text"` (what the model generated);
+- ours: `{"id", "user", "cut", "subtask", "prediction", "answer"}` with letters A-D, and optionally `"level"` (of the
+  sub-task), `"logits"` (four numbers, one a letter), `"tokens"` (prompt length), `"method"`, and `"text"` (what the
+  model generated);
 - published: `{"question", "prediction", "answer"}`, where the sub-task is told by a marker in the Chinese question and
   the first entry counts if `answer` is a list.
 
@@ -91,8 +92,9 @@ def score(rows: Sequence[Row], *, rule: str = "letter", seed: int) -> dict[str, 
     """Score one method: its entry in results.json, accuracies in percent, micro-averaged over questions.
 
     Returns `{"overall": {"accuracy", "ci95": [lo, hi], "n"}, "tasks": {...}, "subtasks": {...}, "unit", "rule"}`, with
-    "avg_tokens" where the rows have "tokens". Only tasks and sub-tasks that have questions appear. Intervals resample
-    users ("unit": "user"), or are Wilson's per question ("unit": "question") where rows name no user.
+    "levels" ("ip:natural": …) where rows have a level and "avg_tokens" where they have "tokens". Only tasks, sub-tasks
+    and levels that have questions appear. Intervals resample users ("unit": "user"), or are Wilson's per question
+    ("unit": "question") where rows name no user.
     """
     if not rows:
         raise InputError("There are no predictions to score.")
@@ -113,6 +115,11 @@ def score(rows: Sequence[Row], *, rule: str = "letter", seed: int) -> dict[str, 
         "unit": "question" if users is None else "user",
         "rule": "starts-with" if all(map(_is_published, rows)) else rule,
     }
+    levels = sorted(
+        {name for name in subtasks.tolist() if ":" in name}, key=lambda n: (SUBTASKS.index(n.partition(":")[0]), n)
+    )
+    if levels:
+        entry["levels"] = {name: cell(scope_mask(subtasks, name)) for name in levels}
     if all("tokens" in row for row in rows):
         entry["avg_tokens"] = round(sum(row["tokens"] for row in rows) / len(rows), 2)
     return entry
@@ -136,9 +143,9 @@ def compare(
 ) -> dict[str, Any]:
     """Paired comparison of two methods on the same questions, matched by "id".
 
-    scope: "overall", a task or a sub-task. Returns `{"scope", "difference", "ci95": [lo, hi], "p_value", "n", "users",
-    "detectable"}` in percentage points (a minus b), from `statistics.paired_difference`; what cannot be detected at all
-    is None.
+    scope: "overall", a task, a sub-task or one of its levels ("ip:natural"). Returns `{"scope", "difference", "ci95":
+    [lo, hi], "p_value", "n", "users", "detectable"}` in percentage points (a minus b), from
+    `statistics.paired_difference`; what cannot be detected at all is None.
     """
     correct, subtasks, users = align_answers([rows_a, rows_b], rule)
     asked = scope_mask(subtasks, scope)
@@ -176,8 +183,8 @@ def best_methods(rows: Mapping[str, Sequence[Row]], *, rule: str = "letter", see
 def align_answers(rows: Sequence[Sequence[Row]], rule: str = "letter") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which questions each of M methods answered right, with the questions in one order.
 
-    Returns correct (M, Q) bool, sub-task keys (Q,) and users (Q,) as text. InputError where the methods answered
-    different questions.
+    Returns correct (M, Q) bool, sub-task keys (Q,) (with the level, "ip:natural", where there is one) and users (Q,) as
+    text. InputError where the methods answered different questions.
     """
     for row in (row for of_method in rows for row in of_method):
         if "id" not in row or "user" not in row:
@@ -196,7 +203,7 @@ def align_answers(rows: Sequence[Sequence[Row]], rule: str = "letter") -> tuple[
                     )
     correct = np.array([is_correct([of_method[i] for i in first], rule) for of_method in (first, *others)])
     asked = list(first.values())
-    return correct, np.array([row["subtask"] for row in asked]), np.array([str(row["user"]) for row in asked])
+    return correct, np.array([_subtask(row) for row in asked]), np.array([str(row["user"]) for row in asked])
 
 
 def is_correct(rows: Sequence[Row], rule: str = "letter") -> np.ndarray:
@@ -207,12 +214,15 @@ def is_correct(rows: Sequence[Row], rule: str = "letter") -> np.ndarray:
 
 
 def scope_mask(subtasks: np.ndarray, scope: str) -> np.ndarray:
-    """(Q,) bool: which questions, given their sub-task keys (Q,), belong to "overall", a task or a sub-task."""
+    """(Q,) bool: which questions, given their sub-task keys (Q,) as from `align_answers`, belong to a scope: "overall",
+    a task, a sub-task or one of its levels."""
     if scope == "overall":
         return np.ones(len(subtasks), dtype=bool)
-    if scope not in TASKS and scope not in SUBTASKS:
+    if scope.partition(":")[0] not in (*TASKS, *SUBTASKS):
         raise InputError(f"'{scope}' is no task or sub-task: choose overall, {', '.join((*TASKS, *SUBTASKS))}.")
-    return np.isin(subtasks, TASKS.get(scope, (scope,)))
+    if ":" in scope:
+        return subtasks == scope
+    return np.isin([name.partition(":")[0] for name in subtasks.tolist()], TASKS.get(scope, (scope,)))
 
 
 def _is_right(row: Row, rule: str) -> bool:
@@ -233,7 +243,10 @@ def _gold(row: Row) -> str:
 
 
 def _subtask(row: Row) -> str:
-    return row["subtask"] if "subtask" in row else detect_subtask(row["question"])
+    """The sub-task of a row, with its level if it has one."""
+    if "subtask" not in row:
+        return detect_subtask(row["question"])
+    return f"{row['subtask']}:{row['level']}" if row.get("level") else row["subtask"]
 
 
 def _cell(result: Accuracy) -> dict[str, Any]:

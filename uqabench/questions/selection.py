@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import numpy as np
 from uqabench.questions.core.context import ACCEPTED, REASONS, Context, Records, empty_records
 from uqabench.questions.core.entries import attempts_of
 from uqabench.questions.declaration import OPTIONS, Family
-from uqabench.questions.kinds import FAMILIES, KIND_INDEX, POOLED
+from uqabench.questions.kinds import FAMILIES, pooled
 from uqabench.settings.questions import QuestionConfig
 
 BATCH = 12
@@ -37,8 +37,8 @@ class Selection:
     Users take turns: nobody gets a question before everyone else has had the chance of as many. Within a group a
     candidate is taken while the rank of its right answer is among the least frequent so far, so that "take the most
     frequent (the largest, the most popular) option" is right for one question in four. When all attempts at the main
-    cuts are used up, the extra cuts are opened; when those are, the balance is loosened, step by step, and what is
-    taken from then on is counted.
+    cuts are used up, the extra cuts are opened. When those are, v1 loosens the balance, step by step, and counts what
+    it takes from then on; v2 leaves out what is not in balance.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class Selection:
         self.workers = workers
         self.context, self.family, self.users, self.cuts, self.pool = context, family, users, cuts, pool
         self.stream = FAMILIES.index(family)
-        self.first_kind = KIND_INDEX[family.kinds[0].name]
+        families = pooled(config.version)
+        self.answers = families.index(family) if family in families else 0
+        self.strict = config.version != "v1"
         self.per_cut = config.max_attempts
         self.main = (cuts[:, : config.cuts_per_user] >= 0).sum(axis=1)
         self.extra_at = config.cuts_per_user
@@ -84,7 +86,7 @@ class Selection:
             if not moved and (self.limit < all_cuts).any():
                 self.limit = all_cuts
             elif not moved:
-                if slack > wanted:
+                if self.strict or slack > wanted:
                     return 0
                 slack *= 2
 
@@ -159,14 +161,13 @@ class Selection:
     def _attempt(self, users: np.ndarray, cuts: np.ndarray, attempts: np.ndarray) -> Records:
         """Candidates in threads: they are independent, so how they are shared out changes nothing."""
         make = attempts_of(self.family)
-        pool = POOLED.index(self.family) if self.family in POOLED else 0
         records = empty_records(len(users))
         workers = self.workers if len(users) >= 1024 else 1
         bounds = np.linspace(0, len(users), workers + 1).astype(int)
         jobs = []
         for lo, hi in zip(bounds[:-1], bounds[1:], strict=True):
             part = Records(*(column[lo:hi] for column in records))
-            given = (self.context, self.stream + 1, pool, users[lo:hi], cuts[lo:hi], attempts[lo:hi], part)
+            given = (self.context, self.stream + 1, self.answers, users[lo:hi], cuts[lo:hi], attempts[lo:hi], part)
             jobs.append(self.pool.submit(make, *given))
         for job in jobs:
             job.result()
@@ -182,6 +183,24 @@ class Selection:
         columns = (owners[rows], rows, cuts[rows], keys, records.group[rows], records.ranks[rows], single)
         for owner, row, cut, key, group, ranks, one in zip(*(column.tolist() for column in columns), strict=True):
             self.waiting[owner].append(Candidate(records, row, cut, tuple(key), group, tuple(ranks), one))
+
+    def kind_of(self, candidate: Candidate) -> str:
+        """Name of a candidate's kind."""
+        return self.family.kinds[candidate.records.kind[candidate.row]].name
+
+    def by_kind(self) -> dict[str, int]:
+        """Questions taken, by the name of their kind."""
+        return dict(Counter(self.kind_of(candidate) for _, candidate in self.taken))
+
+    def out_of_balance(self) -> int:
+        """How many more questions there were but for the balance."""
+        keys = {
+            (user, candidate.key)
+            for user, waiting in self.waiting.items()
+            for candidate in waiting
+            if not candidate.single or self.single < self.single_limit
+        }
+        return len(keys - self.asked)
 
     def discarded(self) -> dict[str, int]:
         """Candidates by the reason for which they came to nothing."""

@@ -54,11 +54,14 @@ def basket_starts(store: InteractionStore) -> np.ndarray:
     return starts
 
 
-def build_values(store: InteractionStore, codes: np.ndarray, starts: np.ndarray, min_history: int) -> Values:
-    """Popularity and order of all values, from training users alone."""
+def build_values(
+    store: InteractionStore, codes: np.ndarray, starts: np.ndarray, min_history: int, by_basket: bool
+) -> Values:
+    """Popularity and order of all values, from training users alone; `by_basket`: every item of a next basket counts as
+    taken next, not its first one alone."""
     catalogue = store.catalogue
     following = count_next_items(
-        store.items, starts, store.offsets, store.users("train"), min_history, len(catalogue)
+        store.items, starts, store.offsets, store.users("train"), min_history, len(catalogue), by_basket
     ).astype(np.float64)
     sizes = [len(catalogue.values.get(attribute, [])) for attribute in ASKED]
     base = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -83,6 +86,41 @@ def build_values(store: InteractionStore, codes: np.ndarray, starts: np.ndarray,
         values.group_hi[span] = base[row] + np.searchsorted(group[order], group, side="right")
         values.mass_bin[span] = _mass_quartile(popularity)
     return values
+
+
+class TrainCuts(NamedTuple):
+    """The fields of `Context` that say when training users took what; empty where a version does not use them."""
+
+    times: np.ndarray
+    train_users: np.ndarray
+    train_cuts: np.ndarray
+    train_bounds: np.ndarray
+    period: int
+
+
+def no_cuts() -> TrainCuts:
+    """Nothing about training users."""
+    empty = np.empty(0, np.int64)
+    return TrainCuts(empty, empty, empty, np.zeros(1, np.int64), 0)
+
+
+def find_cuts(store: InteractionStore, starts: np.ndarray, min_history: int) -> TrainCuts:
+    """Where the histories of training users may be cut. A period is a tenth of the log's time: a twentieth before and
+    after."""
+    users, cuts, bounds = [], [], [0]
+    for user in store.users("train").tolist():
+        lo, hi = int(store.offsets[user]) + min_history, int(store.offsets[user + 1])
+        rows = lo + np.flatnonzero(starts[lo:hi]) if lo < hi else np.empty(0, np.int64)
+        if len(rows):
+            users.append(user)
+            cuts.append(rows)
+            bounds.append(bounds[-1] + len(rows))
+    if not users:
+        return no_cuts()
+    times = np.empty(0, np.int64) if store.timestamps is None else np.asarray(store.timestamps, np.int64)
+    period = int(times.max() - times.min()) // 20 if len(times) else 0
+    flat = np.concatenate(cuts).astype(np.int64)
+    return TrainCuts(times, np.array(users, np.int64), flat, np.array(bounds, np.int64), period)
 
 
 def _title_groups(codes: np.ndarray, popularity: np.ndarray, size: int) -> np.ndarray:

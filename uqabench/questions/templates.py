@@ -14,21 +14,29 @@ import yaml
 from uqabench.errors import InputError
 from uqabench.files import hash_json
 from uqabench.questions.declaration import ASKED, Kind, Word, needs
-from uqabench.questions.kinds import FAMILIES, KIND_INDEX, KINDS
+from uqabench.questions.kinds import FAMILIES, KINDS
 from uqabench.settings.reader import load_yaml, merge
+from uqabench.vocabulary import DOMAINS
 
+DOMAIN_WORDS = ("took", "takes", "thing")
+"""Entries of `words` that say by the domain of the log what a user did, may do next, and with what. A language may lack
+them; where it has them, every phrasing may use them as placeholders."""
 _WORDS = {
     "attribute": Word(keys=ASKED),
     "list_separator": Word(),
     "option": Word(needed=needs("letter", "text")),
     "answer": Word(),
     "item_separator": Word(),
+    **{name: Word(keys=DOMAINS, required=False) for name in DOMAIN_WORDS},
 } | {name: word for family in FAMILIES for name, word in family.words.items()}
 
 
 @dataclass(frozen=True)
 class Language:
-    """Words of one language, and by kind (its index in KINDS) the instruction and the phrasings."""
+    """Words of one language, and by kind (its index in KINDS) the instruction and the phrasings.
+
+    Kinds that are asked in the same words share them.
+    """
 
     words: dict[str, Any]
     instructions: list[str]
@@ -84,21 +92,22 @@ def _language(raw: Any, where: str) -> Language:
     _only(parts, ("words", "kinds"), where)
     words = _words(_mapping(parts.get("words"), f"{where}.words"), f"{where}.words")
     kinds = _mapping(parts.get("kinds"), f"{where}.kinds")
-    _only(kinds, tuple(KIND_INDEX), f"{where}.kinds")
+    _only(kinds, tuple(dict.fromkeys(kind.template for kind in KINDS)), f"{where}.kinds")
+    spoken = frozenset(name for name in DOMAIN_WORDS if name in words)
     instructions, phrasings = [], []
     for kind in KINDS:
-        here = f"{where}.kinds.{kind.name}"
-        entry = _mapping(kinds.get(kind.name), here)
+        here = f"{where}.kinds.{kind.template}"
+        entry = _mapping(kinds.get(kind.template), here)
         _only(entry, ("instruction", "phrasings"), here)
         instructions.append(_unescaped(entry.get("instruction", ""), f"{here}.instruction"))
-        phrasings.append(_phrasings(kind, entry.get("phrasings"), here))
+        phrasings.append(_phrasings(kind, entry.get("phrasings"), here, spoken))
     return Language(words, instructions, phrasings)
 
 
-def _phrasings(kind: Kind, own: Any, where: str) -> list[str]:
+def _phrasings(kind: Kind, own: Any, where: str, spoken: frozenset[str]) -> list[str]:
     if not isinstance(own, list) or not own:
         raise InputError(f"{where}.phrasings must list at least one phrasing.")
-    allowed = kind.allowed.union(*kind.needed)
+    allowed = kind.allowed.union(spoken, *kind.needed)
     for number, phrasing in enumerate(own, start=1):
         label = f"{where}, phrasing {number}"
         found = _placeholders(phrasing, allowed, label)
@@ -107,6 +116,11 @@ def _phrasings(kind: Kind, own: Any, where: str) -> list[str]:
                 names = " or ".join(f"{{{name}}}" for name in sorted(alternatives))
                 raise InputError(f"{label} lacks the placeholder {names}: without it the question is another one.")
     return list(own)
+
+
+def domain_words(words: dict[str, Any], domain: str) -> dict[str, str]:
+    """The placeholders of DOMAIN_WORDS that a language has, in the words of a domain."""
+    return {name: words[name][domain] for name in DOMAIN_WORDS if name in words}
 
 
 def _plain(words: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +133,8 @@ def _words(words: dict[str, Any], where: str) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, word in _WORDS.items():
         here = f"{where}.{name}"
+        if not word.required and name not in words:
+            continue
         if word.keys:
             table = _mapping(words.get(name), here)
             for key in word.keys:

@@ -78,8 +78,9 @@ def _origin(layers: Layers, name: str, value: Any) -> str:
     if name == "pretrain.encoder.overrides" and "max_len" in value:
         if not any("max_len" in overrides for overrides in _given(layers, name)):
             return " and ".join([*([given] if given else []), "the longest history"])
-    if given is None and name in FOLLOWERS and _last_giving(layers, "history_length"):
-        return f"history_length ({_last_giving(layers, 'history_length')})"
+    for leader, followers in FOLLOWERS.items():
+        if given is None and name in followers and _last_giving(layers, leader):
+            return f"{leader} ({_last_giving(layers, leader)})"
     if given is None and name in ("pretrain.encoder.item_dim", "pretrain.encoder.side_dim"):
         return "pretrain.encoder.preset"
     return given or "default"
@@ -158,8 +159,10 @@ it comes from; `--config`, `--set`, `--section pretrain` and `--json` work there
 
 `history_length` is the benchmark's N. Unless they are given themselves, these follow it:
 {followers}.
+In the same way the versions of the question sets follow `questions.version`.
+
 Where a built-in encoder's preset has a `max_len` below the longest sequence that the run shows it, `max_len` is raised.
-""".rstrip().format(followers=",\n".join(f"`{name}`" for name in FOLLOWERS))
+""".rstrip().format(followers=",\n".join(f"`{name}`" for name in FOLLOWERS["history_length"]))
 
 
 def _sections() -> dict[tuple[str, ...], type]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uqabench.errors import InputError
 from uqabench.settings.schema import MAX_LENGTH, MAX_SEED, section, setting
-from uqabench.vocabulary import SUBTASKS
+from uqabench.vocabulary import DOMAINS, QUESTION_VERSIONS, SUBTASKS
 
 PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
 """Questions by sub-task in the paper's 7,192, recovered from the averages of its Table 2."""
@@ -14,6 +14,10 @@ PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 137
 class QuestionConfig:
     """Settings of question generation."""
 
+    version: str = setting("v1", "rules of the questions (follows `questions.version`)", choices=QUESTION_VERSIONS)
+    domain: str | None = setting(
+        None, "what an interaction is, for the words of v2; null: what the data source is known for", choices=DOMAINS
+    )
     n_questions: int | None = setting(
         None, "how many in all, shared out by the mix; null takes the mix itself as counts", ge=1, le=10**9
     )
@@ -81,6 +85,10 @@ class QuestionConfig:
 class QuestionsConfig:
     """The question sets of a run."""
 
+    version: str = setting(
+        "v1", "v1: as first published; v2: the order inside a basket is no fact, ip and ap have levels",
+        choices=QUESTION_VERSIONS,
+    )  # fmt: skip
     train: QuestionConfig = setting(default_factory=QuestionConfig)
     evaluation: QuestionConfig = setting(default_factory=QuestionConfig)
     templates: str | None = setting(None, "a file of phrasings of your own, laid over the built-in ones")

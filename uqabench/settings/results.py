@@ -79,11 +79,13 @@ class Score(TypedDict):
 
 
 class MethodResult(TypedDict):
-    """One method of a run. A data set without questions of a sub-task has no score for it."""
+    """One method of a run. A data set without questions of a sub-task has no score for it; `levels` has those of
+    sub-tasks that are asked at several levels, as "ip:natural"."""
 
     overall: Score
     tasks: NotRequired[dict[Task, Score]]
     subtasks: NotRequired[dict[Subtask, Score]]
+    levels: NotRequired[dict[Text, Score]]
     avg_tokens: NotRequired[Amount | None]
     seconds: NotRequired[dict[Text, Amount | None]]
 
@@ -192,6 +194,7 @@ class QuestionPrediction(TypedDict):
     subtask: Subtask
     prediction: str
     answer: Letter
+    level: NotRequired[Annotated[str, Field(pattern=r"^[a-z]+$", description="a word in small letters")]]
     cut: NotRequired[int]
     text: NotRequired[str]
     method: NotRequired[str]

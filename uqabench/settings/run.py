@@ -26,13 +26,12 @@ from uqabench.vocabulary import BASELINES, ENCODERS
 PRESETS = PRESET_NAMES
 TEXT_METHODS = ("text20", "text50")
 DEFAULT_METHODS = ENCODERS + TEXT_METHODS + BASELINES
-FOLLOWERS = (
-    "pretrain.length",
-    "questions.train.history",
-    "questions.evaluation.history",
-    "llm.questions.history",
-)
-"""Settings that follow `history_length` where they are not given themselves."""
+_QUESTIONS = ("questions.train", "questions.evaluation", "llm.questions")
+FOLLOWERS = {
+    "history_length": ("pretrain.length", *(f"{name}.history" for name in _QUESTIONS)),
+    "questions.version": tuple(f"{name}.version" for name in _QUESTIONS),
+}
+"""Settings that others follow where those are not given themselves."""
 
 
 @section("methods")
@@ -54,9 +53,9 @@ class MethodConfig:
 class RunConfig:
     """A run: data, questions, language model, the three stages, and the methods to compare.
 
-    seed is added to the seeds of the stages; split_seed lives in data.prepare. Where `history_length` is given, the
-    settings named in FOLLOWERS take its value unless they are given themselves. A built-in encoder whose preset has a
-    `max_len` below the longest sequence that it will be shown gets that length as an override.
+    seed is added to the seeds of the stages; split_seed lives in data.prepare. Where a leader of FOLLOWERS is given,
+    its followers take its value unless they are given themselves. A built-in encoder whose preset has a `max_len` below
+    the longest sequence that it will be shown gets that length as an override.
     """
 
     data: DataConfig = setting(default_factory=DataConfig)
@@ -84,7 +83,7 @@ class RunConfig:
 
     @model_validator(mode="before")
     @classmethod
-    def _follow_history_length(cls, values: Any) -> Any:
+    def _follow_leaders(cls, values: Any) -> Any:
         if isinstance(values, ArgsKwargs):
             return ArgsKwargs(values.args, _followed(values.kwargs or {}))
         return _followed(values) if isinstance(values, Mapping) else values
@@ -121,22 +120,32 @@ class RunConfig:
 
 
 def _followed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `history_length` where FOLLOWERS are not given. What is no mapping stays as it is: it is a finished
+    """`values` with a leader's value where FOLLOWERS are not given. What is no mapping stays as it is: it is a finished
     section, or an error that the validation names."""
-    values, length = dict(values), values.get("history_length")
-    if length is None:
-        return values
-    for path in FOLLOWERS:
-        *sections, name = path.split(".")
-        level: Any = values
-        for part in sections:
-            inner = level.get(part, {})
-            if not isinstance(inner, Mapping):
-                break
-            level[part] = level = dict(inner)
-        else:
-            level.setdefault(name, length)
+    values = dict(values)
+    for leader, followers in FOLLOWERS.items():
+        value = _leader(values, leader)
+        for path in followers if value is not None else ():
+            *sections, name = path.split(".")
+            level: Any = values
+            for part in sections:
+                inner = level.get(part, {})
+                if not isinstance(inner, Mapping):
+                    break
+                level[part] = level = dict(inner)
+            else:
+                level.setdefault(name, value)
     return values
+
+
+def _leader(values: Mapping[str, Any], path: str) -> Any:
+    *sections, name = path.split(".")
+    level: Any = values
+    for part in sections:
+        level = level.get(part, {})
+        if not isinstance(level, Mapping):  # a finished section, whose parts were given together
+            return None
+    return level.get(name)
 
 
 def _check_names(changes: Mapping[str, Any], where: str) -> None:

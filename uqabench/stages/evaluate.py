@@ -19,6 +19,7 @@ from uqabench.llm.batches import PromptGroup, batch_hidden, collate, letter_logi
 from uqabench.llm.generate import greedy_texts
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions import baselines
+from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import score, write_predictions
 from uqabench.settings.reader import key_dict
@@ -197,6 +198,9 @@ def _write(
             "tokens": int(answers.tokens[i]),
             "method": name,
         }
+        level = KINDS[int(questions.kind[i])].level
+        if level:
+            row["level"] = level
         if answers.logits is not None:
             row["logits"] = [round(float(x), 4) for x in answers.logits[i]]
         if answers.texts is not None:

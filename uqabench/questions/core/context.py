@@ -8,7 +8,7 @@ import numpy as np
 
 from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
 
-ACCEPTED, MISSING, FEW, TIE, SAME, NOT_ENOUGH, SATURATED, NO_CHANGE = range(8)
+ACCEPTED, MISSING, FEW, TIE, SAME, NOT_ENOUGH, SATURATED, NO_CHANGE, ORDER = range(9)
 REASONS = (
     "accepted",
     "missing attribute",  # an item that the question needs lacks the attribute
@@ -18,6 +18,7 @@ REASONS = (
     "not enough wrong options",  # too few values match the right answer
     "history is cut off",  # the length of a history cut at N is N for everybody
     "no change too often",  # thinned: an unchanged interest may be the answer to one question in ten
+    "order inside a basket",  # another order of items with one timestamp would have another answer
 )
 """Names of the outcomes of a candidate, by code."""
 
@@ -34,7 +35,7 @@ class Context(NamedTuple):
     side: np.ndarray  # int64: those of category, brand, shop present
     base: np.ndarray  # int64 (5,)
     popularity: np.ndarray  # int64 flat: interactions by training users
-    following: np.ndarray  # int64 flat: how often training users took it where a history may be cut
+    following: np.ndarray  # int64 flat: how often training users took it next, where a history may be cut
     mass_bin: np.ndarray  # int8 flat: quartile of all interactions, from popular (0) to rare (3)
     order: np.ndarray  # int32 flat: an attribute's values by group, how often they come next, popularity
     rank: np.ndarray  # int64 flat: index of a value in `order`
@@ -47,6 +48,12 @@ class Context(NamedTuple):
     class_keys: np.ndarray  # int32 (C,)
     class_bounds: np.ndarray  # int64 (F, 4, 4, 3): start, start of the large classes, end for each classification
     single_keep: np.ndarray  # float64 (F, 4): the share of answers of one value that are kept
+    times: np.ndarray  # int64 (R,) timestamps; empty: none
+    train_users: np.ndarray  # int64 (U_train,)
+    train_cuts: np.ndarray  # int64: rows at which histories of training users may be cut, user by user
+    train_bounds: np.ndarray  # int64 (U_train + 1,): user train_users[i]'s are train_cuts[bounds[i]:bounds[i + 1]]
+    period: int  # seconds: what lies this far apart at most is of the same period
+    by_basket: bool  # the order inside a basket is no fact (version v2)
     n_history: int
     window: int
     min_history: int

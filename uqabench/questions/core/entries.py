@@ -85,7 +85,7 @@ def answers_of(family: Family) -> Callable[..., None]:
             lo = hi - min(cuts[i], ctx.n_history)
             out = np.full(LONGEST_ANSWER, -1, np.int32)
             codes = gather(ctx.codes[attribute], ctx.items[lo:hi])
-            status, length = right_answer(codes, ctx.window, out)  # noqa: F821
+            status, length = right_answer(ctx, codes, ctx.starts[lo:hi], out)  # noqa: F821
             if status == ACCEPTED:
                 values[i] = out
                 lengths[i] = length
@@ -105,10 +105,11 @@ def _shared(sources: int) -> tuple[Callable[..., Any], ...]:
         return _choose_cuts(starts, offsets, users, min_history, per_user, seed, salt)
 
     @jit
-    def count_next_items(items, starts, offsets, users, min_history, n_items):
-        """int64 (n_items,): how often an item lies at a position where a history of `users` may be cut."""
+    def count_next_items(items, starts, offsets, users, min_history, n_items, by_basket):
+        """int64 (n_items,): how often an item lies at a position where a history of `users` may be cut (`by_basket`: in
+        a basket that begins at such a position)."""
         assert sources
-        return _count_next_items(items, starts, offsets, users, min_history, n_items)
+        return _count_next_items(items, starts, offsets, users, min_history, n_items, by_basket)
 
     return choose_cuts, count_next_items
 

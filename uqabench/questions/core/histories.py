@@ -44,6 +44,15 @@ def count_of(values, counts, code):
 
 
 @inner
+def holds(codes, code):
+    """Whether `code` is one of the codes."""
+    for other in codes:
+        if other == code:
+            return True
+    return False
+
+
+@inner
 def dominant(codes):
     """The most frequent code; -1 without any, -2 when several are."""
     values, counts = tally(codes)
@@ -75,6 +84,53 @@ def basket_ends(starts):
 
 
 @inner
+def basket_bounds(starts):
+    """Indices at which the baskets of a history begin, its own start first, and its end."""
+    out = np.empty(len(starts) + 1, np.int64)
+    out[0] = 0
+    size = 1
+    for p in range(1, len(starts)):
+        if starts[p]:
+            out[size] = p
+            size += 1
+    out[size] = len(starts)
+    return out[: size + 1]
+
+
+@inner
+def basket_end(starts, row, end):
+    """The row after the last one of the basket that begins at `row`, in a sequence that ends at `end`."""
+    after = row + 1
+    while after < end and not starts[after]:
+        after += 1
+    return after
+
+
+@inner
+def same_in_any_order(codes, starts):
+    """bool: for each item of a history, whether all items of its basket have its code, so that their order says nothing
+    about which code is where."""
+    out = np.ones(len(codes), np.bool_)
+    bounds = basket_bounds(starts)
+    for b in range(len(bounds) - 1):
+        for p in range(bounds[b] + 1, bounds[b + 1]):
+            if codes[p] != codes[bounds[b]]:
+                out[bounds[b] : bounds[b + 1]] = False
+                break
+    return out
+
+
+@inner
+def recent_size(starts, window, by_basket):
+    """How many items at the end of a history are recent: `window`, or the fewest whole baskets that hold as many."""
+    size = min(window, len(starts))
+    if by_basket:
+        while size < len(starts) and not starts[len(starts) - size]:
+            size += 1
+    return size
+
+
+@inner
 def choose_cuts(starts, offsets, users, min_history, per_user, seed, salt):
     """See `entries.choose_cuts`."""
     out = np.full((len(users), per_user), -1, np.int32)
@@ -96,11 +152,13 @@ def choose_cuts(starts, offsets, users, min_history, per_user, seed, salt):
 
 
 @inner
-def count_next_items(items, starts, offsets, users, min_history, n_items):
+def count_next_items(items, starts, offsets, users, min_history, n_items, by_basket):
     """See `entries.count_next_items`."""
     out = np.zeros(n_items, np.int64)
     for user in users:
+        is_next = False
         for row in range(offsets[user] + min_history, offsets[user + 1]):
-            if starts[row]:
+            is_next = starts[row] or (is_next and by_basket)
+            if is_next:
                 out[items[row]] += 1
     return out

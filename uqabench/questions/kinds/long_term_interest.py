@@ -13,7 +13,7 @@ KIND = Kind(
     name="li_top3",
     subtask="li",
     attributes=SIDE,
-    answer=lambda evidence: most_frequent(evidence.texts, LONGEST_ANSWER),
+    answers=lambda evidence: most_frequent(evidence.texts, LONGEST_ANSWER),
     ordered=True,
     needed=(needs("attribute"),),
 )
@@ -27,7 +27,7 @@ def long_term_interest(ctx, asked, state, records, row):
     attribute = ctx.side[below(state, len(ctx.side))]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
-    status, lengths[0] = top_three(codes, ctx.window, values[0])
+    status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0])
     if status != ACCEPTED:
         return status
     classification = below(settled_state(ctx, asked, attribute), CLASSIFICATIONS)
@@ -38,7 +38,7 @@ def long_term_interest(ctx, asked, state, records, row):
 
 
 @inner
-def top_three(codes, window, out):
+def top_three(ctx, codes, starts, out):
     """Write the three most frequent codes; TIE where their order or the third place is open."""
     values, counts = tally(codes)
     if len(values) < LONGEST_ANSWER:

@@ -1,6 +1,9 @@
 """ip and ap, action prediction: title and attribute of the next item.
 
-Wrong options look like the right one to everything but the user.
+Wrong options look like the right one to everything but the user. In v1 the next item is the first one that is stored
+after the cut. In v2 any item of the next basket is right and none of its values is a wrong option, and there are two
+levels: `natural`, where wrong options are what other users took next in the same period, matched in how often that is,
+and `matched`, where they occur in the history as often as the right one does (titles: and share its category).
 """
 
 from __future__ import annotations
@@ -8,62 +11,115 @@ from __future__ import annotations
 import numpy as np
 
 from uqabench.questions.core.compiled import inner
-from uqabench.questions.core.context import ACCEPTED, MISSING, NOT_ENOUGH
-from uqabench.questions.core.histories import count_of, gather, tally
-from uqabench.questions.core.options import SPREADS, finish, option_sums, rank_of_first, spread_of
+from uqabench.questions.core.context import ACCEPTED, MISSING, NOT_ENOUGH, SAME
+from uqabench.questions.core.histories import basket_end, count_of, gather, holds, tally
+from uqabench.questions.core.options import SPREADS, any_equal, finish, option_sums, rank_of_first, spread_of
 from uqabench.questions.core.rng import below
 from uqabench.questions.declaration import OPTIONS, SIDE, Evidence, Family, Kind, needs
 
 TITLE = 0
-
-
-def _next_text(evidence: Evidence) -> list[str | None]:
-    return [evidence.following[0]]
+TRIES = 64
+"""Draws for one wrong option of the level `natural` before the candidate is given up."""
 
 
 @inner
 def next_title(ctx, asked, state, records, row):
-    """ip: the title of items[asked.hi]."""
-    return _next_value(ctx, asked, state, records, row, TITLE)
+    """ip, v1: the title of items[asked.hi]."""
+    return _first_value(ctx, asked, state, records, row, TITLE)
 
 
 @inner
 def next_attribute(ctx, asked, state, records, row):
-    """ap: another attribute of items[asked.hi]."""
+    """ap, v1: another attribute of items[asked.hi]."""
     if len(ctx.side) == 0:
         return MISSING
-    return _next_value(ctx, asked, state, records, row, ctx.side[below(state, len(ctx.side))])
+    return _first_value(ctx, asked, state, records, row, ctx.side[below(state, len(ctx.side))])
 
 
 @inner
-def _next_value(ctx, asked, state, records, row, attribute):
+def matched_title(ctx, asked, state, records, row):
+    """ip, v2, level matched."""
+    return _basket_value(ctx, asked, state, records, row, TITLE)
+
+
+@inner
+def matched_attribute(ctx, asked, state, records, row):
+    """ap, v2, level matched."""
+    if len(ctx.side) == 0:
+        return MISSING
+    return _basket_value(ctx, asked, state, records, row, ctx.side[below(state, len(ctx.side))])
+
+
+@inner
+def natural_title(ctx, asked, state, records, row):
+    """ip, v2, level natural."""
+    return _natural_value(ctx, asked, state, records, row, TITLE)
+
+
+@inner
+def natural_attribute(ctx, asked, state, records, row):
+    """ap, v2, level natural."""
+    if len(ctx.side) == 0:
+        return MISSING
+    return _natural_value(ctx, asked, state, records, row, ctx.side[below(state, len(ctx.side))])
+
+
+@inner
+def _first_value(ctx, asked, state, records, row, attribute):
+    right = ctx.codes[attribute][ctx.items[asked.hi]]
+    if right < 0:
+        return MISSING
+    return _neighbours(ctx, asked, state, records, row, attribute, right, np.empty(0, np.int32))
+
+
+@inner
+def _basket_value(ctx, asked, state, records, row, attribute):
+    basket = _next_basket(ctx, asked, attribute)
+    right = basket[below(state, len(basket))]
+    if right < 0:
+        return MISSING
+    return _neighbours(ctx, asked, state, records, row, attribute, right, basket)
+
+
+@inner
+def _next_basket(ctx, asked, attribute):
+    """Codes int32 of the basket that begins at the cut."""
+    end = basket_end(ctx.starts, asked.hi, ctx.offsets[asked.user + 1])
+    return gather(ctx.codes[attribute], ctx.items[asked.hi : end])
+
+
+@inner
+def _neighbours(ctx, asked, state, records, row, attribute, right, also_right):
     """Four neighbours in `Context.order`, all of which occur in the history equally often.
 
     The order is by category (titles), by how often a value comes next in training, then by popularity. The right
     answer's rank among the four is drawn, so that neither popularity nor "bought before" says which one is right.
+    `also_right`: codes that must not be wrong options.
     """
-    table = ctx.codes[attribute]
-    right = table[ctx.items[asked.hi]]
-    if right < 0:
-        return MISSING
-    values, counts = tally(gather(table, ctx.items[asked.lo : asked.hi]))
+    values, counts = tally(gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi]))
     rank = below(state, OPTIONS)
     options, base = records.values[row], ctx.base[attribute]
     options[0, 0] = right
     if count_of(values, counts, right) == 0:
-        enough = _unseen_neighbours(ctx, base, right, rank, values, counts, options)
+        enough = _unseen_neighbours(ctx, base, right, rank, values, counts, also_right, options)
     else:
-        enough = _seen_neighbours(ctx, base, right, rank, values, counts, options)
+        enough = _seen_neighbours(ctx, base, right, rank, values, counts, also_right, options)
     if not enough:
         return NOT_ENOUGH
-    group = attribute * SPREADS + spread_of(option_sums(ctx.following, base, options))
-    popularity_rank = rank_of_first(state, option_sums(ctx.popularity, base, options))
-    finish(state, records, row, 0, attribute, group, rank, popularity_rank)
+    _finish(ctx, state, records, row, attribute, rank)
     return ACCEPTED
 
 
 @inner
-def _unseen_neighbours(ctx, base, right, rank, values, counts, out):
+def _finish(ctx, state, records, row, attribute, rank):
+    options, base = records.values[row], ctx.base[attribute]
+    group = attribute * SPREADS + spread_of(option_sums(ctx.following, base, options))
+    popularity_rank = rank_of_first(state, option_sums(ctx.popularity, base, options))
+    finish(state, records, row, 0, attribute, group, rank, popularity_rank)
+
+
+@inner
+def _unseen_neighbours(ctx, base, right, rank, values, counts, also_right, out):
     """Write `rank` values before `right` in the order and the rest after it, none of which the history has; False if
     there are too few."""
     found = 0
@@ -71,7 +127,7 @@ def _unseen_neighbours(ctx, base, right, rank, values, counts, out):
         index = ctx.rank[base + right] + direction
         while found < wanted and ctx.group_lo[base + right] <= index < ctx.group_hi[base + right]:
             code = ctx.order[index]
-            if count_of(values, counts, code) == 0:
+            if count_of(values, counts, code) == 0 and not holds(also_right, code):
                 found += 1
                 out[found, 0] = code
             index += direction
@@ -81,13 +137,15 @@ def _unseen_neighbours(ctx, base, right, rank, values, counts, out):
 
 
 @inner
-def _seen_neighbours(ctx, base, right, rank, values, counts, out):
+def _seen_neighbours(ctx, base, right, rank, values, counts, also_right, out):
     """The same among values that occur in the history as often as `right` does."""
     wanted = occurrence_class(count_of(values, counts, right))
     indices = np.empty(len(values), np.int64)
     size = 0
     for i in range(len(values)):
         index = ctx.rank[base + values[i]]
+        if values[i] != right and holds(also_right, values[i]):
+            continue
         if occurrence_class(counts[i]) == wanted and ctx.group_lo[base + right] <= index < ctx.group_hi[base + right]:
             indices[size] = index
             size += 1
@@ -115,13 +173,115 @@ def occurrence_class(count):
     return index
 
 
-TITLE_FAMILY = Family(
-    kinds=(Kind(name="ip_next", subtask="ip", attributes=("title",), answer=_next_text, allowed=needs("attribute")),),
-    file=__file__,
-    generate=next_title,
-)
-ATTRIBUTE_FAMILY = Family(
-    kinds=(Kind(name="ap_next", subtask="ap", attributes=SIDE, answer=_next_text, needed=(needs("attribute"),)),),
-    file=__file__,
-    generate=next_attribute,
+@inner
+def _natural_value(ctx, asked, state, records, row, attribute):
+    """Wrong options come from the next baskets of other training users in the same period, each drawn as the right one
+    was: a user, one of the user's cuts, an item. So the four are exchangeable to one who has no history.
+
+    They share a class of like frequency, whose bounds are drawn anew for each candidate: fixed bounds would show, at
+    the edges of a class, which options can be wrong.
+    """
+    basket = _next_basket(ctx, asked, attribute)
+    right = basket[below(state, len(basket))]
+    if right < 0:
+        return MISSING
+    if len(ctx.train_users) == 0:
+        return NOT_ENOUGH
+    options, base = records.values[row], ctx.base[attribute]
+    options[0, 0] = right
+    shift = below(state, 1 << 20) / (1 << 20)
+    wanted = _frequency_class(ctx.following[base + right], shift)
+    for option in range(1, OPTIONS):
+        code = np.int32(-1)
+        for _ in range(TRIES):
+            drawn = _taken_by_another(ctx, asked, state, attribute)
+            if drawn >= 0 and _frequency_class(ctx.following[base + drawn], shift) == wanted:
+                code = drawn
+                break
+        if code < 0:
+            return NOT_ENOUGH
+        if holds(basket, code):
+            return SAME
+        options[option, 0] = code
+    if any_equal(options):
+        return SAME
+    _finish(ctx, state, records, row, attribute, rank_of_first(state, option_sums(ctx.following, base, options)))
+    return ACCEPTED
+
+
+@inner
+def _frequency_class(count, shift):
+    """Counts of one class differ by less than a factor of two."""
+    return np.int64(np.floor(np.log2(count + 1.0) + shift))
+
+
+@inner
+def _taken_by_another(ctx, asked, state, attribute):
+    """Code of an item of a next basket of another training user in the same period; -1 if the draw has none."""
+    drawn = below(state, len(ctx.train_users))
+    if ctx.train_users[drawn] == asked.user:
+        return np.int32(-1)
+    cuts = ctx.train_cuts[ctx.train_bounds[drawn] : ctx.train_bounds[drawn + 1]]
+    first, last = 0, len(cuts)
+    if len(ctx.times) > 0:
+        now = ctx.times[asked.hi]
+        while first < last and ctx.times[cuts[first]] < now - ctx.period:
+            first += 1
+        while first < last and ctx.times[cuts[last - 1]] > now + ctx.period:
+            last -= 1
+    if first == last:
+        return np.int32(-1)
+    row = cuts[first + below(state, last - first)]
+    end = basket_end(ctx.starts, row, ctx.offsets[ctx.train_users[drawn] + 1])
+    return ctx.codes[attribute][ctx.items[row + below(state, end - row)]]
+
+
+def _first_text(evidence: Evidence) -> list[list[str | None]]:
+    return [[evidence.following[0]]]
+
+
+def _any_text(evidence: Evidence) -> list[list[str | None]]:
+    return [[text] for text in evidence.following]
+
+
+def _title_kind(name, answers, level=""):
+    return Kind(
+        name=name,
+        subtask="ip",
+        attributes=("title",),
+        answers=answers,
+        level=level,
+        wording="ip_next",
+        allowed=needs("attribute"),
+    )
+
+
+def _attribute_kind(name, answers, level=""):
+    return Kind(
+        name=name,
+        subtask="ap",
+        attributes=SIDE,
+        answers=answers,
+        level=level,
+        wording="ap_next",
+        needed=(needs("attribute"),),
+    )
+
+
+NATURAL_SHARE, MATCHED_SHARE = 9, 1
+"""By weight. A model that is shown the history can answer the level `natural`; where wrong options occur in the history
+as often as the right one does, it hardly can (docs/decisions.md)."""
+
+
+def _family(kind, generate, version, share=1):
+    return Family(kinds=(kind,), file=__file__, generate=generate, versions=(version,), share=share)
+
+
+TITLE_FAMILY = _family(_title_kind("ip_next", _first_text), next_title, "v1")
+ATTRIBUTE_FAMILY = _family(_attribute_kind("ap_next", _first_text), next_attribute, "v1")
+LEVEL_FAMILIES = (
+    _family(_title_kind("ip_natural", _any_text, "natural"), natural_title, "v2", NATURAL_SHARE),
+    _family(_title_kind("ip_matched", _any_text, "matched"), matched_title, "v2", MATCHED_SHARE),
+    _family(_attribute_kind("ap_natural", _any_text, "natural"), natural_attribute, "v2", NATURAL_SHARE),
+    _family(_attribute_kind("ap_matched", _any_text, "matched"), matched_attribute, "v2", MATCHED_SHARE),
 )

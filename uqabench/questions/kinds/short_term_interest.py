@@ -1,4 +1,7 @@
-"""si, short-term interest: the most frequent value of the last `window` items of the history."""
+"""si, short-term interest: the most frequent value of the last `window` items of the history.
+
+In v2 the window is the fewest whole baskets that hold as many items as the setting says.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import numpy as np
 
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NOT_ENOUGH, TIE
-from uqabench.questions.core.histories import basket_ends, dominant, gather
+from uqabench.questions.core.histories import basket_ends, dominant, gather, recent_size
 from uqabench.questions.core.pool import draw_from_pool, finish_pooled, settled_state
 from uqabench.questions.core.rng import below, chance
 from uqabench.questions.declaration import OPTIONS, SIDE, Family, Kind, most_frequent, needs
@@ -19,7 +22,7 @@ KIND = Kind(
     subtask="si",
     attributes=SIDE,
     params=("window",),
-    answer=lambda evidence: most_frequent(evidence.texts[-evidence.params["window"] :], 1),
+    answers=lambda evidence: most_frequent(evidence.texts[-evidence.params["window"] :], 1),
     needed=(needs("attribute"),),
     allowed=needs("window"),
 )
@@ -33,23 +36,24 @@ def short_term_interest(ctx, asked, state, records, row):
     attribute = ctx.side[below(state, len(ctx.side))]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
-    status, lengths[0] = recent_interest(codes, ctx.window, values[0])
+    starts = ctx.starts[asked.lo : asked.hi]
+    status, lengths[0] = recent_interest(ctx, codes, starts, values[0])
     if status != ACCEPTED:
         return status
     if len(codes) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
-        status = _own_windows(ctx, state, codes, ctx.starts[asked.lo : asked.hi], values)
+        status = _own_windows(ctx, state, codes, starts, values)
     else:
         status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths)
     if status != ACCEPTED:
         return status
-    records.params[row, 0] = ctx.window
+    records.params[row, 0] = recent_size(starts, ctx.window, True) if ctx.by_basket else ctx.window
     return finish_pooled(ctx, asked, state, records, row, attribute, False)
 
 
 @inner
-def recent_interest(codes, window, out):
-    """Write the most frequent code of the last `window` ones."""
-    code = dominant(codes[max(0, len(codes) - window) :])
+def recent_interest(ctx, codes, starts, out):
+    """Write the most frequent code of the recent ones."""
+    code = dominant(codes[len(codes) - recent_size(starts, ctx.window, ctx.by_basket) :])
     if code < 0:
         return (FEW if code == -1 else TIE), 0
     out[0] = code
@@ -61,12 +65,13 @@ def _own_windows(ctx, state, codes, starts, values):
     """The dominant values of three other windows that end with a basket, before the recent window begins."""
     ends = basket_ends(starts)
     first = np.searchsorted(ends, ctx.window)
-    last = np.searchsorted(ends, len(codes) - ctx.window, side="right")
+    recent = recent_size(starts, ctx.window, ctx.by_basket)
+    last = np.searchsorted(ends, len(codes) - recent, side="right")
     if last - first < OPTIONS - 1:
         return NOT_ENOUGH
     for option in range(1, OPTIONS):
         end = ends[first + below(state, last - first)]
-        code = dominant(codes[end - ctx.window : end])
+        code = dominant(codes[end - recent_size(starts[:end], ctx.window, ctx.by_basket) : end])
         if code < 0:
             return TIE
         values[option, 0] = code

@@ -541,7 +541,7 @@ def test_what_other_programs_leave_in_a_folder_is_not_read(tmp_path):
     assert set(source.inputs()) == set(names)
     assert len(source.read(Rejections()).users) == 3
     (note,) = source.notes
-    assert note.startswith("interactions: read 3 files of a folder, ") and "left out 5: " in note
+    assert note.startswith("interactions: read 3 files, ") and "left out 5: " in note
     for why in ("(hidden)", "(unfinished)"):
         assert why in note
     assert open_source("tables", interactions=folder / "part-0.csv", items=tmp_path / "items.csv").notes == []
@@ -583,4 +583,7 @@ def test_options_of_another_type_are_refused(log):
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(options))):
             log("user,item\nu,a\n", **options)
+    for wrong in (5, [3], None, []):
+        with pytest.raises(InputError, match="interactions"):
+            open_source("tables", interactions=wrong, items="x.csv")
     assert np.array_equal(log("user,item\nu,a\n", quoting="none")[2].users, [0])

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from uqabench.data.sources.columns import short
 from uqabench.errors import InputError
 
 QUOTINGS = ("none", "double", "backslash")
@@ -63,7 +64,9 @@ def check_encoding(name: str) -> None:
     except (LookupError, ValueError, TypeError, AttributeError):
         usable = False
     if not usable:
-        raise InputError(f"encoding: {name!r} is no encoding of text: give one such as utf-8, latin-1 or gb18030.")
+        raise InputError(
+            f"encoding: {short(repr(name))} is no encoding of text: give one such as utf-8, latin-1 or gb18030."
+        )
 
 
 def read_text(path: Path, encoding: str) -> Text:

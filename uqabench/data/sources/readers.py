@@ -90,12 +90,15 @@ class Files:
     skipped: dict[Path, str]
 
     def note(self, what: str) -> str | None:
-        """One sentence on what was read of folders; None where every file was named by the user."""
+        """One sentence on what was read and left out; None for one file."""
         if not self.skipped and len(self.files) == 1:
             return None
         names = [short(path.name) for path in self.files]
-        text = f"{what}: read {len(names)} files of a folder" if len(names) > 1 else f"{what}: read {names[0]}"
-        text += f", {names[0]} to {names[-1]}" if len(names) > 1 else ""
+        text = (
+            f"{what}: read {names[0]}"
+            if len(names) == 1
+            else f"{what}: read {len(names)} files, {names[0]} to {names[-1]}"
+        )
         if self.skipped:
             few = ", ".join(f"{short(path.name)} ({why})" for path, why in islice(self.skipped.items(), 3))
             text += f"; left out {len(self.skipped)}: {few}{', …' if len(self.skipped) > 3 else ''}"
@@ -108,7 +111,10 @@ def list_files(paths: Path | str | Iterable[Path | str], what: str) -> Files:
     Of a folder, hidden files and folders, those beginning with an underscore (where Spark and Hadoop write what is not
     finished) and files without a byte are left out.
     """
-    given = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    several = [paths] if isinstance(paths, str | Path) else paths
+    if not isinstance(several, Iterable) or not all(isinstance(path, str | Path) for path in several):
+        raise InputError(f"{what} is {short(repr(paths))} and should be a path or a list of paths.")
+    given = [Path(path) for path in several]
     files: list[Path] = []
     skipped: dict[Path, str] = {}
     for path in given:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.log import RawLog, encode, one_chunk
 from uqabench.data.rejections import REASONS, Rejections
-from uqabench.data.sources.columns import as_ids, as_text
+from uqabench.data.sources.columns import as_ids, as_text, short
 from uqabench.data.sources.delimited import QUOTINGS, check_encoding
 from uqabench.data.sources.readers import SUFFIXES, Rows, list_files, read_rows
 from uqabench.data.sources.times import UNITS, form, parse_times
@@ -150,7 +150,7 @@ class Tables:
         return _Part(rows, users, items, times, actions)
 
     def _where(self, path: Path, column: str) -> str:
-        return f"{path}: column '{column}'"
+        return f"{path}: column '{short(column)}'"
 
     def _report(self, path: Path, rows: Rows, rejections: Rejections) -> None:
         bad = rows.rejected()
@@ -167,7 +167,7 @@ class Tables:
 
 def _one_of(option: str, value: Any, choices: tuple[str, ...], what: str) -> None:
     if value is not None and value not in choices:
-        raise InputError(f"{option}: there is no {what} {value!r}: choose one of {', '.join(choices)}.")
+        raise InputError(f"{option}: there is no {what} {short(repr(value))}: choose one of {', '.join(choices)}.")
 
 
 def _given(paths: Paths | None, folder: Path | str | None, what: str) -> Paths:
@@ -188,10 +188,12 @@ def _given(paths: Paths | None, folder: Path | str | None, what: str) -> Paths:
 
 def _mapping(given: Mapping[str, str] | None, names: tuple[str, ...], option: str) -> dict[str, str]:
     if not isinstance(given or {}, Mapping) or not all(isinstance(column, str) for column in (given or {}).values()):
-        raise InputError(f"{option} is {given!r} and should map fields to names of columns, such as user: uid.")
+        raise InputError(
+            f"{option} is {short(repr(given))} and should map fields to names of columns, such as user: uid."
+        )
     for name in given or {}:
         if name not in names:
-            raise InputError(f"{option} maps '{name}', which is no field: it can map {', '.join(names)}.")
+            raise InputError(f"{option} maps '{short(str(name))}', which is no field: it can map {', '.join(names)}.")
     return {name: name for name in names} | dict(given or {})
 
 

@@ -60,3 +60,18 @@ def test_encoders_import_neither_transformers_nor_torchs_compiler(name: str):
     loaded = modules_after(f"import {name}; from uqabench import use_backend")
     assert "torch" in loaded
     assert not {"transformers", "torch._dynamo", "torch._inductor", "sympy"} & loaded
+
+
+COMMANDS_WITHOUT_A_MODEL = (
+    ["prepare", "synthetic", "--option", "users=40", "--out", "store", "--quiet"],
+    ["settings", "tiny"],
+    ["questions", "show", "nowhere", "3"],
+    ["score", "nowhere.jsonl"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITHOUT_A_MODEL, ids=lambda command: command[0])
+def test_commands_that_need_no_model_import_no_torch(command: list[str], tmp_path):
+    """Whether they succeed or not: what they import is the same."""
+    code = f"import os; os.chdir({str(tmp_path)!r})\nfrom uqabench.cli import main\nmain({command!r})"
+    assert not {"torch", "transformers"} & modules_after(code)

@@ -76,7 +76,7 @@ def test_too_little_memory_fails_the_run(run, tmp_path, monkeypatch, error, expe
     def too_large(*args, **options):
         raise error
 
-    monkeypatch.setattr("uqabench.plan.nodes.build_questions_stage", too_large)
+    monkeypatch.setattr("uqabench.plan.nodes.build_questions", too_large)
     expect(run(), 1, "not enough memory.*token_budget")
 
 
@@ -84,7 +84,7 @@ def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch, expect):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("uqabench.plan.nodes.build_questions_stage", stop)
+    monkeypatch.setattr("uqabench.plan.nodes.build_questions", stop)
     expect(run(), 130, "stopped; the same command goes on")
 
 

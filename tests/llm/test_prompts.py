@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from uqabench.errors import InputError
 from uqabench.llm.language_model import LanguageModel
-from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig, PromptText
+from uqabench.llm.prompts import SOFT, PromptBuilder
+from uqabench.questions.messages import PromptText
 from uqabench.questions.render import format_question, render
+from uqabench.settings import PromptConfig
 
 HEADER = "History:"
 

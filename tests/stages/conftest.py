@@ -40,7 +40,7 @@ def pretrained(small_store, pretrain_config, tmp_path_factory) -> dict[str, Arti
     """A causal encoder trained with each objective."""
     folder = tmp_path_factory.mktemp("pretrained")
     configs = {"sl": pretrain_config(), "cl": pretrain_config("hstu", objective="cl")}
-    return {name: pretrain(small_store, folder / name, c, progress=False)[0] for name, c in configs.items()}
+    return {name: pretrain(small_store, c, progress=False).build(folder / name)[0] for name, c in configs.items()}
 
 
 @pytest.fixture(scope="session")

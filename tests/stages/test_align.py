@@ -49,9 +49,13 @@ def method(small_store, pretrained, small_train, small_evaluation, tmp_path_fact
     def make(name="mean-pooling"):
         integration = find_integration(name)
         built, _ = encode_histories(
-            small_store, pretrained["sl"], HistoryPairs.of([small_train, small_evaluation]),
-            folder / integration.kept, integration=integration, token_budget=999, progress=False,
-        )  # fmt: skip
+            small_store,
+            pretrained["sl"],
+            HistoryPairs.of([small_train, small_evaluation]),
+            integration=integration,
+            token_budget=999,
+            progress=False,
+        ).build(folder / integration.kept)
         return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
 
     return make
@@ -77,8 +81,8 @@ def weights(folder):
 def test_training_lowers_the_loss_of_what_it_may_change(context, method, tmp_path, integration, strategy):
     shown = method(integration)
     settings = config(integration=integration, strategy=strategy, n_queries=2, epochs=3)
-    start, _ = align(context, shown, tmp_path / "start", replace(settings, train=False), progress=False)
-    artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
+    start, _ = align(context, shown, replace(settings, train=False), progress=False).build(tmp_path / "start")
+    artifact, _ = align(context, shown, settings, progress=False).build(tmp_path / "x")
     assert training_loss(context, shown, artifact, settings) < training_loss(context, shown, start, settings) - 0.05
     assert (artifact.path / "llm").exists() == (strategy == "full")
     if strategy == "full":
@@ -94,8 +98,8 @@ def test_training_lowers_the_loss_of_what_it_may_change(context, method, tmp_pat
 def test_text_methods_train_the_language_model_whatever_the_strategy(context, tmp_path):
     shown = PromptedMethod("text8", 8)
     settings = config(strategy="adapter")
-    artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
-    start, _ = align(context, shown, tmp_path / "zero", replace(settings, train=False), progress=False)
+    artifact, _ = align(context, shown, settings, progress=False).build(tmp_path / "x")
+    start, _ = align(context, shown, replace(settings, train=False), progress=False).build(tmp_path / "zero")
     assert (artifact.path / "llm").exists() and not (artifact.path / "adapter.safetensors").exists()
     assert not (start.path / "llm").exists() and start.json("metrics.json") == {"steps": 0}
     assert training_loss(context, shown, artifact, settings) < training_loss(context, shown, start, settings)
@@ -108,20 +112,22 @@ def test_the_loaded_model_is_the_trained_one_and_keeps_its_card(context, tmp_pat
     lm.tokenizer.save_pretrained(folder)
     (folder / "card.json").write_text(json.dumps({"split_hash": context.store.split_hash}))
     carded = replace(context, llm=str(folder))
-    artifact, _ = align(carded, PromptedMethod("text8", 8), tmp_path / "x", config(), progress=False)
+    artifact, _ = align(carded, PromptedMethod("text8", 8), config(), progress=False).build(tmp_path / "x")
     loaded, _ = load_aligned(carded, PromptedMethod("text8", 8), artifact, config())
     assert loaded.card == {"split_hash": context.store.split_hash}
     assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
     foreign = replace(carded, store=replace(context.store, split_hash="f" * 64))
     with pytest.raises(InputError, match="another split"):
-        align(foreign, PromptedMethod("text8", 8), tmp_path / "y", config(lr=1e-3), progress=False)
+        align(foreign, PromptedMethod("text8", 8), config(lr=1e-3), progress=False).build(tmp_path / "y")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["carded", "x"]
 
 
 def test_equal_settings_equal_bytes(context, method, tmp_path):
     contents = []
     for name, changes in (("a", {}), ("b", {}), ("c", {"seed": 1})):
-        artifact, _ = align(context, method(), tmp_path / name, config(strategy="full", **changes), progress=False)
+        artifact, _ = align(context, method(), config(strategy="full", **changes), progress=False).build(
+            tmp_path / name
+        )
         contents.append(artifact.content)
     assert contents[0] == contents[1] != contents[2]
 
@@ -134,10 +140,12 @@ def test_the_way_of_asking_belongs_to_the_key(context, tmp_path, change):
     if "prompt" in change:
         change = {"prompt": replace(context.prompt, **change["prompt"])}
     settings = config(train=False)
-    align(context, PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
-    _, reused = align(context, PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+    align(context, PromptedMethod("text8", 8), settings, progress=False).build(tmp_path / "x")
+    _, reused = align(context, PromptedMethod("text8", 8), settings, progress=False).build(tmp_path / "x")
     assert reused
-    _, reused = align(replace(context, **change), PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+    _, reused = align(replace(context, **change), PromptedMethod("text8", 8), settings, progress=False).build(
+        tmp_path / "x"
+    )
     assert not reused
 
 
@@ -148,7 +156,7 @@ def test_a_template_that_writes_the_time_makes_a_new_key_once_a_context(context,
     (folder / "chat_template.jinja").write_text("{{ strftime_now('%H:%M:%S.%f') }}" + template)
     dated, settings = replace(context, llm=str(folder)), config(train=False)
     for ask, expected in ((dated, False), (dated, True), (replace(dated), False)):
-        _, reused = align(ask, PromptedMethod("text8", 8), tmp_path / "x", settings, progress=False)
+        _, reused = align(ask, PromptedMethod("text8", 8), settings, progress=False).build(tmp_path / "x")
         assert reused == expected
         assert ask.load_lm().chat == ask.chat  # every model of a run is asked alike, past midnight too
 
@@ -157,7 +165,7 @@ def test_half_precision_weights_move_as_those_of_float32(context, tmp_path):
     shown, settings = PromptedMethod("text8", 8), config(lr=1e-4, epochs=3)
     losses, stored = {}, {}
     for dtype in ("float32", "bfloat16"):
-        artifact, _ = align(replace(context, dtype=dtype), shown, tmp_path / dtype, settings, progress=False)
+        artifact, _ = align(replace(context, dtype=dtype), shown, settings, progress=False).build(tmp_path / dtype)
         rows = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
         losses[dtype] = rows[-1]["loss"]
         stored[dtype] = weights(artifact.path / "llm")
@@ -178,7 +186,7 @@ def test_float16_is_refused_where_the_language_model_trains(context, method, tmp
         (method(), config(strategy="full"), "align.strategy=adapter"),
     ):
         with pytest.raises(InputError, match=rf"{re.escape(shown.name)} trains .* llm.dtype=bfloat16.*{way_out}"):
-            align(half, shown, tmp_path / "x", settings, progress=False)
+            align(half, shown, settings, progress=False).build(tmp_path / "x")
     check_training("trm++", config(strategy="adapter"), "float16", has_states=True)
     check_training("text8", config(train=False), "float16", has_states=False)
     assert list(tmp_path.iterdir()) == []
@@ -192,7 +200,7 @@ def test_prompts_beyond_the_models_positions_stop_before_training(context, tmp_p
     message = r"text24: the longest prompt has \d+ tokens with its answer, more than the 240 positions of the language"
     for stop in (
         lambda: check_prompts(short, short.load_lm(), "text24", config(), n_text=24, has_states=False),
-        lambda: align(short, PromptedMethod("text24", 24), tmp_path / "x", config(), progress=False),
+        lambda: align(short, PromptedMethod("text24", 24), config(), progress=False).build(tmp_path / "x"),
     ):
         with pytest.raises(InputError, match=message):
             stop()
@@ -236,7 +244,7 @@ def test_the_closed_form_start_reduces_the_error(context, method, tmp_path):
     from_the_mean = float((targets - targets.mean(0)).square().mean())
     assert after < before and after < from_the_mean
     assert metrics["ridge_r_squared"] == pytest.approx(1 - after / from_the_mean, abs=1e-3)
-    artifact, _ = align(context, shown, tmp_path / "x", config(closed_form=True, train=False), progress=False)
+    artifact, _ = align(context, shown, config(closed_form=True, train=False), progress=False).build(tmp_path / "x")
     assert artifact.json("metrics.json")["ridge_r_squared"] == pytest.approx(metrics["ridge_r_squared"], rel=1e-4)
 
 
@@ -262,7 +270,7 @@ def test_an_adapter_over_what_another_integration_kept_is_refused(method, small_
 
 def test_an_adapter_of_another_shape_is_refused(context, method, tmp_path):
     shown, settings = method("q-former"), config(integration="q-former", n_queries=2, train=False)
-    artifact, _ = align(context, shown, tmp_path / "x", settings, progress=False)
+    artifact, _ = align(context, shown, settings, progress=False).build(tmp_path / "x")
     with pytest.raises(InputError, match="adapter.safetensors does not fit q-former .*: delete .*x"):
         load_aligned(context, shown, artifact, replace(settings, n_queries=3))
 
@@ -270,8 +278,8 @@ def test_an_adapter_of_another_shape_is_refused(context, method, tmp_path):
 def test_a_q_former_starts_at_the_size_of_the_models_tokens(context, method, tmp_path):
     """Soft tokens much smaller or larger than token embeddings are noise, or all that the first layer sees."""
     shown = method("q-former")
-    artifact, _ = align(
-        context, shown, tmp_path / "x", config(integration="q-former", train=False, n_queries=4), progress=False
+    artifact, _ = align(context, shown, config(integration="q-former", train=False, n_queries=4), progress=False).build(
+        tmp_path / "x"
     )
     settings = config(integration="q-former", n_queries=4)
     lm, soft = load_aligned(context, shown, artifact, settings)

@@ -29,9 +29,8 @@ ZERO_SHOT = AlignConfig(train=False)
 def shown(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
     built, _ = encode_histories(
         small_store, pretrained["sl"], HistoryPairs.of([small_train, small_evaluation]),
-        tmp_path_factory.mktemp("states") / "x",
         integration=find_integration("mean-pooling"), token_budget=999, progress=False,
-    )  # fmt: skip
+    ).build(tmp_path_factory.mktemp("states") / "x")  # fmt: skip
     return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
 
 
@@ -39,14 +38,14 @@ def shown(small_store, pretrained, small_train, small_evaluation, tmp_path_facto
 def aligned(context, shown, tmp_path_factory):
     """An adapter whose tokens are large enough to change answers."""
     settings = replace(ZERO_SHOT, closed_form=True)
-    return align(context, shown, tmp_path_factory.mktemp("aligned") / "x", settings, progress=False)[0]
+    return align(context, shown, settings, progress=False).build(tmp_path_factory.mktemp("aligned") / "x")[0]
 
 
 def answer(context, shown, aligned, out, **changes):
     shuffle = changes.pop("shuffle", False)
     artifact, reused = evaluate(
-        context, shown, aligned, out, ZERO_SHOT, EvaluateConfig(**changes), shuffle=shuffle, progress=False
-    )
+        context, shown, aligned, ZERO_SHOT, EvaluateConfig(**changes), shuffle=shuffle, progress=False
+    ).build(out)
     return artifact, read_predictions(artifact.path / "predictions.jsonl"), reused
 
 
@@ -139,7 +138,7 @@ def test_asking_a_zero_shot_model_otherwise_is_another_evaluation(context, tmp_p
     }
     logits = []
     for asked in (context, replace(context, **changes[change])):
-        artifact, _ = align(asked, method, tmp_path / "align", ZERO_SHOT, progress=False)
+        artifact, _ = align(asked, method, ZERO_SHOT, progress=False).build(tmp_path / "align")
         _, rows, reused = answer(asked, method, artifact, tmp_path / "evaluate")
         assert not reused
         logits.append([row["logits"] for row in rows])
@@ -153,12 +152,12 @@ def test_a_model_whose_logits_are_no_numbers_is_refused_before_anything(context,
     save_model(lm.model, lm.tokenizer, tmp_path / "broken")
     broken = replace(context, llm=str(tmp_path / "broken"))
     with pytest.raises(InputError, match="gives logits that are not finite: choose another llm.dtype"):
-        align(broken, PromptedMethod("text8", 8), tmp_path / "align", ZERO_SHOT, progress=False)
+        align(broken, PromptedMethod("text8", 8), ZERO_SHOT, progress=False).build(tmp_path / "align")
     assert not (tmp_path / "align").exists()
 
 
 def test_logits_that_are_no_numbers_fail_the_run(context, shown, tmp_path):
-    artifact, _ = align(context, shown, tmp_path / "align", ZERO_SHOT, progress=False)
+    artifact, _ = align(context, shown, ZERO_SHOT, progress=False).build(tmp_path / "align")
     weights = load_file(artifact.path / "adapter.safetensors")
     save_file(
         {name: torch.full_like(w, float("inf")) for name, w in weights.items()}, artifact.path / "adapter.safetensors"
@@ -169,7 +168,7 @@ def test_logits_that_are_no_numbers_fail_the_run(context, shown, tmp_path):
 
 
 def test_a_stray_model_in_an_aligned_folder_is_not_loaded(context, shown, make_lm, tmp_path):
-    artifact, _ = align(context, shown, tmp_path / "align", ZERO_SHOT, progress=False)
+    artifact, _ = align(context, shown, ZERO_SHOT, progress=False).build(tmp_path / "align")
     other = make_lm("llama")
     save_model(other.model, other.tokenizer, artifact.path / "llm")
     with pytest.raises(InputError, match=r"llm/\S+ was not written by this run, .* remove it"):
@@ -179,7 +178,7 @@ def test_a_stray_model_in_an_aligned_folder_is_not_loaded(context, shown, make_l
 def test_a_stray_file_beside_a_trained_model_is_not_loaded(context, tmp_path):
     method = PromptedMethod("text8", 8)
     settings = AlignConfig(optim=OptimConfig(epochs=1, max_steps=1))
-    artifact, _ = align(context, method, tmp_path / "align", settings, progress=False)
+    artifact, _ = align(context, method, settings, progress=False).build(tmp_path / "align")
     load_aligned(context, method, artifact, settings)
     (artifact.path / "llm" / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(InputError, match=r"llm/model.safetensors.index.json was not written by this run"):
@@ -203,7 +202,7 @@ def letter_lover(make_lm, tmp_path_factory):
 def test_generated_text_is_scored_by_how_it_starts(context, letter_lover, tmp_path):
     few = replace(context, llm=letter_lover, evaluation=context.evaluation.select(np.arange(24)))
     method = PromptedMethod("no-history")
-    artifact, _ = align(few, method, tmp_path / "align", ZERO_SHOT, progress=False)
+    artifact, _ = align(few, method, ZERO_SHOT, progress=False).build(tmp_path / "align")
     _, by_logits, _ = answer(few, method, artifact, tmp_path / "logits")
     generated, rows, _ = answer(few, method, artifact, tmp_path / "text", generate=True)
     letters = [row["text"] in LETTERS for row in rows]
@@ -225,8 +224,8 @@ def test_baselines_are_evaluated_without_a_model(context, tmp_path):
     accuracy = {}
     for name in ("uniform", "majority", "popularity", "seen-option", "oracle"):
         artifact, _ = evaluate_baseline(
-            context.store, name, context.train, context.evaluation, inputs, tmp_path / name, EvaluateConfig()
-        )
+            context.store, name, context.train, context.evaluation, inputs, EvaluateConfig()
+        ).build(tmp_path / name)
         rows = read_predictions(artifact.path / "predictions.jsonl")
         assert len(rows) == len(context.evaluation) and {row["tokens"] for row in rows} == {0}
         assert all("logits" not in row for row in rows)

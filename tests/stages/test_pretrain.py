@@ -154,7 +154,7 @@ def test_popularity_ranks_by_training_interactions_ties_by_index(small_store):
 
 
 def test_an_encoder_learns(small_store, pretrain_config, tmp_path):
-    artifact, _ = pretrain(small_store, tmp_path / "x", pretrain_config(epochs=8), progress=False)
+    artifact, _ = pretrain(small_store, pretrain_config(epochs=8), progress=False).build(tmp_path / "x")
     rows = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 8 and losses[-1] < losses[0] - 0.3
@@ -164,19 +164,19 @@ def test_an_encoder_learns(small_store, pretrain_config, tmp_path):
 
 def test_a_finished_encoder_is_reused_and_equal_settings_give_equal_weights(small_store, pretrain_config, tmp_path):
     config = pretrain_config("sasrec", epochs=1)
-    first, _ = pretrain(small_store, tmp_path / "a", config, progress=False)
-    again, reused = pretrain(small_store, tmp_path / "a", config, progress=False)
+    first, _ = pretrain(small_store, config, progress=False).build(tmp_path / "a")
+    again, reused = pretrain(small_store, config, progress=False).build(tmp_path / "a")
     assert reused and again.manifest == first.manifest
-    twin, reused = pretrain(small_store, tmp_path / "b", config, progress=False)
+    twin, reused = pretrain(small_store, config, progress=False).build(tmp_path / "b")
     assert not reused and twin.content == first.content
-    other, _ = pretrain(small_store, tmp_path / "c", replace(config, seed=1), progress=False)
+    other, _ = pretrain(small_store, replace(config, seed=1), progress=False).build(tmp_path / "c")
     assert other.content != first.content
 
 
 def test_patience_stops_an_encoder_that_no_longer_improves(small_store, pretrain_config, tmp_path):
     optim = OptimConfig(lr=1e-9, epochs=9, checkpoint_seconds=1e9)
     config = pretrain_config(patience=2, optim=optim)
-    artifact, _ = pretrain(small_store, tmp_path / "x", config, progress=False)
+    artifact, _ = pretrain(small_store, config, progress=False).build(tmp_path / "x")
     assert artifact.json("metrics.json")["steps"] == 3 * len(training_batches(small_store, config, 0))
     rows = [json.loads(line) for line in (tmp_path / "x" / "log.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows if "recall@10" in row] == [0, 1, 2]
@@ -186,7 +186,7 @@ def test_patience_stops_an_encoder_that_no_longer_improves(small_store, pretrain
 def test_a_diverging_encoder_is_a_failed_run(small_store, pretrain_config, tmp_path, lr):
     optim = OptimConfig(lr=lr, warmup=0.0, epochs=2, checkpoint_seconds=1e9)
     with pytest.raises(RunError, match=r"pretrain trm\+\+: the (loss|gradient|perplexity)") as error:
-        pretrain(small_store, tmp_path / "x", pretrain_config(optim=optim), progress=False)
+        pretrain(small_store, pretrain_config(optim=optim), progress=False).build(tmp_path / "x")
     assert "\n" not in str(error.value) and "lower lr" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -219,7 +219,7 @@ def test_windows_longer_than_the_encoder_allows_are_named(small_store, pretrain_
     shape = replace(pretrain_config(encoder).encoder, overrides={"max_len": 16})
     config = replace(pretrain_config(encoder), encoder=shape)
     with pytest.raises(InputError, match="has 24 items.*max_len = 16"):
-        pretrain(small_store, tmp_path / "x", config, progress=False)
+        pretrain(small_store, config, progress=False).build(tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,8 +20,8 @@ def config(**changes):
 
 def test_both_splits_and_what_was_drawn(small_store, tmp_path):
     configs = {"train": config(seed=1), "evaluation": config(seed=2, n_questions=35)}
-    artifact, reused = build_questions(small_store, tmp_path / "q", configs)
-    assert not reused and build_questions(small_store, tmp_path / "q", configs)[1]
+    artifact, reused = build_questions(small_store, configs).build(tmp_path / "q")
+    assert not reused and build_questions(small_store, configs).build(tmp_path / "q")[1]
     report = json.loads((tmp_path / "q" / "metrics.json").read_text())
     for split, n in (("train", 28), ("evaluation", 35)):
         questions = QuestionSet.open(artifact.path / f"{split}.arrow")
@@ -32,7 +32,7 @@ def test_both_splits_and_what_was_drawn(small_store, tmp_path):
 
 def test_equal_settings_equal_content(small_store, tmp_path):
     contents = [
-        build_questions(small_store, tmp_path / name, {"train": config(seed=seed)})[0].content
+        build_questions(small_store, {"train": config(seed=seed)}).build(tmp_path / name)[0].content
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
     assert contents[0] == contents[1] != contents[2]
@@ -40,7 +40,7 @@ def test_equal_settings_equal_content(small_store, tmp_path):
 
 def test_what_the_default_mix_did_not_get_is_written_down(small_store, tmp_path):
     wish = config(mix=None, default_mix={"df": 1.0, "li": 1_000.0}, n_questions=1_001, extra_cuts=0)
-    build_questions(small_store, tmp_path / "q", {"train": wish})
+    build_questions(small_store, {"train": wish}).build(tmp_path / "q")
     report = json.loads((tmp_path / "q" / "metrics.json").read_text())["train"]
     assert report["wanted"] == {"df": 1, "li": 1_000} and report["counts"]["df"] == 1
     made = report["counts"]["li"]
@@ -50,5 +50,5 @@ def test_what_the_default_mix_did_not_get_is_written_down(small_store, tmp_path)
 
 def test_what_cannot_be_asked_leaves_nothing(small_store, tmp_path):
     with pytest.raises(InputError, match="questions wanted"):
-        build_questions(small_store, tmp_path / "q", {"train": config(n_questions=10**6)})
+        build_questions(small_store, {"train": config(n_questions=10**6)}).build(tmp_path / "q")
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ class Three(Integration):
 @pytest.fixture(scope="module")
 def both_ways(small_store, pretrain_config, tmp_path_factory):
     config = pretrain_config("test-both-ways", epochs=1)
-    return pretrain(small_store, tmp_path_factory.mktemp("both") / "x", config, progress=False)[0]
+    return pretrain(small_store, config, progress=False).build(tmp_path_factory.mktemp("both") / "x")[0]
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,9 @@ def test_every_history_is_as_if_encoded_alone(small_store, pretrained, both_ways
     frozen = {}
     for kept, integration in integrations.items():
         built, _ = encode_histories(
-            small_store, artifact, pairs, tmp_path / kept,
+            small_store, artifact, pairs,
             integration=integration, token_budget=token_budget, progress=False,
-        )  # fmt: skip
+        ).build(tmp_path / kept)  # fmt: skip
         frozen[kept] = FrozenStates.open(built)
     model = load_encoder(artifact, small_store)
     assert all(found.width == model.width and len(found.pairs) == len(pairs) for found in frozen.values())
@@ -107,8 +107,8 @@ def test_states_do_not_depend_on_what_follows_the_cut(small_store, pretrained, p
     pooled = []
     for name, store in (("a", small_store), ("b", changed)):
         built, _ = encode_histories(
-            store, pretrained["sl"], pairs, tmp_path / name, integration=MEAN, token_budget=999, progress=False
-        )
+            store, pretrained["sl"], pairs, integration=MEAN, token_budget=999, progress=False
+        ).build(tmp_path / name)
         pooled.append(np.array(FrozenStates.open(built).pooled))
     assert (items != small_store.items).any()
     np.testing.assert_array_equal(*pooled)
@@ -119,8 +119,8 @@ def test_a_causal_encoder_passes_a_user_once(small_store, pretrained, both_ways,
     sizes = {}
     for name, artifact in (("causal", pretrained["sl"]), ("not", both_ways)):
         built, _ = encode_histories(
-            small_store, artifact, pairs, tmp_path / name, integration=STATES, token_budget=999, progress=False
-        )
+            small_store, artifact, pairs, integration=STATES, token_budget=999, progress=False
+        ).build(tmp_path / name)
         sizes[name] = len(FrozenStates.open(built).states)
     windows = {}
     for user, start, cut in zip(pairs.users, pairs.starts, pairs.cuts, strict=True):
@@ -132,8 +132,8 @@ def test_a_causal_encoder_passes_a_user_once(small_store, pretrained, both_ways,
 def test_pooled_vectors_alone_take_less_room_and_are_reused(small_store, pretrained, pairs, tmp_path):
     def encode():
         return encode_histories(
-            small_store, pretrained["sl"], pairs, tmp_path / "x", integration=MEAN, token_budget=999, progress=False
-        )
+            small_store, pretrained["sl"], pairs, integration=MEAN, token_budget=999, progress=False
+        ).build(tmp_path / "x")
 
     built, reused = encode()
     frozen = FrozenStates.open(built)
@@ -174,6 +174,6 @@ def test_a_full_disk_is_noticed_before_the_mapped_file_is_written(
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(RunError, match="The disk is full while writing .*x"):
         encode_histories(
-            small_store, pretrained["sl"], pairs, tmp_path / "x", integration=MEAN, token_budget=999, progress=False
-        )
+            small_store, pretrained["sl"], pairs, integration=MEAN, token_budget=999, progress=False
+        ).build(tmp_path / "x")
     assert list(tmp_path.iterdir()) == []

@@ -42,7 +42,7 @@ def documents(small_lm, small_store, small_train, templates):
 @pytest.fixture
 def train(small_store, small_train, templates):
     def run(out, settings, questions=small_train):
-        return train_lm(small_store, questions, "hash", templates, PromptConfig(), out, settings, progress=False)
+        return train_lm(small_store, questions, "hash", templates, PromptConfig(), settings, progress=False).build(out)
 
     return run
 

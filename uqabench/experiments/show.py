@@ -7,7 +7,7 @@ from pathlib import Path
 from uqabench.data import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import read_json
-from uqabench.llm.prompts import PromptText
+from uqabench.questions.messages import PromptText
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import render
 from uqabench.questions.scoring import read_predictions

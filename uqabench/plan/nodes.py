@@ -19,13 +19,13 @@ from uqabench.plan.node import Node
 from uqabench.plan.opened import Opened
 from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
-from uqabench.stages.align import Context, PromptedMethod, align_stage, check_prompts
-from uqabench.stages.evaluate import evaluate_baseline_stage, evaluate_stage
+from uqabench.stages.align import Context, PromptedMethod, align, check_prompts
+from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.prepare import GivenStore, prepare_stage
-from uqabench.stages.pretrain import pretrain_stage
-from uqabench.stages.question_sets import build_questions_stage
-from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories_stage
-from uqabench.stages.train_lm import train_lm_stage
+from uqabench.stages.pretrain import pretrain
+from uqabench.stages.question_sets import build_questions
+from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
+from uqabench.stages.train_lm import train_lm
 
 Made = Mapping[str, Artifact]
 
@@ -69,9 +69,7 @@ class Nodes:
         settings = {split: key_dict(config) for split, config in splits.items()}
 
         def open_(made: Made) -> Stage:
-            return build_questions_stage(
-                self.tools.opened.store(made["data"]), dict(splits), progress=self.tools.progress
-            )
+            return build_questions(self.tools.opened.store(made["data"]), dict(splits), progress=self.tools.progress)
 
         return Node("questions", label, settings, {"data": data}, open_, facts=_count_questions)
 
@@ -115,7 +113,7 @@ class Nodes:
         }
 
         def open_(made: Made) -> Stage:
-            return train_lm_stage(
+            return train_lm(
                 self.tools.opened.store(made["data"]),
                 self.tools.opened.questions(made["questions"], "train"),
                 made["questions"].content,
@@ -183,7 +181,7 @@ class Nodes:
 
         def open_(made: Made) -> Stage:
             store = self.tools.opened.store(made["data"])
-            return pretrain_stage(store, seeded, device=config.device, progress=self.tools.progress)
+            return pretrain(store, seeded, device=config.device, progress=self.tools.progress)
 
         inputs = {"data": self.data(config.data)}
         return Node("pretrain", method.base, settings, inputs, open_, title=str(method), facts=_pretrain_facts)
@@ -202,7 +200,7 @@ class Nodes:
 
         def open_(made: Made) -> Stage:
             sets = [self.tools.opened.questions(made["questions"], split) for split in ("train", "evaluation")]
-            return encode_histories_stage(
+            return encode_histories(
                 self.tools.opened.store(made["data"]),
                 made["pretrain"],
                 HistoryPairs.of(sets),
@@ -235,7 +233,7 @@ class Nodes:
         def open_(made: Made) -> Stage:
             context = self._context(config, made)
             prompted = self._prompted(method, made)
-            return align_stage(context, prompted, seeded, progress=self.tools.progress)
+            return align(context, prompted, seeded, progress=self.tools.progress)
 
         def facts(artifact: Artifact) -> str:
             return f"{artifact.json('metrics.json')['steps']:,} steps, {artifact.seconds:.0f} s"
@@ -252,7 +250,7 @@ class Nodes:
         seeded = replace(method.config.evaluate, seed=method.config.evaluate.seed + method.config.seed)
 
         def open_(made: Made) -> Stage:
-            return evaluate_stage(
+            return evaluate(
                 self._context(method.config, made),
                 self._prompted(method, made),
                 made["align"],
@@ -273,7 +271,7 @@ class Nodes:
         def open_(made: Made) -> Stage:
             opened = self.tools.opened
             store = opened.store(made["data"])
-            return evaluate_baseline_stage(
+            return evaluate_baseline(
                 store,
                 method.base,
                 opened.questions(made["questions"], "train"),
@@ -308,7 +306,7 @@ class Nodes:
             best = max(owners, key=lambda index: made[f"evaluate {index}"].json("metrics.json")["overall"]["accuracy"])
             owner = owners[best]
             of_owner = {role: made.get(f"{role} {best}", made.get(role)) for role in _ROLES}
-            return evaluate_stage(
+            return evaluate(
                 self._context(owner.config, of_owner),
                 replace(self._prompted(owner, of_owner), name=method.name),
                 of_owner["align"],

@@ -183,7 +183,7 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
     return soft(keys), renumbered
 
 
-def align_stage(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
+def align(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
     """Train one prompted method into the artefact folder `out` (adapter.safetensors, llm/); reuse when unchanged."""
     check_training(method.name, config, context.dtype, has_states=method.states is not None)
     inputs = dict(context.inputs)
@@ -196,13 +196,6 @@ def align_stage(context: Context, method: PromptedMethod, config: AlignConfig, *
             return _train(context, method, folder, work, config, progress)
 
     return Stage("align", settings, inputs, make)
-
-
-def align(
-    context: Context, method: PromptedMethod, out: Path, config: AlignConfig, *, progress: bool = True
-) -> tuple[Artifact, bool]:
-    """`align_stage` built into the folder `out`; reused when unchanged."""
-    return align_stage(context, method, config, progress=progress).build(out)
 
 
 def _train(

@@ -48,7 +48,7 @@ def shuffled_keys(users: np.ndarray, seed: int) -> np.ndarray:
     return np.array([rng.choice(of_user[partner[int(user)]]) for user in users])
 
 
-def evaluate_stage(
+def evaluate(
     context: Context,
     method: PromptedMethod,
     aligned: Artifact,
@@ -79,21 +79,6 @@ def evaluate_stage(
         return seconds
 
     return Stage("evaluate", settings, inputs, make)
-
-
-def evaluate(
-    context: Context,
-    method: PromptedMethod,
-    aligned: Artifact,
-    out: Path,
-    align_config: AlignConfig,
-    config: EvaluateConfig,
-    *,
-    shuffle: bool = False,
-    progress: bool = True,
-) -> tuple[Artifact, bool]:
-    """`evaluate_stage` built into the folder `out`; reused when unchanged."""
-    return evaluate_stage(context, method, aligned, align_config, config, shuffle=shuffle, progress=progress).build(out)
 
 
 def _other_users(
@@ -148,7 +133,7 @@ def _answers(
     return answers
 
 
-def evaluate_baseline_stage(
+def evaluate_baseline(
     store: InteractionStore,
     name: str,
     train: QuestionSet,
@@ -167,19 +152,6 @@ def evaluate_baseline_stage(
         return seconds
 
     return Stage("evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
-
-
-def evaluate_baseline(
-    store: InteractionStore,
-    name: str,
-    train: QuestionSet,
-    evaluation: QuestionSet,
-    inputs: dict[str, str],
-    out: Path,
-    config: EvaluateConfig,
-) -> tuple[Artifact, bool]:
-    """`evaluate_baseline_stage` built into the folder `out`; reused when unchanged."""
-    return evaluate_baseline_stage(store, name, train, evaluation, inputs, config).build(out)
 
 
 def _write(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uqabench.artifact import Artifact, Stage
+from uqabench.artifact import Stage
 from uqabench.data.packer import pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder
@@ -146,7 +146,7 @@ def popularity_metrics(store: InteractionStore) -> dict[str, float]:
     return ranking_metrics(torch.from_numpy(rank[last]))
 
 
-def pretrain_stage(
+def pretrain(
     store: InteractionStore,
     config: PretrainConfig,
     *,
@@ -160,18 +160,6 @@ def pretrain_stage(
             return _train(store, folder, work, config, torch.device(device), progress)
 
     return Stage("pretrain", {**key_dict(config), "device": device}, {"data": store.content_hash}, make)
-
-
-def pretrain(
-    store: InteractionStore,
-    out: Path,
-    config: PretrainConfig,
-    *,
-    device: str = "cpu",
-    progress: bool = True,
-) -> tuple[Artifact, bool]:
-    """`pretrain_stage` built into the folder `out`; reused when unchanged."""
-    return pretrain_stage(store, config, device=device, progress=progress).build(out)
 
 
 def _train(

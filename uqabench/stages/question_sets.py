@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from uqabench.artifact import Artifact, Stage
+from uqabench.artifact import Stage
 from uqabench.data.store import InteractionStore
 from uqabench.files import write_json
 from uqabench.questions.generate import generate
@@ -29,9 +29,7 @@ def torch_threads_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def build_questions_stage(
-    store: InteractionStore, configs: dict[str, QuestionConfig], *, progress: bool = True
-) -> Stage:
+def build_questions(store: InteractionStore, configs: dict[str, QuestionConfig], *, progress: bool = True) -> Stage:
     """Generate one question set a split ("train", "evaluation") into the artefact folder `out`; reuse it."""
 
     def make(folder: Path, work: Path) -> float:
@@ -47,10 +45,3 @@ def build_questions_stage(
 
     settings = {split: key_dict(config) for split, config in configs.items()}
     return Stage("questions", settings, {"data": store.content_hash}, make)
-
-
-def build_questions(
-    store: InteractionStore, out: Path, configs: dict[str, QuestionConfig], *, progress: bool = True
-) -> tuple[Artifact, bool]:
-    """`build_questions_stage` built into the folder `out`; reused when unchanged."""
-    return build_questions_stage(store, configs, progress=progress).build(out)

@@ -117,7 +117,7 @@ class FrozenStates:
         return cls(pairs, states.shape[1], config["kept"], None, states, spans)
 
 
-def encode_histories_stage(
+def encode_histories(
     store: InteractionStore,
     pretrained: Artifact,
     pairs: HistoryPairs,
@@ -147,30 +147,6 @@ def encode_histories_stage(
         return time.monotonic() - started
 
     return Stage("states", config, inputs, make)
-
-
-def encode_histories(
-    store: InteractionStore,
-    pretrained: Artifact,
-    pairs: HistoryPairs,
-    out: Path,
-    *,
-    integration: Integration,
-    token_budget: int,
-    device: str = "cpu",
-    progress: bool = True,
-) -> tuple[Artifact, bool]:
-    """`encode_histories_stage` built into the folder `out`; reused when unchanged."""
-    stage = encode_histories_stage(
-        store,
-        pretrained,
-        pairs,
-        integration=integration,
-        token_budget=token_budget,
-        device=device,
-        progress=progress,
-    )
-    return stage.build(out)
 
 
 def _digest(table: np.ndarray) -> str:

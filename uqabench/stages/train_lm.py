@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uqabench.artifact import Artifact, Stage
+from uqabench.artifact import Stage
 from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
@@ -31,7 +31,8 @@ from uqabench.llm.batches import (
 )
 from uqabench.llm.demo import new_model, save_model, train_tokenizer
 from uqabench.llm.language_model import LanguageModel
-from uqabench.llm.prompts import PromptBuilder, PromptText
+from uqabench.llm.prompts import PromptBuilder
+from uqabench.questions.messages import PromptText
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import value_texts
 from uqabench.questions.templates import Templates
@@ -101,7 +102,7 @@ def accuracy(documents: Documents, n_text: int, n_soft: int) -> dict[str, float]
     return result
 
 
-def train_lm_stage(
+def train_lm(
     store: InteractionStore,
     questions: QuestionSet,
     questions_content: str,
@@ -120,21 +121,6 @@ def train_lm_stage(
 
     settings = {**key_dict(config), "prompt": key_dict(prompt), "templates": templates.digest}
     return Stage("train-lm", settings, {"data": store.content_hash, "questions": questions_content}, make)
-
-
-def train_lm(
-    store: InteractionStore,
-    questions: QuestionSet,
-    questions_content: str,
-    templates: Templates,
-    prompt: PromptConfig,
-    out: Path,
-    config: TrainLMConfig,
-    *,
-    progress: bool = True,
-) -> tuple[Artifact, bool]:
-    """`train_lm_stage` built into the folder `out`; reused when unchanged."""
-    return train_lm_stage(store, questions, questions_content, templates, prompt, config, progress=progress).build(out)
 
 
 def _new_language_model(

@@ -129,8 +129,9 @@ def test_movielens_form(tmp_path):
     }
     assert log.action_names == ["1", "3", "5"]
     store = prepare(source, tmp_path / "store", PrepareConfig(1, 1), progress=False)
-    assert [store.catalogue.item_ids[item] for item in store.sequence(1)] == ["3", "1"]
-    assert [store.manifest["actions"][code] for code in store.actions] == ["5", "5", "1", "3"]
+    stars = [store.manifest["actions"][code] for code in store.actions]
+    rows = [(store.catalogue.item_ids[item], star) for item, star in zip(store.items, stars, strict=True)]
+    assert sorted([rows[:2], rows[2:]]) == [[("3", "1"), ("1", "3")], [("4", "5"), ("2", "5")]]
     with pytest.raises(InputError, match="ml-100k.inter is missing"):
         open_source("movielens-100k", path=tmp_path / "store")
 

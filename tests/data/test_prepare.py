@@ -18,6 +18,7 @@ import pytest
 from uqabench.artifact import build, open_artifact
 from uqabench.data import InteractionStore, PrepareConfig, describe, open_source, prepare, read_ids
 from uqabench.data.prepare import prepare_key, write_store
+from uqabench.data.split import split_users
 from uqabench.errors import InputError
 
 ALL = PrepareConfig(min_item_interactions=1, min_user_length=1)
@@ -28,9 +29,11 @@ def test_store_holds_the_log(plain_log, tmp_path):
     assert len(store) == 10 and len(store.catalogue) == 8
     names = store.catalogue.item_ids.tolist()
     assert names == [f"i{i}" for i in range(8)]
-    for user in range(10):  # "user-0".."user-9" are in order already
-        assert [names[item] for item in store.sequence(user)] == [f"i{(user + t) % 8}" for t in range(8)]
-        assert store.timestamps[store.offsets[user] : store.offsets[user + 1]].tolist() == [
+    order = [int(store.timestamps[store.offsets[row]]) for row in range(10)]  # user-u's first time is u
+    assert sorted(order) == list(range(10)) and order != list(range(10))
+    for row, user in enumerate(order):
+        assert [names[item] for item in store.sequence(row)] == [f"i{(user + t) % 8}" for t in range(8)]
+        assert store.timestamps[store.offsets[row] : store.offsets[row + 1]].tolist() == [
             1000 * t + user for t in range(8)
         ]
     catalogue = store.catalogue
@@ -103,6 +106,34 @@ def test_salt_changes_ids_and_nothing_else(plain_log, tmp_path):
     assert first.split.tolist() == second.split.tolist() and first.split_hash == second.split_hash
     assert first.items.tolist() == second.items.tolist()
     assert first.manifest["content_hash"] == second.manifest["content_hash"]
+
+
+def test_a_list_of_all_ids_finds_no_history(tmp_path, write_log):
+    """The order of the users was that of their ids, and the split hash a digest of the ids that anyone could check."""
+    users = [
+        f"{name}@example.org" for name in ("ann", "bob", "cleo", "dora", "eve", "finn", "gil", "hans", "ida", "jo")
+    ]
+    shift = {user: (7 * i + 3) % 10 for i, user in enumerate(users)}
+
+    def store(names, salt):
+        rows = [f"{name},i{(shift[user] + t) % 8},{1000 * t + shift[user]}" for user, name in names for t in range(8)]
+        files = write_log(rows, [f"i{i},Thing {i},x" for i in range(8)])
+        (tmp_path / "salt").write_bytes(salt * 16)
+        config = replace(ALL, salt_file=str(tmp_path / "salt"), evaluation_fraction=0.5)
+        return prepare(open_source("tables", **files), tmp_path / f"store-{salt}", config, progress=False)
+
+    first = store([(user, user) for user in users], b"a")
+    found = [int(time) for time in first.timestamps[first.offsets[:-1]]]
+    assert found != [shift[user] for user in sorted(users)]
+    # Other people with the same histories, on the same sides: not a byte that is not salted differs.
+    sides = dict(zip(users, split_users(users, 0.5, 0).tolist(), strict=True))
+    others = [f"{i}@elsewhere.net" for i in range(10)]
+    by_side = {
+        side: [name for name, at in zip(others, split_users(others, 0.5, 0), strict=True) if at == side]
+        for side in (0, 1)
+    }
+    second = store([(user, by_side[sides[user]].pop()) for user in users], b"b")
+    assert first.split_hash == second.split_hash and first.content_hash == second.content_hash
 
 
 def test_a_salt_inside_the_store_is_refused(plain_log, tmp_path):
@@ -289,7 +320,7 @@ def test_exclusion_lists_are_read_and_their_content_stays_out(plain_log, tmp_pat
 
 
 def test_unknown_sources_and_options():
-    with pytest.raises(InputError, match="no source 'amazon': choose one of completejourney"):
+    with pytest.raises(InputError, match="source 'amazon' is unknown: choose one of completejourney"):
         open_source("amazon")
     with pytest.raises(InputError, match="'synthetic' has no option 'user'"):
         open_source("synthetic", user=3)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uqabench.data.anonymise import anonymise, fingerprint, read_salt
-from uqabench.data.split import EVALUATION, split_hash, split_users
+from uqabench.data.split import EVALUATION, name_digests, published_order, sequence_digests, split_hash, split_users
 from uqabench.errors import InputError
 
 IDS = [f"user {i}" for i in range(200)]
@@ -25,19 +25,36 @@ def test_sizes_and_order_do_not_matter(size, fraction, seed):
     shuffled = random.Random(seed).sample(ids, size)
     again = dict(zip(shuffled, split_users(shuffled, fraction, seed).tolist(), strict=True))
     assert [again[user] for user in ids] == split.tolist()
-    assert split_hash(ids, split) == split_hash(shuffled, np.array([again[user] for user in shuffled]))
+    digests = [user.encode() for user in ids]
+    shuffled_split = np.array([again[user] for user in shuffled])
+    assert split_hash(digests, split) == split_hash([user.encode() for user in shuffled], shuffled_split)
 
 
 def test_another_seed_is_another_split_with_another_hash():
     first, second = split_users(IDS, 0.1, 0), split_users(IDS, 0.1, 1)
     assert not np.array_equal(first, second)
-    assert split_hash(IDS, first) != split_hash(IDS, second)
+    digests = [user.encode() for user in IDS]
+    assert split_hash(digests, first) != split_hash(digests, second) != split_hash(digests, 1 - second)
 
 
-def test_hash_sees_sides_and_ids():
-    split = split_users(IDS, 0.1, 0)
-    assert split_hash(IDS, 1 - split) != split_hash(IDS, split)
-    assert split_hash(["a", "bc"], np.array([0, 1])) != split_hash(["ab", "c"], np.array([0, 1]))
+def test_digests_are_of_each_user_s_own_rows():
+    offsets, rows = np.array([0, 2, 2, 4, 6]), np.array([1, 2, 1, 2, 2, 1])
+    first, empty, second, third = sequence_digests(offsets, [rows])
+    assert first == second and len({first, empty, third}) == 3
+    timed = sequence_digests(offsets, [rows, np.arange(6)])
+    assert len(set(timed)) == 4 and timed[1] == empty
+    assert name_digests(["a", "b"]).tolist() == name_digests(["b", "a"])[::-1].tolist()
+
+
+@given(size=st.integers(1, 30), seed=st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_the_order_is_of_the_sequences_and_among_equal_ones_of_the_salt(size, seed):
+    rng = random.Random(seed)
+    digests = [bytes([rng.randrange(4)]) for _ in range(size)]
+    split = np.array([rng.randrange(2) for _ in range(size)], np.int8)
+    orders = [published_order(digests, split, anonymise(IDS[:size], salt * 16)) for salt in (b"a", b"b")]
+    seen = [[(digests[user], int(split[user])) for user in order] for order in orders]
+    assert seen[0] == seen[1] == sorted(seen[0]) and sorted(orders[0].tolist()) == list(range(size))
 
 
 def test_one_user_cannot_be_split():

@@ -168,7 +168,7 @@ def test_trained_embeddings_compare_histories_with_answers(documents):
 
     size = documents.lm.model.get_input_embeddings().weight.detach().square().mean()
     before = nearest()
-    reported = train_embeddings(documents, 60, seed=0)
+    reported = train_embeddings(documents, 120, seed=0)
     torch.testing.assert_close(documents.lm.model.get_input_embeddings().weight.detach().square().mean(), size)
     assert nearest() > before + 0.1 and reported > 100 * before
     assert train_embeddings(documents, 0, seed=0) == 0.0

@@ -4,13 +4,12 @@ from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.packer import PackedBatch, pack, plan_batches, windows
 from uqabench.data.prepare import describe, prepare
 from uqabench.data.preprocess import read_ids
-from uqabench.data.sources import SOURCES, open_source
+from uqabench.data.sources import open_source, source_names
 from uqabench.data.store import InteractionStore
 from uqabench.settings.data import PrepareConfig
 
 __all__ = [
     "ATTRIBUTES",
-    "SOURCES",
     "Catalogue",
     "InteractionStore",
     "PackedBatch",
@@ -21,5 +20,6 @@ __all__ = [
     "plan_batches",
     "prepare",
     "read_ids",
+    "source_names",
     "windows",
 ]

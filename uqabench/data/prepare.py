@@ -22,7 +22,7 @@ from uqabench.data.facts import COUNTED, counts_of_store
 from uqabench.data.log import MICROSECONDS, RawLog, Removal, Source, counts, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
-from uqabench.data.split import TRAIN, split_hash, split_users
+from uqabench.data.split import TRAIN, name_digests, published_order, sequence_digests, split_hash, split_users
 from uqabench.data.store import FORMAT, STAGE, STORE_FILES, InteractionStore
 from uqabench.data.tokens import build_tokens
 from uqabench.errors import InputError
@@ -155,29 +155,54 @@ def _used(codes: np.ndarray, size: int) -> np.ndarray:
 
 
 def _compact(log: RawLog, config: PrepareConfig, salt: bytes) -> tuple[InteractionStore, dict[str, pa.Array] | None]:
-    """Renumber users and items by raw id, split and anonymise the users, build the catalogue."""
+    """Renumber items by raw id and users by their sequences, split and anonymise the users, build the catalogue."""
     raw_users, user_index = _ranks(log.user_ids, _used(log.users, len(log.user_ids)))
     item_ids, item_index = _ranks(log.item_ids, _used(log.items, len(log.item_ids)))
     users, items = user_index[log.users], item_index[log.items]
-    order = np.argsort(users, kind="stable")
-    items = items[order]
-    offsets = np.zeros(len(raw_users) + 1, np.int64)
-    np.cumsum(np.bincount(users, minlength=len(raw_users)), out=offsets[1:])
+    rows = np.argsort(users, kind="stable")
+    lengths = np.bincount(users, minlength=len(raw_users))
     split = split_users(raw_users, config.evaluation_fraction, config.split_seed)
     hashed = anonymise(raw_users, salt)
-    in_training = np.repeat(split == TRAIN, np.diff(offsets))
+    # The order of the raw ids would undo the digests: whoever has a list of them had only to sort it.
+    digests = _digests(log, rows, _offsets(lengths), items, item_ids)
+    order = published_order(digests, split, hashed)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    rows = np.argsort(place[users], kind="stable")
+    offsets, items, in_training = (
+        _offsets(lengths[order]),
+        items[rows],
+        np.repeat(split[order] == TRAIN, lengths[order]),
+    )
     popularity = np.bincount(items[in_training], minlength=len(item_ids)).astype(np.int64)
+    user_ids = [hashed[user] for user in order]
     store = InteractionStore(
         offsets=offsets,
         items=items,
-        timestamps=None if log.times is None else log.times[order] // MICROSECONDS,
-        actions=None if log.actions is None else log.actions[order],
-        user_ids=hashed,
-        split=split,
+        timestamps=None if log.times is None else log.times[rows] // MICROSECONDS,
+        actions=None if log.actions is None else log.actions[rows],
+        user_ids=user_ids,
+        split=split[order],
         catalogue=_catalogue(log, item_ids, item_index, popularity, config.max_tokens),
-        split_hash=split_hash(raw_users, split),
+        split_hash=split_hash(digests, split),
     )
-    return store, _truth(log.truth, raw_users, hashed)
+    return store, _truth(log.truth, [raw_users[user] for user in order], user_ids)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _digests(log: RawLog, rows: np.ndarray, offsets: np.ndarray, items: np.ndarray, item_ids: list[str]) -> list[bytes]:
+    """A digest of each user's items, times and actions as they will be stored, whatever the numbers of the items."""
+    columns = [name_digests(item_ids)[items[rows]]]
+    if log.times is not None:
+        columns.append(log.times[rows] // MICROSECONDS)
+    if log.actions is not None:
+        columns.append(name_digests(log.action_names)[log.actions[rows]])
+    return sequence_digests(offsets, columns)
 
 
 def _catalogue(

@@ -30,7 +30,7 @@ from uqabench.errors import InputError
 from uqabench.files import folder_files, read_json, sha256_file, write_json
 
 STAGE = "data"
-FORMAT = 2
+FORMAT = 3
 """Of the files; a part of the stage's key."""
 _READ = frozenset(
     ("store.json", "offsets.arrow", "users.arrow", "interactions.arrow")
@@ -46,8 +46,8 @@ class InteractionStore:
     """U users' sequences, R interactions in all, in time order.
 
     offsets int64 (U + 1,), items int32 (R,), timestamps int64 (R,) Unix seconds or None, actions int8 (R,) or None
-    (a code's name is manifest["actions"][code]), user_ids salted hashes in the order of the raw ids,
-    split int8 (U,): 0 train, 1 evaluation. manifest: the content of store.json.
+    (a code's name is manifest["actions"][code]), user_ids salted hashes, split int8 (U,): 0 train, 1 evaluation.
+    Users are in the order of a digest of their rows. manifest: the content of store.json.
     """
 
     offsets: np.ndarray

@@ -10,8 +10,8 @@
           size: {set: [a.layers, a.width], values: [[4, 256], [8, 512]], scale: {demo: [4, 8]}}
           integration: {set: [align.integration], each: integrations}
 
-An axis is a mapping from its values' names to patches, or a grid: `values` are rows of numbers for the settings in
-`set`, divided by the preset's row of `scale` and named by `label` (default: the numbers, joined by ×).
+An axis is a mapping from its values' names to patches, or a grid: `values` are rows of values for the settings in
+`set`, counts divided by the preset's row of `scale`, and named by `label` (default: the values, joined by ×).
 """
 
 from __future__ import annotations
@@ -120,9 +120,14 @@ def axis_values(axis: dict[str, Any], preset: str, where: str) -> Axis:
     template = axis.get("label", " × ".join(f"{{{index}}}" for index in range(len(settings))))
     values: Axis = {}
     for row in rows:
-        scaled = [max(1, value // divisor) for value, divisor in zip(row, scale, strict=True)]
+        scaled = [_scaled(value, divisor) for value, divisor in zip(row, scale, strict=True)]
         values[template.format(*scaled)] = dict(zip(settings, scaled, strict=True))
     return values
+
+
+def _scaled(value: Any, divisor: int) -> Any:
+    """Counts are divided, but not below 1; texts and fractions stay as they are."""
+    return max(1, value // divisor) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def cells(experiment: Experiment, config: RunConfig, preset: str, seeds: tuple[int, ...] = ()) -> list[Cell]:

@@ -11,21 +11,32 @@ from uqabench.data.sources.movielens import MovieLens100k
 from uqabench.data.sources.synthetic import Synthetic
 from uqabench.data.sources.tables import Tables
 from uqabench.errors import InputError
+from uqabench.registry import Registry, reason
 
-SOURCES: dict[str, type[Source]] = {
-    source.name: source for source in (CompleteJourney, MovieLens100k, Tables, Synthetic)
-}
+REGISTRY: Registry[type[Source]] = Registry("source", "uqabench.sources")
+
+for _source in (CompleteJourney, MovieLens100k, Tables, Synthetic):
+    REGISTRY.register(_source.name)(_source)
 
 
 def open_source(name: str, path: Path | str | None = None, **options: Any) -> Source:
-    """Make the source called `name`; `path` replaces the place where it looks for its files.
+    """Make the source called `name`, or "package.module:Class"; `path` replaces the place where it looks for its files.
 
     Raises InputError for an unknown name or option, or files that are missing.
     """
-    if name not in SOURCES:
-        raise InputError(f"There is no source '{name}': choose one of {', '.join(SOURCES)}.")
-    known = SOURCES[name].accepts
+    cls = REGISTRY.find(name)
+    known = getattr(cls, "accepts", ())
     for option in options:
         if option not in known:
             raise InputError(f"The source '{name}' has no option '{option}': it has {', '.join(known) or 'none'}.")
-    return SOURCES[name](path=path, **options)
+    try:
+        return cls(path=path, **options)
+    except InputError:
+        raise
+    except Exception as error:  # a class of a user's own may raise anything
+        raise InputError(f"The source {name} cannot be made: {reason(error)}.") from error
+
+
+def source_names() -> tuple[str, ...]:
+    """Every name that `open_source` knows, sorted: built-in ones, and those declared as entry points."""
+    return REGISTRY.names()

@@ -16,11 +16,12 @@ from uqabench.plan.methods import packaged_variants
 from uqabench.questions.baselines import BASELINES
 from uqabench.questions.core.context import REASONS as DISCARDED
 from uqabench.questions.generate import generate
-from uqabench.questions.kinds import KIND_INDEX, KINDS
+from uqabench.questions.kinds import KIND_INDEX, KINDS, kinds
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import equal_texts
 from uqabench.settings import PAPER_MIX, QuestionConfig
 from uqabench.settings.run import PRESETS, run_config
+from uqabench.vocabulary import QUESTION_VERSIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -62,6 +63,7 @@ def test_questions_page_lists_kinds_mix_reasons_and_baselines():
     for kind in KINDS:
         assert rows[kind.name][0] == kind.subtask
         assert rows[kind.name][3] == (", ".join(kind.attributes) or "–")
+        assert rows[kind.name][4] == ", ".join(v for v in QUESTION_VERSIONS if kind in kinds(v))
     assert ", ".join(f"{name} {count}" for name, count in PAPER_MIX.items()) in " ".join(DOCS["questions"].split())
     assert f"{sum(PAPER_MIX.values()):,} questions" in DOCS["questions"]
     assert ", ".join(DISCARDED[1:]) in " ".join(DOCS["questions"].split())

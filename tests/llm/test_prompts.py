@@ -59,6 +59,20 @@ def test_text_does_not_depend_on_the_future(small_store, small_evaluation, templ
         assert after.history_text(user, cut, 50) == before.history_text(user, cut, 50)
 
 
+def test_baskets_are_shown_where_questions_ask_about_them(text, small_store, small_evaluation):
+    """A blank line between items of different times; with version 1 none."""
+    user, cut = int(small_evaluation.user[0]), int(small_evaluation.cut[0])
+    starts = small_store.basket_starts(user)[cut - 8 : cut]
+    assert 0 < starts[1:].sum() < 7
+    shown = text.history_text(user, cut, 8, by_basket=True)
+    blocks = shown.removeprefix(HEADER + "\n").split("\n\n")
+    sizes = np.diff([0, *(np.flatnonzero(starts[1:]) + 1).tolist(), 8])
+    assert [len(block.splitlines()) for block in blocks] == sizes.tolist()
+    assert shown.replace("\n\n", "\n") == text.history_text(user, cut, 8)
+    assert text.content(replace(small_evaluation, version="v2"), 0, 8).startswith(shown + "\n")
+    assert text.content(small_evaluation, 0, 8).startswith(text.history_text(user, cut, 8) + "\n")
+
+
 def test_no_history_is_the_question_alone(text, small_store, small_evaluation):
     content = text.content(small_evaluation, 0, 0)
     assert content == format_question(render(small_evaluation, 0, small_store.catalogue, "en"))

@@ -65,6 +65,35 @@ def test_only_subtasks_that_were_asked_have_a_score():
     assert set(entry["tasks"]) == {"sequence_understanding", "interest_perception"}
 
 
+def test_levels_of_a_subtask_are_scored_apart(tmp_path):
+    levels = {"ip": ("natural", "matched"), "ap": ("natural",)}
+    rows = make_rows()
+    for row in rows:
+        own = levels.get(row["subtask"])
+        if own:
+            row["level"] = own[row["id"] // 7 % len(own)]
+    write_predictions(tmp_path / "p.jsonl", rows)
+    entry = score(read_predictions(tmp_path / "p.jsonl"), seed=0)
+    assert list(entry["levels"]) == ["ip:matched", "ip:natural", "ap:natural"]
+    assert {scope: cell["n"] for scope, cell in entry["levels"].items()} == {
+        "ip:matched": 15, "ip:natural": 15, "ap:natural": 30
+    }  # fmt: skip
+    assert entry["levels"]["ap:natural"] == entry["subtasks"]["ap"] and entry["subtasks"]["ip"]["n"] == 30
+    right = np.array([row["prediction"] == row["answer"] for row in rows if row.get("level") == "matched"])
+    assert entry["levels"]["ip:matched"]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-4)
+    without = score([{k: v for k, v in row.items() if k != "level"} for row in rows], seed=0)
+    assert "levels" not in without and without["subtasks"] == entry["subtasks"] and without["tasks"] == entry["tasks"]
+    others = [{**row, "prediction": "A"} for row in rows]
+    assert compare(rows, others, scope="ip:matched", seed=0)["n"] == 15
+    assert compare(rows, others, scope="ip", seed=0)["n"] == 30
+    with pytest.raises(InputError, match="No question belongs to 'ap:matched'"):
+        compare(rows, others, scope="ap:matched", seed=0)
+    with pytest.raises(InputError, match="'xp:natural' is no task or sub-task"):
+        compare(rows, others, scope="xp:natural", seed=0)
+    with pytest.raises(InputError, match="level"):
+        write_predictions(tmp_path / "p.jsonl", [{**rows[0], "level": "Natural "}])
+
+
 def test_reading_gives_what_was_written_and_the_same_score(tmp_path):
     rows = make_rows()
     path = tmp_path / "deep" / "hstu.jsonl"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from uqabench.errors import InputError
-from uqabench.questions.kinds import ASKED, KIND_INDEX, KINDS
+from uqabench.questions.kinds import ASKED, KIND_INDEX, KINDS, kinds
 from uqabench.questions.render import format_question, render
 from uqabench.questions.scoring import detect_subtask
 from uqabench.questions.templates import Templates
@@ -43,7 +43,7 @@ def test_chinese_phrasings_tell_the_sub_task(grocery, grocery_train):
         assert detect_subtask(rendered.question) == KINDS[kind].subtask
         assert detect_subtask(rendered.question + rendered.instruction) == KINDS[kind].subtask
         said.add((kind, int(grocery_train.template[i]) % len(language.phrasings[kind])))
-    assert len(said) == sum(map(len, language.phrasings))
+    assert len(said) == sum(len(language.phrasings[KIND_INDEX[kind.name]]) for kind in kinds("v1"))
 
 
 def test_a_file_of_ones_own_replaces_single_kinds(tmp_path, grocery, grocery_train):
@@ -78,6 +78,12 @@ def test_a_new_language_needs_everything(tmp_path):
         ("en: {words: {option: '{text}'}}", r"en.words.option lacks the placeholder \{letter\}"),
         ("en: {words: {attribute: {brand: 7}}}", r"en.words.attribute has no text for 'brand'"),
         ("en: {words: {colon: x}}", r"en.words has the unknown entry 'colon'"),
+        ("en: {words: {took: {click: saw}}}", r"en.words.took has no text for 'purchase'"),
+        (
+            "en: {kinds: {ip_next: {phrasings: ['{took}']}}}",
+            r"ip_next, phrasing 1 has the unknown placeholder \{took\}",
+        ),
+        ("en: {kinds: {ip_natural: {phrasings: ['x']}}}", r"en.kinds has the unknown entry 'ip_natural'"),
         ("en: 5", r"own.yaml: en is missing or no mapping"),
         ("[1, 2", r"own.yaml is not readable YAML"),
         ("- 1", r"own.yaml holds no languages"),
@@ -146,6 +152,9 @@ fr:
     li_top3: {phrasings: ["Les 3 {attribute} les plus fréquents ?"]}
     si_recent: {phrasings: ["{attribute} le plus fréquent des {window} derniers ?"]}
     it_path: {phrasings: ["Évolution du {attribute} ?"]}
+    df_position: {phrasings: ["{attribute} de l'article {n} des {length} derniers ?"]}
+    df_basket: {phrasings: ["Quel {attribute} est dans l'{recency} panier ?"]}
+    it_baskets: {phrasings: ["Évolution du {attribute} par paniers ?"]}
 """
 
 

@@ -87,6 +87,19 @@ def lengths(config: RunConfig) -> tuple[int, ...]:
     )
 
 
+def test_question_sets_follow_the_version_of_the_questions():
+    def versions(config):
+        return [part.version for part in (config.questions.train, config.questions.evaluation, config.llm.questions)]
+
+    assert versions(run_config("tiny")) == ["v1"] * 3
+    assert versions(run_config("tiny", overrides=("questions.version=v2",))) == ["v2"] * 3
+    mixed = run_config("tiny", overrides=("questions.version=v2", "questions.train.version=v1"))
+    assert versions(mixed) == ["v1", "v2", "v2"]
+    assert versions(patched(mixed, {"questions.version": "v1"})) == ["v1"] * 3
+    with pytest.raises(InputError, match="version is 'v3': choose one of v1, v2"):
+        run_config("tiny", overrides=("questions.version=v3",))
+
+
 def test_windows_and_histories_follow_the_history_length():
     assert lengths(run_config("tiny")) == (32,) * 4
     assert lengths(run_config("tiny", overrides=("history_length=48",))) == (48,) * 4

@@ -87,6 +87,8 @@ def _cuts(context: Context, users: np.ndarray, config: QuestionConfig) -> np.nda
         return main
     extra = choose_cuts(*where, config.extra_cuts, context.seed, _EXTRA_SALT)
     extra[(extra[:, :, None] == main[:, None, :]).any(axis=2)] = -1
+    if config.version != "v1":  # in order of time, the first ones opened would all be about early histories
+        extra = np.random.Generator(np.random.Philox(key=[config.seed, _EXTRA_SALT])).permuted(extra, axis=1)
     first = np.argsort(extra < 0, axis=1, kind="stable")
     return np.concatenate([main, np.take_along_axis(extra, first, axis=1)], axis=1)
 
@@ -217,6 +219,4 @@ def _collect(chosen: list[Selection], store: InteractionStore, split: str, confi
 
 def _domain(store: InteractionStore) -> str:
     """What an interaction of the log is, by the name of its source; a click where that says nothing."""
-    source = store.manifest.get("source")
-    name = source.get("name", "") if isinstance(source, dict) else ""
-    return DOMAIN_OF_SOURCE.get(name, "click")
+    return DOMAIN_OF_SOURCE.get(store.manifest.get("source", {}).get("name"), "click")

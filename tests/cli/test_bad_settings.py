@@ -32,7 +32,7 @@ import pytest
         (["--encoder", "json:Encoder"], "The module json has no class 'Encoder'"),
         (["--llm", "no-such-model"], "no-such-model"),
         (["--llm", "./no/such/folder"], "no/such/folder' does not exist"),
-        (["--llm", "~nobody-here/x"], "~nobody-here/x: there is no such home folder here"),
+        (["--llm", "~nobody-here/x"], "~nobody-here/x: the home folder that ~nobody-here stands for is unknown here"),
         (["--set", "llm.dtype=float16"], "sasrec trains the language model.*set llm.dtype=bfloat16"),
         (["--set", "llm.template_args={thinking: false}"], "llm.template_args.thinking: .* has no such argument"),
         (

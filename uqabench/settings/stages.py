@@ -54,8 +54,7 @@ class AlignConfig:
     n_queries: int = setting(16, "soft tokens of integrations with learned queries", ge=1, le=4096)
     closed_form: bool = setting(
         False,
-        "start the adapter at what its integration fits to training histories, e.g. a ridge regression onto the mean "
-        "token embedding of the history's text",
+        "start the adapter at what its integration fits to training histories (a regression onto their text)",
     )
     batch_questions: int = setting(256, "questions a step", ge=1, le=MAX_COUNT)
     token_budget: int = setting(

@@ -324,12 +324,3 @@ def test_a_config_that_cannot_be_is_one_sentence(folder, changes):
     edit_json(folder / "config.json", **changes)
     with pytest.raises(InputError, match="config.json|cannot load its"):
         load_language_model(folder)
-
-
-def test_a_home_that_is_not_there_is_one_sentence(monkeypatch):
-    for name in ("~nobody-here/x", "~nobody-here"):
-        with pytest.raises(InputError, match="home folder that ~nobody-here stands for is unknown"):
-            find_model(name)
-    monkeypatch.setenv("UQABENCH_HOME", "~nobody-here/x")
-    with pytest.raises(InputError, match="set UQABENCH_HOME"):
-        find_model("smollm2")

@@ -50,11 +50,11 @@ def forward_kernel(
     in_row = column < width
     mask = (row < rows)[:, None] & in_row[None, :]
     values = tl.load(x + row[:, None] * x_stride + column[None, :], mask, other=0.0).to(tl.float32)
-    written = row[:, None] * width + column[None, :]
+    out_index = row[:, None] * width + column[None, :]
     if residual is not None:
         beside = tl.load(residual + row[:, None] * residual_stride + column[None, :], mask, other=0.0)
         rounded = (values + beside.to(tl.float32)).to(total.dtype.element_ty)
-        tl.store(total + written, rounded, mask)
+        tl.store(total + out_index, rounded, mask)
         values = rounded.to(tl.float32)
     if IS_CENTRED:
         mean = tl.sum(values, axis=1) / width
@@ -71,7 +71,7 @@ def forward_kernel(
         values *= tl.load(gate + row[:, None] * gate_stride + column[None, :], mask, other=0.0).to(tl.float32)
     if seed is not None:
         values = tl.where(_is_kept(seed, row, threshold, ROWS, BLOCK), values * scale, 0.0)
-    tl.store(y + written, values.to(y.dtype.element_ty), mask)
+    tl.store(y + out_index, values.to(y.dtype.element_ty), mask)
 
 
 @triton.jit
@@ -90,34 +90,34 @@ def backward_kernel(
         row = (tile_start + tl.arange(0, ROWS)).to(tl.int64)
         is_row = row < rows
         mask = is_row[:, None] & in_row[None, :]
-        slope = tl.load(grad + row[:, None] * grad_stride + column[None, :], mask, other=0.0).to(tl.float32)
+        grad_out = tl.load(grad + row[:, None] * grad_stride + column[None, :], mask, other=0.0).to(tl.float32)
         values = tl.load(x + row[:, None] * x_stride + column[None, :], mask, other=0.0).to(tl.float32)
         if seed is not None:
-            slope = tl.where(_is_kept(seed, row, threshold, ROWS, BLOCK), slope * scale, 0.0)
-        written = row[:, None] * width + column[None, :]
+            grad_out = tl.where(_is_kept(seed, row, threshold, ROWS, BLOCK), grad_out * scale, 0.0)
+        out_index = row[:, None] * width + column[None, :]
         inverse = tl.load(statistics + (rows * IS_CENTRED + row), is_row, other=0.0)[:, None]
         if IS_CENTRED:
             values -= tl.load(statistics + row, is_row, other=0.0)[:, None]
             values = tl.where(mask, values, 0.0)
         values *= inverse
         if weight_sums is not None:
-            weight_sum += slope * values
+            weight_sum += grad_out * values
         if bias_sums is not None:
-            bias_sum += slope
+            bias_sum += grad_out
         if weight is not None:
-            slope *= factor
+            grad_out *= factor
         if gate is not None:
             if dgate is not None:
-                tl.store(dgate + written, (slope * values).to(dgate.dtype.element_ty), mask)
-            slope *= tl.load(gate + row[:, None] * gate_stride + column[None, :], mask, other=0.0).to(tl.float32)
-        result = slope - values * (tl.sum(slope * values, axis=1) / width)[:, None]
+                tl.store(dgate + out_index, (grad_out * values).to(dgate.dtype.element_ty), mask)
+            grad_out *= tl.load(gate + row[:, None] * gate_stride + column[None, :], mask, other=0.0).to(tl.float32)
+        result = grad_out - values * (tl.sum(grad_out * values, axis=1) / width)[:, None]
         if IS_CENTRED:
-            result -= (tl.sum(slope, axis=1) / width)[:, None]
+            result -= (tl.sum(grad_out, axis=1) / width)[:, None]
         result *= inverse
         if grad_sum is not None:
             beside = tl.load(grad_sum + row[:, None] * grad_sum_stride + column[None, :], mask, other=0.0)
             result += beside.to(tl.float32)
-        tl.store(dx + written, result.to(dx.dtype.element_ty), mask)
+        tl.store(dx + out_index, result.to(dx.dtype.element_ty), mask)
     sums_start = tl.program_id(0).to(tl.int64) * width
     if weight_sums is not None:
         tl.store(weight_sums + sums_start + column, tl.sum(weight_sum, axis=0), in_row)

@@ -200,3 +200,13 @@ def test_the_manifest_says_how_it_was_made(tmp_path):
     manifest = read_json(tmp_path / "x" / "manifest.json")
     assert manifest["config"] == {"lr": 3} and manifest["inputs"] == {"data": "h"} and manifest["stage"] == "stage"
     assert {"python", "uqabench", "torch", "numpy"} <= set(manifest["versions"])
+
+
+@pytest.mark.parametrize("change", [{"files": {}}, {"content": "0" * 64}, {"content": None}, {"stage": None}])
+def test_a_manifest_that_does_not_fit_its_files_is_refused(tmp_path, change):
+    """No files to check, or the content hash of other files, would let later stages reuse what was made from these."""
+    make(tmp_path / "x", Maker())
+    path = tmp_path / "x" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match="manifest.json"):
+        make(tmp_path / "x", Maker())

@@ -80,6 +80,10 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
             raise InputError(
                 f"{file} is missing or changed since it was written: delete {path} and run its stage again."
             )
+    if manifest["content"] != _content(manifest["files"]):
+        raise InputError(
+            f"{path}/manifest.json: 'content' is not that of the files: delete {path} and run its stage again."
+        )
     return Artifact(path, manifest)
 
 
@@ -159,12 +163,11 @@ class Stage:
             seconds = self.make(out, work)
             write_json(out / "seconds.json", {"seconds": round(seconds, 3)})
             files = _hash_files(out)
-            hashed = {name: digest for name, digest in files.items() if name.split("/")[0] not in UNHASHED}
             manifest = {
                 "stage": self.name,
                 "format": FORMAT,
                 "key": self.key,
-                "content": hash_json(hashed),
+                "content": _content(files),
                 "config": self.config,
                 "inputs": self.inputs,
                 "versions": versions(),
@@ -184,6 +187,11 @@ def _claim(work: Path, key: str) -> None:
     if work.exists() and (not (work / KEY_FILE).exists() or read_json(work / KEY_FILE) != key):
         shutil.rmtree(work)
     write_json(work / KEY_FILE, key)
+
+
+def _content(files: dict[str, str]) -> str:
+    """Digest of what later stages read: of the files' own digests, without those that differ between equal runs."""
+    return hash_json({name: digest for name, digest in files.items() if name.split("/")[0] not in UNHASHED})
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

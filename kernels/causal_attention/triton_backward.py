@@ -93,8 +93,8 @@ def _keys_loop(
             weights = tl.where(queries[None, :] >= keys[:, None], weights, 0.0)
         g = load_rows(g_base, query, g_stride, length, BLOCK_M, DV, BLOCK_DV, True)
         dv = dot(weights.to(g.dtype), g, dv)
-        slopes = dot(v, tl.trans(g), tl.zeros((k.shape[0], BLOCK_M), tl.float32))
-        d_scores = weights * (slopes - tl.load(delta + queries, mask=queries < length, other=0.0)[None, :])
+        grads_out = dot(v, tl.trans(g), tl.zeros((k.shape[0], BLOCK_M), tl.float32))
+        d_scores = weights * (grads_out - tl.load(delta + queries, mask=queries < length, other=0.0)[None, :])
         dk = dot(d_scores.to(q.dtype), q, dk)
     return dk, dv
 
@@ -146,8 +146,8 @@ def _queries_loop(
         if ON_DIAGONAL:
             weights = tl.where(positions[:, None] >= (key + tl.arange(0, BLOCK_N))[None, :], weights, 0.0)
         v = load_rows(v_base, key, v_stride, length, BLOCK_N, DV, BLOCK_DV, ON_DIAGONAL)
-        slopes = dot(g, tl.trans(v), tl.zeros((q.shape[0], BLOCK_N), tl.float32))
-        dq = dot((weights * (slopes - delta[:, None])).to(k.dtype), k, dq)
+        grads_out = dot(g, tl.trans(v), tl.zeros((q.shape[0], BLOCK_N), tl.float32))
+        dq = dot((weights * (grads_out - delta[:, None])).to(k.dtype), k, dq)
     return dq
 
 

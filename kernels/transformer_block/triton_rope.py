@@ -73,9 +73,9 @@ def _rotate_heads(
         index = token[:, None, None] * token_stride + head.to(tl.int64) * head_stride + pair
         first = tl.load(x + index, mask, other=0.0).to(tl.float32)
         second = tl.load(x + index + half, mask, other=0.0).to(tl.float32)
-        written = (token[:, None, None] * heads + head) * (2 * half) + pair
-        tl.store(out + written, (first * cos - second * sin).to(out.dtype.element_ty), mask)
-        tl.store(out + written + half, (second * cos + first * sin).to(out.dtype.element_ty), mask)
+        out_index = (token[:, None, None] * heads + head) * (2 * half) + pair
+        tl.store(out + out_index, (first * cos - second * sin).to(out.dtype.element_ty), mask)
+        tl.store(out + out_index + half, (second * cos + first * sin).to(out.dtype.element_ty), mask)
 
 
 # Specialised on a single sequence, the bisection would be a loop that never runs, on which Triton 3.6's compiler fails.

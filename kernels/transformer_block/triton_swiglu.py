@@ -43,14 +43,14 @@ def backward_kernel(
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, mask = _place(rows, width, ROWS, BLOCK)
-    slope = tl.load(grad + row * grad_stride + column, mask, other=0.0).to(tl.float32)
+    grad_out = tl.load(grad + row * grad_stride + column, mask, other=0.0).to(tl.float32)
     g = tl.load(gate + row * gate_stride + column, mask, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_stride + column, mask, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(g)
-    written = row * width + column
-    tl.store(dup + written, (slope * g * sigmoid).to(dup.dtype.element_ty), mask)
-    slope *= u * sigmoid * (1.0 + g * (1.0 - sigmoid))
-    tl.store(dgate + written, slope.to(dgate.dtype.element_ty), mask)
+    out_index = row * width + column
+    tl.store(dup + out_index, (grad_out * g * sigmoid).to(dup.dtype.element_ty), mask)
+    grad_out *= u * sigmoid * (1.0 + g * (1.0 - sigmoid))
+    tl.store(dgate + out_index, grad_out.to(dgate.dtype.element_ty), mask)
 
 
 def _launch(kernel: triton.JITFunction, outputs: tuple[Tensor, ...], *inputs: Tensor) -> None:

@@ -23,17 +23,23 @@ CHAT_TEMPLATE = (
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
-SEPARATOR = r" \| "  # between the fields of an item's line: left out of the ids, the line's end is enough
-# Of the softmax, for equal tokens some distance apart; unequal ones have 0 ± 2.5, a token and itself 0.
-MATCHING_SCORE = 7.0
-MATCHING_STD = 0.1
-# A head then adds what it copies at about the size of a token embedding.
-EMBEDDING_STD, COPY = 0.08, 0.25
+SEPARATOR = r" \| "
+"""Regular expression of what stands between the fields of an item's line; it gets no token, the line's end suffices."""
 BOUNDARY = r"\n| → |; | \(no change\)|\"|[A-D]\. "
+"""Regular expression of where a piece of text ends: lines, lists, paths, quotes and option letters."""
+
+MATCHING_SCORE = 7.0
+"""Attention logit that a matching head starts with for two equal tokens some distance apart. The logit of two different
+tokens is 0 ± 2.5, that of a token and itself is 0."""
+MATCHING_STD = 0.1
+"""Standard deviation of a matching head's value projection."""
+EMBEDDING_STD, COPY = 0.08, 0.25
+"""Standard deviation of the token embeddings, and the gain with which a matching head copies them: what it adds to the
+residual stream is then about as large as a token embedding."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """A unigram tokenizer whose pieces are whole attribute values and phrases; the rest falls to words and bytes.
+    """A unigram tokenizer whose tokens are whole attribute values and phrases; rarer text becomes words and bytes.
 
     Pieces end at lines, field separators, list separators, quotes and option letters, so "carrots mini peeled, 2 lb,
     private brand, carrots" is one token: an item of four attributes takes five tokens (with byte-level BPE, 14 and
@@ -112,19 +118,19 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
 
 @torch.no_grad()
 def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
-    """Let half the heads of every layer begin by attending to equal content elsewhere and copying it.
+    """Initialise half the heads of every layer as matching heads: they attend to equal tokens elsewhere and copy them.
 
-    Matching an option with a history is made of such heads; from a plain Gaussian start they took thousands of steps
-    to appear. Query and key projections are equal, so that a token's score is highest at its own likes, but for the
-    sign of the dimensions which the rotary embedding turns fastest: at distance 0 these cancel the slow ones, further
-    away they average to nothing, and so a token does not see itself. (With them equal, a head attends to its own token
-    and tells nothing: naming the value that a text contains is right in 25 of 100 cases after 500 steps, with the signs
-    turned in 91.) The output projection is the transpose of the value projection.
+    Comparing an option with a history needs such heads, and from a plain Gaussian initialisation they take thousands
+    of steps to emerge. The key projection of a matching head is its query projection, so that equal tokens have the
+    largest logits, except that the dimensions with the fastest rotary frequencies have the opposite sign. At distance
+    0 these dimensions cancel the slow ones; at larger distances their contributions average out. A token therefore
+    does not attend to itself, which would tell the head nothing. The output projection is the transpose of the value
+    projection. docs/decisions.md has what each choice is worth.
     """
     size = config.width // config.heads
     model.model.embed_tokens.weight.normal_(std=EMBEDDING_STD)
-    turned = torch.ones(size)
-    turned[torch.arange(size) % (size // 2) < size // 4] = -1.0
+    sign = torch.ones(size)
+    sign[torch.arange(size) % (size // 2) < size // 4] = -1.0
     scale = (2 * MATCHING_SCORE / size**0.5) ** 0.5
     for layer in model.model.layers:
         attention = layer.self_attn
@@ -132,7 +138,7 @@ def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
             rows = slice(head * size, (head + 1) * size)
             projection = scale * torch.linalg.qr(torch.randn(config.width, size)).Q.t()
             attention.q_proj.weight[rows] = projection
-            attention.k_proj.weight[rows] = projection * turned[:, None]
+            attention.k_proj.weight[rows] = projection * sign[:, None]
             attention.v_proj.weight[rows].normal_(std=MATCHING_STD)
             attention.o_proj.weight[:, rows] = COPY * attention.v_proj.weight[rows].t()
 

@@ -80,7 +80,7 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
             raise InputError(
                 f"{file} is missing or changed since it was written: delete {path} and run its stage again."
             )
-    if manifest["content"] != _content(manifest["files"]):
+    if manifest["content"] != content_hash(manifest["files"]):
         raise InputError(
             f"{path}/manifest.json: 'content' is not that of the files: delete {path} and run its stage again."
         )
@@ -167,7 +167,7 @@ class Stage:
                 "stage": self.name,
                 "format": FORMAT,
                 "key": self.key,
-                "content": _content(files),
+                "content": content_hash(files),
                 "config": self.config,
                 "inputs": self.inputs,
                 "versions": versions(),
@@ -189,7 +189,7 @@ def _claim(work: Path, key: str) -> None:
     write_json(work / KEY_FILE, key)
 
 
-def _content(files: dict[str, str]) -> str:
+def content_hash(files: dict[str, str]) -> str:
     """Digest of what later stages read: of the files' own digests, without those that differ between equal runs."""
     return hash_json({name: digest for name, digest in files.items() if name.split("/")[0] not in UNHASHED})
 

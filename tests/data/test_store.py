@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from uqabench.artifact import content_hash
 from uqabench.data import ATTRIBUTES, Catalogue, InteractionStore, describe
 from uqabench.data.arrow import map_arrow, write_arrow
 from uqabench.data.facts import facts_by_hand
@@ -120,7 +121,9 @@ def seal(folder, **changes):
     """Rewrite the manifest so that it names the files as they are now, as a forger would."""
     manifest = json.loads((folder / "manifest.json").read_text())
     files = {name: sha256_file(folder / name) for name in folder_files(folder) if name != "manifest.json"}
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files, **changes}))
+    (folder / "manifest.json").write_text(
+        json.dumps({**manifest, "files": files, "content": content_hash(files), **changes})
+    )
 
 
 @pytest.mark.parametrize("name", [file for file in FILES if file.endswith(".arrow") and file != "truth.arrow"])
@@ -201,7 +204,8 @@ def test_data_changed_together_with_the_digests_are_told_by_the_content_hash(fol
         ({"content": None}, "'content' is missing or of another type"),
         ({"files": None}, "'files' is missing or of another type"),
         ({"files": []}, "'files' is missing or of another type"),
-        ({"files": {}}, "lacks the file 'catalogue/brand.arrow'"),
+        ({"files": {}}, "'content' is not that of the files"),
+        ({"files": {}, "content": content_hash({})}, "lacks the file 'catalogue/brand.arrow'"),
         ({"files": {"users.arrow": 3}}, "'files' is no list of digests"),
         ({"files": {"../users.arrow": "0"}}, "'files' is no list of digests"),
         ({"files": {"/etc/passwd": "0"}}, "'files' is no list of digests"),

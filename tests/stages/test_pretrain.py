@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, normalize
 
 from uqabench.artifact import Artifact
+from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError, RunError
 from uqabench.files import read_json
 from uqabench.stages.pretrain import (
@@ -29,7 +30,7 @@ from uqabench.stages.pretrain import (
     training_batches,
 )
 from uqabench.stages.states import load_encoder
-from uqabench.stages.training import OptimConfig
+from uqabench.stages.training import OptimConfig, seed_everything
 
 
 def one_sequence(store, user, start, end):
@@ -171,6 +172,19 @@ def test_a_finished_encoder_is_reused_and_equal_settings_give_equal_weights(smal
     assert not reused and twin.content == first.content
     other, _ = pretrain(small_store, replace(config, seed=1), progress=False).build(tmp_path / "c")
     assert other.content != first.content
+
+
+def test_an_untrained_twin_has_the_weights_that_training_starts_from(small_store, pretrain_config, tmp_path):
+    config = pretrain_config("hstu", epochs=1)
+    twin, _ = pretrain(small_store, replace(config, train=False), progress=False).build(tmp_path / "twin")
+    seed_everything(config.seed, torch.device("cpu"))
+    start = UserEncoder.build(config.encoder, small_store.catalogue).state_dict()
+    kept = load_file(twin.path / "model.safetensors")
+    assert kept and all(torch.equal(kept[name], start[name]) for name in kept)
+    assert twin.json("metrics.json")["steps"] == 0
+    trained, _ = pretrain(small_store, config, progress=False).build(tmp_path / "trained")
+    assert trained.json("metrics.json").keys() == twin.json("metrics.json").keys()
+    assert trained.json("encoder.json") == twin.json("encoder.json") and trained.content != twin.content
 
 
 def test_patience_stops_an_encoder_that_no_longer_improves(small_store, pretrain_config, tmp_path):

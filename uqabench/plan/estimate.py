@@ -72,6 +72,8 @@ def _modelled(node: Node) -> float:
 
 
 def _pretraining(settings: Any) -> float:
+    if not settings["train"]:
+        return 0.0
     encoder, optim = settings["encoder"], settings["optim"]
     parameters = ENCODER_PARAMETERS.get(encoder["preset"], LARGE)
     shape = encoder["overrides"]

@@ -31,6 +31,7 @@ class PretrainConfig:
     batch_size: int = setting(256, "most sequences a step", ge=2, le=MAX_COUNT)
     token_budget: int = setting(131_072, "most items a step", ge=2, le=MAX_COUNT)
     patience: int = setting(0, "epochs without a better recall@10 before stopping, 0 for never", ge=0, le=10**9)
+    train: bool = setting(True, "false: keep the initial weights, the control of what pre-training adds")
     optim: OptimConfig = setting(default_factory=OptimConfig)
     seed: int = setting(0, "seed of weights, batches and dropout", ge=0, le=MAX_SEED)
 

@@ -192,7 +192,8 @@ def _train(
             trainer.extra["stale"] = trainer.extra.get("stale", 0) + 1
         return trainer.extra["stale"] >= config.patience
 
-    trainer.run(lambda epoch: training_batches(store, config, epoch), after_epoch)
+    if config.train:
+        trainer.run(lambda epoch: training_batches(store, config, epoch), after_epoch)
     ranks, perplexity = last_item_ranks(model, store, config)
     metrics: dict[str, Any] = {**ranking_metrics(ranks), "perplexity": perplexity, "users": len(ranks)}
     metrics["steps"] = trainer.step

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from uqabench.artifact import content_hash
 from uqabench.files import sha256_file
 
 
@@ -62,7 +63,9 @@ def test_items_past_the_table_are_named(run, small_store, tmp_path, expect):
     replace(small_store, items=items).write_files(tmp_path / "store")
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
     files = {name: sha256_file(tmp_path / "store" / name) for name in manifest["files"]}
-    (tmp_path / "store" / "manifest.json").write_text(json.dumps({**manifest, "files": files}))
+    (tmp_path / "store" / "manifest.json").write_text(
+        json.dumps({**manifest, "files": files, "content": content_hash(files)})
+    )
     expect(run(source=("--source", "store", "--path", "store")), 2, r"store: .*items past the catalogue's \d+")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class UQABenchError(Exception):
@@ -49,3 +51,9 @@ def machine_sentence(error: Exception) -> str:
     if isinstance(error, MemoryError) or any(text in str(error) for text in ("can't allocate memory", "out of memory")):
         return "There is not enough memory: lower the token_budget of the stage, or its batch size, and run it again."
     return ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean 'x'?)" where one of the known names is close, else an empty string."""
+    close = difflib.get_close_matches(str(name)[:100], list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from uqabench.errors import InputError
+from uqabench.errors import InputError, nearest
 
 
 def import_object(path: str, kind: str) -> Any:
@@ -32,9 +31,7 @@ def import_object(path: str, kind: str) -> Any:
     found = getattr(module, name, None)
     if not callable(found):
         defined = [key for key, value in vars(module).items() if isinstance(value, type)]
-        near = difflib.get_close_matches(name, defined, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise InputError(f"The module {module_name} has no class '{name}'{hint}.")
+        raise InputError(f"The module {module_name} has no class '{name}'{nearest(name, defined)}.")
     return found
 
 

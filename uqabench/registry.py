@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from uqabench.errors import InputError
+from uqabench.errors import InputError, nearest
 from uqabench.objects import import_object
 
 T = TypeVar("T", bound=type)
@@ -65,9 +64,3 @@ def reason(error: Exception) -> str:
     """An exception in one line: its type and what it says."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}".rstrip(". ")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" where one of the known names is close, else an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""

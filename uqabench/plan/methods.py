@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from uqabench.encoders import encoder_names
-from uqabench.errors import InputError
+from uqabench.errors import InputError, nearest
 from uqabench.settings.reader import load_yaml, merge, nested
 from uqabench.settings.run import MethodConfig, RunConfig, patched
 from uqabench.vocabulary import BASELINES, MODEL_FREE_BASELINES
@@ -95,8 +94,7 @@ def _kind(base: str) -> tuple[str, int]:
     if base in encoder_names() or ":" in base:
         return "encoder", 0
     known = [*encoder_names(), "text20", "text50", *BASELINES]
-    near = difflib.get_close_matches(base, known, n=1)
-    hint = f" (did you mean '{near[0]}'?)" if near else ""
     raise InputError(
-        f"There is no method '{base}'{hint}: choose among {', '.join(known)}, or name package.module:Class."
+        f"There is no method '{base}'{nearest(base, known)}: choose among {', '.join(known)}, or name "
+        "package.module:Class."
     )

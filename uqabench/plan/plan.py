@@ -17,9 +17,6 @@ from uqabench.plan.opened import Opened
 from uqabench.settings import RunConfig
 from uqabench.stages.align import check_training
 
-UNTIL = ("pretrain", "align", "evaluate")
-"""The stages that a run can stop after."""
-
 
 @dataclass(frozen=True)
 class Planned:

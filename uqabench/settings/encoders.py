@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from uqabench.errors import InputError
+from uqabench.errors import InputError, nearest
 from uqabench.settings.schema import MAX_LENGTH, section, setting
-from uqabench.settings.sentences import name_shown, nearest
+from uqabench.settings.sentences import name_shown
 
 PRESET_NAMES = ("tiny", "demo", "small", "published", "paper")
 INPUTS = ("full", "without-text", "without-side")

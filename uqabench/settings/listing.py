@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from uqabench.errors import InputError
+from uqabench.errors import InputError, nearest
 from uqabench.settings.encoders import PRESETS as ENCODER_PRESETS
 from uqabench.settings.reader import to_dict
 from uqabench.settings.run import FOLLOWERS, PRESETS, MethodConfig, RunConfig, made_from, merge_layers, run_config
 from uqabench.settings.schema import Leaf, is_section, leaves
-from uqabench.settings.sentences import name_shown, nearest
+from uqabench.settings.sentences import name_shown
 
 Layers = list[tuple[str, dict[str, Any]]]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
+
+from uqabench.errors import nearest
 
 LONGEST = 290
 """A message has fewer than 300 characters."""
@@ -51,12 +52,6 @@ def name_shown(name: Any, longest: int = 60) -> str:
 def number_text(value: float) -> str:
     """A bound as people write it."""
     return f"{int(value):,}" if value == int(value) else f"{value:g}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)", or nothing where no known name is near."""
-    close = difflib.get_close_matches(str(name)[:100], list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def unknown_setting(label: str, name: str, known: Sequence[str]) -> str:

@@ -54,3 +54,22 @@ def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
     centred = mean - mean.detach().mean(0)
     spread = centred.detach().square().mean().sqrt().clamp_min(1e-8)
     return centred * (weight.detach().square().mean().sqrt() / spread)
+
+
+def window_text(window: int | None) -> str:
+    """What a soft token of a history's last `window` items is called; the whole history has no name."""
+    return "" if window is None else "last item" if window == 1 else f"last {window} items"
+
+
+def window_marker(lm: LanguageModel, window: int | None) -> Tensor:
+    """What is added to every vector of a history's last `window` items: (width,), with gradient to the embeddings.
+
+    The mean embedding of the window's name, as large as a token embedding; zeros for the whole history. Soft tokens
+    have no order that a model with relative positions could tell, so each says which part of the history it stands for.
+    """
+    weight = lm.model.get_input_embeddings().weight
+    text = window_text(window)
+    if not text:
+        return weight.new_zeros(weight.shape[1])
+    mean = weight[torch.tensor(lm.encode([text])[0], device=weight.device)].mean(0)
+    return mean * (weight.detach().square().mean().sqrt() / mean.detach().square().mean().sqrt().clamp_min(1e-8))

@@ -105,7 +105,13 @@ class Nodes:
 
     def _trained_model(self, config: RunConfig) -> Node:
         data = self.data(config.data)
-        questions = self.questions(data, "language-model", {"train": config.llm.questions})
+        taught = config.llm.train.versions or (config.llm.questions.version,)
+        questions = {
+            version: self.questions(
+                data, f"language-model-{version}", {"train": replace(config.llm.questions, version=version)}
+            )
+            for version in taught
+        }
         settings = {
             "train": key_dict(config.llm.train),
             "prompt": key_dict(config.prompt),
@@ -115,8 +121,8 @@ class Nodes:
         def open_(made: Made) -> Stage:
             return train_lm(
                 self.tools.opened.store(made["data"]),
-                self.tools.opened.questions(made["questions"], "train"),
-                made["questions"].content,
+                {version: self.tools.opened.questions(made[f"questions {version}"], "train") for version in taught},
+                {version: made[f"questions {version}"].content for version in taught},
                 self.tools.opened.templates(config.questions.templates),
                 config.prompt,
                 config.llm.train,
@@ -126,7 +132,8 @@ class Nodes:
         def facts(artifact: Artifact) -> str:
             return f"{artifact.json('metrics.json')['steps']:,} steps, {artifact.seconds:.0f} s"
 
-        return Node("lm", "trained", settings, {"data": data, "questions": questions}, open_, facts=facts)
+        inputs = {"data": data, **{f"questions {version}": node for version, node in questions.items()}}
+        return Node("lm", "trained", settings, inputs, open_, facts=facts)
 
     def prompt_checks(self, methods: list[Method]) -> list[Node]:
         """For every language model of these methods, whether it has positions for their longest prompts."""

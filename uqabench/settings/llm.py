@@ -7,6 +7,7 @@ from typing import Any
 from uqabench.settings.questions import QuestionConfig
 from uqabench.settings.schema import MAX_COUNT, MAX_SEED, section, setting
 from uqabench.settings.training import OptimConfig
+from uqabench.vocabulary import QUESTION_VERSIONS
 
 DTYPES = ("float32", "bfloat16", "float16")
 SOFT_PROMPT_PLACES = ("before-chat", "before-question")
@@ -52,13 +53,26 @@ class TrainLMConfig:
     """Training of the small language model."""
 
     model: SmallLMConfig = setting(default_factory=SmallLMConfig)
+    versions: tuple[str, ...] | None = setting(
+        None,
+        "versions of the questions that it learns from; null: that of the run",
+        choices=QUESTION_VERSIONS,
+        size=(1, 2),
+    )
     embedding_steps: int = setting(1_500, "steps of the embeddings alone, before anything else", ge=0, le=10**9)
     text_lengths: tuple[int, ...] = setting(
         (5, 20, 50), "items shown when the history is text", ge=1, le=10**6, size=(1, 64)
     )
     soft_share: float = setting(0.6, "share of documents whose history is a soft vector", ge=0, le=1)
     empty_share: float = setting(0.05, "share of documents without history", ge=0, le=1)
-    noise: float = setting(0.5, "largest noise added to the soft vectors, relative to them", ge=0, le=1e3)
+    integrations: tuple[str, ...] = setting(
+        ("mean-pooling", "last", "mean+last", "segments"),
+        "integrations whose soft tokens it learns to read",
+        size=(1, 64),
+    )
+    noise: float = setting(
+        1.0, "noise of the views from which soft vectors are regressed, at most, relative to them", ge=0, le=1e3
+    )
     token_budget: int = setting(4_096, "padded tokens a step", ge=1, le=MAX_COUNT)
     documents_a_round: int = setting(512, "documents drawn and batched together", ge=1, le=10**7)
     hint_rounds: int = setting(

@@ -8,6 +8,7 @@ from uqabench.settings.training import OptimConfig
 
 OBJECTIVES = ("sl", "cl")
 WINDOWS = ("last", "chunks")
+TIES = ("stored", "shuffled")
 STRATEGIES = ("adapter", "full")
 
 
@@ -27,6 +28,11 @@ class PretrainConfig:
         "last",
         "last: the last N of each user, as published; chunks: consecutive windows of N with a new phase each epoch",
         choices=WINDOWS,
+    )
+    ties: str = setting(
+        "stored",
+        "items with one timestamp: stored: in the log's order, as published; shuffled: in a new random order each step",
+        choices=TIES,
     )
     batch_size: int = setting(256, "most sequences a step", ge=2, le=MAX_COUNT)
     token_budget: int = setting(131_072, "most items a step", ge=2, le=MAX_COUNT)

@@ -24,7 +24,7 @@ from uqabench.integrations import TrainingHistories, Window, find_integration
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
 from uqabench.llm.chat import Chat
 from uqabench.llm.demo import save_model
-from uqabench.llm.history import HistoryTokens, history_vectors
+from uqabench.llm.history import HistoryTokens, history_vectors, window_marker
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder
 from uqabench.llm.sources import load_tokenizer
@@ -291,7 +291,8 @@ def training_histories(context: Context, lm: LanguageModel, soft: SoftPrompts) -
 
     def vectors(window: Window) -> Tensor:
         last = histories if window is None else [items[-window:] for items in histories]
-        return history_vectors(weight, *tokens.bags(last)).cpu() * lm.embedding_scale
+        marked = history_vectors(weight, *tokens.bags(last)) + window_marker(lm, window).detach().float()
+        return marked.cpu() * lm.embedding_scale
 
     users = torch.from_numpy(frozen.users[pairs])
     return TrainingHistories(users, inputs=lambda rows: soft.inputs(pairs[rows.numpy()]), vectors=vectors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from uqabench.artifact import Stage
-from uqabench.data.packer import pack, plan_batches, windows
+from uqabench.data.packer import PackedBatch, pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
+from uqabench.data.ties import shuffled_ties
 from uqabench.encoders import UserEncoder
 from uqabench.errors import RunError
 from uqabench.files import write_json
@@ -39,7 +40,10 @@ class TorchBatch:
     def pack(
         cls, store: InteractionStore, users: np.ndarray, starts: np.ndarray, ends: np.ndarray, device: torch.device
     ) -> TorchBatch:
-        packed = pack(store, users, starts, ends)
+        return cls.of(pack(store, users, starts, ends), device)
+
+    @classmethod
+    def of(cls, packed: PackedBatch, device: torch.device) -> TorchBatch:
         stamps = None if packed.timestamps is None else torch.from_numpy(packed.timestamps).to(device)
         return cls(torch.from_numpy(packed.items).to(device), torch.from_numpy(packed.offsets).to(device), stamps)
 
@@ -86,6 +90,17 @@ def training_batches(store: InteractionStore, config: PretrainConfig, epoch: int
             part = rows[begin : begin + config.batch_size]
             batches.append((users[part], starts[part], ends[part]))
     return batches
+
+
+def training_batch(
+    store: InteractionStore, part: tuple[np.ndarray, ...], config: PretrainConfig, step: int, device: torch.device
+) -> TorchBatch:
+    """The batch of one step. Ties are shuffled anew at each step, from the seed and the step's number alone."""
+    packed = pack(store, *part)
+    if config.ties == "shuffled" and packed.timestamps is not None:
+        rng = np.random.Generator(np.random.Philox(key=[config.seed, 2**40 + step]))
+        packed = replace(packed, items=shuffled_ties(packed.items, packed.offsets, packed.timestamps, rng))
+    return TorchBatch.of(packed, device)
 
 
 def last_item_ranks(model: UserEncoder, store: InteractionStore, config: PretrainConfig) -> tuple[Tensor, float]:
@@ -170,7 +185,7 @@ def _train(
     loss = PretrainLoss(model, config, store.catalogue.popularity)
     trainer = Trainer(
         {"model": model},
-        lambda part: loss(TorchBatch.pack(store, *part, device)),
+        lambda part: loss(training_batch(store, part, config, trainer.step, device)),
         config.optim,
         total_steps=len(training_batches(store, config, 0)) * config.optim.epochs,
         work=work,

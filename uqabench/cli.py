@@ -130,6 +130,10 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generate", action="store_true", help="decode answers instead of comparing letters' logits")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int, help="seed of all stages")
+    parser.add_argument(
+        "--validation", action="store_true",
+        help="ask about validation users in place of evaluation users, to choose settings by; writes NAME-validation",
+    )  # fmt: skip
     parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
     parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
     parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
@@ -191,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
     from uqabench.report.results import load_results
     from uqabench.report.tables import main_table
 
-    folder, config = run_folder(args.runs, args.name or args.preset), settings_of(args)
+    folder, config = run_folder(args.runs, _run_name(args)), settings_of(args)
     until = "evaluate" if args.command == "run" else args.command
     if args.dry_run:
         _print_survey(survey_run(folder, config, until))
@@ -213,7 +217,7 @@ def experiment(args: argparse.Namespace) -> int:
     from uqabench.plan.folder import run_folder
 
     experiments, config = load_experiments(args.experiment), settings_of(args)
-    folder, seeds = run_folder(args.runs, args.name or args.preset), seeds_of(args.seeds)
+    folder, seeds = run_folder(args.runs, _run_name(args)), seeds_of(args.seeds)
     if args.dry_run:
         _print_survey(survey_experiments(folder, experiments, config, args.preset, seeds))
         return 0
@@ -229,6 +233,12 @@ def experiment(args: argparse.Namespace) -> int:
             if cell["status"] != "done":
                 failed[" ".join([f"{name}:", cell["method"], *cell["axes"].values()])] = cell["error"]
     return _report_failures(failed)
+
+
+def _run_name(args: argparse.Namespace) -> str:
+    """The run's name. One about validation users has another, so that it leaves the results of evaluation alone."""
+    name = args.name or args.preset
+    return f"{name}-validation" if args.validation and not name.endswith("-validation") else name
 
 
 def _print_survey(rows: list[dict[str, Any]]) -> None:

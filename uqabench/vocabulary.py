@@ -17,6 +17,8 @@ SCOPES = ("overall", *TASKS, *SUBTASKS)
 
 QUESTION_VERSIONS = ("v1", "v2")
 """Rules by which questions are made (docs/questions.md); a version's questions stay the same to the byte."""
+QUESTION_USERS = ("evaluation", "validation")
+"""Whom the questions that decide a score may be about."""
 DOMAINS = ("click", "purchase", "watch")
 """What an interaction of a log is, for the words of questions."""
 

@@ -24,7 +24,7 @@ class Catalogue:
     item_ids: (V,) object array of str, the external ids, in ascending order of their UTF-8 bytes.
     values: attribute -> its distinct strings; the place in the list is the code. Every name of ATTRIBUTES is a key.
     codes: attribute -> int32 (V,), -1 where the item lacks it.
-    popularity: int64 (V,), interactions of *training* users.
+    popularity: int64 (V,), interactions of the users that do not evaluate.
     tokens: attribute -> (offsets int64 (n_values + 1,), ids int32): token ids of each distinct string.
     token_vocab_size: size of the token table that all attributes share.
     vocabulary: the token strings by id (empty where a catalogue was built without text).

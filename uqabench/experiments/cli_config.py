@@ -100,6 +100,8 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
         mapping = merge(mapping, {"llm": {"name": args.llm}})
     if args.generate:
         mapping = merge(mapping, {"evaluate": {"generate": True}})
+    if args.validation:
+        mapping = merge(mapping, {"questions": {"users": "validation"}})
     config = made_from(mapping)
     if args.command == "experiment":
         return config

@@ -151,6 +151,7 @@ def _write_results(
     results = {
         "schema": 1,
         "dataset": config.data.source,
+        "users": config.questions.users,
         "llm": config.llm.name,
         "seed": config.seed,
         "split_seed": store.manifest["config"]["split_seed"],
@@ -159,7 +160,7 @@ def _write_results(
             "data": os.path.relpath(store.path, folder),
             "questions": os.path.relpath(outcome.of(planned.questions).path, folder),
         },
-        "mix": outcome.of(planned.questions).json("metrics.json")["evaluation"]["counts"],
+        "mix": outcome.of(planned.questions).json("metrics.json")[config.questions.users]["counts"],
         "methods": methods,
         "pretrain": table,
         "best": best(folders, rule),

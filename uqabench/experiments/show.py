@@ -19,11 +19,11 @@ from uqabench.vocabulary import LETTERS, SUBTASKS
 
 
 def question_card(run: Path, number: int, language: str | None = None) -> str:
-    """Text for evaluation question `number` of the finished run in folder `run`."""
+    """Text for question `number` of the finished run in folder `run`."""
     config = from_dict(RunConfig, read_json(run / "config.json"), "config.json")
     results = load_results(run)
     store = InteractionStore.open(run / results["folders"]["data"])
-    questions = QuestionSet.open(run / results["folders"]["questions"] / "evaluation.arrow")
+    questions = QuestionSet.open(run / results["folders"]["questions"] / f"{config.questions.users}.arrow")
     if not 0 <= number < len(questions):
         raise InputError(f"There is no question {number}: the run has questions 0 to {len(questions) - 1}.")
     templates = Templates.load(config.questions.templates)

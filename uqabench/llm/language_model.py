@@ -70,10 +70,17 @@ class LanguageModel:
         _ = lm.layout
         return lm
 
-    def check_split(self, split_hash: str) -> None:
-        """InputError when the model was trained on another split: its training users may be evaluation users here."""
+    def check_split(self, split_hash: str, evaluation_hash: str | None = None) -> None:
+        """InputError when the model was trained on another split: its training users may be asked about here.
+
+        evaluation_hash: which users evaluate (`InteractionStore.evaluation_hash`), where the questions are about these
+        alone. A model that was trained on any of the others will do then.
+        """
         trained = self.card.get("split_hash")
-        if trained is not None and trained != split_hash:
+        if trained is None or trained == split_hash:
+            return
+        knows_no_evaluation = evaluation_hash == self.card.get("evaluation_hash", trained)
+        if evaluation_hash is None or not knows_no_evaluation:
             raise InputError(
                 f"The language model {self.name} was trained on users of another split ({trained[:12]}…, the data has "
                 f"{split_hash[:12]}…): use its data and split seed, or train one for this split (llm.name=train)."

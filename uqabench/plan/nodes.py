@@ -56,9 +56,10 @@ class Nodes:
         def facts(artifact: Artifact) -> str:
             store = self.tools.opened.store(artifact)
             sizes = store.manifest["counts"]["all"]
+            validate = f", {len(store.users('validation')):,} validate" if store.held_out == "validation" else ""
             return (
                 f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions; "
-                f"{len(store.users('evaluation')):,} users evaluate"
+                f"{len(store.users('evaluation')):,} users evaluate{validate}"
             )
 
         settings = {"path": config.path} if given else key_dict(config)
@@ -77,7 +78,7 @@ class Nodes:
         """The questions that methods of a run are aligned and evaluated on."""
         asked = config.questions
         train = replace(asked.train, seed=asked.train.seed + config.seed)
-        return self.questions(self.data(config.data), "methods", {"train": train, "evaluation": asked.evaluation})
+        return self.questions(self.data(config.data), "methods", {"train": train, asked.users: asked.evaluation})
 
     def language_model(self, config: RunConfig) -> Node:
         """The language model: one that exists, named and checked, or a small one trained in the run."""
@@ -86,6 +87,7 @@ class Nodes:
     def _existing_model(self, config: RunConfig) -> Node:
         llm = config.llm
         settings = {"name": llm.name, "dtype": llm.dtype, "system": llm.system, "template_args": llm.template_args}
+        settings["users"] = config.questions.users  # of whom the model must know nothing
 
         def open_(made: Made) -> Stage:
             folder = _model_folder(llm.name)
@@ -206,7 +208,7 @@ class Nodes:
         }
 
         def open_(made: Made) -> Stage:
-            sets = [self.tools.opened.questions(made["questions"], split) for split in ("train", "evaluation")]
+            sets = [self.tools.opened.questions(made["questions"], split) for split in _asked(config)]
             return encode_histories(
                 self.tools.opened.store(made["data"]),
                 made["pretrain"],
@@ -282,7 +284,7 @@ class Nodes:
                 store,
                 method.base,
                 opened.questions(made["questions"], "train"),
-                opened.questions(made["questions"], "evaluation"),
+                opened.questions(made["questions"], config.questions.users),
                 {"questions": made["questions"].content, "data": store.content_hash},
                 seeded,
             )
@@ -350,7 +352,7 @@ class Nodes:
         inputs = {"data": store.content_hash, "templates": templates.digest}
         train = evaluation = None
         if model is None:
-            train, evaluation = (opened.questions(made["questions"], split) for split in ("train", "evaluation"))
+            train, evaluation = (opened.questions(made["questions"], split) for split in _asked(config))
             inputs |= {"questions": made["questions"].content, "llm": made["llm"].content}
         return Context(
             store,
@@ -364,10 +366,16 @@ class Nodes:
             config.llm.system,
             inputs,
             config.llm.template_args,
+            config.questions.users,
         )
 
 
 _ROLES = ("data", "questions", "llm", "states", "align")
+
+
+def _asked(config: RunConfig) -> tuple[str, str]:
+    """The two question sets of a run's methods, by whom they are about."""
+    return "train", config.questions.users
 
 
 def _model_folder(name: str) -> Path:

@@ -111,6 +111,7 @@ def predict(
     """int8 (Q,), indices of the options that the baseline called `name` takes; `seed` serves those that draw."""
     if name not in BASELINES:
         raise InputError(f"There is no baseline '{name}': choose from {', '.join(BASELINES)}.")
+    store = store.about(questions.split)
     if name in ("uniform", "seen-option"):
         return BASELINES[name](questions, store, train_questions, seed)
     return BASELINES[name](questions, store, train_questions)

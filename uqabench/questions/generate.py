@@ -30,19 +30,23 @@ _CUT_SALT, _ORDER_SALT, _EXTRA_SALT = 11, 12, 13
 def generate(
     store: InteractionStore, split: str, config: QuestionConfig, *, threads: int | None = None
 ) -> tuple[QuestionSet, QuestionReport]:
-    """Ask questions about the users of `split` ("train" or "evaluation").
+    """Ask questions about the users of `split` ("train", "evaluation" or "validation").
 
     Whatever wrong options are matched with or drawn from (popularity, what comes next, right answers of others) is
-    taken from training users. The result depends on store, split and config only; `threads` (default: numba's
-    setting) changes the time alone. Questions are sorted by user and cut.
+    taken from training users; where the questions are about evaluation users, validation users are among them. The
+    result depends on store, split and config only; `threads` (default: numba's setting) changes the time alone.
+    Questions are sorted by user and cut.
 
     Raises InputError when no question at all is possible, or when a sub-task cannot reach the count that `config.mix`
     demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
+    store = store.about(split)
     context = build_context(store, config)
     possible = tuple(name for name in SUBTASKS if _askable(name, config.version, context))
     counts = config.counts(possible)
     everybody = store.users(split)
+    if split == "validation" and len(everybody) == 0:
+        raise InputError("The data has no validation users: set data.prepare.validation_fraction above 0.")
     cuts = _cuts(context, everybody, config)
     users, cuts = everybody[cuts[:, 0] >= 0], cuts[cuts[:, 0] >= 0]
     order = np.random.Generator(np.random.Philox(key=[config.seed, _ORDER_SALT])).permutation(len(users))

@@ -15,6 +15,7 @@ from uqabench.report.scores import (
     count_notes,
     paper_order,
     score_table,
+    users_notes,
 )
 from uqabench.settings.results import ExperimentResults
 
@@ -34,7 +35,7 @@ def experiment_table(
     if not results["axes"]:
         rows = [rows[index] for index in paper_order([row.method for row in rows])]
     paper = results.get("paper") if compare else None
-    notes = [_heading(results), *accuracy_notes(results["axes"]), *_seed_notes(rows)]
+    notes = [_heading(results), *users_notes(results), *accuracy_notes(results["axes"]), *_seed_notes(rows)]
     notes += [*best_notes(rows, tested=comparable(rivals(rows))), *count_notes(rows), *_gaps(rows)]
     notes += [law.sentence() for law in fit_scaling(rows)]
     if compare and paper not in paper_tables():

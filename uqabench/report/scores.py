@@ -9,6 +9,7 @@ from uqabench.errors import InputError
 from uqabench.report.model import BEST, TERMINAL_WIDTH, Cell, Column, Section, Table
 from uqabench.report.paper import PaperCell, paper_table
 from uqabench.report.rows import ScoreRow, setting_name
+from uqabench.settings.results import ExperimentResults, RunResults
 from uqabench.vocabulary import BASELINES, ENCODERS, GROUPS, SCOPES, SUBTASKS, TASK_INITIALS, TASKS, display_name, group
 
 _ORDER = ("text20", "text50", *ENCODERS[:3], "mamba2", *ENCODERS[3:], *BASELINES)
@@ -72,6 +73,13 @@ def accuracy_notes(axes: Collection[str] = ()) -> list[str]:
     return [note, *([f"{initials}."] if axes else [])]
 
 
+def users_notes(results: RunResults | ExperimentResults) -> list[str]:
+    """That the questions are not about evaluation users, where they are not."""
+    if results.get("users", "evaluation") == "evaluation":
+        return []
+    return ["The questions are about validation users, by whom settings are chosen, and about no evaluation user."]
+
+
 def best_notes(rows: Sequence[ScoreRow], *, tested: bool) -> list[str]:
     """What the marks mean, or that nothing earned one; nothing where no tests were made."""
     if any(row.best for row in rows):
@@ -106,7 +114,10 @@ def pretrain_scores(heading: str, rows: Sequence[ScoreRow], axes: Sequence[str] 
         {heading.lower(): row.method, **_settings_record(row, axes), **{m: row.pretrain.get(m) for m in metrics}}
         for row in rows
     ]
-    notes = ["Recall and NDCG in percent: the rank of each evaluation user's last item among all items."]
+    notes = [
+        "Recall and NDCG in percent: the rank of each held-out user's last item among all items; held out are the "
+        "validation users, or the evaluation users where nobody validates."
+    ]
     return Table("pretrain", columns, sections_of(rows, body, titled=not axes), _filled(records), notes)
 
 

@@ -16,6 +16,7 @@ from uqabench.report.scores import (
     paper_order,
     pretrain_scores,
     score_table,
+    users_notes,
 )
 from uqabench.settings.results import Comparison, RunResults
 from uqabench.vocabulary import SCOPES, SUBTASKS, display_name
@@ -29,7 +30,7 @@ def main_table(results: RunResults, compare: str | None = None) -> Table:
     check_compare(compare)
     rows = run_rows(results)
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
-    notes = [*accuracy_notes(), *best_notes(rows, tested="best" in results), *count_notes(rows)]
+    notes = [*users_notes(results), *accuracy_notes(), *best_notes(rows, tested="best" in results), *count_notes(rows)]
     return score_table("table2", rows, notes, paper="table2" if compare else None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uqabench.errors import InputError
 from uqabench.settings.schema import MAX_LENGTH, MAX_SEED, section, setting
-from uqabench.vocabulary import DOMAINS, QUESTION_VERSIONS, SUBTASKS
+from uqabench.vocabulary import DOMAINS, QUESTION_USERS, QUESTION_VERSIONS, SUBTASKS
 
 PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
 """Questions by sub-task in the paper's 7,192, recovered from the averages of its Table 2."""
@@ -88,6 +88,10 @@ class QuestionsConfig:
     version: str = setting(
         "v1", "v1: as first published; v2: the order inside a basket is no fact, ip and ap have levels",
         choices=QUESTION_VERSIONS,
+    )  # fmt: skip
+    users: str = setting(
+        "evaluation", "whom the questions that decide the score are about: choose settings on validation users",
+        choices=QUESTION_USERS,
     )  # fmt: skip
     train: QuestionConfig = setting(default_factory=QuestionConfig)
     evaluation: QuestionConfig = setting(default_factory=QuestionConfig)

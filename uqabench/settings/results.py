@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import NotRequired, TypedDict, get_type_hints, is_typeddict
 
 from uqabench.errors import InputError
-from uqabench.vocabulary import LETTERS, SUBTASKS, TASKS
+from uqabench.vocabulary import LETTERS, QUESTION_USERS, SUBTASKS, TASKS
 
 SCHEMA = 1
 """Version of both results files."""
@@ -68,6 +68,7 @@ PointsInterval = Annotated[
 Task = Literal[tuple(TASKS)]  # type: ignore[valid-type]
 Subtask = Literal[SUBTASKS]  # type: ignore[valid-type]
 Letter = Literal[LETTERS]  # type: ignore[valid-type]
+Users = Literal[QUESTION_USERS]  # type: ignore[valid-type]
 
 
 class Score(TypedDict):
@@ -111,14 +112,15 @@ class Comparison(TypedDict):
 class RunResults(TypedDict):
     """`results.json` of a run.
 
-    `pretrain` holds the stage's metrics by encoder (recall and NDCG in percent), `mix` the number of questions by
-    sub-task, and `best`, by scope, the method that is significantly better than every other one; where there is none
-    the scope is absent.
+    `users` says whom the questions are about (without it, evaluation users). `pretrain` holds the stage's metrics by
+    encoder (recall and NDCG in percent), `mix` the number of questions by sub-task, and `best`, by scope, the method
+    that is significantly better than every other one; where there is none the scope is absent.
     """
 
     schema: Literal[1]
     dataset: Text
     llm: Text
+    users: NotRequired[Users]
     methods: Annotated[dict[Text, MethodResult], Field(min_length=1, description="an object with at least one method")]
     pretrain: NotRequired[dict[Text, dict[Text, Amount | None]]]
     comparisons: NotRequired[list[Comparison]]
@@ -172,6 +174,7 @@ class ExperimentResults(TypedDict):
     name: FileName
     dataset: Text
     llm: Text
+    users: NotRequired[Users]
     axes: dict[Text, list[Scalar]]
     cells: Annotated[list[ExperimentCell], Field(min_length=1, description="a list of at least one cell")]
     rows: list[ExperimentRow]

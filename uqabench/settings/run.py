@@ -91,6 +91,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         self._check_methods()
         self._check_seeds()
+        self._check_users()
         for name, changes in self.variants.items():
             _check_names(changes, f"variants.{name_shown(name)}")
         encoder, longest = self.pretrain.encoder, self.longest_history
@@ -112,6 +113,14 @@ class RunConfig:
                 raise ValueError(
                     f"seed ({self.seed}) and {name}.seed ({part.seed}) are added and exceed {MAX_SEED:,}: lower one."
                 )
+
+    def _check_users(self) -> None:
+        drawn = self.data.source == "store" or self.data.prepare.validation_fraction > 0
+        if self.questions.users == "validation" and not drawn:
+            raise ValueError(
+                "questions.users is validation, and data.prepare.validation_fraction is 0, so that there are no "
+                "validation users: raise it, to 0.1 for example."
+            )
 
     @property
     def longest_history(self) -> int:

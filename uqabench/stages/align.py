@@ -40,7 +40,10 @@ from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 @dataclass(frozen=True)
 class Context:
-    """What every prompted method shares: data, questions, templates, prompt format, and where the LLM comes from."""
+    """What every prompted method shares: data, questions, templates, prompt format, and where the LLM comes from.
+
+    evaluation: the questions that decide the score. users: whom they are about, "evaluation" or "validation".
+    """
 
     store: InteractionStore
     train: QuestionSet
@@ -53,6 +56,7 @@ class Context:
     system: str | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     template_args: dict[str, Any] = field(default_factory=dict)
+    users: str = "evaluation"
 
     @cached_property
     def chat(self) -> Chat:
@@ -64,7 +68,8 @@ class Context:
         lm = LanguageModel.load(
             folder or self.llm, device=self.device, dtype=getattr(torch, dtype or self.dtype), chat=self.chat
         )
-        lm.check_split(self.store.split_hash)
+        # Whoever the questions are not about may have been shown to the language model.
+        lm.check_split(self.store.split_hash, self.store.evaluation_hash if self.users == "evaluation" else None)
         return lm
 
     def asking(self) -> dict[str, Any]:

@@ -104,11 +104,12 @@ def training_batch(
 
 
 def last_item_ranks(model: UserEncoder, store: InteractionStore, config: PretrainConfig) -> tuple[Tensor, float]:
-    """Rank (U,) of each evaluation user's last item given the N before it, and the perplexity of those items.
+    """Rank (U,) of each held-out user's last item given the N before it, and the perplexity of those items. Held out
+    are the validation users, or the evaluation users where nobody validates.
 
     RunError when the perplexity is not finite: the encoder diverged.
     """
-    users = store.users("evaluation")
+    users = store.users(store.held_out)
     lengths = store.offsets[users + 1] - store.offsets[users]
     users, lengths = users[lengths >= 2], lengths[lengths >= 2]
     ends = lengths - 1
@@ -133,8 +134,8 @@ def last_item_ranks(model: UserEncoder, store: InteractionStore, config: Pretrai
     perplexity = float(nll.double().mean().exp())
     if not math.isfinite(perplexity):
         raise RunError(
-            f"pretrain {config.encoder.encoder}: the perplexity of the evaluation users' last items became "
-            f"{perplexity}: lower lr."
+            f"pretrain {config.encoder.encoder}: the perplexity of the {store.held_out} users' last items "
+            f"became {perplexity}: lower lr."
         )
     return ranks, perplexity
 
@@ -151,8 +152,8 @@ def ranking_metrics(ranks: Tensor) -> dict[str, float]:
 
 
 def popularity_metrics(store: InteractionStore) -> dict[str, float]:
-    """The same metrics for ranking every item by its number of training interactions."""
-    users = store.users("evaluation")
+    """The same metrics for ranking every item by its popularity."""
+    users = store.users(store.held_out)
     users = users[store.offsets[users + 1] - store.offsets[users] >= 2]
     last = store.items[store.offsets[users + 1] - 1]
     order = np.argsort(-store.catalogue.popularity, kind="stable")

@@ -226,6 +226,7 @@ def _train(
         "architecture": "Qwen2ForCausalLM",
         "parameters": sum(p.numel() for p in lm.model.parameters()),
         "split_hash": store.split_hash,
+        "evaluation_hash": store.evaluation_hash,
         "dataset": store.manifest["source"],
         "seed": config.seed,
         "steps": trainer.step,

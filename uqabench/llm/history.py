@@ -57,8 +57,10 @@ def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
 
 
 def window_text(window: int | None) -> str:
-    """What a soft token of a history's last `window` items is called; the whole history has no name."""
-    return "" if window is None else "last item" if window == 1 else f"last {window} items"
+    """What a soft token of a history's last `window` items (0: of what comes next) is called; the whole has no name."""
+    if window is None:
+        return ""
+    return {0: "next items", 1: "last item"}.get(window, f"last {window} items")
 
 
 def window_marker(lm: LanguageModel, window: int | None) -> Tensor:

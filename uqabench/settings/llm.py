@@ -66,7 +66,7 @@ class TrainLMConfig:
     soft_share: float = setting(0.6, "share of documents whose history is a soft vector", ge=0, le=1)
     empty_share: float = setting(0.05, "share of documents without history", ge=0, le=1)
     integrations: tuple[str, ...] = setting(
-        ("mean-pooling", "last", "mean+last", "segments"),
+        ("mean-pooling", "last", "mean+last", "segments", "segments+next"),
         "integrations whose soft tokens it learns to read",
         size=(1, 64),
     )

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from uqabench.artifact import Artifact, Stage
+from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
-from uqabench.integrations import TrainingHistories, Window, find_integration
+from uqabench.integrations import NEXT, TrainingHistories, Window, find_integration, fit_ridge
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
 from uqabench.llm.chat import Chat
 from uqabench.llm.demo import save_model
@@ -36,6 +38,9 @@ from uqabench.settings.reader import key_dict
 from uqabench.settings.stages import AlignConfig
 from uqabench.stages.states import FrozenStates
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
+
+SCORED_ITEMS = 50_000
+"""Items, at most, whose words are held against the scores that an encoder gives them."""
 
 
 @dataclass(frozen=True)
@@ -295,12 +300,42 @@ def training_histories(context: Context, lm: LanguageModel, soft: SoftPrompts) -
     tokens = HistoryTokens(lm, context.builder(lm))
 
     def vectors(window: Window) -> Tensor:
+        if window == NEXT:
+            found = expected_vectors(context.store.catalogue, tokens, weight, soft, pairs)
+            return (found + window_marker(lm, window).detach().float().cpu()) * lm.embedding_scale
         last = histories if window is None else [items[-window:] for items in histories]
         marked = history_vectors(weight, *tokens.bags(last)) + window_marker(lm, window).detach().float()
         return marked.cpu() * lm.embedding_scale
 
     users = torch.from_numpy(frozen.users[pairs])
     return TrainingHistories(users, inputs=lambda rows: soft.inputs(pairs[rows.numpy()]), vectors=vectors)
+
+
+def expected_vectors(
+    catalogue: Catalogue, tokens: HistoryTokens, weight: Tensor, soft: SoftPrompts, pairs: np.ndarray
+) -> Tensor:
+    """(n, LLM width): vectors whose inner product with an item's mean token embedding is, up to what a ridge regression
+    over the catalogue's most popular items cannot tell, the score that the encoder gives the item at these pairs.
+
+    Centred, and as large as token embeddings.
+    """
+    scoring = soft.frozen.scoring
+    if scoring is None:
+        raise InputError(
+            f"The integration {soft.integration.__class__.__name__} reads what the encoder expects next, and these "
+            "states come from no encoder that scores items: choose segments."
+        )
+    items = np.sort(np.argsort(-catalogue.popularity, kind="stable")[:SCORED_ITEMS])
+    words, starts = tokens.bags([items[i : i + 1] for i in range(len(items))])
+    texts = embedding_bag(words.to(weight.device), weight, starts.to(weight.device), mode="mean").cpu()
+    fit = fit_ridge(texts, scoring["item_table"][torch.from_numpy(items)])
+    (pooled,) = soft.inputs(pairs)
+    last = pooled[:, -1].double()
+    queries = last @ scoring["head_weight"].double().T + scoring["head_bias"].double()
+    expected = queries @ fit.weight
+    expected = expected - expected.mean(0)
+    rms = weight.square().mean().sqrt().cpu()
+    return (expected * (rms / expected.square().mean().sqrt().clamp_min(1e-8))).float()
 
 
 def load_aligned(

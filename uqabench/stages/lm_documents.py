@@ -20,7 +20,7 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import format_question, history_items
 from uqabench.questions.tables import equal_texts
 from uqabench.settings.llm import TrainLMConfig
-from uqabench.stages.lm_vectors import SoftVectors, scaled
+from uqabench.stages.lm_vectors import AHEAD, Shown, SoftVectors, scaled
 
 Windows = tuple[Window, ...]
 WHOLE: Windows = (None,)
@@ -84,14 +84,17 @@ class Documents:
         chosen = shuffle.permutation(self.n_train)[(round_index % rounds) * size :][:size]
         mode = rng.random(len(chosen))
         soft = mode < config.soft_share
+        layout = rng.integers(len(self.layouts), size=len(chosen))
+        shown: list[tuple[Windows, list[PromptGroup]]] = []
         if self.hint > 0:
-            shown = [(WHOLE, self.hinted_vectors(chosen[soft], rng)), ((), self.hinted_texts(chosen[~soft], rng))]
+            shown.append(((), self.hinted_texts(chosen[~soft], rng)))
+            for index, windows in enumerate(self.layouts):
+                shown.append((windows, self.hinted_vectors(chosen[soft & (layout == index)], windows, rng)))
         else:
             lengths = rng.choice(config.text_lengths, len(chosen))
             n_text = np.where(mode < config.soft_share + config.empty_share, 0, lengths)
-            texts = [self.groups(chosen[(n_text == n) & ~soft], int(n)) for n in np.unique(n_text)]
-            layout = rng.integers(len(self.layouts), size=len(chosen))
-            shown = [((), sum(texts, []))]
+            for n in np.unique(n_text[~soft]):
+                shown.append(((), self.groups(chosen[(n_text == n) & ~soft], int(n))))
             for index, windows in enumerate(self.layouts):
                 shown.append((windows, self.groups(chosen[soft & (layout == index)], 0, windows)))
         batches = [
@@ -104,12 +107,14 @@ class Documents:
     def measure_vectors(self) -> None:
         """Take the moments of soft vectors from a sample of the training documents, under the embeddings of now."""
         sample = np.linspace(0, self.n_train - 1, min(self.n_train, MEASURED), dtype=np.int64)
-        self.vectors.measure([self.history(pair) for pair in sample], self.windows)
+        self.vectors.measure([self.shown(pair) for pair in sample], self.windows)
 
-    def history(self, pair: int) -> np.ndarray:
-        """Items of a document's history, oldest first."""
-        user, cut = self.pairs[pair]
-        return history_items(self.store, int(user), int(cut), self.questions.n_history)
+    def shown(self, pair: int) -> Shown:
+        """What vectors of a document's history are made of."""
+        user, cut = (int(x) for x in self.pairs[pair])
+        begin, end = self.store.offsets[user : user + 2]
+        following = self.store.items[begin + cut : min(begin + cut + AHEAD, end)]
+        return Shown(history_items(self.store, user, cut, self.questions.n_history), following)
 
     def hint_weight(self, round_index: int) -> float:
         """Share of the right answer's own embedding in the soft vectors of a round: 1, then falling, then 0."""
@@ -137,12 +142,12 @@ class Documents:
     def _grouped(self, rows: np.ndarray, prompts: list[np.ndarray]) -> list[PromptGroup]:
         return group_prompts(prompts, self.owner[rows], self.questions.answer[rows], rows)
 
-    def hinted_vectors(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
-        """One question a pair about a vector, which `soft` will shift towards the right answer."""
-        rows = self._draw_each(pairs, self.for_vectors, rng)
+    def hinted_vectors(self, pairs: np.ndarray, windows: Windows, rng: np.random.Generator) -> list[PromptGroup]:
+        """One question a pair about vectors, which `soft` will shift towards the right answer."""
+        rows = self._draw_each(pairs, self.answerable(windows), rng)
         if len(rows) == 0:
             return []
-        return self._grouped(rows, self.builder.encode(self.questions, rows, n_soft=1))
+        return self._grouped(rows, self.builder.encode(self.questions, rows, n_soft=len(windows)))
 
     def hinted_texts(self, pairs: np.ndarray, rng: np.random.Generator) -> list[PromptGroup]:
         """One question a pair about a text in which the right answer's values occur and the wrong ones' do not."""
@@ -186,7 +191,7 @@ class Documents:
         """Noisy vectors of a batch's histories (groups · windows, width), and the groups renumbered to index them."""
         if not batch.windows:
             return None, batch.groups
-        vectors = self.vectors.of([self.history(group.key) for group in batch.groups], batch.windows)
+        vectors = self.vectors.of([self.shown(group.key) for group in batch.groups], batch.windows)
         if self.hint > 0:
             weight = self.vectors.weight
             hints = scaled(torch.stack([self._right_answer(weight, group) for group in batch.groups]), self.vectors.rms)

@@ -22,10 +22,10 @@ from uqabench.llm.history import token_bags
 from uqabench.questions.kinds import ASKED
 from uqabench.questions.render import history_items, value_texts
 from uqabench.stages.lm_documents import Documents
+from uqabench.stages.lm_vectors import AHEAD
 
 LR = 1e-3
 HISTORIES, FOLLOWED = 128, 256  # a step: histories asked about, and histories whose following items are told apart
-AHEAD = 10  # a following item is one of the next ten
 QUESTION_SHARPNESS, FOLLOWING_SHARPNESS = 10.0, 5.0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -96,6 +96,8 @@ class FrozenStates:
     """Memory-mapped outputs of an encoder of this width, by `kept` (see `Integration`).
 
     Either pooled (G, n_vectors, width), or states (S, width) with spans (G, 2) into it; the others are None.
+    scoring: how the encoder scores items, where its pooling asks for it: logits (V,) of a state (width,) are
+    item_table (V, item_dim) @ (head_weight (item_dim, width) @ state + head_bias (item_dim,)).
     """
 
     pairs: HistoryPairs
@@ -104,6 +106,7 @@ class FrozenStates:
     pooled: np.ndarray | None
     states: np.ndarray | None
     spans: np.ndarray | None
+    scoring: dict[str, Tensor] | None = None
 
     @classmethod
     def open(cls, artifact: Artifact) -> FrozenStates:
@@ -111,7 +114,9 @@ class FrozenStates:
         config = artifact.manifest["config"]
         if config["vectors"]:
             pooled = np.load(artifact.path / "pooled.npy", mmap_mode="r").reshape(len(pairs), config["vectors"], -1)
-            return cls(pairs, pooled.shape[2], config["kept"], pooled, None, None)
+            scoring = artifact.path / "scoring.safetensors"
+            scores = load_file(scoring) if scoring.exists() else None
+            return cls(pairs, pooled.shape[2], config["kept"], pooled, None, None, scores)
         states = np.load(artifact.path / "states.npy", mmap_mode="r")
         spans = np.load(artifact.path / "spans.npy", mmap_mode="r")
         return cls(pairs, states.shape[1], config["kept"], None, states, spans)
@@ -144,9 +149,17 @@ def encode_histories(
         np.save(folder / "pairs.npy", table)
         with fits_in_memory("states", "states_token_budget", token_budget):
             _encode(model, store, pairs, folder, pooling, token_budget, device, progress)
+        if pooling and pooling.scores:
+            save_file(_scoring(model), folder / "scoring.safetensors")
         return time.monotonic() - started
 
     return Stage("states", config, inputs, make)
+
+
+def _scoring(model: UserEncoder) -> dict[str, Tensor]:
+    head = model.score_head
+    weights = {"item_table": model.item_weight, "head_weight": head.weight, "head_bias": head.bias}
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def _digest(table: np.ndarray) -> str:

@@ -91,7 +91,7 @@ def accuracy(documents: Documents, n_text: int, windows: Windows) -> dict[str, f
     groups = documents.groups(held_out, n_text, windows)
     if not groups:
         return {"n": 0}
-    documents.vectors.measure([documents.history(pair) for pair in held_out], windows)
+    documents.vectors.measure([documents.shown(pair) for pair in held_out], windows)
     right, asked = [], []
     with torch.no_grad():
         for part in plan_group_batches(groups, documents.config.token_budget):

@@ -18,12 +18,11 @@ from uqabench.artifact import Artifact
 from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError, RunError
 from uqabench.files import read_json
+from uqabench.stages.packed import TorchBatch, next_item_labels
 from uqabench.stages.pretrain import (
     CUTOFFS,
     PretrainLoss,
-    TorchBatch,
     last_item_ranks,
-    next_item_labels,
     popularity_metrics,
     pretrain,
     ranking_metrics,
@@ -32,17 +31,18 @@ from uqabench.stages.pretrain import (
 from uqabench.stages.states import load_encoder
 from uqabench.stages.training import OptimConfig, seed_everything
 
+CPU = torch.device("cpu")
+
 
 def one_sequence(store, user, start, end):
     """A batch of one user's items [start, end)."""
-    return TorchBatch.pack(store, np.array([user]), np.array([start]), np.array([end]), torch.device("cpu"))
+    return TorchBatch.pack(store, np.array([user]), np.array([start]), np.array([end]), CPU)
 
 
 @given(st.lists(st.integers(0, 5), max_size=8))
 def test_labels_are_each_items_successor_in_its_sequence(lengths):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    items = torch.arange(100, 100 + int(offsets[-1]))
-    at, targets = next_item_labels(TorchBatch(items, torch.from_numpy(offsets), None))
+    at, targets = next_item_labels(np.arange(100, 100 + int(offsets[-1])), offsets)
     expected = [i for begin, end in zip(offsets, offsets[1:], strict=False) for i in range(begin, end - 1)]
     assert at.tolist() == expected and targets.tolist() == [100 + i + 1 for i in expected]
 
@@ -76,7 +76,7 @@ def test_the_sl_loss_is_cross_entropy_over_the_catalogue(small_store, pretrain_c
     model = load_encoder(pretrained["sl"], small_store)
     loss = PretrainLoss(model, pretrain_config(), small_store.catalogue.popularity)
     users = np.flatnonzero(small_store.lengths >= 30)[:5]
-    batch = TorchBatch.pack(small_store, users, np.zeros(5, int), np.array([9, 2, 14, 30, 5]), torch.device("cpu"))
+    batch = TorchBatch.pack(small_store, users, np.zeros(5, int), np.array([9, 2, 14, 30, 5]), CPU, with_labels=True)
     terms = []
     for b in range(5):
         items = batch.items[batch.offsets[b] : batch.offsets[b + 1]]
@@ -94,9 +94,9 @@ def test_the_cl_loss_is_info_nce_with_log_q(small_store, pretrain_config, pretra
     config = pretrain_config("hstu", objective="cl", temperature=0.2)
     popularity = small_store.catalogue.popularity
     users = np.flatnonzero(small_store.lengths >= 20)[:3]
-    batch = TorchBatch.pack(small_store, users, np.zeros(3, int), np.array([9, 12, 20]), torch.device("cpu"))
+    batch = TorchBatch.pack(small_store, users, np.zeros(3, int), np.array([9, 12, 20]), CPU, with_labels=True)
     value, _ = PretrainLoss(model, config, popularity)(batch)
-    at, targets = next_item_labels(batch)
+    at, targets = batch.labels
     states = model.states(batch.items, batch.offsets, batch.timestamps)
     queries = normalize(model.queries(states[at]), dim=-1)
     q = torch.from_numpy((popularity + 1.0) / (popularity + 1.0).sum()).float()

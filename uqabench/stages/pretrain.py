@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from uqabench.artifact import Stage
-from uqabench.data.packer import pack, plan_batches, windows
+from uqabench.data.packer import plan_batches, windows
 from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder
 from uqabench.errors import RunError
@@ -22,35 +21,10 @@ from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
+from uqabench.stages.packed import TorchBatch
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
-
-
-@dataclass(frozen=True)
-class TorchBatch:
-    """A packed batch as tensors: items (T,), offsets (B+1,), timestamps (T,) or None."""
-
-    items: Tensor
-    offsets: Tensor
-    timestamps: Tensor | None
-
-    @classmethod
-    def pack(
-        cls, store: InteractionStore, users: np.ndarray, starts: np.ndarray, ends: np.ndarray, device: torch.device
-    ) -> TorchBatch:
-        packed = pack(store, users, starts, ends)
-        stamps = None if packed.timestamps is None else torch.from_numpy(packed.timestamps).to(device)
-        return cls(torch.from_numpy(packed.items).to(device), torch.from_numpy(packed.offsets).to(device), stamps)
-
-
-def next_item_labels(batch: TorchBatch) -> tuple[Tensor, Tensor]:
-    """Positions (M,) that have a successor in their sequence, and that successor's item (M,)."""
-    labelled = torch.ones(len(batch.items), dtype=torch.bool, device=batch.items.device)
-    lengths = batch.offsets.diff()
-    labelled[batch.offsets[1:][lengths > 0] - 1] = False
-    at = labelled.nonzero().squeeze(1)
-    return at, batch.items[at + 1]
 
 
 class PretrainLoss:
@@ -59,17 +33,19 @@ class PretrainLoss:
     def __init__(self, model: UserEncoder, config: PretrainConfig, popularity: np.ndarray) -> None:
         self.model, self.config = model, config
         share = (popularity + 1.0) / (popularity.sum() + len(popularity))
-        self.log_q = torch.from_numpy(np.log(share).astype(np.float32))
+        self.log_q = torch.from_numpy(np.log(share).astype(np.float32)).to(model.item_weight.device)
 
     def __call__(self, batch: TorchBatch) -> tuple[Tensor, int]:
-        states = self.model.states(batch.items, batch.offsets, batch.timestamps)
-        at, targets = next_item_labels(batch)
+        """Loss and tokens of a batch that `pack` gave its labels."""
+        batch.arrive()
+        states = self.model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
+        at, targets = batch.labels
         queries = self.model.queries(states.index_select(0, at)).float()
         if self.config.objective == "sl":
             return linear_cross_entropy(queries, self.model.item_weight, targets), len(batch.items)
         positives = normalize(torch.nn.functional.embedding(targets, self.model.item_weight), dim=-1)
-        log_q = self.log_q.to(targets.device)[targets]
-        loss = info_nce(normalize(queries, dim=-1), positives, targets, log_q, self.config.temperature)
+        queries = normalize(queries, dim=-1)
+        loss = info_nce(queries, positives, targets, self.log_q[targets], self.config.temperature)
         return loss, len(batch.items)
 
 
@@ -105,8 +81,8 @@ def last_item_ranks(model: UserEncoder, store: InteractionStore, config: Pretrai
     model.eval()
     with torch.no_grad():
         for rows in plan_batches(ends - starts, config.token_budget, seed=0, epoch=0, shuffle=False):
-            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], weight.device)
-            states = model.states(batch.items, batch.offsets, batch.timestamps)
+            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], weight.device, model)
+            states = model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
             queries = model.queries(states.index_select(0, batch.offsets[1:] - 1)).float()
             if config.objective == "cl":
                 queries = normalize(queries, dim=-1) / config.temperature
@@ -168,15 +144,21 @@ def _train(
     seed_everything(config.seed, device)
     model = UserEncoder.build(config.encoder, store.catalogue).to(device)
     loss = PretrainLoss(model, config, store.catalogue.popularity)
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def load(part: tuple[np.ndarray, ...]) -> TorchBatch:
+        return TorchBatch.pack(store, *part, device, model, with_labels=True, stream=stream)
+
     trainer = Trainer(
         {"model": model},
-        lambda part: loss(TorchBatch.pack(store, *part, device)),
+        loss,
         config.optim,
         total_steps=len(training_batches(store, config, 0)) * config.optim.epochs,
         work=work,
         log=out / "log.jsonl",
         label=f"pretrain {config.encoder.encoder}",
         progress=progress,
+        load=load,
     )
 
     def after_epoch(epoch: int) -> bool:

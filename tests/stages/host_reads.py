@@ -96,12 +96,18 @@ def _counting(name: str, function: Callable[..., Any], found: Counter[str]) -> C
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operators that have a Triton kernel run it (interpreted), and checks look at values as they do on a GPU."""
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Operators run what they run on a GPU (Triton kernels interpreted), and checks look at values as they do there."""
     pytest.importorskip("triton")
+    from ..kernels.gpu.interpreter import mend_interpreter
+
+    mend_interpreter()
     for name in ("do_rise", "do_lie_below"):
         monkeypatch.setattr(checks, name, lambda *_: False)
     for operator in backend._operators.values():
-        if operator.default["cuda"] == "triton":
-            monkeypatch.setitem(operator.default, "cpu", "triton")
+        if operator.default["cuda"] != "cuda":  # the CUDA C++ kernels have no interpreter: the CPU's stand for them
+            monkeypatch.setitem(operator.default, "cpu", operator.default["cuda"])
             operator._native_for.clear()
+    yield
+    for operator in backend._operators.values():
+        operator._native_for.clear()

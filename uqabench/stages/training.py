@@ -74,6 +74,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
+        self.is_host_ahead = self.device.type == "cuda"  # of the device, which works on what it was given
         self.unread = Unread()
         self.loss = math.nan  # of the last step that was read
         self.step = self.epoch = self.step_in_epoch = 0
@@ -123,7 +124,7 @@ class Trainer:
         tokens = 0
         for epoch in range(self.epoch, self.config.epochs):
             batches = batches_of(epoch)[self.step_in_epoch : self.step_in_epoch + self.total_steps - self.step]
-            with closing(prefetched(batches, self.load, AHEAD if self.device.type == "cuda" else 0)) as loaded:
+            with closing(prefetched(batches, self.load, AHEAD if self.is_host_ahead else 0)) as loaded:
                 for batch in loaded:
                     tokens += self._step(batch)
                     self.step_in_epoch += 1
@@ -160,7 +161,7 @@ class Trainer:
             tokens += count
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.unread.add(self.step, value, norm)
-        if self.device.type == "cpu":  # where reading is free, nothing is learnt from a gradient that is no number
+        if not self.is_host_ahead:  # where reading is free, nothing is learnt from a gradient that is no number
             self._read_steps()
         self.optimizer.step()
         self.step += 1

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import remember
+from .memory import remember
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
@@ -67,8 +67,8 @@ def tile_schedule(offsets: Tensor, block: int) -> tuple[Tensor, Tensor]:
         first_tile: int64 (B+1,), tile t belongs to sequence order[s] where first_tile[s] <= t < first_tile[s + 1];
             first_tile[B] tiles in all. Kept on the offsets tensor, so the layers of a model share it.
 
-    A captured CUDA graph keeps the schedule of the offsets that it was captured with: after a change of offsets in
-    place it must be captured anew.
+    A captured CUDA graph makes its own at each replay, and at each call: it follows the offsets' values, but the number
+    of tokens and of sequences is that of the capture.
     """
     return remember(offsets, f"tiles of {block}", lambda: _tile_schedule(offsets, block))
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..backend import choose, requested_backend
-from ..checks import host_lengths, remember
+from ..checks import host_longest
+from ..memory import remember
 from ..tracing import constant_when_traced, never_traced
 
 FLASH_ATTN, TORCH_VARLEN = "flash-attn", "torch varlen_attn"
@@ -83,7 +84,7 @@ def causal_attention(name: str, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor
     if q.shape[0] == 0:
         return (q.sum() + k.sum()) * v
     bounds = remember(offsets, "int32", lambda: offsets.to(torch.int32))
-    longest = max(host_lengths(offsets))
+    longest = host_longest(offsets)
     if name == FLASH_ATTN:
         run = importlib.import_module("flash_attn").flash_attn_varlen_func
         sizes = (bounds, bounds, longest, longest)

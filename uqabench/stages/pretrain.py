@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,41 +20,14 @@ from uqabench.data.ties import shuffled_ties
 from uqabench.encoders import UserEncoder
 from uqabench.errors import RunError
 from uqabench.files import write_json
-from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
+from uqabench.kernels import embedding_bag_mean, info_nce, linear_cross_entropy, linear_rank
 from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
+from uqabench.stages.labels import next_basket_labels, next_item_labels
+from uqabench.stages.packed import TorchBatch
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
-
-
-@dataclass(frozen=True)
-class TorchBatch:
-    """A packed batch as tensors: items (T,), offsets (B+1,), timestamps (T,) or None."""
-
-    items: Tensor
-    offsets: Tensor
-    timestamps: Tensor | None
-
-    @classmethod
-    def pack(
-        cls, store: InteractionStore, users: np.ndarray, starts: np.ndarray, ends: np.ndarray, device: torch.device
-    ) -> TorchBatch:
-        return cls.of(pack(store, users, starts, ends), device)
-
-    @classmethod
-    def of(cls, packed: PackedBatch, device: torch.device) -> TorchBatch:
-        stamps = None if packed.timestamps is None else torch.from_numpy(packed.timestamps).to(device)
-        return cls(torch.from_numpy(packed.items).to(device), torch.from_numpy(packed.offsets).to(device), stamps)
-
-
-def next_item_labels(batch: TorchBatch) -> tuple[Tensor, Tensor]:
-    """Positions (M,) that have a successor in their sequence, and that successor's item (M,)."""
-    labelled = torch.ones(len(batch.items), dtype=torch.bool, device=batch.items.device)
-    lengths = batch.offsets.diff()
-    labelled[batch.offsets[1:][lengths > 0] - 1] = False
-    at = labelled.nonzero().squeeze(1)
-    return at, batch.items[at + 1]
 
 
 class PretrainLoss:
@@ -63,18 +36,31 @@ class PretrainLoss:
     def __init__(self, model: UserEncoder, config: PretrainConfig, popularity: np.ndarray) -> None:
         self.model, self.config = model, config
         share = (popularity + 1.0) / (popularity.sum() + len(popularity))
-        self.log_q = torch.from_numpy(np.log(share).astype(np.float32))
+        self.log_q = torch.from_numpy(np.log(share).astype(np.float32)).to(model.item_weight.device)
 
     def __call__(self, batch: TorchBatch) -> tuple[Tensor, int]:
-        states = self.model.states(batch.items, batch.offsets, batch.timestamps)
-        at, targets = next_item_labels(batch)
+        """Loss and tokens of a batch that `pack` gave its labels."""
+        batch.arrive()
+        states = self.model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
+        at, targets = batch.labels["label"], batch.labels["target"]
         queries = self.model.queries(states.index_select(0, at)).float()
         if self.config.objective == "sl":
-            return linear_cross_entropy(queries, self.model.item_weight, targets), len(batch.items)
+            loss = linear_cross_entropy(queries, self.model.item_weight, targets)
+            if "member" in batch.labels:
+                loss = loss + self._of_whole_baskets(queries, batch.labels)
+            return loss, len(batch.items)
         positives = normalize(torch.nn.functional.embedding(targets, self.model.item_weight), dim=-1)
-        log_q = self.log_q.to(targets.device)[targets]
-        loss = info_nce(normalize(queries, dim=-1), positives, targets, log_q, self.config.temperature)
+        queries = normalize(queries, dim=-1)
+        loss = info_nce(queries, positives, targets, self.log_q[targets], self.config.temperature)
         return loss, len(batch.items)
+
+    def _of_whole_baskets(self, queries: Tensor, labels: dict[str, Tensor]) -> Tensor:
+        """What turns the cross entropy of a basket's first item into the mean of those of all its items: the sum over
+        the catalogue is the same for all, so only the targets' own logits differ."""
+        weight = self.model.item_weight
+        means = embedding_bag_mean(weight, labels["member"], labels["member_offsets"])
+        first = torch.nn.functional.embedding(labels["target"], weight)
+        return (queries * (first - means)).sum(1).mean()
 
 
 def training_batches(store: InteractionStore, config: PretrainConfig, epoch: int) -> list[tuple[np.ndarray, ...]]:
@@ -92,15 +78,32 @@ def training_batches(store: InteractionStore, config: PretrainConfig, epoch: int
     return batches
 
 
-def training_batch(
-    store: InteractionStore, part: tuple[np.ndarray, ...], config: PretrainConfig, step: int, device: torch.device
-) -> TorchBatch:
-    """The batch of one step. Ties are shuffled anew at each step, from the seed and the step's number alone."""
-    packed = pack(store, *part)
-    if config.ties == "shuffled" and packed.timestamps is not None:
-        rng = np.random.Generator(np.random.Philox(key=[config.seed, 2**40 + step]))
+class NumberedBatch(NamedTuple):
+    """(users, starts, ends) of a batch, and its number, from which alone its random order follows."""
+
+    epoch: int
+    index: int
+    spans: tuple[np.ndarray, ...]
+
+
+def numbered(epoch: int, batches: list[tuple[np.ndarray, ...]]) -> list[NumberedBatch]:
+    """The batches of an epoch with their numbers."""
+    return [NumberedBatch(epoch, index, spans) for index, spans in enumerate(batches)]
+
+
+def labelled_batch(
+    store: InteractionStore, part: NumberedBatch, config: PretrainConfig
+) -> tuple[PackedBatch, dict[str, np.ndarray]]:
+    """One packed batch, ties shuffled where the settings say so, and what it has to predict."""
+    packed = pack(store, *part.spans)
+    if packed.timestamps is None:
+        return packed, next_item_labels(packed.items, packed.offsets)
+    if config.ties == "shuffled":
+        rng = np.random.Generator(np.random.Philox(key=[config.seed, (part.epoch << 32) + part.index]))
         packed = replace(packed, items=shuffled_ties(packed.items, packed.offsets, packed.timestamps, rng))
-    return TorchBatch.of(packed, device)
+    if config.labels == "basket":
+        return packed, next_basket_labels(packed.items, packed.offsets, packed.timestamps)
+    return packed, next_item_labels(packed.items, packed.offsets)
 
 
 def last_item_ranks(model: UserEncoder, store: InteractionStore, config: PretrainConfig) -> tuple[Tensor, float]:
@@ -121,8 +124,8 @@ def last_item_ranks(model: UserEncoder, store: InteractionStore, config: Pretrai
     model.eval()
     with torch.no_grad():
         for rows in plan_batches(ends - starts, config.token_budget, seed=0, epoch=0, shuffle=False):
-            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], weight.device)
-            states = model.states(batch.items, batch.offsets, batch.timestamps)
+            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], weight.device, model)
+            states = model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
             queries = model.queries(states.index_select(0, batch.offsets[1:] - 1)).float()
             if config.objective == "cl":
                 queries = normalize(queries, dim=-1) / config.temperature
@@ -184,15 +187,22 @@ def _train(
     seed_everything(config.seed, device)
     model = UserEncoder.build(config.encoder, store.catalogue).to(device)
     loss = PretrainLoss(model, config, store.catalogue.popularity)
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def load(part: NumberedBatch) -> TorchBatch:
+        packed, labels = labelled_batch(store, part, config)
+        return TorchBatch.of(packed, device, model, labels=labels, stream=stream)
+
     trainer = Trainer(
         {"model": model},
-        lambda part: loss(training_batch(store, part, config, trainer.step, device)),
+        loss,
         config.optim,
         total_steps=len(training_batches(store, config, 0)) * config.optim.epochs,
         work=work,
         log=out / "log.jsonl",
         label=f"pretrain {config.encoder.encoder}",
         progress=progress,
+        load=load,
     )
 
     def after_epoch(epoch: int) -> bool:
@@ -209,7 +219,7 @@ def _train(
         return trainer.extra["stale"] >= config.patience
 
     if config.train:
-        trainer.run(lambda epoch: training_batches(store, config, epoch), after_epoch)
+        trainer.run(lambda epoch: numbered(epoch, training_batches(store, config, epoch)), after_epoch)
     ranks, perplexity = last_item_ranks(model, store, config)
     metrics: dict[str, Any] = {**ranking_metrics(ranks), "perplexity": perplexity, "users": len(ranks)}
     metrics["steps"] = trainer.step

@@ -25,10 +25,12 @@ from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError
 from uqabench.integrations import Integration, Pooling
+from uqabench.kernels.checks import host_array
 from uqabench.questions.questions import QuestionSet
 from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.reader import from_dict
-from uqabench.stages.pretrain import TorchBatch, unshared
+from uqabench.stages.packed import TorchBatch
+from uqabench.stages.pretrain import unshared
 from uqabench.stages.training import fits_in_memory
 
 logger = logging.getLogger(__name__)
@@ -211,14 +213,14 @@ def _encode(
     batches = plan_batches(lengths, max(token_budget, int(lengths.max())), seed=0, epoch=0, shuffle=False)
     with torch.no_grad():
         for rows in tqdm(batches, desc="encode histories", disable=not progress, leave=False):
-            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], torch.device(device))
-            output = model.states(batch.items, batch.offsets, batch.timestamps).float()
+            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], torch.device(device), model)
+            output = model.states(batch.items, batch.offsets, batch.timestamps, batch.plan).float()
             if pooling is None:
                 kept[_ranges(first[rows], lengths[rows])] = output.cpu().numpy()
                 continue
             counts = bounds[rows + 1] - bounds[rows]
             cut = by_pass[_ranges(bounds[rows], counts)]  # the pairs that are cut from this batch, pass by pass
-            begin = np.repeat(batch.offsets[:-1].cpu().numpy(), counts)
+            begin = np.repeat(host_array(batch.offsets)[:-1], counts)
             for some in _within(pairs.lengths[cut], token_budget):
                 pooled = _pool_spans(pooling, output, begin[some], pairs.lengths[cut[some]])
                 kept[cut[some]] = pooled.flatten(1).cpu().numpy()

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
 from uqabench.settings.training import OptimConfig
 from uqabench.stages.memory import keep_freed_memory
+from uqabench.stages.prefetch import AHEAD, prefetched
 from uqabench.stages.tensorboard import write_tensorboard
+from uqabench.stages.unread import EVERY, Unread
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -42,7 +44,11 @@ class Trainer:
 
     `modules` are saved and restored under their names; `loss_fn(batch) → (loss, tokens)` computes one step's loss
     and how many tokens it stands for (for the progress bar only). `parts(batch) → [(part, weight), …]` cuts a step
-    that is too large for one forward pass: gradients of the weighted losses add up.
+    that is too large for one forward pass: gradients of the weighted losses add up. `load(batch)` makes ready what
+    `parts` and `loss_fn` take, on a GPU in a thread of its own, some batches ahead.
+
+    On a GPU losses and gradient norms stay on the device for some steps (see `Unread`), so that the host, which may be
+    ahead of it, waits for nothing.
     """
 
     def __init__(
@@ -58,14 +64,19 @@ class Trainer:
         progress: bool = True,
         lr_scale: dict[str, float] | None = None,
         parts: Callable[[Any], list[tuple[Any, float]]] = lambda batch: [(batch, 1.0)],
+        load: Callable[[Any], Any] = lambda batch: batch,
     ) -> None:
-        self.parts = parts
+        self.parts, self.load = parts, load
         self.modules, self.loss_fn, self.config = modules, loss_fn, config
         self.total_steps = min(total_steps, config.max_steps) if config.max_steps else total_steps
         self.label, self.progress = label, progress
         self.checkpoint_path, self.log_path = work / "checkpoint.pt", log
         self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.device = self.parameters[0].device
+        self.is_host_ahead = self.device.type == "cuda"  # of the device, which works on what it was given
+        self.unread = Unread()
+        self.loss = math.nan  # of the last step that was read
         self.step = self.epoch = self.step_in_epoch = 0
         self.seconds = 0.0
         self.records: list[dict[str, Any]] = []
@@ -112,22 +123,20 @@ class Trainer:
         started = last_saved = time.monotonic()
         tokens = 0
         for epoch in range(self.epoch, self.config.epochs):
-            batches = batches_of(epoch)
-            for batch in batches[self.step_in_epoch :]:
-                if self.step >= self.total_steps:
-                    break
-                loss, count = self._step(batch)
-                tokens += count
-                self.losses.append(loss)
-                self.step_in_epoch += 1
-                now = time.monotonic()
-                bar.update()
-                if self.step % 10 == 0 or self.step == self.total_steps:
-                    bar.set_postfix_str(f"loss {loss:.3f}, {tokens / (now - started):,.0f} tokens/s")
-                if now - last_saved >= self.config.checkpoint_seconds:
-                    self.seconds += now - started
-                    self._save()
-                    started, last_saved, tokens = now, now, 0
+            batches = batches_of(epoch)[self.step_in_epoch : self.step_in_epoch + self.total_steps - self.step]
+            with closing(prefetched(batches, self.load, AHEAD if self.is_host_ahead else 0)) as loaded:
+                for batch in loaded:
+                    tokens += self._step(batch)
+                    self.step_in_epoch += 1
+                    now = time.monotonic()
+                    bar.update()
+                    if self.step % 10 == 0 or self.step == self.total_steps:
+                        bar.set_postfix_str(f"loss {self.loss:.3f}, {tokens / (now - started):,.0f} tokens/s")
+                    if now - last_saved >= self.config.checkpoint_seconds:
+                        self.seconds += now - started
+                        self._save()
+                        started, last_saved, tokens = now, now, 0
+            self._read_steps()
             mean = sum(self.losses) / max(1, len(self.losses))
             self._record({"epoch": epoch, "step": self.step, "loss": mean})
             self.losses = []
@@ -138,32 +147,38 @@ class Trainer:
         self.seconds += time.monotonic() - started
         bar.close()
 
-    def _step(self, batch: Any) -> tuple[float, int]:
+    def _step(self, batch: Any) -> int:
+        """One optimiser step over a loaded batch; the number of its tokens."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step) * group["scale"]
-        device = self.parameters[0].device
         self.optimizer.zero_grad(set_to_none=True)
-        value, tokens = 0.0, 0
+        value, tokens = torch.zeros((), dtype=torch.float64, device=self.device), 0
         for part, weight in self.parts(batch):
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
                 loss, count = self.loss_fn(part)
             (loss * weight).backward()
-            value += float(loss.detach()) * weight
+            value = value + loss.detach().double() * weight
             tokens += count
-            if not math.isfinite(value):
-                raise RunError(
-                    f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off."
-                )
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        if not math.isfinite(float(norm)):
-            raise RunError(
-                f"{self.label}: the gradient became {float(norm)} at step {self.step}: lower lr or turn bf16 off."
-            )
+        self.unread.add(self.step, value, norm)
+        if not self.is_host_ahead:  # where reading is free, nothing is learnt from a gradient that is no number
+            self._read_steps()
         self.optimizer.step()
         self.step += 1
-        if self.step % 20 == 0:
-            self._record({"step": self.step, "train_loss": value, "lr": self.learning_rate(self.step - 1)})
-        return value, tokens
+        if self.step % EVERY == 0:
+            self._read_steps()
+        return tokens
+
+    def _read_steps(self) -> None:
+        """Read the steps' losses off the device; RunError for the first that is not finite, or has such a gradient."""
+        for step, loss, norm in self.unread.read():
+            for name, value, way_out in (("loss", loss, "lr or clip, or turn"), ("gradient", norm, "lr or turn")):
+                if not math.isfinite(value):
+                    raise RunError(f"{self.label}: the {name} became {value} at step {step}: lower {way_out} bf16 off.")
+            self.losses.append(loss)
+            self.loss = loss
+            if (step + 1) % EVERY == 0:
+                self._record({"step": step + 1, "train_loss": loss, "lr": self.learning_rate(step)})
 
     def _record(self, row: dict[str, Any]) -> None:
         self.records.append(row)
@@ -177,6 +192,7 @@ class Trainer:
         return "".join(json.dumps(record) + "\n" for record in self.records).encode()
 
     def _save(self) -> None:
+        self._read_steps()
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),

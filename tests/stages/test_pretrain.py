@@ -19,7 +19,7 @@ from uqabench.data.ties import shuffled_ties
 from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError, RunError
 from uqabench.files import read_json
-from uqabench.stages.labels import next_basket_labels, next_item_labels
+from uqabench.stages.labels import next_item_labels
 from uqabench.stages.packed import TorchBatch
 from uqabench.stages.pretrain import (
     CUTOFFS,
@@ -59,23 +59,6 @@ def test_labels_are_each_items_successor_in_its_sequence(lengths):
     assert at.tolist() == expected and targets.tolist() == [100 + i + 1 for i in expected]
 
 
-@given(st.lists(st.lists(st.integers(1, 4), max_size=5), max_size=6))
-def test_basket_labels_are_all_items_of_the_next_basket(sequences):
-    """Sequences given as basket sizes; neighbours in different sequences may share a timestamp."""
-    sizes = [sum(baskets) for baskets in sequences]
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    stamps = np.concatenate([np.repeat(np.arange(len(b)), b) for b in sequences] or [[]]).astype(np.int64)
-    items = np.arange(100, 100 + len(stamps))
-    labels = next_basket_labels(items, offsets, stamps)
-    expected = []
-    for begin, baskets in zip(offsets.tolist(), sequences, strict=False):
-        ends = (begin + np.cumsum(baskets)).tolist()
-        expected += [(end - 1, list(range(100 + end, 100 + after))) for end, after in zip(ends, ends[1:], strict=False)]
-    members = np.split(labels["member"], labels["member_offsets"][1:-1]) if expected else []
-    found = [(int(at), some.tolist()) for at, some in zip(labels["label"], members, strict=True)]
-    assert found == expected and labels["target"].tolist() == [some[0] for _, some in expected]
-
-
 @given(st.lists(st.lists(st.integers(1, 4), max_size=5), max_size=6), st.integers(0, 9))
 def test_shuffled_ties_stay_in_their_basket(sequences, seed):
     sizes = [sum(baskets) for baskets in sequences]
@@ -103,22 +86,6 @@ def test_ties_are_shuffled_anew_in_each_batch_and_epoch(small_store, pretrain_co
     assert len({tuple(order) for order in [stored, *orders]}) == 5
     assert all(sorted(order) == sorted(stored) for order in orders)
     assert orders[0] == items(0, 0, ties="shuffled") != items(0, 0, ties="shuffled", seed=1)
-
-
-def test_the_basket_loss_is_the_mean_over_the_next_basket(small_store, pretrain_config, pretrained):
-    model = load_encoder(pretrained["sl"], small_store)
-    config = pretrain_config(labels="basket")
-    users = np.flatnonzero(small_store.lengths >= 30)[:4]
-    batch = labelled(small_store, users, [30, 9, 1, 14], config)
-    value, _ = PretrainLoss(model, config, small_store.catalogue.popularity)(batch)
-    logits = model.queries(model.states(batch.items, batch.offsets, batch.timestamps)) @ model.item_weight.T
-    log_p, terms = logits.log_softmax(1), []
-    bounds = batch.labels["member_offsets"].tolist()
-    for i, at in enumerate(batch.labels["label"].tolist()):
-        members = batch.labels["member"][bounds[i] : bounds[i + 1]]
-        terms.append(-log_p[at, members].mean())
-    assert len(terms) > 4 and max(np.diff(bounds)) > 1
-    torch.testing.assert_close(value, torch.stack(terms).mean(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["last", "chunks"])

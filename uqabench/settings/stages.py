@@ -9,7 +9,6 @@ from uqabench.settings.training import OptimConfig
 OBJECTIVES = ("sl", "cl")
 WINDOWS = ("last", "chunks")
 TIES = ("stored", "shuffled")
-LABELS = ("item", "basket")
 STRATEGIES = ("adapter", "full")
 
 
@@ -29,12 +28,6 @@ class PretrainConfig:
         "last",
         "last: the last N of each user, as published; chunks: consecutive windows of N with a new phase each epoch",
         choices=WINDOWS,
-    )
-    labels: str = setting(
-        "item",
-        "item: every state predicts the next item, as published; basket: the last state of each basket (items with one "
-        "timestamp) predicts all items of the next one",
-        choices=LABELS,
     )
     ties: str = setting(
         "stored",

@@ -20,10 +20,10 @@ from uqabench.data.ties import shuffled_ties
 from uqabench.encoders import UserEncoder
 from uqabench.errors import RunError
 from uqabench.files import write_json
-from uqabench.kernels import embedding_bag_mean, info_nce, linear_cross_entropy, linear_rank
+from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
-from uqabench.stages.labels import next_basket_labels, next_item_labels
+from uqabench.stages.labels import next_item_labels
 from uqabench.stages.packed import TorchBatch
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
@@ -45,22 +45,11 @@ class PretrainLoss:
         at, targets = batch.labels["label"], batch.labels["target"]
         queries = self.model.queries(states.index_select(0, at)).float()
         if self.config.objective == "sl":
-            loss = linear_cross_entropy(queries, self.model.item_weight, targets)
-            if "member" in batch.labels:
-                loss = loss + self._of_whole_baskets(queries, batch.labels)
-            return loss, len(batch.items)
+            return linear_cross_entropy(queries, self.model.item_weight, targets), len(batch.items)
         positives = normalize(torch.nn.functional.embedding(targets, self.model.item_weight), dim=-1)
         queries = normalize(queries, dim=-1)
         loss = info_nce(queries, positives, targets, self.log_q[targets], self.config.temperature)
         return loss, len(batch.items)
-
-    def _of_whole_baskets(self, queries: Tensor, labels: dict[str, Tensor]) -> Tensor:
-        """What turns the cross entropy of a basket's first item into the mean of those of all its items: the sum over
-        the catalogue is the same for all, so only the targets' own logits differ."""
-        weight = self.model.item_weight
-        means = embedding_bag_mean(weight, labels["member"], labels["member_offsets"])
-        first = torch.nn.functional.embedding(labels["target"], weight)
-        return (queries * (first - means)).sum(1).mean()
 
 
 def training_batches(store: InteractionStore, config: PretrainConfig, epoch: int) -> list[tuple[np.ndarray, ...]]:
@@ -96,13 +85,9 @@ def labelled_batch(
 ) -> tuple[PackedBatch, dict[str, np.ndarray]]:
     """One packed batch, ties shuffled where the settings say so, and what it has to predict."""
     packed = pack(store, *part.spans)
-    if packed.timestamps is None:
-        return packed, next_item_labels(packed.items, packed.offsets)
-    if config.ties == "shuffled":
+    if config.ties == "shuffled" and packed.timestamps is not None:
         rng = np.random.Generator(np.random.Philox(key=[config.seed, (part.epoch << 32) + part.index]))
         packed = replace(packed, items=shuffled_ties(packed.items, packed.offsets, packed.timestamps, rng))
-    if config.labels == "basket":
-        return packed, next_basket_labels(packed.items, packed.offsets, packed.timestamps)
     return packed, next_item_labels(packed.items, packed.offsets)
 
 

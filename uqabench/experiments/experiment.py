@@ -9,7 +9,7 @@ from typing import Any
 
 from uqabench.artifact import Artifact, versions
 from uqabench.errors import UQABenchError
-from uqabench.experiments.results import comparisons
+from uqabench.experiments.results import comparisons, flags
 from uqabench.experiments.run import check_device
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
 from uqabench.files import atomic_folder, sweep, write_json
@@ -155,7 +155,7 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "cells": entries,
         "rows": rows,
         "rule": _rule(config),
-        "comparisons": _comparisons(planned, outcome),
+        **_tests(planned, outcome),
     }
 
 
@@ -204,10 +204,11 @@ def _score_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str, Any]]:
-    """Paired tests among the methods of an experiment without axes, for its first seed."""
+def _tests(planned: PlannedExperiment, outcome: Outcome) -> dict[str, list[dict[str, Any]]]:
+    """Paired tests among the methods of an experiment without axes, and what the judges object to, for its first
+    seed."""
     if axes_of([each.cell for each in planned.cells]):
-        return []
+        return {"comparisons": []}
     first = planned.cells[0].cell.seed
     done = [
         each
@@ -215,9 +216,13 @@ def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str,
         if each.cell.seed == first and each.nodes is not None and each.nodes.evaluate.key in outcome.made
     ]
     if not done:
-        return []
+        return {"comparisons": []}
     folders = {each.cell.method.name: outcome.of(each.nodes.evaluate).path for each in done}
-    return comparisons(folders, [each.cell.method for each in done], _rule(planned.config))
+    rule = _rule(planned.config)
+    return {
+        "comparisons": comparisons(folders, [each.cell.method for each in done], rule),
+        "flags": flags(folders, rule),
+    }
 
 
 def _rule(config: RunConfig) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from uqabench.plan.methods import Method
 from uqabench.questions.scoring import best_methods, compare, is_correct, read_predictions
-from uqabench.vocabulary import BASELINES, RIVALS, SCOPES, TASKS
+from uqabench.questions.scoring import flags as judge_flags
+from uqabench.vocabulary import BASELINES, JUDGES, RIVALS, SCOPES, TASKS
 
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
@@ -40,6 +41,13 @@ def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> l
             if scope == "overall" or scope in asked or asked & set(TASKS.get(scope, ())):
                 result.append({"a": a, "b": b, **compare(rows[a], rows[b], scope=scope, rule=rule, seed=0)})
     return result
+
+
+def flags(folders: dict[str, Path], rule: str) -> list[dict[str, Any]]:
+    """What the judges say against the questions (`questions.scoring.flags`); nothing unless both answered."""
+    if not all(name in folders for name in JUDGES):
+        return []
+    return judge_flags(*(read_predictions(folders[name] / "predictions.jsonl") for name in JUDGES), rule=rule, seed=0)
 
 
 def best(folders: dict[str, Path], rule: str) -> dict[str, str]:

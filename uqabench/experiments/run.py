@@ -11,7 +11,7 @@ import torch
 
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
-from uqabench.experiments.results import best, comparisons, method_entry
+from uqabench.experiments.results import best, comparisons, flags, method_entry
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -163,6 +163,7 @@ def _write_results(
         "methods": methods,
         "pretrain": table,
         "best": best(folders, rule),
+        "flags": flags(folders, rule),
         "comparisons": comparisons(folders, [each.method for each in finished], rule),
     }
     if failed:

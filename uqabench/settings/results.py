@@ -108,12 +108,27 @@ class Comparison(TypedDict):
     detectable: NotRequired[Amount | None]
 
 
+class Flag(TypedDict):
+    """Why the score of a sub-task, or of a level as "ip:natural", says less than it seems, by the two judges.
+
+    `flag`: "short-cut" where the model without history is significantly above the limit, "no-headroom" where the one
+    with history is not significantly above it. The accuracies are theirs; p is one-sided, over users.
+    """
+
+    scope: Text
+    flag: Literal["short-cut", "no-headroom"]
+    no_history: Percent
+    history: Percent
+    p_value: Probability
+    n: Count
+
+
 class RunResults(TypedDict):
     """`results.json` of a run.
 
     `pretrain` holds the stage's metrics by encoder (recall and NDCG in percent), `mix` the number of questions by
     sub-task, and `best`, by scope, the method that is significantly better than every other one; where there is none
-    the scope is absent.
+    the scope is absent. `flags` are there where both judges answered.
     """
 
     schema: Literal[1]
@@ -123,6 +138,7 @@ class RunResults(TypedDict):
     pretrain: NotRequired[dict[Text, dict[Text, Amount | None]]]
     comparisons: NotRequired[list[Comparison]]
     best: NotRequired[dict[Text, Text]]
+    flags: NotRequired[list[Flag]]
     mix: NotRequired[dict[Text, Count]]
     seed: NotRequired[Integer]
     split_seed: NotRequired[Integer]
@@ -183,6 +199,7 @@ class ExperimentResults(TypedDict):
     rule: NotRequired[Literal["letter", "starts-with"]]
     versions: NotRequired[dict[Text, Text]]
     mix: NotRequired[dict[Text, Count]]
+    flags: NotRequired[list[Flag]]
     comparisons: NotRequired[list[Comparison]]
 
 

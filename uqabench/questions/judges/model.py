@@ -25,7 +25,7 @@ FEWEST = 12
 SETTINGS: dict[str, Any] = {
     "max_iter": 80,
     "learning_rate": 0.08,
-    "max_leaf_nodes": 12,
+    "max_leaf_nodes": 6,
     "min_samples_leaf": 20,
     "l2_regularization": 5.0,
     "early_stopping": False,

@@ -19,7 +19,8 @@ class Transitions(NamedTuple):
     indptr, indices, counts: row b of the sparse (n, n) matrix says in how many baskets after one with value b each
     value is. sources int64 (n,): baskets with a value that have a next one. targets int64 (n,): baskets after another
     one, by value. pairs: how many such pairs of baskets there are. counted bool (U,): users who are part of it.
-    basket_bounds, basket_values: the distinct values of all users' baskets; user_baskets int64 (U + 1,): whose they are.
+    basket_bounds, basket_values: the distinct values of all users' baskets; user_baskets int64 (U + 1,): where each
+    user's begin.
     """
 
     indptr: np.ndarray

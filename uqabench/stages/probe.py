@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from uqabench.settings.stages import AlignConfig
 from uqabench.stages.align import Context, PromptedMethod, load_aligned
 from uqabench.stages.evaluate import Answers, write_answers
 from uqabench.stages.probe_labels import INDEX, WINDOWS, window_labels
-from uqabench.stages.probe_reader import Smoother, fit_logit, fit_smoother, predicted_labels
+from uqabench.stages.probe_reader import FOLDS, Smoother, fit_logit, fit_smoother, predicted_labels
 from uqabench.stages.states import FrozenStates, HistoryPairs
 from uqabench.vocabulary import SUBTASKS
 
@@ -46,7 +47,7 @@ def probe_states(
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
         frozen = FrozenStates.open(states)
-        vectors = torch.from_numpy(np.array(frozen.pooled)).flatten(1)
+        vectors = torch.from_numpy(np.array(frozen.pooled))
         _write(folder, store, train, evaluation, frozen.pairs, vectors, seed)
         return time.monotonic() - started
 
@@ -63,7 +64,7 @@ def probe_tokens(context: Context, method: PromptedMethod, aligned: Artifact, co
         pairs = method.states.pairs
         with torch.no_grad():
             parts = np.array_split(np.arange(len(pairs)), -(-len(pairs) // 256))
-            vectors = torch.cat([soft(part).view(len(part), -1).float().cpu() for part in parts])
+            vectors = torch.cat([soft(part).view(len(part), soft.n_tokens, -1).float().cpu() for part in parts])
         _write(folder, context.store, context.train, context.evaluation, pairs, vectors, seed)
         return time.monotonic() - started
 
@@ -83,28 +84,30 @@ def _write(
     letters, facts = read_answers(store, train, evaluation, pairs, vectors)
     answers = Answers(letters, np.zeros(len(evaluation), np.int64))
     write_answers(folder, evaluation, "probe", answers, seed)
-    write_json(folder / "probe.json", {"width": int(vectors.shape[1]), **facts})
+    write_json(folder / "probe.json", {"tokens": vectors.shape[1], "width": vectors.shape[2], **facts})
 
 
 def read_answers(
     store: InteractionStore, train: QuestionSet, evaluation: QuestionSet, pairs: HistoryPairs, vectors: Tensor
-) -> tuple[np.ndarray, dict[str, float]]:
-    """int64 (Q,) the options that the probe takes for `evaluation`, and the penalty and number of training histories.
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """int64 (Q,) the options that the probe takes for `evaluation`, and what its regressions read by window.
 
-    vectors float (G, d) of the histories of `pairs`. No answer of `evaluation` is read.
+    vectors float (G, tokens, width) of the histories of `pairs`. No answer of `evaluation` is read.
     """
     training = np.unique(pairs.keys(train))
     users = pairs.users[training]
     known = HistoryPairs(users, pairs.cuts[training], pairs.starts[training])
     labels = window_labels(store, known)
     rng = np.random.Generator(np.random.Philox(key=[SKETCH_SEED, 0]))
-    sketch = sum(own.sketch(len(training), rng) for own in labels).reshape(len(training), -1)
+    sketch = sum(own.sketch(len(training), rng) for own in labels)
     smoother = fit_smoother(vectors, training, users, sketch)
 
+    lengths = _predicted_lengths(smoother, known.lengths.astype(np.float32))
+
     def features(questions: QuestionSet) -> np.ndarray:
-        mean, deviation = _labels_of_options(questions, pairs.keys(questions), smoother, labels)
-        lengths = _predicted_lengths(smoother, known.lengths.astype(np.float64))[pairs.keys(questions)]
-        return option_features(questions, mean, deviation, lengths)
+        history = pairs.keys(questions)
+        mean, deviation = _labels_of_options(questions, history, smoother, labels)
+        return option_features(questions, mean, deviation, lengths[history])
 
     fitted, asked = features(train), features(evaluation)
     letters = np.zeros(len(evaluation), np.int64)
@@ -120,7 +123,12 @@ def read_answers(
         scale = np.where(size > 1e-12, 1 / np.maximum(size, 1e-12), 0.0)
         weights = fit_logit(fitted[own] * scale, train.answer[own])
         letters[wanted] = (asked[wanted] * scale @ weights).argmax(axis=1)
-    return letters, {"l2": smoother.l2, "histories": len(training)}
+    regressions = {
+        WINDOWS[window]: {"tokens": list(source.tokens), "l2": source.l2}
+        for source in smoother.sources
+        for window in source.windows
+    }
+    return letters, {"histories": len(training), "regressions": regressions}
 
 
 def _labels_of_options(
@@ -142,8 +150,9 @@ def _labels_of_options(
 
 def _predicted_lengths(smoother: Smoother, lengths: np.ndarray) -> np.ndarray:
     """Predicted lengths (G,) of histories, in items."""
-    others = np.array([[lengths[smoother.fold != part].mean() if len(lengths) else 0.0] for part in range(-1, 4)])
-    return others[smoother.part + 1, 0] + smoother.weights @ lengths
+    of_others = np.array([lengths[smoother.fold != part].mean() for part in range(-1, FOLDS)])
+    whole = next(source for source in smoother.sources if INDEX["all"] in source.windows)
+    return of_others[smoother.part + 1] + whole.weights @ lengths
 
 
 def option_features(questions: QuestionSet, mean: np.ndarray, deviation: np.ndarray, lengths: np.ndarray) -> np.ndarray:

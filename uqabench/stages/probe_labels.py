@@ -12,14 +12,14 @@ from uqabench.questions.declaration import ASKED
 from uqabench.questions.tables import basket_starts, equal_texts
 from uqabench.stages.states import HistoryPairs
 
-LAST = (64, 32, 16, 8, 4, 2, 1)
+LAST = (64, 32, 16, 8, 4, 1)
 WINDOWS = (
     "all", *(f"last {n}" for n in LAST), "last 10", "item 2 back", "item 3 back", "first third", "middle third",
     "last third", "basket 1 back", "basket 2 back", "basket 3 back",
 )  # fmt: skip
 """Windows of a history; "item 2 back" is the last but one."""
 INDEX = {name: index for index, name in enumerate(WINDOWS)}
-SKETCH = 16
+SKETCH = 8
 """Random projections of each window's labels on which the ridge penalty is chosen."""
 
 
@@ -34,6 +34,15 @@ class AttributeLabels:
     bounds: np.ndarray
     history: np.ndarray
     label: np.ndarray
+
+    def sums(self, fold: np.ndarray, folds: int) -> np.ndarray:
+        """float32 (folds, values, len(WINDOWS)): labels summed over the histories of each fold (n,)."""
+        values = len(self.bounds) - 1
+        place = fold[self.history] * values + np.repeat(np.arange(values), np.diff(self.bounds))
+        chosen = csr_matrix(
+            (np.ones(len(place), np.float32), place, np.arange(len(place) + 1)), shape=(len(place), folds * values)
+        )
+        return np.asarray(chosen.T @ self.label).reshape(folds, values, -1)
 
     def sketch(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """float64 (n, len(WINDOWS), SKETCH): random projections over values, of about one size for each window."""

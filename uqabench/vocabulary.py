@@ -34,6 +34,9 @@ BASELINES = (
 RIVALS = tuple(name for name in BASELINES if name not in ("uniform", "history-model", "oracle"))
 """Baselines that a method's score is compared with: neither the coin, nor the truth, nor the ceiling."""
 
+PROBED = ("states", "pooled", "soft tokens")
+"""What probes read of an embedding method, from encoder to language model."""
+
 GROUPS = ("Text-based", "Embedding-based", "Baselines")
 """Sections of the main table."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from uqabench.artifact import Artifact, versions
 from uqabench.errors import UQABenchError
 from uqabench.experiments.results import comparisons, flags
-from uqabench.experiments.run import check_device
+from uqabench.experiments.run import check_device, probes_of
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
@@ -52,6 +52,10 @@ class PlannedExperiment:
     def targets(self) -> list[Node]:
         """The last node of every cell."""
         return [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+
+    def probes(self) -> list[Node]:
+        """What is read of the cells' embeddings beside their answers."""
+        return [node for of_seed in self.plans.values() for node in of_seed.probes()]
 
 
 def plan_experiment(
@@ -95,7 +99,7 @@ def run_experiments(
         tools = Tools(opened, progress)
         planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
         outcome = execute(
-            [node for each in planned for node in each.targets()],
+            [node for each in planned for node in (*each.targets(), *each.probes())],
             folder,
             essential=[node for each in planned for node in each.essential()],
             progress=progress,
@@ -111,7 +115,7 @@ def survey_experiments(
     check_is_run(folder)
     tools = Tools(Opened(), False)
     planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
-    return survey([node for each in planned for node in (*each.essential(), *each.targets())], folder)
+    return survey([node for each in planned for node in (*each.essential(), *each.targets(), *each.probes())], folder)
 
 
 def _write(
@@ -177,6 +181,9 @@ def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict
         "seconds": {stage: round(artifact.seconds, 3) for stage, artifact in artifacts.items()},
         "predictions": os.path.relpath(artifacts["evaluate"].path / "predictions.jsonl", folder),
     }
+    probes = probes_of([each.nodes], outcome)
+    if probes:
+        entry["probes"] = probes[name]
     if "pretrain" in artifacts:
         trained = artifacts["pretrain"].json("metrics.json")
         entry["pretrain"] = trained

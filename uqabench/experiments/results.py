@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from uqabench.artifact import Artifact
 from uqabench.plan.methods import Method
 from uqabench.questions.scoring import best_methods, compare, is_correct, read_predictions
 from uqabench.questions.scoring import flags as judge_flags
@@ -18,6 +19,13 @@ def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str
     """One method's entry of results.json."""
     keys = ("overall", "tasks", "subtasks", *(("levels",) if "levels" in metrics else ()), "avg_tokens")
     return {**{key: metrics[key] for key in keys}, "seconds": {name: round(s, 3) for name, s in seconds.items()}}
+
+
+def probe_scores(probes: dict[str, Artifact]) -> dict[str, dict[str, Any]]:
+    """Scores of a method's probes by what they read."""
+    keys = ("overall", "tasks", "subtasks", "levels")
+    read = {place: artifact.json("metrics.json") for place, artifact in probes.items()}
+    return {place: {key: metrics[key] for key in keys if key in metrics} for place, metrics in read.items()}
 
 
 def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> list[dict[str, Any]]:

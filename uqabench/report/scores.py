@@ -31,12 +31,12 @@ def score_table(
     The records for CSV have the sub-tasks always, and their levels where there are any.
     """
     columns, body = leading_columns("Method", rows, axes)
-    levels = _levels(rows)
-    scores, keys = _task_columns() if axes else _subtask_columns(levels, marks)
+    levels = levels_of(rows)
+    scores, keys = _task_columns() if axes else subtask_columns(levels, marks)
     extras = _extra_columns(rows, axes)
     columns += [*scores, *(column for column, _ in extras)]
     for row, cells in zip(rows, body, strict=True):
-        cells += [_score_cell(row, key) for key in keys]
+        cells += [score_cell(row, key) for key in keys]
         cells += [Cell(value_of(row)) for _, value_of in extras]
     records = [_record(row, axes) for row in rows]
     notes = list(notes)
@@ -155,7 +155,7 @@ def bounds(interval: Sequence[float] | None) -> dict[str, float | None]:
     return {"ci95_low": low, "ci95_high": high}
 
 
-def _levels(rows: Sequence[ScoreRow]) -> dict[str, list[str]]:
+def levels_of(rows: Sequence[ScoreRow]) -> dict[str, list[str]]:
     """By sub-task, the scopes of its levels ("ip:natural") for which some row has a score."""
     levels: dict[str, list[str]] = {}
     for scope in sorted({scope for row in rows for scope in row.scores if ":" in scope}):
@@ -163,7 +163,7 @@ def _levels(rows: Sequence[ScoreRow]) -> dict[str, list[str]]:
     return levels
 
 
-def _subtask_columns(
+def subtask_columns(
     levels: Mapping[str, list[str]] = MappingProxyType({}), marks: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[list[Column], list[str]]:
     """Columns and scopes of Table 2; a sub-task's levels stand behind it."""
@@ -197,7 +197,7 @@ def _task_columns() -> tuple[list[Column], list[str]]:
     return [*map(Column, TASK_INITIALS.values()), Column("Overall")], [*TASK_INITIALS, "overall"]
 
 
-def _score_cell(row: ScoreRow, scope: str) -> Cell:
+def score_cell(row: ScoreRow, scope: str) -> Cell:
     """Accuracy, for Overall with its interval; where there is none, a failed row says so."""
     score = row.scores.get(scope)
     if score is None:
@@ -263,7 +263,7 @@ def _record(row: ScoreRow, axes: Sequence[str]) -> dict[str, Any]:
     accuracy = {scope: score["accuracy"] for scope, score in row.scores.items()}
     overall = row.scores.get("overall")
     record: dict[str, Any] = {"method": row.method, "group": row.group, **_settings_record(row, axes)}
-    record |= {scope: accuracy.get(scope) for scope in _subtask_columns()[1]} | accuracy
+    record |= {scope: accuracy.get(scope) for scope in subtask_columns()[1]} | accuracy
     record |= bounds(overall and overall["ci95"]) | {"n": overall and overall["n"]}
     record |= {f"sd_{scope}": value for scope, value in row.spread.items()}
     record |= {"avg_tokens": row.avg_tokens, **row.sizes, **row.pretrain}

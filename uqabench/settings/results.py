@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import NotRequired, TypedDict, get_type_hints, is_typeddict
 
 from uqabench.errors import InputError
-from uqabench.vocabulary import LETTERS, SUBTASKS, TASKS
+from uqabench.vocabulary import LETTERS, PROBED, SUBTASKS, TASKS
 
 SCHEMA = 1
 """Version of both results files."""
@@ -67,6 +67,7 @@ PointsInterval = Annotated[
 ]
 Task = Literal[tuple(TASKS)]  # type: ignore[valid-type]
 Subtask = Literal[SUBTASKS]  # type: ignore[valid-type]
+Probed = Literal[PROBED]  # type: ignore[valid-type]
 Letter = Literal[LETTERS]  # type: ignore[valid-type]
 
 
@@ -78,14 +79,19 @@ class Score(TypedDict):
     n: Count
 
 
-class MethodResult(TypedDict):
-    """One method of a run. A data set without questions of a sub-task has no score for it; `levels` has those of
-    sub-tasks that are asked at several levels, as "ip:natural"."""
+class MethodScores(TypedDict):
+    """Scores by scope. A data set without questions of a sub-task has no score for it; `levels` has those of sub-tasks
+    that are asked at several levels, as "ip:natural"."""
 
     overall: Score
     tasks: NotRequired[dict[Task, Score]]
     subtasks: NotRequired[dict[Subtask, Score]]
     levels: NotRequired[dict[Text, Score]]
+
+
+class MethodResult(MethodScores):
+    """One method of a run."""
+
     avg_tokens: NotRequired[Amount | None]
     seconds: NotRequired[dict[Text, Amount | None]]
 
@@ -128,7 +134,8 @@ class RunResults(TypedDict):
 
     `pretrain` holds the stage's metrics by encoder (recall and NDCG in percent), `mix` the number of questions by
     sub-task, and `best`, by scope, the method that is significantly better than every other one; where there is none
-    the scope is absent. `flags` are there where both judges answered.
+    the scope is absent. `flags` are there where both judges answered, and `probes`, by
+    embedding method and what is read, where there are any.
     """
 
     schema: Literal[1]
@@ -139,6 +146,7 @@ class RunResults(TypedDict):
     comparisons: NotRequired[list[Comparison]]
     best: NotRequired[dict[Text, Text]]
     flags: NotRequired[list[Flag]]
+    probes: NotRequired[dict[Text, dict[Probed, MethodScores]]]
     mix: NotRequired[dict[Text, Count]]
     seed: NotRequired[Integer]
     split_seed: NotRequired[Integer]
@@ -150,7 +158,7 @@ class ExperimentCell(TypedDict):
 
     `axes` may lack axes that do not concern the method. `error` says why a cell failed. `sizes` has the encoder's
     `encoder_parameters` and `model_size` (parameters of its blocks, without embeddings). `predictions` is the path of
-    the prediction file, relative to the run folder.
+    the prediction file, relative to the run folder. `probes`: what probes read of it, where there are any.
     """
 
     method: Text
@@ -164,6 +172,7 @@ class ExperimentCell(TypedDict):
     pretrain: NotRequired[dict[Text, Amount | None] | None]
     seconds: NotRequired[dict[Text, Amount | None] | None]
     predictions: NotRequired[Text | None]
+    probes: NotRequired[dict[Probed, MethodScores]]
 
 
 class ExperimentRow(TypedDict):

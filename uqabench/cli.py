@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   uqabench prepare movielens-100k --out data/ml       only the data
   uqabench settings demo --section align              settings, with where each comes from
   uqabench questions show runs/demo 17                one question and what everybody answered
+  uqabench probe runs/demo                            where between encoder and answer the user is lost
   uqabench doctor                                     what works on this machine
 """
 
@@ -49,6 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     _experiment_parser(
         _add(commands, "experiment", "a sweep of settings: the paper's tables, or one's own", experiment)
     )
+    probing = _add(commands, "probe", "what linear probes read of a finished run's embeddings", probe)
+    probing.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    probing.add_argument("--methods", help="comma-separated (default: every embedding method of the run)")
+    probing.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
@@ -192,6 +197,7 @@ def run(args: argparse.Namespace) -> int:
     from uqabench.experiments.run import run as run_methods
     from uqabench.experiments.run import survey_run
     from uqabench.plan.folder import run_folder
+    from uqabench.report.probes import probe_table
     from uqabench.report.results import load_results
     from uqabench.report.tables import main_table
 
@@ -205,9 +211,21 @@ def run(args: argparse.Namespace) -> int:
     )
     if results is None:
         return 0
-    print(main_table(load_results(folder / "results.json"), args.compare))
+    shown = load_results(folder / "results.json")
+    print(main_table(shown, args.compare))
+    print(probe_table(shown) or "", end="")
     print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
     return _report_failures(results.get("failed", {}))
+
+
+def probe(args: argparse.Namespace) -> int:
+    from uqabench.experiments.probe import probe_run
+    from uqabench.report.probes import probe_table
+
+    methods = args.methods.split(",") if args.methods else None
+    print(probe_table(probe_run(args.run, methods, progress=not args.quiet, wait=args.wait, strict=args.debug)), end="")
+    print(f"tables: {args.run / 'tables'}")
+    return 0
 
 
 def experiment(args: argparse.Namespace) -> int:

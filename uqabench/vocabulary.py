@@ -24,14 +24,20 @@ DOMAINS = ("click", "purchase", "watch")
 
 ENCODERS = ("gru4rec", "sasrec", "mamba4rec", "hstu", "trm++")
 """The encoders of the paper's Table 2, in its order."""
-MODEL_FREE_BASELINES = ("uniform", "majority", "popularity", "most-often-next", "seen-option", "oracle")
+JUDGES = ("no-history-model", "history-model")
+"""Models of explicit features, without a language model, fitted on training questions: of options and question alone,
+and of the history too."""
+MODEL_FREE_BASELINES = ("uniform", "majority", "popularity", "most-often-next", "seen-option", *JUDGES, "oracle")
 """Baselines that answer without a language model."""
 BASELINES = (
-    "uniform", "majority", "popularity", "most-often-next", "seen-option", "no-history", "shuffled", "oracle"
+    "uniform", "majority", "popularity", "most-often-next", "seen-option", *JUDGES, "no-history", "shuffled", "oracle"
 )  # fmt: skip
 """All baselines, in the order of the tables."""
-RIVALS = tuple(name for name in BASELINES if name not in ("uniform", "oracle"))
-"""Baselines that a method's score is compared with: neither the coin nor the truth."""
+RIVALS = tuple(name for name in BASELINES if name not in ("uniform", "history-model", "oracle"))
+"""Baselines that a method's score is compared with: neither the coin, nor the truth, nor the ceiling."""
+
+PROBED = ("states", "pooled", "soft tokens")
+"""What probes read of an embedding method, from encoder to language model."""
 
 GROUPS = ("Text-based", "Embedding-based", "Baselines")
 """Sections of the main table."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from uqabench.artifact import Artifact, versions
 from uqabench.errors import UQABenchError
-from uqabench.experiments.results import comparisons
-from uqabench.experiments.run import check_device
+from uqabench.experiments.results import comparisons, flags
+from uqabench.experiments.run import check_device, probes_of
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
@@ -52,6 +52,10 @@ class PlannedExperiment:
     def targets(self) -> list[Node]:
         """The last node of every cell."""
         return [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+
+    def probes(self) -> list[Node]:
+        """What is read of the cells' embeddings beside their answers."""
+        return [node for of_seed in self.plans.values() for node in of_seed.probes()]
 
 
 def plan_experiment(
@@ -95,7 +99,7 @@ def run_experiments(
         tools = Tools(opened, progress)
         planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
         outcome = execute(
-            [node for each in planned for node in each.targets()],
+            [node for each in planned for node in (*each.targets(), *each.probes())],
             folder,
             essential=[node for each in planned for node in each.essential()],
             progress=progress,
@@ -111,7 +115,7 @@ def survey_experiments(
     check_is_run(folder)
     tools = Tools(Opened(), False)
     planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
-    return survey([node for each in planned for node in (*each.essential(), *each.targets())], folder)
+    return survey([node for each in planned for node in (*each.essential(), *each.targets(), *each.probes())], folder)
 
 
 def _write(
@@ -156,7 +160,7 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "cells": entries,
         "rows": rows,
         "rule": _rule(config),
-        "comparisons": _comparisons(planned, outcome),
+        **_tests(planned, outcome),
     }
 
 
@@ -178,6 +182,9 @@ def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict
         "seconds": {stage: round(artifact.seconds, 3) for stage, artifact in artifacts.items()},
         "predictions": os.path.relpath(artifacts["evaluate"].path / "predictions.jsonl", folder),
     }
+    probes = probes_of([each.nodes], outcome)
+    if probes:
+        entry["probes"] = probes[name]
     if "pretrain" in artifacts:
         trained = artifacts["pretrain"].json("metrics.json")
         entry["pretrain"] = trained
@@ -205,10 +212,11 @@ def _score_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str, Any]]:
-    """Paired tests among the methods of an experiment without axes, for its first seed."""
+def _tests(planned: PlannedExperiment, outcome: Outcome) -> dict[str, list[dict[str, Any]]]:
+    """Paired tests among the methods of an experiment without axes, and what the judges object to, for its first
+    seed."""
     if axes_of([each.cell for each in planned.cells]):
-        return []
+        return {"comparisons": []}
     first = planned.cells[0].cell.seed
     done = [
         each
@@ -216,9 +224,13 @@ def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str,
         if each.cell.seed == first and each.nodes is not None and each.nodes.evaluate.key in outcome.made
     ]
     if not done:
-        return []
+        return {"comparisons": []}
     folders = {each.cell.method.name: outcome.of(each.nodes.evaluate).path for each in done}
-    return comparisons(folders, [each.cell.method for each in done], _rule(planned.config))
+    rule = _rule(planned.config)
+    return {
+        "comparisons": comparisons(folders, [each.cell.method for each in done], rule),
+        "flags": flags(folders, rule),
+    }
 
 
 def _rule(config: RunConfig) -> str:

@@ -8,15 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from uqabench.artifact import Artifact
 from uqabench.plan.methods import Method
 from uqabench.questions.scoring import best_methods, compare, is_correct, read_predictions
-from uqabench.vocabulary import BASELINES, RIVALS, SCOPES, TASKS
+from uqabench.questions.scoring import flags as judge_flags
+from uqabench.vocabulary import BASELINES, JUDGES, RIVALS, SCOPES, TASKS
 
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     """One method's entry of results.json."""
     keys = ("overall", "tasks", "subtasks", *(("levels",) if "levels" in metrics else ()), "avg_tokens")
     return {**{key: metrics[key] for key in keys}, "seconds": {name: round(s, 3) for name, s in seconds.items()}}
+
+
+def probe_scores(probes: dict[str, Artifact]) -> dict[str, dict[str, Any]]:
+    """Scores of a method's probes by what they read."""
+    keys = ("overall", "tasks", "subtasks", "levels")
+    read = {place: artifact.json("metrics.json") for place, artifact in probes.items()}
+    return {place: {key: metrics[key] for key in keys if key in metrics} for place, metrics in read.items()}
 
 
 def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> list[dict[str, Any]]:
@@ -40,6 +49,13 @@ def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> l
             if scope == "overall" or scope in asked or asked & set(TASKS.get(scope, ())):
                 result.append({"a": a, "b": b, **compare(rows[a], rows[b], scope=scope, rule=rule, seed=0)})
     return result
+
+
+def flags(folders: dict[str, Path], rule: str) -> list[dict[str, Any]]:
+    """What the judges say against the questions (`questions.scoring.flags`); nothing unless both answered."""
+    if not all(name in folders for name in JUDGES):
+        return []
+    return judge_flags(*(read_predictions(folders[name] / "predictions.jsonl") for name in JUDGES), rule=rule, seed=0)
 
 
 def best(folders: dict[str, Path], rule: str) -> dict[str, str]:

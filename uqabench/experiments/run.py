@@ -11,7 +11,7 @@ import torch
 
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
-from uqabench.experiments.results import best, comparisons, method_entry
+from uqabench.experiments.results import best, comparisons, flags, method_entry, probe_scores
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -55,7 +55,7 @@ def run(
         methods = [method for method in parse_methods(config) if method.name not in problems]
         planned = plan(config, tools, methods=methods)
         outcome = execute(
-            planned.targets(until),
+            [*planned.targets(until), *(planned.probes() if until == "evaluate" else [])],
             folder,
             essential=planned.essential(until),
             early=planned.pretrained(),
@@ -75,7 +75,8 @@ def survey_run(folder: Path, config: RunConfig, until: str = "evaluate") -> list
     """What `run` would do: a row a node (`plan.dry_run.survey`)."""
     check_is_run(folder)
     planned = plan(config, Tools(Opened(), False))
-    return survey([*planned.essential(until), *planned.pretrained(), *planned.targets(until)], folder)
+    probes = planned.probes() if until == "evaluate" else []
+    return survey([*planned.essential(until), *planned.pretrained(), *planned.targets(until), *probes], folder)
 
 
 def train_demo_model(folder: Path | str, config: RunConfig, *, progress: bool = True) -> Path:
@@ -164,8 +165,12 @@ def _write_results(
         "methods": methods,
         "pretrain": table,
         "best": best(folders, rule),
+        "flags": flags(folders, rule),
         "comparisons": comparisons(folders, [each.method for each in finished], rule),
     }
+    probes = probes_of(finished, outcome)
+    if probes:
+        results["probes"] = probes
     if failed:
         results["failed"] = {name: str(error) for name, error in failed.items()}
     for name in ("results.json", "config.json", "tables"):
@@ -175,6 +180,17 @@ def _write_results(
     with atomic_folder(folder / "tables") as tables:
         write_tables(load_results(folder / "results.json"), tables, compare)
     return results
+
+
+def probes_of(planned: list[Planned], outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """What probes read of each method, by place; probes that failed are left out."""
+    found = {
+        each.method.name: probe_scores(
+            {place: outcome.made[node.key] for place, node in each.probes.items() if node.key in outcome.made}
+        )
+        for each in planned
+    }
+    return {name: places for name, places in found.items() if places}
 
 
 def _predictions(folder: Path, evaluated: Path) -> str:

@@ -95,7 +95,7 @@ class Nodes:
 
             def make(out: Path, work: Path) -> float:
                 # A model that cannot be loaded, or knows the evaluation users, ends here and not after pre-training.
-                self._context(config, made, folder).load_lm()
+                self.context(config, made, folder).load_lm()
                 write_json(out / "model.json", {"name": llm.name, "folder": str(folder), "files": files})
                 return 0.0
 
@@ -155,7 +155,7 @@ class Nodes:
         asks = {hash_json(ask := self._ask(method)): (ask, method) for method in methods}
 
         def open_(made: Made) -> Stage:
-            context = self._context(config, made)
+            context = self.context(config, made)
 
             def make(out: Path, work: Path) -> float:
                 started, lm = time.monotonic(), context.load_lm()
@@ -240,8 +240,8 @@ class Nodes:
         }
 
         def open_(made: Made) -> Stage:
-            context = self._context(config, made)
-            prompted = self._prompted(method, made)
+            context = self.context(config, made)
+            prompted = self.prompted(method, made)
             return align(context, prompted, seeded, progress=self.tools.progress)
 
         def facts(artifact: Artifact) -> str:
@@ -260,8 +260,8 @@ class Nodes:
 
         def open_(made: Made) -> Stage:
             return evaluate(
-                self._context(method.config, made),
-                self._prompted(method, made),
+                self.context(method.config, made),
+                self.prompted(method, made),
                 made["align"],
                 method.config.align,
                 seeded,
@@ -316,8 +316,8 @@ class Nodes:
             owner = owners[best]
             of_owner = {role: made.get(f"{role} {best}", made.get(role)) for role in _ROLES}
             return evaluate(
-                self._context(owner.config, of_owner),
-                replace(self._prompted(owner, of_owner), name=method.name),
+                self.context(owner.config, of_owner),
+                replace(self.prompted(owner, of_owner), name=method.name),
                 of_owner["align"],
                 owner.config.align,
                 seeded,
@@ -338,13 +338,13 @@ class Nodes:
             inputs["states"] = self.states(method)
         return inputs
 
-    def _prompted(self, method: Method, made: Made) -> PromptedMethod:
+    def prompted(self, method: Method, made: Made) -> PromptedMethod:
         """How a method shows the history."""
         if method.kind == "encoder":
             return PromptedMethod(method.name, 0, FrozenStates.open(made["states"]), made["states"].content)
         return PromptedMethod(method.name, method.n_text)
 
-    def _context(self, config: RunConfig, made: Made, model: Path | None = None) -> Context:
+    def context(self, config: RunConfig, made: Made, model: Path | None = None) -> Context:
         """What prompted methods share; `model`: the folder of a language model that is being checked."""
         opened = self.tools.opened
         templates = opened.templates(config.questions.templates)

@@ -14,6 +14,7 @@ from uqabench.plan.methods import Method, parse_method, parse_methods
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
+from uqabench.plan.probes import probe_nodes
 from uqabench.settings import RunConfig
 from uqabench.stages.align import check_training
 
@@ -26,6 +27,7 @@ class Planned:
     evaluate: Node
     align: Node | None = None
     pretrain: Node | None = None
+    probes: dict[str, Node] = field(default_factory=dict)
 
     def target(self, until: str) -> Node | None:
         """The last node of this method in a run that stops after the stage `until`."""
@@ -55,6 +57,10 @@ class Plan:
         last = [planned.target(until) for planned in self.methods]
         return [node for node in last if node is not None]
 
+    def probes(self) -> list[Node]:
+        """What is read of the embedding methods beside their answers."""
+        return [node for planned in self.methods for node in planned.probes.values()]
+
     def pretrained(self) -> list[Node]:
         """The encoders: built one after the other, before anything is aligned."""
         return [planned.pretrain for planned in self.methods if planned.pretrain is not None]
@@ -75,17 +81,18 @@ def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Met
         nodes.method_questions(config),
         nodes.language_model(config) if prompted else None,
         nodes.prompt_checks(prompted + (encoders if any(method.kind == "shuffled" for method in chosen) else [])),
-        [_planned(nodes, method, encoders) for method in chosen],
+        [_planned(nodes, method, encoders, probe=config.probe) for method in chosen],
     )
 
 
-def _planned(nodes: Nodes, method: Method, encoders: list[Method]) -> Planned:
+def _planned(nodes: Nodes, method: Method, encoders: list[Method], *, probe: bool) -> Planned:
     has_alignment = method.kind in ("encoder", "text", "no-history")
     return Planned(
         method,
         nodes.evaluate(method, encoders),
         nodes.align(method) if has_alignment else None,
         nodes.pretrain(method) if method.kind == "encoder" else None,
+        probe_nodes(nodes, method) if probe else {},
     )
 
 

@@ -22,6 +22,7 @@ from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import basket_starts, equal_texts
+from uqabench.vocabulary import JUDGES
 
 UNIFORM_SEED = 20250219
 
@@ -104,15 +105,22 @@ BASELINES: dict[str, Callable[..., np.ndarray]] = {
     "oracle": predict_oracle,
 }
 
+SEEDED = ("uniform", "seen-option")
+"""Baselines that draw."""
+
 
 def predict(
     name: str, questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, seed: int = UNIFORM_SEED
 ) -> np.ndarray:
     """int8 (Q,), indices of the options that the baseline called `name` takes; `seed` serves those that draw."""
-    if name not in BASELINES:
-        raise InputError(f"There is no baseline '{name}': choose from {', '.join(BASELINES)}.")
     store = store.about(questions.split)
-    if name in ("uniform", "seen-option"):
+    if name in JUDGES:
+        from uqabench.questions.judges import predict_judge  # scikit-learn takes a second to import
+
+        return predict_judge(name, questions, store, train_questions, seed)
+    if name not in BASELINES:
+        raise InputError(f"There is no baseline '{name}': choose from {', '.join((*BASELINES, *JUDGES))}.")
+    if name in SEEDED:
         return BASELINES[name](questions, store, train_questions, seed)
     return BASELINES[name](questions, store, train_questions)
 

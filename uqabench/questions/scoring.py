@@ -25,11 +25,22 @@ from pydantic_core import from_json
 
 from uqabench.errors import InputError
 from uqabench.files import write_bytes
-from uqabench.questions.statistics import Accuracy, accuracy, paired_difference, significantly_best, wilson
+from uqabench.questions.statistics import (
+    LEVEL,
+    Accuracy,
+    above,
+    accuracy,
+    paired_above,
+    paired_difference,
+    significantly_best,
+    wilson,
+)
 from uqabench.settings.results import PublishedPrediction, QuestionPrediction, check
 from uqabench.vocabulary import SCOPES, SUBTASKS, TASKS
 
 RULES = ("letter", "starts-with")
+SHORT_CUT = 27.0
+"""Percent that a model without the history may reach: chance and two points."""
 
 # Tried in this order: a question may hold the marker of a later sub-task too.
 MARKERS: dict[str, tuple[str, ...]] = {
@@ -177,6 +188,35 @@ def best_methods(rows: Mapping[str, Sequence[Row]], *, rule: str = "letter", see
         best = significantly_best(correct[:, asked], users[asked], seed=seed)
         if best is not None:
             found[scope] = names[best]
+    return found
+
+
+def flags(
+    no_history: Sequence[Row], history: Sequence[Row], *, rule: str = "letter", seed: int
+) -> list[dict[str, Any]]:
+    """What the two judges' predictions say against sub-tasks and their levels: entries of results.json.
+
+    A "short-cut" is where the accuracy without history is significantly above SHORT_CUT %, "no-headroom" where the one
+    with history is not significantly above it (one-sided tests over users at the 5 % level).
+    """
+    correct, subtasks, users = align_answers([no_history, history], rule)
+    found = []
+    scopes = [name for name in SUBTASKS if scope_mask(subtasks, name).any()]
+    for scope in (*scopes, *sorted({name for name in subtasks.tolist() if ":" in name})):
+        asked = scope_mask(subtasks, scope)
+        without, having = correct[:, asked]
+        short_cut = above(without, users[asked], SHORT_CUT / 100, seed=seed)
+        gained = paired_above(having, without, users[asked], seed=seed)
+        accuracies = {
+            "no_history": round(100 * float(without.mean()), 4),
+            "history": round(100 * float(having.mean()), 4),
+        }
+        for flag, raised, p in (
+            ("short-cut", short_cut < 1 - LEVEL, short_cut),
+            ("no-headroom", gained >= 1 - LEVEL, gained),
+        ):
+            if raised:
+                found.append({"scope": scope, "flag": flag, **accuracies, "p_value": p, "n": int(asked.sum())})
     return found
 
 

@@ -79,7 +79,12 @@ def run_rows(results: RunResults) -> list[ScoreRow]:
         ScoreRow(
             name,
             display_name(name),
-            scores={"overall": entry["overall"], **entry.get("tasks", {}), **entry.get("subtasks", {})},
+            scores={
+                "overall": entry["overall"],
+                **entry.get("tasks", {}),
+                **entry.get("subtasks", {}),
+                **entry.get("levels", {}),
+            },
             avg_tokens=entry.get("avg_tokens"),
             seconds=entry.get("seconds", {}),
             best=frozenset(scope for scope, winner in best.items() if winner == name),
@@ -197,9 +202,9 @@ def _pool(row: ScoreRow, answers: list[Answers]) -> ScoreRow:
         np.concatenate([of_seed.users for of_seed in answers]),
     )
     scores = dict(row.scores)
-    for scope in SCOPES:
+    for scope in row.scores:
         asked = scope_mask(pooled.subtasks, scope)
-        if scope in scores and asked.any():
+        if asked.any():
             interval = accuracy(pooled.correct[asked], pooled.users[asked], seed=BOOTSTRAP_SEED).ci95
             scores[scope] = {**scores[scope], "ci95": list(interval)}
     return replace(row, scores=scores, answers=pooled)

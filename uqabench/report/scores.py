@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from uqabench.errors import InputError
@@ -23,17 +24,20 @@ def score_table(
     *,
     axes: Sequence[str] = (),
     paper: str | None = None,
+    marks: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Scores of `rows`: without axes by sub-task and task (Table 2), with axes by task (Tables 3 to 6).
 
-    paper: the key of the paper's table whose numbers stand beside. The records for CSV have the sub-tasks always.
+    paper: the key of the paper's table whose numbers stand beside. marks: by scope, what stands behind its heading.
+    The records for CSV have the sub-tasks always, and their levels where there are any.
     """
     columns, body = leading_columns("Method", rows, axes)
-    scores, keys = _task_columns() if axes else _subtask_columns()
+    levels = levels_of(rows)
+    scores, keys = _task_columns() if axes else subtask_columns(levels, marks)
     extras = _extra_columns(rows, axes)
     columns += [*scores, *(column for column, _ in extras)]
     for row, cells in zip(rows, body, strict=True):
-        cells += [_score_cell(row, key) for key in keys]
+        cells += [score_cell(row, key) for key in keys]
         cells += [Cell(value_of(row)) for _, value_of in extras]
     records = [_record(row, axes) for row in rows]
     notes = list(notes)
@@ -45,7 +49,8 @@ def score_table(
         if by_rank:
             notes.append("No setting here is one of the paper's: the paper's stand beside ours in order.")
     sections = sections_of(rows, body, titled=not axes)
-    return Table(name, columns, sections, _filled(records), notes, WIDE if paper else TERMINAL_WIDTH)
+    is_wide = paper or (levels and not axes)
+    return Table(name, columns, sections, _filled(records), notes, WIDE if is_wide else TERMINAL_WIDTH)
 
 
 def check_compare(compare: str | None) -> None:
@@ -161,15 +166,41 @@ def bounds(interval: Sequence[float] | None) -> dict[str, float | None]:
     return {"ci95_low": low, "ci95_high": high}
 
 
-def _subtask_columns() -> tuple[list[Column], list[str]]:
-    """Columns and scopes of Table 2."""
+def levels_of(rows: Sequence[ScoreRow]) -> dict[str, list[str]]:
+    """By sub-task, the scopes of its levels ("ip:natural") for which some row has a score."""
+    levels: dict[str, list[str]] = {}
+    for scope in sorted({scope for row in rows for scope in row.scores if ":" in scope}):
+        levels.setdefault(scope.partition(":")[0], []).append(scope)
+    return levels
+
+
+def subtask_columns(
+    levels: Mapping[str, list[str]] = MappingProxyType({}), marks: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Column], list[str]]:
+    """Columns and scopes of Table 2; a sub-task's levels stand behind it."""
     columns, keys = [], []
     for task, subtasks in TASKS.items():
         span = display_name(task)
-        columns += [Column(subtask.upper(), span=span) for subtask in subtasks]
+        for subtask in subtasks:
+            mark = marks.get(subtask, "")
+            columns.append(Column(subtask.upper() + mark, span=span))
+            keys.append(subtask)
+            for scope in levels.get(subtask, ()):
+                level, mark = scope.partition(":")[2], marks.get(scope, "")
+                columns.append(Column(level[:3] + "." + mark, alone=f"{subtask.upper()} {level}{mark}", span=span))
+                keys.append(scope)
         columns.append(Column("Avg", alone=f"{span} avg", span=span))
-        keys += [*subtasks, task]
+        keys.append(task)
     return [*columns, Column("Overall")], [*keys, "overall"]
+
+
+def level_notes(rows: Sequence[ScoreRow]) -> list[str]:
+    """What the columns of levels are."""
+    levels = sorted({scope.partition(":")[2] for row in rows for scope in row.scores if ":" in scope})
+    if not levels:
+        return []
+    shown = ", ".join(f"{level[:3]}. {level}" for level in levels)
+    return [f"Behind a sub-task stand the levels at which it is asked: {shown}."]
 
 
 def _task_columns() -> tuple[list[Column], list[str]]:
@@ -177,7 +208,7 @@ def _task_columns() -> tuple[list[Column], list[str]]:
     return [*map(Column, TASK_INITIALS.values()), Column("Overall")], [*TASK_INITIALS, "overall"]
 
 
-def _score_cell(row: ScoreRow, scope: str) -> Cell:
+def score_cell(row: ScoreRow, scope: str) -> Cell:
     """Accuracy, for Overall with its interval; where there is none, a failed row says so."""
     score = row.scores.get(scope)
     if score is None:
@@ -243,7 +274,7 @@ def _record(row: ScoreRow, axes: Sequence[str]) -> dict[str, Any]:
     accuracy = {scope: score["accuracy"] for scope, score in row.scores.items()}
     overall = row.scores.get("overall")
     record: dict[str, Any] = {"method": row.method, "group": row.group, **_settings_record(row, axes)}
-    record |= {scope: accuracy.get(scope) for scope in _subtask_columns()[1]} | accuracy
+    record |= {scope: accuracy.get(scope) for scope in subtask_columns()[1]} | accuracy
     record |= bounds(overall and overall["ci95"]) | {"n": overall and overall["n"]}
     record |= {f"sd_{scope}": value for scope, value in row.spread.items()}
     record |= {"avg_tokens": row.avg_tokens, **row.sizes, **row.pretrain}

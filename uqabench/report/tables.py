@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from uqabench.questions.statistics import holm
+from uqabench.report.flags import flag_notes, flagged
 from uqabench.report.model import Cell, Column, Section, Table
 from uqabench.report.rows import ScoreRow, run_rows
 from uqabench.report.scores import (
@@ -13,6 +14,7 @@ from uqabench.report.scores import (
     bounds,
     check_compare,
     count_notes,
+    level_notes,
     paper_order,
     pretrain_scores,
     score_table,
@@ -30,8 +32,10 @@ def main_table(results: RunResults, compare: str | None = None) -> Table:
     check_compare(compare)
     rows = run_rows(results)
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
-    notes = [*users_notes(results), *accuracy_notes(), *best_notes(rows, tested="best" in results), *count_notes(rows)]
-    return score_table("table2", rows, notes, paper="table2" if compare else None)
+    flags = results.get("flags", [])
+    notes = [*users_notes(results), *accuracy_notes(), *best_notes(rows, tested="best" in results)]
+    notes += [*level_notes(rows), *flag_notes(flags), *count_notes(rows)]
+    return score_table("table2", rows, notes, paper="table2" if compare else None, marks=flagged(flags))
 
 
 def pretrain_table(results: RunResults) -> Table | None:

@@ -10,6 +10,7 @@ from uqabench.files import write_bytes
 from uqabench.report.experiment import experiment_table
 from uqabench.report.model import Table
 from uqabench.report.plots import plot_accuracy, plot_scaling, plot_tokens
+from uqabench.report.probes import experiment_probe_table, probe_table
 from uqabench.report.render import FORMATS
 from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
 from uqabench.report.scaling import fit_scaling, paper_scaling
@@ -25,8 +26,18 @@ def write_tables(results: RunResults, folder: Path | str, compare: str | None = 
     """
     rows = run_rows(results)
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
-    tables = (main_table(results, compare), pretrain_table(results), comparison_table(results.get("comparisons", [])))
+    tables = (
+        main_table(results, compare),
+        pretrain_table(results),
+        comparison_table(results.get("comparisons", [])),
+        probe_table(results),
+    )
     return [*_write_tables(tables, Path(folder)), *_write_figures(rows, Path(folder))]
+
+
+def write_probes(results: RunResults, folder: Path | str) -> list[Path]:
+    """Write the table of a run's probes as `write_tables` does."""
+    return _write_tables([probe_table(results)], Path(folder))
 
 
 def write_experiment(
@@ -43,6 +54,7 @@ def write_experiment(
         experiment_table(results, compare, rows),
         pretrain_scores("Method", rows, axes),
         comparison_table(results.get("comparisons", [])),
+        experiment_probe_table(results, rows),
     )
     folder = Path(folder)
     paths = [*_write_tables(tables, folder), *_write_figures(rows, folder)]

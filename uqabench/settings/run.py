@@ -79,6 +79,9 @@ class RunConfig:
     )
     device: str = setting("cpu", "where models run", pattern=(r"cpu|cuda(:\d{1,3})?", "cpu, cuda or cuda:N"))
     seed: int = setting(0, "seed of the run, added to the stages' own", ge=0, le=MAX_SEED)
+    probe: bool = setting(
+        True, "whether linear probes read the embedding methods' states, pooled vectors and soft tokens"
+    )
     states_token_budget: int = setting(16_384, "most items of one forward pass of a frozen encoder", ge=1, le=MAX_COUNT)
 
     @model_validator(mode="before")

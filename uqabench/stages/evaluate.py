@@ -75,7 +75,7 @@ def evaluate(
         with fits_in_memory(label, "evaluate.token_budget", config.token_budget):
             answers = _answers(context, lm, soft, groups, config, label, progress)
         seconds = time.monotonic() - started
-        _write(folder, context.store, context.evaluation, method.name, answers, config)
+        write_answers(folder, context.evaluation, method.name, answers, config.seed)
         return seconds
 
     return Stage("evaluate", settings, inputs, make)
@@ -148,15 +148,14 @@ def evaluate_baseline(
         letters = baselines.predict(name, evaluation, store, train, seed=config.seed)
         seconds = time.monotonic() - started
         answers = Answers(letters.astype(np.int64), np.zeros(len(evaluation), dtype=np.int64))
-        _write(folder, store, evaluation, name, answers, config)
+        write_answers(folder, evaluation, name, answers, config.seed)
         return seconds
 
     return Stage("evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
 
 
-def _write(
-    folder: Path, store: InteractionStore, questions: QuestionSet, name: str, answers: Answers, config: EvaluateConfig
-) -> None:
+def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answers, seed: int) -> None:
+    """Write predictions.jsonl and metrics.json of the method `name`; seed: of the bootstrap."""
     rows = []
     for i in range(len(questions)):
         letter = int(answers.letters[i])
@@ -180,4 +179,4 @@ def _write(
         rows.append(row)
     write_predictions(folder / "predictions.jsonl", rows)
     rule = "starts-with" if answers.texts is not None else "letter"
-    write_json(folder / "metrics.json", score(rows, rule=rule, seed=config.seed))
+    write_json(folder / "metrics.json", score(rows, rule=rule, seed=seed))

@@ -54,6 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     probing.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     probing.add_argument("--methods", help="comma-separated (default: every embedding method of the run)")
     probing.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
+    finding = _add(commands, "findings", "hold the paper's claims against finished experiments", findings)
+    finding.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of experiments")
+    finding.add_argument("--out", type=Path, help="Markdown file to write (default: print)")
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
@@ -225,6 +228,19 @@ def probe(args: argparse.Namespace) -> int:
     methods = args.methods.split(",") if args.methods else None
     print(probe_table(probe_run(args.run, methods, progress=not args.quiet, wait=args.wait, strict=args.debug)), end="")
     print(f"tables: {args.run / 'tables'}")
+    return 0
+
+
+def findings(args: argparse.Namespace) -> int:
+    from uqabench.files import write_bytes
+    from uqabench.report.findings import findings_page, read_experiments
+
+    page = findings_page(read_experiments(args.runs))
+    if args.out is None:
+        print(page, end="")
+    else:
+        write_bytes(args.out, page.encode())
+        print(f"findings: {args.out}")
     return 0
 
 

@@ -218,6 +218,8 @@ def _finding(claim: Claim, rows: Sequence[ScoreRow]) -> Finding | None:
         terms, paper = claim.terms(ours), claim.terms(theirs)
     except (ValueError, ZeroDivisionError, IndexError):  # a line that the claim is about is not among the rows
         return None
+    if not terms:
+        return None
     value, interval = weighted_sum([(row_of[id(term.cell)], term.scope, term.weight) for term in terms])
     return Finding(claim, sum(term.weight * term.cell.scores[term.scope] for term in paper), value, interval)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from uqabench.plan.methods import Method
+from uqabench.plan.methods import Method, rated
 from uqabench.questions.scoring import best_methods, compare, is_correct, read_predictions
-from uqabench.vocabulary import BASELINES, RIVALS, SCOPES, TASKS
+from uqabench.vocabulary import ASIDE, RIVALS, SCOPES, TASKS, group
 
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> l
     """Paired tests on the same questions: the best embedding method against the baselines in every scope; overall,
     every embedding method against them, the text methods against each other and the best against the rest."""
     rows = {name: read_predictions(folder / "predictions.jsonl") for name, folder in folders.items()}
-    encoders = [m.name for m in methods if m.kind == "encoder"]
+    encoders = [m.name for m in rated(methods)]
     texts = [m.name for m in methods if m.kind == "text"]
     rivals = [name for name in RIVALS if name in rows]
     pairs = [(b, a, SCOPES) for a, b in combinations(texts, 2)]
@@ -43,8 +43,8 @@ def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> l
 
 
 def best(folders: dict[str, Path], rule: str) -> dict[str, str]:
-    """By scope, the method that is significantly better than every other one, baselines aside."""
-    names = [name for name in folders if name.split("@")[0] not in BASELINES]
+    """By scope, the method that is significantly better than every other one, baselines and controls aside."""
+    names = [name for name in folders if group(name) not in ASIDE]
     if len(names) < 2:
         return {}
     return best_methods(

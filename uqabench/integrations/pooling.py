@@ -18,12 +18,14 @@ Window = int | None
 class Pooling:
     """A function from states (T, width) and offsets int64 (B+1,) to vectors of each history (B, n_vectors, width).
 
-    `name` stands for the function in the key of the stored vectors: another function needs another name.
+    `name` stands for the function in the key of the stored vectors: another function needs another name. windows: of
+    which last items each vector is the mean, where they are such means.
     """
 
     name: str
     n_vectors: int
     function: Callable[[Tensor, Tensor], Tensor]
+    windows: tuple[Window, ...] | None = None
 
     def __call__(self, states: Tensor, offsets: Tensor) -> Tensor:
         """Pooled vectors (B, n_vectors, width); InputError where the function returns another shape."""
@@ -56,7 +58,7 @@ def window_means(*windows: Window) -> Pooling:
         pooled = span_means(states, torch.cat(begins), ends.repeat(len(windows)))
         return pooled.view(len(windows), len(starts), states.shape[1]).transpose(0, 1)
 
-    return Pooling("+".join(map(window_name, windows)), len(windows), means)
+    return Pooling("+".join(map(window_name, windows)), len(windows), means, windows)
 
 
 def span_means(states: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from uqabench.errors import InputError
 from uqabench.questions.scoring import align_answers, read_predictions, scope_mask
 from uqabench.questions.statistics import accuracy, significantly_best
 from uqabench.settings.results import ExperimentCell, ExperimentResults, RunResults, Score
-from uqabench.vocabulary import SCOPES, display_name, group
+from uqabench.vocabulary import ASIDE, SCOPES, display_name, group
 
 BOOTSTRAP_SEED = 0
 
@@ -157,13 +157,15 @@ def _means(tables: Sequence[dict[str, float | None]]) -> dict[str, float | None]
 
 
 def _in_order(rows: list[ScoreRow], results: ExperimentResults) -> list[ScoreRow]:
-    """Baselines last, methods as they first come, and within a method the axes' values as `axes` lists them."""
+    """Controls and baselines last, methods as they first come, and within a method the axes' values as `axes` lists
+    them."""
     labels = list(dict.fromkeys((row.method, row.label) for row in rows))
     axes = results["axes"]
 
-    def rank(row: ScoreRow) -> tuple[bool, int, list[int]]:
+    def rank(row: ScoreRow) -> tuple[int, int, list[int]]:
         places = [axes[axis].index(row.axes[axis]) if axis in row.axes else -1 for axis in axes]
-        return row.group == "Baselines", labels.index((row.method, row.label)), places
+        behind = ASIDE.index(row.group) + 1 if row.group in ASIDE else 0
+        return behind, labels.index((row.method, row.label)), places
 
     return sorted(rows, key=rank)
 
@@ -218,8 +220,8 @@ def comparable(rows: Sequence[ScoreRow]) -> bool:
 
 
 def rivals(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """The rows among which the best is sought: those with scores, baselines aside."""
-    return [row for row in rows if row.group != "Baselines" and row.status == "done"]
+    """The rows among which the best is sought: those with scores, controls and baselines aside."""
+    return [row for row in rows if row.group not in ASIDE and row.status == "done"]
 
 
 def _mark_best(rows: list[ScoreRow]) -> list[ScoreRow]:

@@ -56,7 +56,9 @@ def differences(a: str, b: str) -> dict[str, tuple[Any, Any]]:
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("variants", INTEGRATIONS)
 def test_an_untrained_twin_differs_in_training_alone(encoder, variants):
-    assert differences(named(encoder, *variants), named(encoder, *variants, "untrained")) == {"pretrain: train": (True, False)}
+    assert differences(named(encoder, *variants), named(encoder, *variants, "untrained")) == {
+        "pretrain: train": (True, False)
+    }
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -12,6 +12,7 @@ import torch
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
 from uqabench.experiments.results import best, comparisons, method_entry
+from uqabench.experiments.twins import Scored, twin_differences
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -165,6 +166,9 @@ def _write_results(
         "pretrain": table,
         "best": best(folders, rule),
         "comparisons": comparisons(folders, [each.method for each in finished], rule),
+        "twins": twin_differences(
+            [Scored({0: each.method}, {0: folders[each.method.name]}) for each in finished], rule
+        ),
     }
     if failed:
         results["failed"] = {name: str(error) for name, error in failed.items()}

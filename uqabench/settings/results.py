@@ -109,6 +109,25 @@ class Comparison(TypedDict):
     detectable: NotRequired[Amount | None]
 
 
+class TwinDifference(TypedDict):
+    """Accuracy of an encoder minus that of its untrained twin, in percentage points over all questions and `seeds`.
+
+    p is two-sided, p_holm adjusted for all twins of the file. cells, twin_cells: whose they are in an experiment.
+    """
+
+    method: Text
+    twin: Text
+    cells: NotRequired[list[Count]]
+    twin_cells: NotRequired[list[Count]]
+    seeds: list[Integer]
+    difference: Points
+    ci95: PointsInterval
+    p_value: Probability
+    p_holm: Probability
+    n: Count
+    users: Count
+
+
 class RunResults(TypedDict):
     """`results.json` of a run.
 
@@ -124,6 +143,7 @@ class RunResults(TypedDict):
     methods: Annotated[dict[Text, MethodResult], Field(min_length=1, description="an object with at least one method")]
     pretrain: NotRequired[dict[Text, dict[Text, Amount | None]]]
     comparisons: NotRequired[list[Comparison]]
+    twins: NotRequired[list[TwinDifference]]
     best: NotRequired[dict[Text, Text]]
     mix: NotRequired[dict[Text, Count]]
     seed: NotRequired[Integer]
@@ -187,6 +207,7 @@ class ExperimentResults(TypedDict):
     versions: NotRequired[dict[Text, Text]]
     mix: NotRequired[dict[Text, Count]]
     comparisons: NotRequired[list[Comparison]]
+    twins: NotRequired[list[TwinDifference]]
 
 
 class QuestionPrediction(TypedDict):

@@ -39,8 +39,16 @@ RIVALS = tuple(name for name in BASELINES if name not in ("uniform", "history-mo
 PROBED = ("states", "pooled", "soft tokens")
 """What probes read of an embedding method, from encoder to language model."""
 
-GROUPS = ("Text-based", "Embedding-based", "Baselines")
+CONTROLS = ("bag-of-items", "history-vector")
+"""Methods without a sequence encoder, through the same adapter and language model: what an encoder is to add to, and
+what it can add at most."""
+CONTROL_VARIANTS = ("untrained", "shuffled")
+"""Variants that take from a method what it is to be credited with: its training, or whose vector is shown."""
+
+GROUPS = ("Text-based", "Embedding-based", "Controls", "Baselines")
 """Sections of the main table."""
+ASIDE = ("Controls", "Baselines")
+"""Sections that stand behind the others and among which no best method is sought."""
 
 TASK_INITIALS = {"sequence_understanding": "SU", "action_prediction": "AP", "interest_perception": "IP"}
 """How the paper's Tables 3 to 6 head the tasks' columns (as a sub-task, ip is item prediction)."""
@@ -52,6 +60,8 @@ _DISPLAY_NAMES = {
     "mamba2": "Mamba2",
     "hstu": "HSTU",
     "trm++": "Trm++",
+    "bag-of-items": "Bag of items",
+    "history-vector": "History vector",
     "sequence_understanding": "Sequence understanding",
     "action_prediction": "Action prediction",
     "interest_perception": "Interest perception",
@@ -60,10 +70,13 @@ _DISPLAY_NAMES = {
 
 
 def group(method: str) -> str:
-    """The entry of GROUPS that a method belongs to; a variant (`method@variant`) follows its method."""
-    base = method.split("@")[0]
+    """The entry of GROUPS that a method belongs to; a variant (`method@variant`) follows its method, unless it
+    is a control."""
+    base, _, variants = method.partition("@")
     if base in BASELINES:
         return "Baselines"
+    if base in CONTROLS or set(CONTROL_VARIANTS) & set(variants.split("+")):
+        return "Controls"
     return "Text-based" if base.startswith("text") else "Embedding-based"
 
 
@@ -72,5 +85,5 @@ def display_name(name: str) -> str:
     base, _, variant = name.partition("@")
     if base in SUBTASKS:
         return base.upper()
-    shown = _DISPLAY_NAMES.get(base, base.capitalize() if group(base) != "Embedding-based" else base)
+    shown = _DISPLAY_NAMES.get(base, base if group(base) == "Embedding-based" else base.capitalize())
     return f"{shown}@{variant}" if variant else shown

@@ -21,6 +21,8 @@ CONFIG = run_config("tiny")
     [
         ("trm++", "encoder", 0),
         ("mamba2", "encoder", 0),
+        ("bag-of-items", "encoder", 0),
+        ("history-vector", "history-vector", 0),
         ("my.module:Class", "encoder", 0),
         ("text20", "text", 20),
         ("text7", "text", 7),
@@ -70,7 +72,8 @@ def test_every_built_in_integration_has_a_variant():
         ("hstu@cl+", "there is no variant ''"),
         (
             "hsut",
-            r"There is no method 'hsut' \(did you mean 'hstu'\?\): choose among gru4rec, hstu.*package.module:Class",
+            r"There is no method 'hsut' \(did you mean 'hstu'\?\): choose among bag-of-items, gru4rec.*"
+            "package.module:Class",
         ),
         ("text", "There is no method 'text'"),
         ("text0", "There is no method 'text0'"),

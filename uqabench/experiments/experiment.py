@@ -12,7 +12,8 @@ from uqabench.errors import UQABenchError
 from uqabench.experiments.results import comparisons, flags
 from uqabench.experiments.run import check_device, probes_of
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
-from uqabench.files import atomic_folder, sweep, write_json
+from uqabench.experiments.twins import Scored, twin_differences
+from uqabench.files import atomic_folder, hash_json, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
 from uqabench.plan.folder import check_is_run, claimed
@@ -161,6 +162,7 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "rows": rows,
         "rule": _rule(config),
         **_tests(planned, outcome),
+        "twins": _twins(planned, outcome),
     }
 
 
@@ -231,6 +233,20 @@ def _tests(planned: PlannedExperiment, outcome: Outcome) -> dict[str, list[dict[
         "comparisons": comparisons(folders, [each.cell.method for each in done], rule),
         "flags": flags(folders, rule),
     }
+
+
+def _twins(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str, Any]]:
+    """Every encoder that was trained against its untrained twin, over all seeds of both."""
+    same: dict[str, list[int]] = {}
+    for index, each in enumerate(planned.cells):
+        if each.nodes is not None and each.nodes.evaluate.key in outcome.made:
+            same.setdefault(hash_json([each.cell.method.name, each.cell.axes]), []).append(index)
+    scored = []
+    for indices in same.values():
+        cells = {planned.cells[index].cell.seed: planned.cells[index] for index in indices}
+        folders = {seed: outcome.of(each.nodes.evaluate).path for seed, each in cells.items()}
+        scored.append(Scored({seed: each.cell.method for seed, each in cells.items()}, folders, indices))
+    return twin_differences(scored, _rule(planned.config))
 
 
 def _rule(config: RunConfig) -> str:

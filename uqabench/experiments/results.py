@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from uqabench.artifact import Artifact
-from uqabench.plan.methods import Method
+from uqabench.plan.methods import Method, rated
 from uqabench.questions.scoring import best_methods, compare, is_correct, read_predictions
 from uqabench.questions.scoring import flags as judge_flags
-from uqabench.vocabulary import BASELINES, JUDGES, RIVALS, SCOPES, TASKS
+from uqabench.vocabulary import ASIDE, JUDGES, RIVALS, SCOPES, TASKS, group
 
 
 def method_entry(metrics: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> l
     """Paired tests on the same questions: the best embedding method against the baselines in every scope; overall,
     every embedding method against them, the text methods against each other and the best against the rest."""
     rows = {name: read_predictions(folder / "predictions.jsonl") for name, folder in folders.items()}
-    encoders = [m.name for m in methods if m.kind == "encoder"]
+    encoders = [m.name for m in rated(methods)]
     texts = [m.name for m in methods if m.kind == "text"]
     rivals = [name for name in RIVALS if name in rows]
     pairs = [(b, a, SCOPES) for a, b in combinations(texts, 2)]
@@ -59,8 +59,8 @@ def flags(folders: dict[str, Path], rule: str) -> list[dict[str, Any]]:
 
 
 def best(folders: dict[str, Path], rule: str) -> dict[str, str]:
-    """By scope, the method that is significantly better than every other one, baselines aside."""
-    names = [name for name in folders if name.split("@")[0] not in BASELINES]
+    """By scope, the method that is significantly better than every other one, baselines and controls aside."""
+    names = [name for name in folders if group(name) not in ASIDE]
     if len(names) < 2:
         return {}
     return best_methods(

@@ -12,6 +12,7 @@ import torch
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
 from uqabench.experiments.results import best, comparisons, flags, method_entry, probe_scores
+from uqabench.experiments.twins import Scored, twin_differences
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -167,6 +168,9 @@ def _write_results(
         "best": best(folders, rule),
         "flags": flags(folders, rule),
         "comparisons": comparisons(folders, [each.method for each in finished], rule),
+        "twins": twin_differences(
+            [Scored({0: each.method}, {0: folders[each.method.name]}) for each in finished], rule
+        ),
     }
     probes = probes_of(finished, outcome)
     if probes:

@@ -21,13 +21,15 @@ NEXT: Window = 0
 class Pooling:
     """A function from states (T, width) and offsets int64 (B+1,) to vectors of each history (B, n_vectors, width).
 
-    `name` stands for the function in the key of the stored vectors: another function needs another name. scores:
-    whether the weights by which the encoder scores items are kept beside the vectors.
+    `name` stands for the function in the key of the stored vectors: another function needs another name. windows: of
+    which last items each vector is the mean, where they are such means. scores: whether the weights by which the
+    encoder scores items are kept beside the vectors.
     """
 
     name: str
     n_vectors: int
     function: Callable[[Tensor, Tensor], Tensor]
+    windows: tuple[Window, ...] | None = None
     scores: bool = False
 
     def __call__(self, states: Tensor, offsets: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ def window_means(*windows: Window) -> Pooling:
         pooled = span_means(states, torch.cat(begins), ends.repeat(len(windows)))
         return pooled.view(len(windows), len(starts), states.shape[1]).transpose(0, 1)
 
-    return Pooling("+".join(map(window_name, windows)), len(windows), means, scores=NEXT in windows)
+    return Pooling("+".join(map(window_name, windows)), len(windows), means, windows, scores=NEXT in windows)
 
 
 def span_means(states: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

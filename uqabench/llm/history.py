@@ -44,15 +44,18 @@ def token_bags(lists: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(starts.astype(np.int64))
 
 
-def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
+def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor, among: Tensor | None = None) -> Tensor:
     """Vectors (n, width) of n histories given as `HistoryTokens.bags`, with gradient to `weight` (V, width).
 
     Centred over these histories and scaled to the root mean square of the embedding table, without which a single
-    vector would be zero: give at least two histories.
+    vector would be zero: give at least two histories. among: indices of those histories whose mean and spread count,
+    if not all do.
     """
     mean = embedding_bag(ids.to(weight.device), weight, starts.to(weight.device), mode="mean")
-    centred = mean - mean.detach().mean(0)
-    spread = centred.detach().square().mean().sqrt().clamp_min(1e-8)
+    known = mean.detach() if among is None else mean.detach()[among.to(mean.device)]
+    centre = known.mean(0)
+    centred = mean - centre
+    spread = (known - centre).square().mean().sqrt().clamp_min(1e-8)
     return centred * (weight.detach().square().mean().sqrt() / spread)
 
 

@@ -21,6 +21,7 @@ from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
 from uqabench.stages.align import Context, PromptedMethod, align, check_prompts
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
+from uqabench.stages.history_states import history_states
 from uqabench.stages.prepare import GivenStore, prepare_stage
 from uqabench.stages.pretrain import pretrain
 from uqabench.stages.question_sets import build_questions
@@ -141,7 +142,7 @@ class Nodes:
         """For every language model of these methods, whether it has positions for their longest prompts."""
         by_model: dict[str, list[Method]] = {}
         for method in methods:
-            if method.kind in ("encoder", "text", "no-history"):
+            if method.is_prompted:
                 by_model.setdefault(self.language_model(method.config).key, []).append(method)
         return [self._prompt_check(of_model) for of_model in by_model.values()]
 
@@ -161,9 +162,8 @@ class Nodes:
                 started, lm = time.monotonic(), context.load_lm()
                 for _, method in asks.values():
                     own = replace(context, prompt=method.config.prompt)
-                    has_states = method.kind == "encoder"
                     check_prompts(
-                        own, lm, str(method), method.config.align, n_text=method.n_text, has_states=has_states
+                        own, lm, str(method), method.config.align, n_text=method.n_text, has_states=method.has_vectors
                     )
                 write_json(out / "prompts.json", {"positions": lm.max_positions})
                 return time.monotonic() - started
@@ -179,7 +179,7 @@ class Nodes:
     def _ask(self, method: Method) -> dict[str, Any]:
         """What decides how long a method's prompts are."""
         align = method.config.align
-        soft = [align.integration, align.n_queries] if method.kind == "encoder" else []
+        soft = [align.integration, align.n_queries] if method.has_vectors else []
         return {"n_text": method.n_text, "soft": soft, "prompt": key_dict(method.config.prompt)}
 
     def pretrain(self, method: Method) -> Node:
@@ -197,6 +197,8 @@ class Nodes:
 
     def states(self, method: Method) -> Node:
         """The frozen encoder's output for every history that a question is about."""
+        if method.kind == "history-vector":
+            return self._history_vectors(method)
         config = method.config
         integration = find_integration(config.align.integration)
         vectors = integration.pooling.n_vectors if integration.pooling else 0
@@ -223,6 +225,28 @@ class Nodes:
             "data": self.data(config.data),
             "questions": self.method_questions(config),
             "pretrain": self.pretrain(method),
+        }
+        label = f"{method.base}-{integration.kept}"
+        return Node("states", label, settings, inputs, open_, title=str(method))
+
+    def _history_vectors(self, method: Method) -> Node:
+        """In place of an encoder's output, what the closed form would make of a perfect one."""
+        config = method.config
+        integration = find_integration(config.align.integration)
+        settings = {
+            "kept": integration.kept,
+            "prompt": key_dict(config.prompt),
+            "templates": config.questions.templates,
+            "device": config.device,
+        }
+
+        def open_(made: Made) -> Stage:
+            return history_states(self._context(config, made), integration)
+
+        inputs = {
+            "data": self.data(config.data),
+            "questions": self.method_questions(config),
+            "llm": self.language_model(config),
         }
         label = f"{method.base}-{integration.kept}"
         return Node("states", label, settings, inputs, open_, title=str(method))
@@ -302,7 +326,8 @@ class Nodes:
 
     def _evaluate_shuffled(self, method: Method, encoders: list[Method]) -> Node:
         """The best embedding method of the run (by its score) with another user's soft prompt."""
-        seeded = replace(method.config.evaluate, seed=method.config.evaluate.seed + method.config.seed)
+        own = method.config.evaluate
+        seeded = replace(own, seed=own.seed + method.config.seed, shuffle=True)
         owners = {str(index): encoder for index, encoder in enumerate(encoders)}  # two may share a name
         inputs = {"data": self.data(method.config.data), "questions": self.method_questions(method.config)}
         for index, encoder in owners.items():
@@ -321,7 +346,6 @@ class Nodes:
                 of_owner["align"],
                 owner.config.align,
                 seeded,
-                shuffle=True,
                 progress=self.tools.progress,
             )
 
@@ -334,13 +358,13 @@ class Nodes:
             "questions": self.method_questions(method.config),
             "llm": self.language_model(method.config),
         }
-        if method.kind == "encoder":
+        if method.has_vectors:
             inputs["states"] = self.states(method)
         return inputs
 
     def prompted(self, method: Method, made: Made) -> PromptedMethod:
         """How a method shows the history."""
-        if method.kind == "encoder":
+        if method.has_vectors:
             return PromptedMethod(method.name, 0, FrozenStates.open(made["states"]), made["states"].content)
         return PromptedMethod(method.name, method.n_text)
 

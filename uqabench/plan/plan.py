@@ -10,13 +10,14 @@ from uqabench.encoders.item_tower import INPUTS
 from uqabench.encoders.registry import REGISTRY
 from uqabench.errors import InputError
 from uqabench.integrations import check_integration, find_integration
-from uqabench.plan.methods import Method, parse_method, parse_methods
+from uqabench.plan.methods import Method, parse_method, parse_methods, rated
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.probes import probe_nodes
 from uqabench.settings import RunConfig
 from uqabench.stages.align import check_training
+from uqabench.stages.history_states import check_windows
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Met
     """
     nodes = Nodes(tools or Tools(Opened()))
     chosen = parse_methods(config) if methods is None else list(methods)
-    encoders = [method for method in chosen if method.kind == "encoder"] or [parse_method("trm++", config)]
+    encoders = rated(chosen) or [parse_method("trm++", config)]
     prompted = [method for method in chosen if method.kind != "baseline"]
     return Plan(
         config,
@@ -86,11 +87,10 @@ def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Met
 
 
 def _planned(nodes: Nodes, method: Method, encoders: list[Method], *, probe: bool) -> Planned:
-    has_alignment = method.kind in ("encoder", "text", "no-history")
     return Planned(
         method,
         nodes.evaluate(method, encoders),
-        nodes.align(method) if has_alignment else None,
+        nodes.align(method) if method.is_prompted else None,
         nodes.pretrain(method) if method.kind == "encoder" else None,
         probe_nodes(nodes, method) if probe else {},
     )
@@ -101,13 +101,27 @@ def problem_of(method: Method) -> InputError | None:
 
     InputError for one that is not there: that is a name to be corrected, and no result of the method.
     """
-    has_states = method.kind == "encoder"
     try:
-        if method.kind in ("encoder", "text", "no-history"):
-            check_training(str(method), method.config.align, method.config.llm.dtype, has_states=has_states)
+        if method.is_prompted:
+            align, dtype = method.config.align, method.config.llm.dtype
+            check_training(str(method), align, dtype, has_states=method.has_vectors)
+        if method.config.evaluate.shuffle and method.kind in ("text", "no-history"):
+            raise InputError(f"{method} shows no soft prompt, so that evaluate.shuffle has nothing to shuffle.")
     except InputError as error:
         return error
-    return _problem_of_encoder(method) if has_states else None
+    if method.kind == "history-vector":
+        return _problem_of_windows(method)
+    return _problem_of_encoder(method) if method.kind == "encoder" else None
+
+
+def _problem_of_windows(method: Method) -> InputError | None:
+    name = method.config.align.integration
+    integration = find_integration(name)
+    try:
+        check_windows(name, integration)
+    except InputError as error:
+        return error
+    return None
 
 
 def _problem_of_encoder(method: Method) -> InputError | None:

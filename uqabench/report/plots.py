@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = dict(zip(GROUPS, ("#d98c21", "#2f6db3", "#8a8a8a"), strict=True))
+_COLOURS = dict(zip(GROUPS, ("#d98c21", "#2f6db3", "#7aa6d6", "#8a8a8a"), strict=True))
 _AXIS = "Accuracy, % (95 % interval)"
 
 

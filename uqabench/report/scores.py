@@ -10,11 +10,17 @@ from uqabench.errors import InputError
 from uqabench.report.model import BEST, TERMINAL_WIDTH, Cell, Column, Section, Table
 from uqabench.report.paper import PaperCell, paper_table
 from uqabench.report.rows import ScoreRow, setting_name
-from uqabench.settings.results import ExperimentResults, RunResults
+from uqabench.settings.results import ExperimentResults, RunResults, TwinDifference
 from uqabench.vocabulary import BASELINES, ENCODERS, GROUPS, SCOPES, SUBTASKS, TASK_INITIALS, TASKS, display_name, group
 
 _ORDER = ("text20", "text50", *ENCODERS[:3], "mamba2", *ENCODERS[3:], *BASELINES)
-WIDE = 130  # characters in a terminal, with the paper's numbers beside
+WIDE = 130  # characters in a terminal, with the paper's numbers or the lead over twins beside
+_TWIN_COLUMN = Column("Over untrained", decimals=1, fixed=True, signed=True)
+_TWIN_NOTE = (
+    "Over untrained: Overall minus that of the untrained twin (same architecture, seed, adapter and language model, no "
+    "pre-training), in points with its 95 % interval, on the same questions, users as the unit, seeds taken together; "
+    "marked like the best where p < 0.05 (Holm over the column)."
+)
 
 
 def score_table(
@@ -35,12 +41,14 @@ def score_table(
     levels = levels_of(rows)
     scores, keys = _task_columns() if axes else subtask_columns(levels, marks)
     extras = _extra_columns(rows, axes)
-    columns += [*scores, *(column for column, _ in extras)]
+    twins = any(row.over_twin for row in rows)
+    columns += [*scores, *([_TWIN_COLUMN] if twins else []), *(column for column, _ in extras)]
     for row, cells in zip(rows, body, strict=True):
         cells += [score_cell(row, key) for key in keys]
+        cells += [_twin_cell(row)] if twins else []
         cells += [Cell(value_of(row)) for _, value_of in extras]
     records = [_record(row, axes) for row in rows]
-    notes = list(notes)
+    notes = [*notes, *([_TWIN_NOTE] if twins else [])]
     if paper:
         beside, by_rank = paper_table(paper).beside(rows)
         columns += _add_paper(body, beside)
@@ -49,7 +57,7 @@ def score_table(
         if by_rank:
             notes.append("No setting here is one of the paper's: the paper's stand beside ours in order.")
     sections = sections_of(rows, body, titled=not axes)
-    is_wide = paper or (levels and not axes)
+    is_wide = paper or twins or (levels and not axes)
     return Table(name, columns, sections, _filled(records), notes, WIDE if is_wide else TERMINAL_WIDTH)
 
 
@@ -217,6 +225,14 @@ def score_cell(row: ScoreRow, scope: str) -> Cell:
     return Cell(score["accuracy"], interval, best=scope in row.best)
 
 
+def _twin_cell(row: ScoreRow) -> Cell:
+    """The lead over the untrained twin, marked where it is significant, whichever of the two leads."""
+    lead = row.over_twin
+    if lead is None:
+        return Cell(None)
+    return Cell(lead["difference"], (lead["ci95"][0], lead["ci95"][1]), best=lead["p_holm"] < 0.05)
+
+
 def _extra_columns(
     rows: Sequence[ScoreRow], axes: Sequence[str]
 ) -> list[tuple[Column, Callable[[ScoreRow], float | None]]]:
@@ -276,9 +292,22 @@ def _record(row: ScoreRow, axes: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"method": row.method, "group": row.group, **_settings_record(row, axes)}
     record |= {scope: accuracy.get(scope) for scope in subtask_columns()[1]} | accuracy
     record |= bounds(overall and overall["ci95"]) | {"n": overall and overall["n"]}
+    if row.over_twin is not None:
+        record |= {f"over_untrained{name}": value for name, value in _lead(row.over_twin).items()}
     record |= {f"sd_{scope}": value for scope, value in row.spread.items()}
     record |= {"avg_tokens": row.avg_tokens, **row.sizes, **row.pretrain}
     return record | {f"seconds_{stage}": row.seconds.get(stage) for stage in ("pretrain", "align", "evaluate")}
+
+
+def _lead(lead: TwinDifference) -> dict[str, float]:
+    low, high = lead["ci95"]
+    return {
+        "": lead["difference"],
+        "_ci95_low": low,
+        "_ci95_high": high,
+        "_p": lead["p_value"],
+        "_p_holm": lead["p_holm"],
+    }
 
 
 def _settings_record(row: ScoreRow, axes: Sequence[str]) -> dict[str, Any]:

@@ -130,6 +130,25 @@ class Flag(TypedDict):
     n: Count
 
 
+class TwinDifference(TypedDict):
+    """Accuracy of an encoder minus that of its untrained twin, in percentage points over all questions and `seeds`.
+
+    p is two-sided, p_holm adjusted for all twins of the file. cells, twin_cells: whose they are in an experiment.
+    """
+
+    method: Text
+    twin: Text
+    cells: NotRequired[list[Count]]
+    twin_cells: NotRequired[list[Count]]
+    seeds: list[Integer]
+    difference: Points
+    ci95: PointsInterval
+    p_value: Probability
+    p_holm: Probability
+    n: Count
+    users: Count
+
+
 class RunResults(TypedDict):
     """`results.json` of a run.
 
@@ -146,6 +165,7 @@ class RunResults(TypedDict):
     methods: Annotated[dict[Text, MethodResult], Field(min_length=1, description="an object with at least one method")]
     pretrain: NotRequired[dict[Text, dict[Text, Amount | None]]]
     comparisons: NotRequired[list[Comparison]]
+    twins: NotRequired[list[TwinDifference]]
     best: NotRequired[dict[Text, Text]]
     flags: NotRequired[list[Flag]]
     probes: NotRequired[dict[Text, dict[Probed, MethodScores]]]
@@ -213,6 +233,7 @@ class ExperimentResults(TypedDict):
     mix: NotRequired[dict[Text, Count]]
     flags: NotRequired[list[Flag]]
     comparisons: NotRequired[list[Comparison]]
+    twins: NotRequired[list[TwinDifference]]
 
 
 class QuestionPrediction(TypedDict):

@@ -82,4 +82,7 @@ class EvaluateConfig:
         False, "decode greedily and count an answer that starts with the right letter, instead of comparing logits"
     )
     max_new_tokens: int = setting(1, "tokens to decode with `generate`", ge=1, le=4096)
+    shuffle: bool = setting(
+        False, "show every history's questions with another user's soft prompt: a score that owes nothing to the vector"
+    )
     seed: int = setting(0, "seed of shuffled embeddings, baselines and bootstrap", ge=0, le=MAX_SEED)

@@ -55,21 +55,20 @@ def evaluate(
     align_config: AlignConfig,
     config: EvaluateConfig,
     *,
-    shuffle: bool = False,
     progress: bool = True,
 ) -> Stage:
-    """Answer all evaluation questions with one prompted method; `shuffle` shows another user's soft prompt."""
+    """Answer all evaluation questions with one prompted method."""
     inputs = {**context.inputs, "align": aligned.content}
     if method.states_content:
         inputs["states"] = method.states_content
-    settings = {**key_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
+    settings = {**key_dict(config), "n_text": method.n_text, "method": method.name}
     settings |= context.asking()
 
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
         lm, soft = load_aligned(context, method, aligned, align_config)
         groups = prompt_groups(context, lm, context.evaluation, method, soft.n_tokens if soft else 0)
-        if shuffle:
+        if config.shuffle:
             groups = _other_users(groups, method, context.evaluation, config.seed)
         label = f"evaluate {method.name}"
         with fits_in_memory(label, "evaluate.token_budget", config.token_budget):

@@ -10,8 +10,10 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,27 +137,38 @@ def encode_histories(
     progress: bool = True,
 ) -> Stage:
     """Write what `integration` needs of all pairs into the artefact folder `out`: pooled vectors, or all states."""
-    pooling = integration.pooling
-    config = {
-        "kept": integration.kept,
-        "vectors": pooling.n_vectors if pooling else 0,
-        "token_budget": token_budget,
-        "device": device,
-    }
-    table = np.stack([pairs.users, pairs.cuts, pairs.starts], axis=1)
-    inputs = {"pretrain": pretrained.content, "pairs": _digest(table)}
 
-    def make(folder: Path, work: Path) -> float:
+    def fill(folder: Path) -> float:
         started = time.monotonic()
         model = load_encoder(pretrained, store, device)
-        np.save(folder / "pairs.npy", table)
         with fits_in_memory("states", "states_token_budget", token_budget):
-            _encode(model, store, pairs, folder, pooling, token_budget, device, progress)
-        if pooling and pooling.scores:
+            _encode(model, store, pairs, folder, integration.pooling, token_budget, device, progress)
+        if integration.pooling and integration.pooling.scores:
             save_file(_scoring(model), folder / "scoring.safetensors")
         return time.monotonic() - started
 
-    return Stage("states", config, inputs, make)
+    settings = {"token_budget": token_budget, "device": device}
+    return states_stage(pairs, integration, settings, {"pretrain": pretrained.content}, fill)
+
+
+def states_stage(
+    pairs: HistoryPairs,
+    integration: Integration,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    fill: Callable[[Path], float],
+) -> Stage:
+    """The stage whose folder `FrozenStates.open` reads. `fill` writes pooled.npy, or states.npy and spans.npy, of the
+    pairs and returns its seconds; settings and inputs: what else than pairs and integration decides their content."""
+    pooling = integration.pooling
+    config = {"kept": integration.kept, "vectors": pooling.n_vectors if pooling else 0, **settings}
+    table = np.stack([pairs.users, pairs.cuts, pairs.starts], axis=1)
+
+    def make(folder: Path, work: Path) -> float:
+        np.save(folder / "pairs.npy", table)
+        return fill(folder)
+
+    return Stage("states", config, {**inputs, "pairs": _digest(table)}, make)
 
 
 def _scoring(model: UserEncoder) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The command line: `uqabench prepare | run | experiment | score | questions | llm | doctor` and single stages."""
+"""The command line: `uqabench prepare | run | experiment | report | compare | score | …` and single stages."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ EXAMPLES = """examples:
   uqabench experiment model-size --preset demo        the paper's Table 5 and Figure 3, scaled down
   uqabench prepare movielens-100k --out data/ml       only the data
   uqabench settings demo --section align              settings, with where each comes from
+  uqabench report runs/demo                           the page of a finished run
+  uqabench compare runs/demo runs/mine                paired tests on the questions that two runs share
   uqabench questions show runs/demo 17                one question and what everybody answered
   uqabench doctor                                     what works on this machine
 """
@@ -48,6 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         _run_parser(_add(commands, name, what, run))
     _experiment_parser(
         _add(commands, "experiment", "a sweep of settings: the paper's tables, or one's own", experiment)
+    )
+    _report_parser(_add(commands, "report", "one page of results, to look at and to filter, in an HTML file", report))
+    comparing = _add(commands, "compare", "paired tests of two runs on the questions that both were asked", compare)
+    comparing.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a run or of an experiment")
+    comparing.add_argument(
+        "--methods", help="comma-separated names, or NAME_IN_A=NAME_IN_B (default: all that both have)"
     )
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
@@ -118,6 +126,13 @@ def _experiment_parser(parser: argparse.ArgumentParser) -> None:
     _settings_options(parser)
 
 
+def _report_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RUN|EXPERIMENT", help="folder of a run, or of an experiment in it"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first of the folders")
+
+
 def _settings_options(parser: argparse.ArgumentParser) -> None:
     """What decides and where lies everything that is run: for `run`, its stages, and `experiment`."""
     parser.add_argument("--preset", default="demo", help="tiny, demo (default), small, published or paper")
@@ -131,6 +146,7 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int, help="seed of all stages")
     parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
+    parser.add_argument("--no-page", action="store_true", help="leave out report.html, the page of the results")
     parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
     parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     _source_options(parser)
@@ -197,12 +213,14 @@ def run(args: argparse.Namespace) -> int:
         _print_survey(survey_run(folder, config, until))
         return 0
     results = run_methods(
-        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug
-    )
+        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug,
+        page=not args.no_page,
+    )  # fmt: skip
     if results is None:
         return 0
     print(main_table(load_results(folder / "results.json"), args.compare))
     print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
+    _print_page(folder)
     return _report_failures(results.get("failed", {}))
 
 
@@ -219,16 +237,25 @@ def experiment(args: argparse.Namespace) -> int:
         return 0
     finished = run_experiments(
         folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,
-        wait=args.wait, strict=args.debug,
+        wait=args.wait, strict=args.debug, page=not args.no_page,
     )  # fmt: skip
     failed = {}
     for name, results in finished.items():
         print((folder / "experiments" / name / f"{name}.txt").read_text(encoding="utf-8"))
-        print(f"results: {folder / 'experiments' / name}\n")
+        print(f"results: {folder / 'experiments' / name}")
+        _print_page(folder / "experiments" / name)
+        print()
         for cell in results["cells"]:
             if cell["status"] != "done":
                 failed[" ".join([f"{name}:", cell["method"], *cell["axes"].values()])] = cell["error"]
     return _report_failures(failed)
+
+
+def _print_page(folder: Path) -> None:
+    from uqabench.report.page import FILE_NAME
+
+    if (folder / FILE_NAME).is_file():
+        print(f"page: {folder / FILE_NAME}")
 
 
 def _print_survey(rows: list[dict[str, Any]]) -> None:
@@ -246,6 +273,20 @@ def _report_failures(failed: dict[str, str]) -> int:
     reasons = "; ".join(f"{name} failed: {reason}" for name, reason in failed.items())
     print(f"uqabench: {reasons} (all else is finished; the same command goes on from there)", file=sys.stderr)
     return 1
+
+
+def report(args: argparse.Namespace) -> int:
+    from uqabench.report.page import FILE_NAME, write_page
+
+    print(f"page: {write_page(args.results, args.out or args.results[0] / FILE_NAME)}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    from uqabench.report.compared import compare_results
+
+    print(compare_results(*args.runs, methods=args.methods.split(",") if args.methods else None))
+    return 0
 
 
 def score(args: argparse.Namespace) -> int:

@@ -21,9 +21,11 @@ from uqabench.plan.node import Node
 from uqabench.plan.nodes import Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
 from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
+from uqabench.settings.reader import to_dict
 from uqabench.vocabulary import SUBTASKS, TASKS, display_name
 
 
@@ -85,10 +87,12 @@ def run_experiments(
     progress: bool = True,
     wait: bool = False,
     strict: bool = False,
+    page: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Run experiments in the run folder `folder`; returns (and writes) each one's results by name.
 
-    Cells that fail are in the results with the reason; the same call goes on from there.
+    Cells that fail are in the results with the reason; the same call goes on from there. page: write report.html, the
+    page of the results, beside them.
     """
     check_device(config)
     with claimed(folder, wait=wait), Opened() as opened:
@@ -101,7 +105,7 @@ def run_experiments(
             progress=progress,
             strict=strict,
         )
-        return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare) for each in planned}
+        return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare, page) for each in planned}
 
 
 def survey_experiments(
@@ -115,14 +119,23 @@ def survey_experiments(
 
 
 def _write(
-    folder: Path, planned: PlannedExperiment, outcome: Outcome, preset: str, tools: Tools, compare: str | None
+    folder: Path,
+    planned: PlannedExperiment,
+    outcome: Outcome,
+    preset: str,
+    tools: Tools,
+    compare: str | None,
+    page: bool,
 ) -> dict[str, Any]:
     results = _results(folder, planned, outcome, preset, tools)
     path = folder / "experiments" / planned.experiment.name
     sweep(path)
     with atomic_folder(path) as out:
         write_json(out / "results.json", results)
+        write_json(out / "config.json", to_dict(planned.config))
         write_experiment(load_experiment(out), out, compare, folder)
+        if page and results["rows"]:
+            write_page([out], out / FILE_NAME, folder)
     return results
 
 
@@ -150,6 +163,7 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "split_seed": split_seed,
         "seeds": list(dict.fromkeys(cell.seed for cell in found)),
         "versions": versions(),
+        "folders": {"data": os.path.relpath(outcome.of(first.data).path, folder)},
         "mix": outcome.of(first.questions).json("metrics.json")["evaluation"]["counts"],
         "axes": axes_of(found),
         "cells": entries,

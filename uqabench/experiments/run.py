@@ -20,6 +20,7 @@ from uqabench.plan.methods import Method, parse_methods
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_results
 from uqabench.report.write import write_tables
 from uqabench.settings import RunConfig
@@ -39,13 +40,14 @@ def run(
     compare: str | None = None,
     wait: bool = False,
     strict: bool = False,
+    page: bool = True,
 ) -> dict[str, Any] | None:
     """Run the stages up to `until` ("pretrain", "align", "evaluate") in `folder`; returns (and writes) the results.
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
     the results under "failed", but where only baselines are left the first error is raised. None where the run stops
     before evaluation. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
-    that works in the folder. strict: stop at a failure.
+    that works in the folder. strict: stop at a failure. page: write report.html, the page of the results.
     """
     folder = Path(folder)
     check_device(config)
@@ -68,7 +70,12 @@ def run(
         if until != "evaluate":
             _refuse_failures(failed)
             return None
-        return _write_results(folder, planned, outcome, failed, tools, compare)
+        results = _write_results(folder, planned, outcome, failed, tools, compare)
+        sweep(folder / FILE_NAME)
+        (folder / FILE_NAME).unlink(missing_ok=True)  # one of earlier results would speak of others
+        if page:
+            write_page([folder], folder / FILE_NAME)
+        return results
 
 
 def survey_run(folder: Path, config: RunConfig, until: str = "evaluate") -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ import numpy as np
 from uqabench.errors import InputError
 from uqabench.questions.scoring import read_predictions
 from uqabench.report.page.columns import Columns
-from uqabench.report.page.found import Found, SeedAnswers, Stages
+from uqabench.report.found import Found, SeedAnswers, Stages
 from uqabench.report.page.questions import Asked
 from uqabench.report.rows import ScoreRow
-from uqabench.vocabulary import LETTERS
+from uqabench.vocabulary import LETTERS, RIVALS
 
 NOT_ASKED, NO_LETTER = 255, 254
 """Codes beside 0..3 in a column of answers."""
@@ -61,6 +61,7 @@ def _facts(row: ScoreRow) -> dict[str, Any]:
         "label": row.label,
         "axes": row.axes,
         "group": row.group,
+        "rival": row.group != "Baselines" or row.method in RIVALS,
         "status": row.status,
         "failures": list(row.failures),
         "tokens": row.avg_tokens,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from uqabench.report.page.found import Found, Stages
+from uqabench.report.found import Found, Stages
 
 MOST_POINTS = 300
 """Of one series: more than a screen has places for."""

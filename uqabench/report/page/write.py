@@ -15,7 +15,7 @@ from uqabench.files import write_bytes
 from uqabench.report.page.answers import NO_LETTER, NOT_ASKED, answered
 from uqabench.report.page.columns import Columns, Texts
 from uqabench.report.page.curves import curves
-from uqabench.report.page.found import Found, Stages, find
+from uqabench.report.found import Found, Stages, find
 from uqabench.report.page.questions import Asked
 from uqabench.vocabulary import GROUPS, LETTERS, TASKS, display_name
 
@@ -29,8 +29,8 @@ SCRIPTS = (
 def write_page(paths: Sequence[Path | str], out: Path | str, run: Path | str | None = None) -> Path:
     """Write the page of the results at `paths` (runs' and experiments' folders) to the file `out`; returns it.
 
-    run: the folder of an experiment's run, where it is not one of the folders above it. Raises InputError where results,
-    answers or the questions behind them are missing; nothing is written then.
+    run: the folder of an experiment's run, where it is not one of the folders above it. Raises InputError where
+    results, answers or the questions behind them are missing; nothing is written then.
     """
     found = [each for path in paths for each in find(path, run)]
     write_bytes(out, page_of(found).encode())

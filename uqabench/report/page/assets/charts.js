@@ -63,7 +63,7 @@ class Chart {
       ...made.spec, data: { name: "table", values: made.values },
     };
     const { view } = await embed(this.host, spec, {
-      config: chartConfig(), renderer: "svg", actions: { export: true, source: false, compiled: false, editor: false },
+      config: chartConfig(), logLevel: vega.Error, renderer: "svg", actions: { export: true, source: false, compiled: false, editor: false },
     });
     this.view = view;
   }

@@ -9,9 +9,9 @@ const tooltip = (...fields) => fields.map(([field, title, format]) => ({ field, 
 const SCORE_TIPS = [["name", "Method"], ["accuracy", "Accuracy, %", ".2f"], ["low", "from", ".2f"], ["high", "to", ".2f"], ["n", "Questions", ",d"]];
 const INTERVAL_AXIS = { field: "accuracy", type: "quantitative", scale: { zero: false, nice: true }, title: "Accuracy, % (95 % interval)" };
 
-/** Rows minus the base, as points with intervals. */
+/** Rows minus the base, as points with intervals; neither the coin nor the truth is compared with. */
 function differencesFigure({ data, chosen, base }, vega) {
-  const rows = data.rows.filter((row) => row !== base && row.seeds.length);
+  const rows = data.rows.filter((row) => row !== base && row.rival && row.seeds.length);
   if (!base || !rows.length || !chosen.length) return null;
   const found = rows.map((row) => ({ name: row.name, group: row.group, ...paired(data, row, base, chosen, vega.cumulativeNormal) }))
     .filter(({ n }) => n);
@@ -24,14 +24,13 @@ function differencesFigure({ data, chosen, base }, vega) {
   const y = { field: "name", type: "nominal", sort: values.map(({ name }) => name), title: null };
   const spec = {
     height: { step: ROW_HEIGHT },
-    encoding: { y, color: groupColour(data) },
     layer: [
-      { mark: { type: "rule", color: colour("soft"), strokeDash: [3, 3] }, encoding: { x: { datum: 0 }, y: { value: null }, color: { value: colour("soft") } } },
-      { mark: { type: "rule", strokeWidth: 2 }, encoding: { x: { field: "low", type: "quantitative", title: `Points above ${base.name}` }, x2: { field: "high" } } },
+      { mark: { type: "rule", strokeDash: [3, 3] }, encoding: { x: { datum: 0 }, color: { value: colour("soft") } } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, color: groupColour(data), x: { field: "low", type: "quantitative", title: `Points above ${base.name}` }, x2: { field: "high" } } },
       {
         mark: { type: "point", size: 70, strokeWidth: 2 },
         encoding: {
-          x: { field: "difference", type: "quantitative" },
+          y, color: groupColour(data), x: { field: "difference", type: "quantitative" },
           fill: { ...groupColour(data), legend: null, condition: { test: "!datum.sure", value: colour("paper") } },
           tooltip: tooltip(["name", "Method"], ["difference", "Difference", "+.2f"], ["low", "from", "+.2f"], ["high", "to", "+.2f"], ["p", "p", ".4f"],
             ["holm", "Holm p", ".4f"], ["detectable", "Detectable", ".1f"], ["n", "Questions", ",d"]),
@@ -39,9 +38,6 @@ function differencesFigure({ data, chosen, base }, vega) {
       },
     ],
   };
-  delete spec.layer[0].encoding.y; // The line at 0 crosses all rows.
-  spec.encoding = { color: groupColour(data) };
-  for (const layer of spec.layer.slice(1)) layer.encoding.y = y;
   return { spec, values };
 }
 

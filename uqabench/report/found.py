@@ -1,4 +1,4 @@
-"""What a page is about: the results of a run or an experiment, and the stage folders that its answers came from."""
+"""What a report is about: the results of a run or an experiment, and the stage folders that its answers came from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.report.results import load_experiment, load_results
 from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
 from uqabench.report.scores import paper_order
+from uqabench.settings.results import ExperimentResults, RunResults
 
 LARGEST_DEPTH = 3  # folders above an experiment's results in which its run is sought
 
@@ -50,7 +51,8 @@ class Found:
 def find(path: Path | str, run: Path | str | None = None) -> list[Found]:
     """What lies at `path`: a run's folder, an experiment's, or a run's folder that holds experiments alone.
 
-    run: the folder of the experiment's run, where it is not one of the folders above it.
+    run: the folder of the experiment's run, where it is not one of the folders above it. InputError where there are no
+    results, or where answers are missing that they rest upon.
     """
     path = Path(path)
     if path.is_file():
@@ -60,35 +62,28 @@ def find(path: Path | str, run: Path | str | None = None) -> list[Found]:
         if not inner:
             raise InputError(f"{path} holds no results: name the folder of a finished run or of an experiment.")
         return [found for folder in inner for found in find(folder, path)]
-    if read_json(path / "results.json").get("kind") == "experiment":
-        return [_experiment(path, Path(run) if run else _run_of(path))]
-    return [_run(path)]
+    kind = read_json(path / "results.json")
+    if isinstance(kind, dict) and kind.get("kind") == "experiment":
+        run = Path(run) if run else _run_of(path)
+        results = load_experiment(path)
+        return [found_experiment(results, experiment_rows(results, run), run, _settings(path, run))]
+    return [found_run(load_results(path), path, _settings(path))]
 
 
-def _run_of(experiment: Path) -> Path:
-    above = list(experiment.resolve().parents)[:LARGEST_DEPTH]
-    found = next((folder for folder in above if (folder / "uqabench-run.json").is_file()), None)
-    if found is None:
-        raise InputError(f"{experiment} does not lie in a run's folder: the report needs the answers that are there.")
-    return found
-
-
-def _run(path: Path) -> Found:
-    results = load_results(path)
+def found_run(results: RunResults, run: Path, settings: dict[str, Any]) -> Found:
+    """A run's results, whose answers lie in the folder `run`; rows in the order of the paper."""
     rows = run_rows(results)
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
     seed = results.get("seed", 0)
-    answers = [[_answers(path, seed, results["methods"][row.method].get("predictions"), row.method)] for row in rows]
-    settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    answers = [[_answers(run, seed, results["methods"][row.method].get("predictions"), row.method)] for row in rows]
     rule = "starts-with" if settings.get("evaluate", {}).get("generate") else "letter"
     facts = [f"data set {results['dataset']}", f"language model {results['llm']}", f"seed {seed}"]
-    name = path.resolve().name
-    return Found(name, f"Run {name}", facts, path, dict(results), rows, answers, rule, settings)
+    name = run.resolve().name
+    return Found(name, f"Run {name}", facts, run, dict(results), rows, answers, rule, settings)
 
 
-def _experiment(path: Path, run: Path) -> Found:
-    results = load_experiment(path)
-    rows = experiment_rows(results, run)
+def found_experiment(results: ExperimentResults, rows: list[ScoreRow], run: Path, settings: dict[str, Any]) -> Found:
+    """An experiment's results; rows: what `experiment_rows` made of them."""
     if not results["axes"]:
         rows = [rows[index] for index in paper_order([row.method for row in rows])]
     answers = []
@@ -104,16 +99,27 @@ def _experiment(path: Path, run: Path) -> Found:
     facts += [f"preset {results['preset']}"] if results.get("preset") else []
     seeds = sorted({seed for row in rows for seed in row.seeds})
     facts += [f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"] if seeds else []
-    settings = next((read_json(f / "config.json") for f in (path, run) if (f / "config.json").is_file()), {})
     title = results.get("title") or results["name"]
-    return Found(
-        results["name"], title, facts, run, dict(results), rows, answers, results.get("rule", "letter"), settings
-    )
+    rule = results.get("rule", "letter")
+    return Found(results["name"], title, facts, run, dict(results), rows, answers, rule, settings)
+
+
+def _settings(*folders: Path) -> dict[str, Any]:
+    """The run's settings from the first of the folders that has them."""
+    return next((read_json(folder / "config.json") for folder in folders if (folder / "config.json").is_file()), {})
+
+
+def _run_of(experiment: Path) -> Path:
+    above = list(experiment.resolve().parents)[:LARGEST_DEPTH]
+    found = next((folder for folder in above if (folder / "uqabench-run.json").is_file()), None)
+    if found is None:
+        raise InputError(f"{experiment} does not lie in a run's folder: the report needs the answers that are there.")
+    return found
 
 
 def _answers(run: Path, seed: int, name: str | None, method: str) -> SeedAnswers:
     if not name or not (run / name).is_file():
-        raise InputError(f"The answers of {method} are not in {run}: the same command that wrote the results makes them.")
+        raise InputError(f"The answers of {method} are not in {run}: run the command again that wrote the results.")
     return SeedAnswers(seed, run / name)
 
 

@@ -179,7 +179,7 @@ def _write_results(
     write_json(folder / "results.json", results)
     write_json(folder / "config.json", to_dict(config))
     with atomic_folder(folder / "tables") as tables:
-        write_tables(load_results(folder / "results.json"), tables, compare)
+        write_tables(load_results(folder / "results.json"), tables, compare, folder, to_dict(config))
     return results
 
 

@@ -15,8 +15,8 @@ from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import is_correct, read_predictions, scope_mask
 from uqabench.questions.statistics import paired_difference
-from uqabench.report.model import Table
 from uqabench.report.found import Found, SeedAnswers, Stages, find
+from uqabench.report.model import Table
 from uqabench.report.rows import BOOTSTRAP_SEED, ScoreRow
 from uqabench.report.tables import comparison_table
 from uqabench.settings.results import Comparison

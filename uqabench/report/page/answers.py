@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from uqabench.errors import InputError
+from uqabench.questions.calibration import probabilities
 from uqabench.questions.scoring import read_predictions
-from uqabench.report.page.columns import Columns
 from uqabench.report.found import Found, SeedAnswers, Stages
+from uqabench.report.page.columns import Columns
 from uqabench.report.page.questions import Asked
 from uqabench.report.rows import ScoreRow
 from uqabench.vocabulary import LETTERS, RIVALS
@@ -32,7 +33,7 @@ def answered(found: Found, stages: Stages, asked: Asked, columns: Columns) -> li
             column[first : first + len(letters)] = letters
             seed: dict[str, Any] = {"seed": each.seed, "answers": columns.add(column)}
             if logits is not None:
-                kept = np.rint(_softmax(logits) * scale).astype(np.int64)
+                kept = np.rint(probabilities(logits) * scale).astype(np.int64)
                 seed |= {"first": first, "scale": scale, "probabilities": columns.add(kept)}
             seeds.append(seed)
         rows.append({**_facts(row), "seeds": seeds})
@@ -69,9 +70,3 @@ def _facts(row: ScoreRow) -> dict[str, Any]:
         "seconds": {stage: value for stage, value in row.seconds.items() if value},
         "best": sorted(row.best),
     }
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    """(Q, 4) probabilities of the four letters among each other."""
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exp / exp.sum(axis=1, keepdims=True)

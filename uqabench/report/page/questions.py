@@ -13,8 +13,8 @@ from uqabench.questions.messages import PromptText
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import render
 from uqabench.questions.templates import Templates
-from uqabench.report.page.columns import Columns, Texts
 from uqabench.report.found import Found, Stages
+from uqabench.report.page.columns import Columns, Texts
 from uqabench.settings.llm import PromptConfig
 from uqabench.settings.reader import from_dict
 from uqabench.vocabulary import SUBTASKS

@@ -12,10 +12,10 @@ from typing import Any
 
 from uqabench import __version__
 from uqabench.files import write_bytes
+from uqabench.report.found import Found, Stages, find
 from uqabench.report.page.answers import NO_LETTER, NOT_ASKED, answered
 from uqabench.report.page.columns import Columns, Texts
 from uqabench.report.page.curves import curves
-from uqabench.report.found import Found, Stages, find
 from uqabench.report.page.questions import Asked
 from uqabench.vocabulary import GROUPS, LETTERS, TASKS, display_name
 

@@ -12,6 +12,7 @@ from uqabench.errors import UQABenchError
 from uqabench.experiments.results import comparisons
 from uqabench.experiments.run import check_device
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
+from uqabench.experiments.trackers import check_tracker, track
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -95,6 +96,7 @@ def run_experiments(
     page of the results, beside them.
     """
     check_device(config)
+    check_tracker(config.tracker)
     with claimed(folder, wait=wait), Opened() as opened:
         tools = Tools(opened, progress)
         planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
@@ -105,6 +107,7 @@ def run_experiments(
             progress=progress,
             strict=strict,
         )
+        track(config.tracker, folder, outcome.made.values())
         return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare, page) for each in planned}
 
 

@@ -12,6 +12,7 @@ import torch
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
 from uqabench.experiments.results import best, comparisons, method_entry
+from uqabench.experiments.trackers import check_tracker, track
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -51,6 +52,7 @@ def run(
     """
     folder = Path(folder)
     check_device(config)
+    check_tracker(config.tracker)
     problems = problems_of(config)
     with claimed(folder, wait=wait), Opened() as opened:
         tools = Tools(opened, progress)
@@ -64,6 +66,7 @@ def run(
             progress=progress,
             strict=strict,
         )
+        track(config.tracker, folder, outcome.made.values())
         failed = {**problems, **failures(planned.methods, outcome, until)}
         if failed and _only_baselines_are_left(parse_methods(config), failed):
             raise next(iter(failed.values()))

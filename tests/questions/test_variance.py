@@ -1,11 +1,11 @@
-"""Variance components against statsmodels' REML and against what was planted."""
-
-import warnings
+"""Variance components against the restricted likelihood, statsmodels' mean squares, and what was planted."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
+from scipy.optimize import minimize
+from statsmodels.stats.anova import anova_lm
 
 from uqabench.errors import InputError
 from uqabench.questions.variance import variance_components
@@ -19,22 +19,44 @@ def _drawn(rng, seeds, users, each, sd_seed, sd_user, sd_question, sd_rest):
 
 
 def test_against_restricted_maximum_likelihood():
-    values, user = _drawn(np.random.default_rng(0), 4, 12, 3, 0.5, 1.0, 0.7, 0.6)
+    """The restricted likelihood written out and maximised: on a balanced design the ANOVA estimates are its optimum."""
+    values, user = _drawn(np.random.default_rng(1), 4, 12, 3, 0.5, 1.0, 0.7, 0.6)
     found = variance_components(values, user)
     seeds, n = values.shape
-    frame = pd.DataFrame(
-        {"y": values.ravel(), "seed": np.repeat(np.arange(seeds), n), "user": np.tile(user, seeds),
-         "question": np.tile(np.arange(n), seeds), "all": 1}
-    )  # fmt: skip
-    parts = {name: f"0 + C({name})" for name in ("seed", "user", "question")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fit = smf.mixedlm("y ~ 1", frame, groups="all", vc_formula=parts).fit(reml=True)
-    by_name = dict(zip(fit.model.exog_vc.names, fit.vcomp, strict=True))
-    assert [found.seed, found.user, found.question] == pytest.approx(
-        [by_name["seed"], by_name["user"], by_name["question"]], rel=0.02
-    )
-    assert found.rest == pytest.approx(fit.scale, rel=0.02)
+    groups = np.repeat(np.arange(seeds), n), np.tile(user, seeds), np.tile(np.arange(n), seeds)
+    same = [group[:, None] == group for group in groups]
+    y, ones = values.ravel(), np.ones(values.size)
+
+    def minus_log_likelihood(logarithms):
+        *parts, rest = np.exp(logarithms)
+        inverse = np.linalg.inv(
+            sum(part * each for part, each in zip(parts, same, strict=True)) + rest * np.eye(len(y))
+        )
+        information = ones @ inverse @ ones
+        residual = y - ones @ inverse @ y / information
+        return -0.5 * (np.linalg.slogdet(inverse)[1] - np.log(information) - residual @ inverse @ residual)
+
+    fit = minimize(minus_log_likelihood, np.zeros(4), method="L-BFGS-B")
+    assert fit.success
+    expected = np.exp(fit.x)
+    np.testing.assert_allclose([found.seed, found.user, found.question, found.rest], expected, rtol=2e-3)
+
+
+def test_mean_squares_against_statsmodels():
+    values, user = _drawn(np.random.default_rng(4), 3, 6, 2, 0.5, 1.0, 0.7, 0.6)
+    seeds, n = values.shape
+    question = np.tile(np.arange(n), seeds)
+    frame = pd.DataFrame({"y": values.ravel(), "seed": np.repeat(np.arange(seeds), n), "user": np.tile(user, seeds)})
+    frame["question"] = question % 2  # of its user
+    fit = smf.ols("y ~ C(seed) + C(user) + C(user):C(question)", frame).fit()
+    squares = anova_lm(fit)
+    mean = squares["sum_sq"] / squares["df"]
+    rest, asked = mean["Residual"], mean["C(user):C(question)"]
+    found = variance_components(values, user)
+    assert found.rest == pytest.approx(rest)
+    assert found.question == pytest.approx(max(0, (asked - rest) / seeds))
+    assert found.user == pytest.approx(max(0, (mean["C(user)"] - asked) / (2 * seeds)))
+    assert found.seed == pytest.approx(max(0, (mean["C(seed)"] - rest) / n))
 
 
 def test_what_was_planted_is_found_with_unequal_numbers_of_questions():

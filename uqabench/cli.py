@@ -1,4 +1,4 @@
-"""The command line: `uqabench prepare | run | experiment | score | questions | llm | doctor` and single stages."""
+"""The command line: `uqabench prepare | run | experiment | report | compare | score | …` and single stages."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ EXAMPLES = """examples:
   uqabench experiment model-size --preset demo        the paper's Table 5 and Figure 3, scaled down
   uqabench prepare movielens-100k --out data/ml       only the data
   uqabench settings demo --section align              settings, with where each comes from
+  uqabench report runs/demo                           the page of a finished run
+  uqabench compare runs/demo runs/mine                paired tests on the questions that two runs share
   uqabench questions show runs/demo 17                one question and what everybody answered
   uqabench probe runs/demo                            where between encoder and answer the user is lost
   uqabench doctor                                     what works on this machine
@@ -57,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     finding = _add(commands, "findings", "hold the paper's claims against finished experiments", findings)
     finding.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of experiments")
     finding.add_argument("--out", type=Path, help="Markdown file to write (default: print)")
+    _report_parser(_add(commands, "report", "one page of results, to look at and to filter, in an HTML file", report))
+    comparing = _add(commands, "compare", "paired tests of two runs on the questions that both were asked", compare)
+    comparing.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a run or of an experiment")
+    comparing.add_argument(
+        "--methods", help="comma-separated names, or NAME_IN_A=NAME_IN_B (default: all that both have)"
+    )
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
@@ -126,6 +134,13 @@ def _experiment_parser(parser: argparse.ArgumentParser) -> None:
     _settings_options(parser)
 
 
+def _report_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RUN|EXPERIMENT", help="folder of a run, or of an experiment in it"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first of the folders")
+
+
 def _settings_options(parser: argparse.ArgumentParser) -> None:
     """What decides and where lies everything that is run: for `run`, its stages, and `experiment`."""
     parser.add_argument("--preset", default="demo", help="tiny, demo (default), small, published or paper")
@@ -143,6 +158,7 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
         help="ask about validation users in place of evaluation users, to choose settings by; writes NAME-validation",
     )  # fmt: skip
     parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
+    parser.add_argument("--no-page", action="store_true", help="leave out report.html, the page of the results")
     parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
     parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     _source_options(parser)
@@ -210,14 +226,16 @@ def run(args: argparse.Namespace) -> int:
         _print_survey(survey_run(folder, config, until))
         return 0
     results = run_methods(
-        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug
-    )
+        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug,
+        page=not args.no_page,
+    )  # fmt: skip
     if results is None:
         return 0
     shown = load_results(folder / "results.json")
     print(main_table(shown, args.compare))
     print(probe_table(shown) or "", end="")
     print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
+    _print_page(folder)
     return _report_failures(results.get("failed", {}))
 
 
@@ -257,12 +275,14 @@ def experiment(args: argparse.Namespace) -> int:
         return 0
     finished = run_experiments(
         folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,
-        wait=args.wait, strict=args.debug,
+        wait=args.wait, strict=args.debug, page=not args.no_page,
     )  # fmt: skip
     failed = {}
     for name, results in finished.items():
         print((folder / "experiments" / name / f"{name}.txt").read_text(encoding="utf-8"))
-        print(f"results: {folder / 'experiments' / name}\n")
+        print(f"results: {folder / 'experiments' / name}")
+        _print_page(folder / "experiments" / name)
+        print()
         for cell in results["cells"]:
             if cell["status"] != "done":
                 failed[" ".join([f"{name}:", cell["method"], *cell["axes"].values()])] = cell["error"]
@@ -273,6 +293,13 @@ def _run_name(args: argparse.Namespace) -> str:
     """The run's name. One about validation users has another, so that it leaves the results of evaluation alone."""
     name = args.name or args.preset
     return f"{name}-validation" if args.validation and not name.endswith("-validation") else name
+
+
+def _print_page(folder: Path) -> None:
+    from uqabench.report.page import FILE_NAME
+
+    if (folder / FILE_NAME).is_file():
+        print(f"page: {folder / FILE_NAME}")
 
 
 def _print_survey(rows: list[dict[str, Any]]) -> None:
@@ -290,6 +317,20 @@ def _report_failures(failed: dict[str, str]) -> int:
     reasons = "; ".join(f"{name} failed: {reason}" for name, reason in failed.items())
     print(f"uqabench: {reasons} (all else is finished; the same command goes on from there)", file=sys.stderr)
     return 1
+
+
+def report(args: argparse.Namespace) -> int:
+    from uqabench.report.page import FILE_NAME, write_page
+
+    print(f"page: {write_page(args.results, args.out or args.results[0] / FILE_NAME)}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    from uqabench.report.compared import compare_results
+
+    print(compare_results(*args.runs, methods=args.methods.split(",") if args.methods else None))
+    return 0
 
 
 def score(args: argparse.Namespace) -> int:

@@ -93,7 +93,7 @@ def test_the_history_vector_works_with_what_pools_windows_and_says_so_elsewhere(
         problem = problem_of(method)
         pooling = find_integration(name).pooling
         assert (problem is None) == (pooling is not None and pooling.windows is not None)
-        assert problem is None or f"the integration {name} does not pool windows" in str(problem)
+        assert problem is None or f"the integration {name} reads more than windows" in str(problem)
 
 
 def test_controls_stand_apart_and_are_never_the_best():

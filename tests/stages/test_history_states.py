@@ -53,5 +53,5 @@ def test_no_evaluation_history_has_a_part_in_another_s_vector(known, tmp_path):
 
 
 def test_all_states_are_refused(known):
-    with pytest.raises(InputError, match="does not pool windows: choose one that does"):
+    with pytest.raises(InputError, match="reads more than windows: choose one that does not"):
         history_states(known, find_integration("q-former"))

@@ -12,6 +12,7 @@ from uqabench.errors import UQABenchError
 from uqabench.experiments.results import comparisons, flags
 from uqabench.experiments.run import check_device, probes_of
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
+from uqabench.experiments.trackers import check_tracker, track
 from uqabench.experiments.twins import Scored, twin_differences
 from uqabench.files import atomic_folder, hash_json, sweep, write_json
 from uqabench.plan.dry_run import survey
@@ -22,9 +23,11 @@ from uqabench.plan.node import Node
 from uqabench.plan.nodes import Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
 from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
+from uqabench.settings.reader import to_dict
 from uqabench.vocabulary import SUBTASKS, TASKS, display_name
 
 
@@ -90,12 +93,15 @@ def run_experiments(
     progress: bool = True,
     wait: bool = False,
     strict: bool = False,
+    page: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Run experiments in the run folder `folder`; returns (and writes) each one's results by name.
 
-    Cells that fail are in the results with the reason; the same call goes on from there.
+    Cells that fail are in the results with the reason; the same call goes on from there. page: write report.html, the
+    page of the results, beside them.
     """
     check_device(config)
+    check_tracker(config.tracker)
     with claimed(folder, wait=wait), Opened() as opened:
         tools = Tools(opened, progress)
         planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
@@ -106,7 +112,8 @@ def run_experiments(
             progress=progress,
             strict=strict,
         )
-        return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare) for each in planned}
+        track(config.tracker, folder, outcome.made.values())
+        return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare, page) for each in planned}
 
 
 def survey_experiments(
@@ -120,14 +127,23 @@ def survey_experiments(
 
 
 def _write(
-    folder: Path, planned: PlannedExperiment, outcome: Outcome, preset: str, tools: Tools, compare: str | None
+    folder: Path,
+    planned: PlannedExperiment,
+    outcome: Outcome,
+    preset: str,
+    tools: Tools,
+    compare: str | None,
+    page: bool,
 ) -> dict[str, Any]:
     results = _results(folder, planned, outcome, preset, tools)
     path = folder / "experiments" / planned.experiment.name
     sweep(path)
     with atomic_folder(path) as out:
         write_json(out / "results.json", results)
+        write_json(out / "config.json", to_dict(planned.config))
         write_experiment(load_experiment(out), out, compare, folder)
+        if page and results["rows"]:
+            write_page([out], out / FILE_NAME, folder)
     return results
 
 
@@ -156,6 +172,7 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "split_seed": split_seed,
         "seeds": list(dict.fromkeys(cell.seed for cell in found)),
         "versions": versions(),
+        "folders": {"data": os.path.relpath(outcome.of(first.data).path, folder)},
         "mix": outcome.of(first.questions).json("metrics.json")[config.questions.users]["counts"],
         "axes": axes_of(found),
         "cells": entries,

@@ -12,6 +12,7 @@ import torch
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
 from uqabench.experiments.results import best, comparisons, flags, method_entry, probe_scores
+from uqabench.experiments.trackers import check_tracker, track
 from uqabench.experiments.twins import Scored, twin_differences
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
@@ -21,6 +22,7 @@ from uqabench.plan.methods import Method, parse_methods
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_results
 from uqabench.report.write import write_tables
 from uqabench.settings import RunConfig
@@ -40,16 +42,18 @@ def run(
     compare: str | None = None,
     wait: bool = False,
     strict: bool = False,
+    page: bool = True,
 ) -> dict[str, Any] | None:
     """Run the stages up to `until` ("pretrain", "align", "evaluate") in `folder`; returns (and writes) the results.
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
     the results under "failed", but where only baselines are left the first error is raised. None where the run stops
     before evaluation. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
-    that works in the folder. strict: stop at a failure.
+    that works in the folder. strict: stop at a failure. page: write report.html, the page of the results.
     """
     folder = Path(folder)
     check_device(config)
+    check_tracker(config.tracker)
     problems = problems_of(config)
     with claimed(folder, wait=wait), Opened() as opened:
         tools = Tools(opened, progress)
@@ -63,13 +67,19 @@ def run(
             progress=progress,
             strict=strict,
         )
+        track(config.tracker, folder, outcome.made.values())
         failed = {**problems, **failures(planned.methods, outcome, until)}
         if failed and _only_baselines_are_left(parse_methods(config), failed):
             raise next(iter(failed.values()))
         if until != "evaluate":
             _refuse_failures(failed)
             return None
-        return _write_results(folder, planned, outcome, failed, tools, compare)
+        results = _write_results(folder, planned, outcome, failed, tools, compare)
+        sweep(folder / FILE_NAME)
+        (folder / FILE_NAME).unlink(missing_ok=True)  # one of earlier results would speak of others
+        if page:
+            write_page([folder], folder / FILE_NAME)
+        return results
 
 
 def survey_run(folder: Path, config: RunConfig, until: str = "evaluate") -> list[dict[str, Any]]:
@@ -182,7 +192,7 @@ def _write_results(
     write_json(folder / "results.json", results)
     write_json(folder / "config.json", to_dict(config))
     with atomic_folder(folder / "tables") as tables:
-        write_tables(load_results(folder / "results.json"), tables, compare)
+        write_tables(load_results(folder / "results.json"), tables, compare, folder, to_dict(config))
     return results
 
 

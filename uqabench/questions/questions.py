@@ -84,6 +84,16 @@ class QuestionSet:
         columns = {name: getattr(self, name)[mask] for name in (*_COLUMNS, "params", "option_values", "option_lengths")}
         return replace(self, **columns, extra=dict(self.extra))
 
+    def rotated(self, steps: int) -> QuestionSet:
+        """The same questions with every option `steps` letters further on, those past D at the beginning."""
+        return replace(
+            self,
+            option_values=np.roll(self.option_values, steps, axis=1),
+            option_lengths=np.roll(self.option_lengths, steps, axis=1),
+            answer=((self.answer + steps) % OPTIONS).astype(self.answer.dtype),
+            extra=dict(self.extra),
+        )
+
     def save(self, path: Path | str) -> None:
         """Write one Arrow IPC file, aside and renamed; equal sets give equal bytes."""
         listed = np.arange(LONGEST_ANSWER) < self.option_lengths[:, :, None]

@@ -1,4 +1,4 @@
-"""What a run or an experiment found, as tables and figures. Reads result files only: no model, no data, no torch."""
+"""What a run or an experiment found, as tables, figures and a page. Reads what the stages left: no model, no torch."""
 
 from uqabench.report.experiment import experiment_table
 from uqabench.report.probes import probe_table

@@ -88,10 +88,12 @@ def _power_notes(comparisons: Sequence[Comparison]) -> list[str]:
     for scope in sorted(smallest, key=lambda scope: SCOPES.index(scope) if scope in SCOPES else len(SCOPES)):
         c = smallest[scope]
         users = f" of {c['users']:,} users" if "users" in c else ""
-        facts.append(f"{_scope_name(scope)} {c['detectable']:.1f} points ({c['n']:,} questions{users})")
+        facts.append(
+            f"{_scope_name(scope)}: {c['n']:,} questions{users} cannot see less than {c['detectable']:.1f} points"
+        )
     return [
         "Detectable: the true difference that such a test finds four times in five (5 %, two-sided, before Holm). "
-        f"No pair of this table can show less than: {', '.join(facts)}."
+        f"Even for the pair of this table that is easiest to compare: {'; '.join(facts)}."
     ]
 
 

@@ -24,6 +24,7 @@ from uqabench.settings.stages import AlignConfig, EvaluateConfig, PretrainConfig
 from uqabench.vocabulary import BASELINES, ENCODERS
 
 PRESETS = PRESET_NAMES
+TRACKERS = ("none", "wandb", "mlflow")
 TEXT_METHODS = ("text20", "text50")
 DEFAULT_METHODS = ENCODERS + TEXT_METHODS + BASELINES
 _QUESTIONS = ("questions.train", "questions.evaluation", "llm.questions")
@@ -81,6 +82,9 @@ class RunConfig:
     seed: int = setting(0, "seed of the run, added to the stages' own", ge=0, le=MAX_SEED)
     probe: bool = setting(
         True, "whether linear probes read the embedding methods' states, pooled vectors and soft tokens"
+    )
+    tracker: str = setting(
+        "none", "what also gets the numbers of training logs and the scores, beside TensorBoard", choices=TRACKERS
     )
     states_token_budget: int = setting(16_384, "most items of one forward pass of a frozen encoder", ge=1, le=MAX_COUNT)
 

@@ -85,4 +85,15 @@ class EvaluateConfig:
     shuffle: bool = setting(
         False, "show every history's questions with another user's soft prompt: a score that owes nothing to the vector"
     )
+    permutations: int = setting(
+        1,
+        "cyclic orders of the options in which a question is asked, each a pass; an option's logits are averaged, so "
+        "that 4 leave no preference for a letter",
+        ge=1,
+        le=4,
+    )
     seed: int = setting(0, "seed of shuffled embeddings, baselines and bootstrap", ge=0, le=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        if self.generate and self.permutations > 1:
+            raise ValueError("permutations averages logits, which `generate` does not use: set one of the two.")

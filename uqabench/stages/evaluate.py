@@ -67,12 +67,16 @@ def evaluate(
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
         lm, soft = load_aligned(context, method, aligned, align_config)
-        groups = prompt_groups(context, lm, context.evaluation, method, soft.n_tokens if soft else 0)
-        if config.shuffle:
-            groups = _other_users(groups, method, context.evaluation, config.seed)
         label = f"evaluate {method.name}"
-        with fits_in_memory(label, "evaluate.token_budget", config.token_budget):
-            answers = _answers(context, lm, soft, groups, config, label, progress)
+        found = []
+        for steps in range(config.permutations):
+            questions = context.evaluation.rotated(steps) if steps else context.evaluation
+            groups = prompt_groups(context, lm, questions, method, soft.n_tokens if soft else 0)
+            if config.shuffle:
+                groups = _other_users(groups, method, questions, config.seed)
+            with fits_in_memory(label, "evaluate.token_budget", config.token_budget):
+                found.append(_answers(context, lm, soft, groups, config, label, progress))
+        answers = averaged(found) if len(found) > 1 else found[0]
         seconds = time.monotonic() - started
         write_answers(folder, context.evaluation, method.name, answers, config.seed)
         return seconds
@@ -97,6 +101,12 @@ class Answers:
     tokens: np.ndarray
     logits: np.ndarray | None = None
     texts: list[str] | None = None
+
+
+def averaged(found: list[Answers]) -> Answers:
+    """Answers from each option's mean logit. found: the answers with the options 0, 1, … letters further on."""
+    logits = np.mean([np.roll(each.logits, -steps, axis=1) for steps, each in enumerate(found)], axis=0)
+    return replace(found[0], logits=logits, letters=logits.argmax(axis=1))
 
 
 def _answers(

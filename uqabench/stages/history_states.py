@@ -26,7 +26,7 @@ def check_windows(name: str, integration: Integration) -> None:
     pooling = integration.pooling
     if pooling is None or pooling.windows is None or NEXT in pooling.windows:
         raise InputError(
-            f"history-vector has a vector for each window of items, and the integration {name} reads more than windows: "
+            f"history-vector has a vector a window of items, and the integration {name} reads more than windows: "
             "choose one that does not, such as mean-pooling, mean+last or segments."
         )
 

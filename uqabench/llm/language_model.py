@@ -19,6 +19,7 @@ from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.llm import chat as chats
 from uqabench.llm.chat import Chat, ControlTokens, words_only
+from uqabench.llm.products import use_onednn
 from uqabench.llm.sources import find_model, load_language_model
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class LanguageModel:
         """Load by Hugging Face name, folder or installed alias (`sources.load_language_model`), and find out how it
         can be asked (`layout`); InputError for a model that cannot be asked at all."""
         model, tokenizer = load_language_model(str(name), device=device, dtype=dtype)
+        use_onednn(model)
         card = read_card(find_model(name) / "card.json")
         lm = cls(str(name), model, tokenizer, card, system, template_args or {}, chat)
         _ = lm.layout

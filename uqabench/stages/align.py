@@ -250,7 +250,7 @@ def _fit(
 
     def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
         vectors, renumbered = soft_for(soft, part)
-        batch = collate(renumbered, lm, n_soft, with_answers=True)
+        batch = collate(renumbered, lm, n_soft, with_answers=True, packed=lm.layout.packs(renumbered))
         return answer_loss(lm, batch, batch_hidden(lm, batch, vectors)), int(batch.ids.numel())
 
     def parts(step: list[PromptGroup]) -> list[tuple[list[PromptGroup], float]]:

@@ -119,7 +119,8 @@ def _answers(
     with torch.no_grad(), tqdm(total=n, desc=label, unit="question", disable=not progress, leave=False) as bar:
         for part in plan_group_batches(groups, config.token_budget):
             vectors, renumbered = soft_for(soft, part)
-            batch = collate(renumbered, lm, soft.n_tokens if soft else 0, with_answers=False)
+            n_soft, packed = soft.n_tokens if soft else 0, lm.layout.packs(renumbered)
+            batch = collate(renumbered, lm, n_soft, with_answers=False, packed=packed)
             logits = letter_logits(lm, batch, batch_hidden(lm, batch, vectors)).cpu().numpy()
             at = batch.questions.numpy()
             if not np.isfinite(logits).all():

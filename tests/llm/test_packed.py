@@ -49,7 +49,7 @@ def test_losses_and_gradients_are_those_of_padded_rows(small_lm, sizes, seed):
         found.append((loss, torch.autograd.grad(loss, parameters)))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
     for mine, padded in zip(found[1][1], found[0][1], strict=True):
-        torch.testing.assert_close(mine, padded, rtol=1e-3, atol=1e-4 * float(padded.abs().max()) + 1e-8)
+        torch.testing.assert_close(mine, padded, rtol=1e-3, atol=1e-3 * float(padded.abs().max()) + 1e-7)
 
 
 def test_logits_are_those_of_single_prompts(lm):

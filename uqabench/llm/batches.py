@@ -11,8 +11,8 @@ driven so (`uqabench.llm.layout`): others get one question a row, and mask and c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from uqabench.llm.prompts import SOFT
 class PromptGroup:
     """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3.
 
-    own_mask: one question, for which the model makes mask and positions by itself.
+    own_mask: one question, for which the model makes mask and positions by itself. keys: the soft prompt of each
+    question, in place of `key`, where they are about several users; none then stands in the prefix.
     """
 
     key: int
@@ -36,6 +37,16 @@ class PromptGroup:
     questions: list[int]
     answers: list[int]
     own_mask: bool = False
+    keys: list[int] | None = None
+
+    def key_of(self, question: int) -> int:
+        """The soft prompt of the group's `question`-th question."""
+        return self.key if self.keys is None else self.keys[question]
+
+    def with_keys(self, new: Callable[[int], int]) -> PromptGroup:
+        """The same questions with `new(key)` in place of each key."""
+        keys = None if self.keys is None else [new(key) for key in self.keys]
+        return replace(self, key=new(self.key), keys=keys)
 
     def n_tokens(self) -> int:
         return len(self.prefix) + sum(len(rest) for rest in self.rests)
@@ -66,11 +77,15 @@ class GroupBatch:
 
 
 def common_prefix(prompts: list[np.ndarray]) -> int:
-    """Length of the longest common prefix that leaves at least one token to every prompt."""
+    """Length of the longest common prefix that leaves at least one token to every prompt and cuts no soft prompt."""
     length = min(len(prompt) for prompt in prompts) - 1
     stack = np.stack([prompt[:length] for prompt in prompts])
     differs = np.flatnonzero((stack != stack[0]).any(axis=0))
-    return int(differs[0]) if len(differs) else length
+    shared = int(differs[0]) if len(differs) else length
+    if prompts[0][shared] == SOFT:  # a soft prompt is kept in one piece
+        ordinary = np.flatnonzero(prompts[0][:shared] != SOFT)
+        shared = int(ordinary[-1]) + 1 if len(ordinary) else 0
+    return shared
 
 
 def group_prompts(
@@ -97,6 +112,33 @@ def group_prompts(
             rests = [prompts[i][shared:] for i in part]
             numbers, letters = [int(rows[i]) for i in part], [int(answers[i]) for i in part]
             groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters, own_mask))
+    return groups
+
+
+def group_over_users(
+    prompts: list[np.ndarray],
+    keys: np.ndarray,
+    answers: np.ndarray,
+    rows: np.ndarray,
+    *,
+    max_questions: int = 16,
+    max_tokens: int | None = None,
+    answer_tokens: int = 0,
+) -> list[PromptGroup]:
+    """Group prompts with the longest common beginnings, whomever they are about; arguments as `group_prompts`.
+
+    The soft prompt has to stand behind what they share: the beginning ends before the first soft slot at the latest.
+    """
+    # Of prompts in the order of their tokens, neighbours share the longest beginnings.
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i].tolist())
+    groups = []
+    for part in _parts(prompts, order, max_questions, max_tokens, answer_tokens):
+        soft = np.flatnonzero(prompts[part[0]] == SOFT)
+        shared = min([common_prefix([prompts[i] for i in part]), *soft[:1].tolist()])
+        own = [int(keys[i]) for i in part]
+        rests, numbers = [prompts[i][shared:] for i in part], [int(rows[i]) for i in part]
+        letters = [int(answers[i]) for i in part]
+        groups.append(PromptGroup(own[0], prompts[part[0]][:shared], rests, numbers, letters, keys=own))
     return groups
 
 
@@ -173,7 +215,8 @@ def collate(
         column, shared = int(starts[r]), len(row[0])
         for s, tokens in enumerate(row):
             end = column + len(tokens)
-            ids.ravel()[column:end], span.ravel()[column:end], owner.ravel()[column:end] = tokens, s, groups[r].key
+            ids.ravel()[column:end], span.ravel()[column:end] = tokens, s
+            owner.ravel()[column:end] = groups[r].key_of(s - 1) if s else groups[r].key
             position.ravel()[column:end] = np.arange(len(tokens)) + (shared if s else 0)
             if s:
                 q = s - 1
@@ -238,7 +281,7 @@ def batch_hidden(
     embeds = embeds.reshape(rows, length, width)
     positions = None if batch.position_ids is None else batch.position_ids.to(device)
     if batch.stretches is not None:
-        with attend_by_stretches(lm.model, batch.stretches) as mask:
+        with attend_by_stretches(lm.body, batch.stretches) as mask:
             hidden = lm.hidden(embeds, mask, positions, layer=layer)
     else:
         mask = batch.mask.to(device) if positions is None else batch.mask.to(device, embeds.dtype)

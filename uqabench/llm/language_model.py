@@ -106,15 +106,17 @@ class LanguageModel:
         """Token ids of texts that come from data: none of them is a control token."""
         return self.encode([self.control.split(text) for text in texts])
 
-    def encode_messages(self, before: str, contents: list[str]) -> list[list[int]]:
-        """Token ids of `before`, a user's message as plain text, and the end of the chat, for each message.
+    def encode_messages(self, before: str, contents: list[str], after: str | None = None) -> list[list[int]]:
+        """Token ids of `before`, a user's message as plain text, and `after` (None: the end of the chat), for each
+        message.
 
         All have the same control tokens, those of the template, whatever stands in the messages.
         """
-        encoded = self.encode([before + self.control.split(content) + self.chat_after for content in contents])
-        allowed = self.control.count(self.encode([before + self.chat_after]))[0]
+        after = self.chat_after if after is None else after
+        encoded = self.encode([before + self.control.split(content) + after for content in contents])
+        allowed = self.control.count(self.encode([before + after]))[0]
         for i in np.flatnonzero(self.control.count(encoded) != allowed):  # a tokenizer that rewrites what it reads
-            encoded[i] = self.encode([before + words_only(contents[i]) + self.chat_after])[0]
+            encoded[i] = self.encode([before + words_only(contents[i]) + after])[0]
         return encoded
 
     # Sizes

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from uqabench.errors import InputError
-from uqabench.llm.batches import SOFT, PromptGroup, batch_hidden, collate, group_prompts
+from uqabench.llm.batches import SOFT, PromptGroup, batch_hidden, collate, group_over_users, group_prompts
 from uqabench.llm.packed import can_pack
 
 if TYPE_CHECKING:
@@ -71,15 +71,24 @@ class Layout:
         return self.packed and not alone and sum(len(group.prefix) for group in groups) >= _LONG_PREFIX * len(groups)
 
     def group(
-        self, prompts: list[np.ndarray], keys: np.ndarray, answers: np.ndarray, rows: np.ndarray, answer_tokens: int
+        self,
+        prompts: list[np.ndarray],
+        keys: np.ndarray,
+        answers: np.ndarray,
+        rows: np.ndarray,
+        answer_tokens: int,
+        *,
+        over_users: bool = False,
     ) -> list[PromptGroup]:
-        """`batches.group_prompts` as this layout allows. Prompts that are followed by up to `answer_tokens` tokens and
-        then longer than a shared row may be get rows of their own, all of the set."""
+        """`batches.group_prompts` as this layout allows; `over_users`: `batches.group_over_users`. Prompts that are
+        followed by up to `answer_tokens` tokens and then longer than a shared row may be get rows of their own, all of
+        the set."""
         longest = max((len(prompt) for prompt in prompts), default=0) + answer_tokens
         alone = not self.shared or (self.max_row_tokens is not None and longest > self.max_row_tokens)
-        return group_prompts(
-            prompts, keys, answers, rows, max_tokens=self.max_row_tokens, answer_tokens=answer_tokens, own_mask=alone
-        )
+        limits = {"max_tokens": self.max_row_tokens, "answer_tokens": answer_tokens}
+        if over_users and not alone:
+            return group_over_users(prompts, keys, answers, rows, **limits)
+        return group_prompts(prompts, keys, answers, rows, own_mask=alone, **limits)
 
 
 def find_layout(lm: LanguageModel) -> Layout:

@@ -106,9 +106,10 @@ class Nodes:
     def _trained_model(self, config: RunConfig) -> Node:
         data = self.data(config.data)
         questions = self.questions(data, "language-model", {"train": config.llm.questions})
+        prompt = replace(config.prompt, text_items=0)  # a hybrid method asks the model that the others ask
         settings = {
             "train": key_dict(config.llm.train),
-            "prompt": key_dict(config.prompt),
+            "prompt": key_dict(prompt),
             "templates": config.questions.templates,
         }
 
@@ -118,7 +119,7 @@ class Nodes:
                 self.tools.opened.questions(made["questions"], "train"),
                 made["questions"].content,
                 self.tools.opened.templates(config.questions.templates),
-                config.prompt,
+                prompt,
                 config.llm.train,
                 progress=self.tools.progress,
             )
@@ -332,7 +333,7 @@ class Nodes:
     def _prompted(self, method: Method, made: Made) -> PromptedMethod:
         """How a method shows the history."""
         if method.kind == "encoder":
-            return PromptedMethod(method.name, 0, FrozenStates.open(made["states"]), made["states"].content)
+            return PromptedMethod(method.name, method.n_text, FrozenStates.open(made["states"]), made["states"].content)
         return PromptedMethod(method.name, method.n_text)
 
     def _context(self, config: RunConfig, made: Made, model: Path | None = None) -> Context:

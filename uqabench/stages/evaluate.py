@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ def evaluate(
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
         lm, soft = load_aligned(context, method, aligned, align_config)
-        groups = prompt_groups(context, lm, context.evaluation, method, soft.n_tokens if soft else 0)
+        n_soft = soft.n_tokens if soft else 0
+        groups = prompt_groups(context, lm, context.evaluation, method, n_soft, over_users=True)
         if shuffle:
             groups = _other_users(groups, method, context.evaluation, config.seed)
         label = f"evaluate {method.name}"
@@ -87,7 +88,7 @@ def _other_users(
     pairs = np.unique(method.states.pairs.keys(questions))
     other = pairs[shuffled_keys(method.states.pairs.users[pairs], seed)]
     swap = dict(zip(pairs.tolist(), other.tolist(), strict=True))
-    return [replace(group, key=swap[group.key]) for group in groups]
+    return [group.with_keys(swap.__getitem__) for group in groups]
 
 
 @dataclass

@@ -52,6 +52,7 @@ class Experiment:
     seeds: tuple[int, ...] = setting(
         (0,), "added to the run's seed; each cell is run with all of them", ge=0, le=MAX_SEED
     )
+    costs: bool = setting(False, "measure tokens, time and memory of every method that asks the language model")
     name: str = setting("", "of its folder")
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class ModelShape:
-    """matrices: entries of all weight matrices that every token is multiplied by, embeddings and head aside; head: those
-    of the head; layers, heads, kv_heads, head_width: of attention; itemsize: bytes of a number."""
+    """matrices: entries of all weight matrices that a token is multiplied by, embeddings and head aside; head: those of
+    the head; layers, heads, kv_heads, head_width: of attention; itemsize: bytes of a number."""
 
     matrices: int
     head: int

@@ -25,9 +25,7 @@ _SHAPES = {
 }
 
 
-def random_model(
-    shape: str, *, device: str = "cpu", system: str | None = None, chat: Chat | None = None
-) -> LanguageModel:
+def random_model(shape: str, *, device: str = "cpu", system: str | None = None) -> LanguageModel:
     """A bfloat16 model of the shape (`qwen2.5-3b`: 3.1e9 parameters, 6.2 GB), with Qwen2.5's tokenizer.
 
     InputError where that tokenizer is not installed (`uqabench llm add qwen2.5-tokenizer`).

@@ -25,9 +25,9 @@ class Method:
     """A method and its settings.
 
     base: name without variants. kind: "encoder", "text" (the last `n_text` items as text), "no-history", "shuffled" or
-    "baseline" (answers without a language model); an encoder may have `n_text` items beside its soft prompt. config: the
-    run's settings with the method's patch laid over them. title: what messages call it, where the name alone tells too
-    little.
+    "baseline" (answers without a language model); an encoder may have `n_text` items beside its soft prompt. config:
+    the run's settings with the method's patch laid over them. title: what messages call it, where the name alone tells
+    too little.
     """
 
     name: str

@@ -20,6 +20,7 @@ from uqabench.plan.opened import Opened
 from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
 from uqabench.stages.align import Context, PromptedMethod, align, check_prompts
+from uqabench.stages.efficiency import encoder_cost, measure_costs, measured_settings
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.prepare import GivenStore, prepare_stage
 from uqabench.stages.pretrain import pretrain
@@ -264,6 +265,34 @@ class Nodes:
         settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
 
+    def efficiency(self, method: Method) -> Node:
+        """What a method costs that asks the language model; its timings differ between equal runs."""
+        config = method.config
+        settings = {"method": method.name, "token_budget": config.evaluate.token_budget}
+        inputs = {**self._prompt_inputs(method), "align": self.align(method)}
+        if method.kind == "encoder":
+            inputs["pretrain"] = self.pretrain(method)
+
+        def open_(made: Made) -> Stage:
+            return measure_costs(
+                self._context(config, made),
+                self._prompted(method, made),
+                made["align"],
+                config.align,
+                config.evaluate,
+                config.efficiency,
+                encoder_cost(made["pretrain"], made["states"]) if method.kind == "encoder" else None,
+            )
+
+        def facts(artifact: Artifact) -> str:
+            costs = artifact.json("costs.json")
+            return (
+                f"{costs['tokens']['input']['mean']:,.0f} tokens, {costs['questions_per_second']['1']:,.1f} questions/s"
+            )
+
+        settings |= measured_settings(config.efficiency)
+        return Node("efficiency", method.name, settings, inputs, open_, title=str(method), facts=facts)
+
     def _evaluate_baseline(self, method: Method) -> Node:
         config = method.config
         seeded = replace(config.evaluate, seed=config.evaluate.seed + config.seed)
@@ -319,6 +348,10 @@ class Nodes:
 
         settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
+
+    def asked(self, method: Method, made: Made) -> tuple[Context, PromptedMethod]:
+        """With what a method asks the language model, from the artefacts that its alignment read."""
+        return self._context(method.config, made), self._prompted(method, made)
 
     def _prompt_inputs(self, method: Method) -> dict[str, Node]:
         inputs = {

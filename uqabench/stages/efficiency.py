@@ -47,6 +47,7 @@ from uqabench.stages.align import (
     soft_for,
 )
 from uqabench.stages.memory import peak_bytes
+from uqabench.stages.states import FrozenStates
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ class EncoderCost:
 
     seconds: float
     parameters: int
+
+
+def encoder_cost(pretrained: Artifact, states: Artifact) -> EncoderCost:
+    """What the encoder cost when the run encoded its histories."""
+    histories = len(FrozenStates.open(states).pairs)
+    parameters = pretrained.json("metrics.json")["encoder_parameters"]
+    return EncoderCost(states.seconds / max(1, histories), int(parameters))
 
 
 def measured_settings(config: EfficiencyConfig) -> dict[str, Any]:

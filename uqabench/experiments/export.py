@@ -26,6 +26,8 @@ def export_run_prompts(
     users: only questions about these (numbers as in predictions.jsonl). InputError for a method that the run does not
     have, that asks no language model or that is not aligned yet, and for a folder that exists.
     """
+    if not (run / "config.json").exists():
+        raise InputError(f"{run} has no finished run: name the folder that `uqabench run` printed.")
     config = from_dict(RunConfig, read_json(run / "config.json"), "config.json")
     if out.exists():
         raise InputError(f"{out} is there already: name a new folder.")

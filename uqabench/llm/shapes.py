@@ -46,6 +46,5 @@ def random_model(shape: str, *, device: str = "cpu", system: str | None = None) 
         # Computed when a model is made, so not among what `to_empty` filled.
         model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
     model.tie_weights()
-    return LanguageModel(
-        f"{shape} (random weights)", model.eval().requires_grad_(False), tokenizer, system=system, chat=chat
-    )
+    model.eval().requires_grad_(False)
+    return LanguageModel(f"{shape} (random weights)", model, tokenizer, system=system)

@@ -40,7 +40,11 @@ def efficiency_rows(
 
 
 def _row(
-    cell: Mapping[str, Any], score: Mapping[str, Any] | None, costs: Mapping[str, Any], prices: Mapping[str, float]
+    cell: Mapping[str, Any],
+    score: Mapping[str, Any] | None,
+    costs: Mapping[str, Any],
+    prices: Mapping[str, float],
+    llm: str,
 ) -> dict[str, Any]:
     tokens = costs["tokens"]
     rates = costs["questions_per_second"]
@@ -78,7 +82,7 @@ def _row(
         "encoder_seconds": costs.get("encoder", {}).get("seconds"),
         "encoder_parameters": costs.get("encoder", {}).get("parameters"),
         "cost_per_million": _price(tokens["input"]["mean"], best, prices),
-        "model": costs["model"],
+        "model": {**costs["model"], "name": costs["model"]["name"] or llm},
         "machine": costs["machine"],
     }
     for n in QUESTIONS_A_USER:
@@ -126,8 +130,8 @@ def efficiency_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("TTFT ms", decimals=1),
         Column("q/s", alone="Questions/s, batch 1", decimals=1),
         Column("q/s best", alone="Questions/s, best batch", decimals=1),
-        Column("MB", alone="Peak MB", decimals=1),
-        Column("GFLOP", alone="Prompt GFLOP", decimals=2),
+        Column("MB", alone="Peak MB", decimals=2),
+        Column("GFLOP", alone="Prompt GFLOP", decimals=3),
         Column("KV kB", decimals=0),
         Column("Acc/1k", alone="Accuracy per 1,000 tokens", decimals=1),
     ]

@@ -144,7 +144,7 @@ class _Measurement:
         return {
             "machine": machine(self.lm.device),
             "model": {
-                "name": self.config.shape or Path(self.context.llm).name,
+                "name": self.config.shape,
                 "random_weights": self.config.shape is not None,
                 "parameters": sum(p.numel() for p in parameters),
                 "weight_bytes": sum(p.numel() * p.element_size() for p in parameters),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import re
 from collections.abc import Callable
-from pathlib import Path
+from itertools import accumulate
 
 import torch
 
@@ -27,27 +26,17 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, _NEVER))
 
 
-def peak_bytes(call: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that `call` needs at its peak beyond what was held before it.
-
-    On a GPU torch's allocator counts them. On CPU it is the process's resident memory, which is less where freed memory
-    is used again; None where the system cannot reset its peak (it takes Linux and a writable /proc/self/clear_refs).
-    """
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Bytes of tensors that `call` holds at its peak beyond what was held before it: those of torch's allocator for the
+    device, so that memory which is used again counts and the libraries' own scratch space does not."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts again from here
-        before = _status_bytes("VmRSS")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
-        return max(0, _status_bytes("VmHWM") - before)
-    except OSError:
-        return None
-
-
-def _status_bytes(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held, default=0)

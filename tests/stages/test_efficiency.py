@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from uqabench.integrations import find_integration
 from uqabench.settings.efficiency import EfficiencyConfig
@@ -113,11 +116,6 @@ def test_prices_are_no_part_of_a_measurement(context, measured):
 )
 def test_exported_prompts_have_the_logits_of_the_evaluation(measured, tmp_path, integration, place, n_text):
     """Through transformers' own `inputs_embeds`, for every place of the soft prompt, hybrids and text."""
-    import json
-
-    import torch
-    from safetensors.torch import load_file
-
     _, (asking, method, aligned, settings) = measured(integration, place, n_text)
     built, _ = evaluate(asking, method, aligned, settings, EvaluateConfig(), progress=False).build(
         tmp_path / "evaluated"

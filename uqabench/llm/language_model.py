@@ -225,10 +225,10 @@ class LanguageModel:
 
     def letter_logits(self, hidden: Tensor) -> Tensor:
         """Logits (N, 4) of the answer letters after last hidden states (N, width), computed in float32: in bfloat16 one
-        question in ten has two letters with the same logit."""
+        question in ten has two letters with the same logit. The head's other rows are left out where it is linear."""
         at = self.letter_ids.to(hidden.device)
         head = self.model.get_output_embeddings()
-        if hidden.dtype == torch.float32 or not isinstance(head, nn.Linear):
+        if not isinstance(head, nn.Linear):
             return self.logits(hidden).index_select(1, at).float()
         weight, bias = head.weight[at].float(), None if head.bias is None else head.bias[at].float()
 

@@ -22,6 +22,7 @@ CONFIG = run_config("tiny")
         ("trm++", "encoder", 0),
         ("mamba2", "encoder", 0),
         ("my.module:Class", "encoder", 0),
+        ("trm++@text5", "encoder", 5),
         ("text20", "text", 20),
         ("text7", "text", 7),
         ("no-history", "no-history", 0),

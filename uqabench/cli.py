@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
     scoring.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
+    _export_parser(_add(commands, "export-prompts", "a method's prompts as embeddings, for a server", export_prompts))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
     _add(commands, "doctor", "what works on this machine, and why the rest does not", doctor)
@@ -128,9 +129,10 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
 def _experiment_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiment", nargs="+", metavar="NAME", help="encoders, pretraining, finetuning, model-size, sequence-length, "
-        "all, or a YAML file of your own"
+        "efficiency, all, or a YAML file of your own"
     )  # fmt: skip
     parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell, in place of the experiment's own")
+    parser.add_argument("--shape", help="time a model of this shape, with random weights: qwen2.5-3b")
     _settings_options(parser)
 
 
@@ -170,6 +172,13 @@ def _settings_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--section", metavar="NAME", help="only these, e.g. pretrain or align.optim")
     parser.add_argument("--json", action="store_true", help="as JSON, with types and bounds")
+
+
+def _export_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("--method", required=True, help="a method of the run that asks the language model")
+    parser.add_argument("--users", metavar="3,17", help="only these, by their numbers in predictions.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
 
 
 def _questions_parser(parser: argparse.ArgumentParser) -> None:
@@ -263,13 +272,13 @@ def findings(args: argparse.Namespace) -> int:
 
 
 def experiment(args: argparse.Namespace) -> int:
-    from uqabench.experiments.cli_config import seeds_of, settings_of
+    from uqabench.experiments.cli_config import numbers, settings_of
     from uqabench.experiments.experiment import run_experiments, survey_experiments
     from uqabench.experiments.spec import load_experiments
     from uqabench.plan.folder import run_folder
 
     experiments, config = load_experiments(args.experiment), settings_of(args)
-    folder, seeds = run_folder(args.runs, _run_name(args)), seeds_of(args.seeds)
+    folder, seeds = run_folder(args.runs, _run_name(args)), numbers("--seeds", args.seeds)
     if args.dry_run:
         _print_survey(survey_experiments(folder, experiments, config, args.preset, seeds))
         return 0
@@ -337,6 +346,15 @@ def score(args: argparse.Namespace) -> int:
     from uqabench.questions.scoring import score_files
 
     print(json.dumps(score_files(args.files, rule=args.rule, seed=args.seed), indent=2))
+    return 0
+
+
+def export_prompts(args: argparse.Namespace) -> int:
+    from uqabench.experiments.cli_config import numbers
+    from uqabench.experiments.export import export_run_prompts
+
+    about = export_run_prompts(args.run, args.method, args.out, users=numbers("--users", args.users))
+    print(f"{about['prompts']:,} prompts for {about['model']} written to {args.out} (see its README.md)")
     return 0
 
 

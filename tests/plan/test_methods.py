@@ -24,6 +24,7 @@ CONFIG = run_config("tiny")
         ("bag-of-items", "encoder", 0),
         ("history-vector", "history-vector", 0),
         ("my.module:Class", "encoder", 0),
+        ("trm++@text5", "encoder", 5),
         ("text20", "text", 20),
         ("text7", "text", 7),
         ("no-history", "no-history", 0),

@@ -102,6 +102,8 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
         mapping = merge(mapping, {"evaluate": {"generate": True}})
     if args.validation:
         mapping = merge(mapping, {"questions": {"users": "validation"}})
+    if getattr(args, "shape", None):
+        mapping = merge(mapping, {"efficiency": {"shape": args.shape}})
     config = made_from(mapping)
     if args.command == "experiment":
         return config
@@ -109,9 +111,9 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
     return patched(config, {"methods": [*methods, *args.encoder]})
 
 
-def seeds_of(text: str | None) -> tuple[int, ...]:
-    """The seeds that `--seeds 0,1,2` names; none without it."""
+def numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """The whole numbers that an option such as `--seeds 0,1,2` names; none without it."""
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError as error:
-        raise InputError(f"--seeds {text}: give whole numbers with commas between, for example 0,1,2.") from error
+        raise InputError(f"{option} {text}: give whole numbers with commas between, for example 0,1,2.") from error

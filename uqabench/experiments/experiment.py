@@ -9,6 +9,7 @@ from typing import Any
 
 from uqabench.artifact import Artifact, versions
 from uqabench.errors import UQABenchError
+from uqabench.experiments.costs import cost_node, write_costs
 from uqabench.experiments.results import comparisons, flags
 from uqabench.experiments.run import check_device, probes_of
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
@@ -33,11 +34,12 @@ from uqabench.vocabulary import SUBTASKS, TASKS, display_name
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell and its nodes, or why it has none."""
+    """A cell and its nodes, or why it has none; `costs` where those are measured."""
 
     cell: Cell
     nodes: Planned | None
     problem: UQABenchError | None = None
+    costs: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ class PlannedExperiment:
         return [node for of_seed in self.plans.values() for node in of_seed.essential()]
 
     def targets(self) -> list[Node]:
-        """The last node of every cell."""
-        return [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+        """The last nodes of every cell; what is timed comes when all else is done."""
+        evaluated = [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+        return evaluated + [planned.costs for planned in self.cells if planned.costs is not None]
 
     def probes(self) -> list[Node]:
         """What is read of the cells' embeddings beside their answers."""
@@ -76,7 +79,8 @@ def plan_experiment(
         seeded = patched(config, {"seed": config.seed + seed})
         plans[seed] = plan(seeded, tools, methods=[found[index].method for index in usable])
         planned |= {
-            index: PlannedCell(found[index], nodes) for index, nodes in zip(usable, plans[seed].methods, strict=True)
+            index: PlannedCell(found[index], nodes, costs=cost_node(experiment, nodes, tools))
+            for index, nodes in zip(usable, plans[seed].methods, strict=True)
         }
         planned |= {index: PlannedCell(found[index], None, problems[index]) for index in mine if problems[index]}
     return PlannedExperiment(experiment, config, plans, [planned[index] for index in range(len(found))])
@@ -142,6 +146,9 @@ def _write(
         write_json(out / "results.json", results)
         write_json(out / "config.json", to_dict(planned.config))
         write_experiment(load_experiment(out), out, compare, folder)
+        if planned.experiment.costs:
+            costs = {index: each.costs for index, each in enumerate(planned.cells) if each.costs is not None}
+            write_costs(results, costs, outcome, planned.config.efficiency.prices, out)
         if page and results["rows"]:
             write_page([out], out / FILE_NAME, folder)
     return results

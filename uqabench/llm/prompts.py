@@ -84,5 +84,9 @@ class PromptBuilder(PromptText):
         if n_soft and self.config.soft_prompt_place == "before-question":
             head = self.lm.encode([self.lm.chat_before])[0] if self.lm.chat_before else []
             return [np.array(head + soft + tail, dtype=np.int64) for tail in self.lm.encode_messages("", full)]
+        if n_soft and self.config.soft_prompt_place == "last":
+            tail = self.lm.encode([self.lm.chat_after])[0]
+            heads = self.lm.encode_messages(self.lm.chat_before, full, after="")
+            return [np.array(head + soft + tail, dtype=np.int64) for head in heads]
         ids = self.lm.encode_messages(self.lm.chat_before, full)
         return [np.array(soft + row, dtype=np.int64) for row in ids]

@@ -27,7 +27,7 @@ QUESTION_TOKENS = 30
 TEXT_TOKENS_PER_ITEM = 6
 SHARING = 4
 """Questions that share the tokens of one text history."""
-FIXED = {"data": 20.0, "questions": 12.0, "states": 4.0, "llm": 2.0, "probe": 3.0}
+FIXED = {"data": 20.0, "questions": 12.0, "states": 4.0, "llm": 2.0, "probe": 3.0, "efficiency": 15.0}
 """Seconds of stages that hardly depend on their settings."""
 START = 1.0
 """Seconds of any stage for loading and writing."""

@@ -25,9 +25,9 @@ class Method:
     """A method and its settings.
 
     base: name without variants. kind: "encoder", "history-vector" (the closed form's target in place of an encoder),
-    "text" (the last `n_text` items as text), "no-history", "shuffled" or "baseline" (answers without a language model).
-    config: the run's settings with the method's patch laid over them.
-    title: what messages call it, where the name alone tells too little.
+    "text" (the last `n_text` items as text), "no-history", "shuffled" or "baseline" (answers without a language model);
+    an encoder may have `n_text` items beside its soft prompt. config: the run's settings with the method's patch laid
+    over them. title: what messages call it, where the name alone tells too little.
     """
 
     name: str
@@ -83,7 +83,8 @@ def parse_method(
     patch = merge(patch, nested(extra))
     if kind == "encoder":
         patch = merge(patch, {"pretrain": {"encoder": {"encoder": base}}})
-    return Method(name, base, kind, patched(config, patch), n_text)
+    settled = patched(config, patch)
+    return Method(name, base, kind, settled, settled.prompt.text_items if kind == "encoder" else n_text)
 
 
 def parse_methods(config: RunConfig) -> list[Method]:

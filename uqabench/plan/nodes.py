@@ -20,6 +20,7 @@ from uqabench.plan.opened import Opened
 from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
 from uqabench.stages.align import Context, PromptedMethod, align, check_prompts
+from uqabench.stages.efficiency import encoder_cost, measure_costs, measured_settings
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
 from uqabench.stages.history_states import history_states
 from uqabench.stages.prepare import GivenStore, prepare_stage
@@ -108,6 +109,7 @@ class Nodes:
 
     def _trained_model(self, config: RunConfig) -> Node:
         data = self.data(config.data)
+        prompt = replace(config.prompt, text_items=0)  # a hybrid method asks the model that the others ask
         taught = config.llm.train.versions or (config.llm.questions.version,)
         questions = {
             version: self.questions(
@@ -117,7 +119,7 @@ class Nodes:
         }
         settings = {
             "train": key_dict(config.llm.train),
-            "prompt": key_dict(config.prompt),
+            "prompt": key_dict(prompt),
             "templates": config.questions.templates,
         }
 
@@ -127,7 +129,7 @@ class Nodes:
                 {version: self.tools.opened.questions(made[f"questions {version}"], "train") for version in taught},
                 {version: made[f"questions {version}"].content for version in taught},
                 self.tools.opened.templates(config.questions.templates),
-                config.prompt,
+                prompt,
                 config.llm.train,
                 progress=self.tools.progress,
             )
@@ -241,7 +243,7 @@ class Nodes:
         }
 
         def open_(made: Made) -> Stage:
-            return history_states(self._context(config, made), integration)
+            return history_states(self.context(config, made), integration)
 
         inputs = {
             "data": self.data(config.data),
@@ -295,6 +297,34 @@ class Nodes:
         inputs = {**self._prompt_inputs(method), "align": self.align(method)}
         settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
+
+    def efficiency(self, method: Method) -> Node:
+        """What a method costs that asks the language model; its timings differ between equal runs."""
+        config = method.config
+        settings = {"method": method.name, "token_budget": config.evaluate.token_budget}
+        inputs = {**self._prompt_inputs(method), "align": self.align(method)}
+        if method.kind == "encoder":
+            inputs["pretrain"] = self.pretrain(method)
+
+        def open_(made: Made) -> Stage:
+            return measure_costs(
+                self.context(config, made),
+                self.prompted(method, made),
+                made["align"],
+                config.align,
+                config.evaluate,
+                config.efficiency,
+                encoder_cost(made["pretrain"], made["states"]) if method.kind == "encoder" else None,
+            )
+
+        def facts(artifact: Artifact) -> str:
+            costs = artifact.json("costs.json")
+            return (
+                f"{costs['tokens']['input']['mean']:,.0f} tokens, {costs['questions_per_second']['1']:,.1f} questions/s"
+            )
+
+        settings |= measured_settings(config.efficiency)
+        return Node("efficiency", method.name, settings, inputs, open_, title=str(method), facts=facts)
 
     def _evaluate_baseline(self, method: Method) -> Node:
         config = method.config
@@ -352,6 +382,10 @@ class Nodes:
         settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
 
+    def asked(self, method: Method, made: Made) -> tuple[Context, PromptedMethod]:
+        """With what a method asks the language model, from the artefacts that its alignment read."""
+        return self.context(method.config, made), self.prompted(method, made)
+
     def _prompt_inputs(self, method: Method) -> dict[str, Node]:
         inputs = {
             "data": self.data(method.config.data),
@@ -365,7 +399,7 @@ class Nodes:
     def prompted(self, method: Method, made: Made) -> PromptedMethod:
         """How a method shows the history."""
         if method.has_vectors:
-            return PromptedMethod(method.name, 0, FrozenStates.open(made["states"]), made["states"].content)
+            return PromptedMethod(method.name, method.n_text, FrozenStates.open(made["states"]), made["states"].content)
         return PromptedMethod(method.name, method.n_text)
 
     def context(self, config: RunConfig, made: Made, model: Path | None = None) -> Context:

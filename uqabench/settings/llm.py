@@ -10,7 +10,7 @@ from uqabench.settings.training import OptimConfig
 from uqabench.vocabulary import QUESTION_VERSIONS
 
 DTYPES = ("float32", "bfloat16", "float16")
-SOFT_PROMPT_PLACES = ("before-chat", "before-question")
+SOFT_PROMPT_PLACES = ("before-chat", "before-question", "last")
 
 
 @section("prompt")
@@ -23,8 +23,12 @@ class PromptConfig:
     )
     soft_prompt_place: str = setting(
         "before-chat",
-        "before-chat: in front of the whole chat, as published; before-question: in the user's message",
+        "before-chat: in front of the whole chat, as published; before-question: at the beginning of the user's "
+        "message; last: at its end, behind the options, so that all before it is the same for all users",
         choices=SOFT_PROMPT_PLACES,
+    )
+    text_items: int = setting(
+        0, "hybrid: an encoder's soft prompt is accompanied by the last so many items as text", ge=0, le=999_999
     )
     history_header: str = setting("History:", "one line before a text history")
 

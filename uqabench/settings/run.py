@@ -13,6 +13,7 @@ from pydantic_core import ArgsKwargs
 
 from uqabench.errors import InputError
 from uqabench.settings.data import DataConfig
+from uqabench.settings.efficiency import EfficiencyConfig
 from uqabench.settings.encoders import PRESET_NAMES
 from uqabench.settings.encoders import PRESETS as ENCODER_PRESETS
 from uqabench.settings.llm import LLMConfig, PromptConfig
@@ -66,6 +67,7 @@ class RunConfig:
     pretrain: PretrainConfig = setting(default_factory=PretrainConfig)
     align: AlignConfig = setting(default_factory=AlignConfig)
     evaluate: EvaluateConfig = setting(default_factory=EvaluateConfig)
+    efficiency: EfficiencyConfig = setting(default_factory=EfficiencyConfig)
     methods: tuple[str | MethodConfig, ...] = setting(
         DEFAULT_METHODS, "what to compare: names, `name@variant`, or {name, base, set}"
     )

@@ -94,7 +94,8 @@ class Context:
 
 @dataclass(frozen=True)
 class PromptedMethod:
-    """How one method shows the history: `n_text` items as text (0: none), or the frozen `states` of an encoder."""
+    """How one method shows the history: `n_text` items as text (0: none), the frozen `states` of an encoder, or both
+    (hybrid)."""
 
     name: str
     n_text: int = 0
@@ -162,17 +163,33 @@ class SoftPrompts(nn.Module):
 
 
 def prompt_groups(
-    context: Context, lm: LanguageModel, questions: QuestionSet, method: PromptedMethod, n_soft: int
+    context: Context,
+    lm: LanguageModel,
+    questions: QuestionSet,
+    method: PromptedMethod,
+    n_soft: int,
+    *,
+    over_users: bool = False,
 ) -> list[PromptGroup]:
-    """All questions as groups that share a prefix; keys index the pairs of the method's frozen states."""
+    """All questions as groups that share a prefix; keys index the pairs of the method's frozen states.
+
+    over_users: where a soft prompt stands last, users share what stands before it. Training keeps a user's questions
+    together instead, for a step of questions of one kind says little about the others.
+    """
     rows = np.arange(len(questions))
     prompts = context.builder(lm).encode(questions, rows, n_text=method.n_text, n_soft=n_soft)
-    if method.states is not None:
-        keys = method.states.pairs.keys(questions)
-    else:
-        keys = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
+    keys = prompt_keys(questions, method)
     lm.check_prompts(max(map(len, prompts), default=0), method.name)
-    return lm.layout.group(prompts, keys, questions.answer, rows, max(map(len, lm.answer_ids)) - 1)
+    over_users = over_users and n_soft > 0 and method.n_text == 0 and context.prompt.soft_prompt_place == "last"
+    answer_tokens = max(map(len, lm.answer_ids)) - 1
+    return lm.layout.group(prompts, keys, questions.answer, rows, answer_tokens, over_users=over_users)
+
+
+def prompt_keys(questions: QuestionSet, method: PromptedMethod) -> np.ndarray:
+    """For every question (Q,) the history that it is about: a pair of the method's frozen states, where it has any."""
+    if method.states is not None:
+        return method.states.pairs.keys(questions)
+    return np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
 def step_groups(groups: list[PromptGroup], n_questions: int, rng: np.random.Generator) -> list[list[PromptGroup]]:
@@ -188,9 +205,9 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
     """Soft prompts of a batch's groups, and the groups renumbered to index them."""
     if soft is None:
         return None, groups
-    keys, local = np.unique([group.key for group in groups], return_inverse=True)
-    renumbered = [replace(group, key=int(key)) for group, key in zip(groups, local, strict=True)]
-    return soft(keys), renumbered
+    keys = np.unique([key for group in groups for key in (group.key, *(group.keys or ()))])
+    local = {key: place for place, key in enumerate(keys.tolist())}
+    return soft(keys), [group.with_keys(local.__getitem__) for group in groups]
 
 
 def align(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
@@ -260,7 +277,7 @@ def _fit(
 
     def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
         vectors, renumbered = soft_for(soft, part)
-        batch = collate(renumbered, lm, n_soft, with_answers=True)
+        batch = collate(renumbered, lm, n_soft, with_answers=True, packed=lm.layout.packs(renumbered))
         return answer_loss(lm, batch, batch_hidden(lm, batch, vectors)), int(batch.ids.numel())
 
     def parts(step: list[PromptGroup]) -> list[tuple[list[PromptGroup], float]]:

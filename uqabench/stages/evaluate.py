@@ -67,11 +67,12 @@ def evaluate(
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
         lm, soft = load_aligned(context, method, aligned, align_config)
+        n_soft = soft.n_tokens if soft else 0
         label = f"evaluate {method.name}"
         found = []
         for steps in range(config.permutations):
             questions = context.evaluation.rotated(steps) if steps else context.evaluation
-            groups = prompt_groups(context, lm, questions, method, soft.n_tokens if soft else 0)
+            groups = prompt_groups(context, lm, questions, method, n_soft, over_users=True)
             if config.shuffle:
                 groups = _other_users(groups, method, questions, config.seed)
             with fits_in_memory(label, "evaluate.token_budget", config.token_budget):
@@ -90,7 +91,7 @@ def _other_users(
     pairs = np.unique(method.states.pairs.keys(questions))
     other = pairs[shuffled_keys(method.states.pairs.users[pairs], seed)]
     swap = dict(zip(pairs.tolist(), other.tolist(), strict=True))
-    return [replace(group, key=swap[group.key]) for group in groups]
+    return [group.with_keys(swap.__getitem__) for group in groups]
 
 
 @dataclass
@@ -128,7 +129,8 @@ def _answers(
     with torch.no_grad(), tqdm(total=n, desc=label, unit="question", disable=not progress, leave=False) as bar:
         for part in plan_group_batches(groups, config.token_budget):
             vectors, renumbered = soft_for(soft, part)
-            batch = collate(renumbered, lm, soft.n_tokens if soft else 0, with_answers=False)
+            n_soft, packed = soft.n_tokens if soft else 0, lm.layout.packs(renumbered)
+            batch = collate(renumbered, lm, n_soft, with_answers=False, packed=packed)
             logits = letter_logits(lm, batch, batch_hidden(lm, batch, vectors)).cpu().numpy()
             at = batch.questions.numpy()
             if not np.isfinite(logits).all():

@@ -1,6 +1,6 @@
 // The main table: a row a method, a column a scope, sortable, with the interval of the sorted column drawn.
 
-const GROUP_COLOURS = { "Text-based": "text-method", "Embedding-based": "embedding", Baselines: "baseline" };
+const GROUP_COLOURS = { "Text-based": "text-method", "Embedding-based": "embedding", Controls: "control", Baselines: "baseline" };
 const sorting = { key: null, descending: true };
 
 /** Columns: the scopes that have questions, and the tokens of a prompt. */

@@ -20,10 +20,7 @@ import pytest
         (["--set", "pretrain.encoder.inputs=none"], "pretrain.encoder.inputs is 'none': choose one of full"),
         (["--set", "align.integration=sum"], "The integration 'sum' is unknown: choose one of .*mean-pooling"),
         (["--set", "align.integration=json:Sum"], "The module json has no class 'Sum'"),
-        (
-            ["--set", "efficiency.prices={inputs: 1}"],
-            "prices has no 'inputs': choose among input, output, machine_hour",
-        ),
+        (["--set", "efficiency.prices={inputs: 1}"], "prices has no 'inputs': choose among input, output"),
         (["--set", "prompt.language=fr"], "no templates in language 'fr'"),
         (["--set", "prompt.attributes=[colour]"], "no attribute 'colour'"),
         (["--set", "questions.templates=nothing.yaml"], "nothing.yaml"),

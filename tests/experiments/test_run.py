@@ -61,7 +61,7 @@ def test_no_training_user_is_asked_about_and_no_evaluation_user_trained_on(finis
     training = set(small_store.users("train").tolist())
     for file in finished.glob("evaluate/*/predictions.jsonl"):
         assert not training & {row["user"] for row in read_predictions(file)}
-    for label in ("methods", "language-model"):
+    for label in ("methods", "language-model-v1"):
         path = stage_folder(finished, "questions", label) / "train.arrow"
         assert set(QuestionSet.open(path).user.tolist()) <= training
     card = json.loads((stage_folder(finished, "lm", "trained") / "model" / "card.json").read_text())
@@ -173,7 +173,8 @@ def test_swapping_the_language_model_in_its_folder_is_noticed(execute, finished,
 def test_a_foreign_language_model_stops_before_pre_training(execute, finished, tmp_path, stage_folder):
     shutil.copytree(stage_folder(finished, "lm", "trained") / "model", tmp_path / "model")
     card = json.loads((tmp_path / "model" / "card.json").read_text())
-    (tmp_path / "model" / "card.json").write_text(json.dumps({**card, "split_hash": "f" * 64}))
+    foreign = {"split_hash": "f" * 64, "evaluation_hash": "f" * 64}
+    (tmp_path / "model" / "card.json").write_text(json.dumps({**card, **foreign}))
     with pytest.raises(InputError, match="trained on users of another split"):
         execute(tmp_path / "run", f"llm.name={tmp_path / 'model'}", methods=("sasrec",))
     assert not (tmp_path / "run" / "pretrain").exists()

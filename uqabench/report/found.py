@@ -142,11 +142,11 @@ class Stages:
         return self._by_stage[stage].get(content or "")
 
     def questions(self, content: str) -> QuestionSet:
-        """The evaluation questions that an answer's stage read."""
+        """The questions that an answer's stage read: about evaluation users, or validation users."""
         folder = self.of("questions", content)
         if folder is None:
             raise InputError(f"{self._run} no longer holds the questions of its answers: run the same command again.")
-        return QuestionSet.open(folder / "evaluation.arrow")
+        return QuestionSet.open(folder / f"{self._results.get('users', 'evaluation')}.arrow")
 
     def store(self, content: str) -> InteractionStore:
         """The interactions that the questions are about: prepared in the run, or elsewhere and named in its results."""

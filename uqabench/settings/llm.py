@@ -23,8 +23,8 @@ class PromptConfig:
     )
     soft_prompt_place: str = setting(
         "before-chat",
-        "before-chat: in front of the whole chat, as published; before-question: at the beginning of the user's "
-        "message; last: at its end, behind the options, so that all before it is the same for all users",
+        "before-chat: in front of all, as published; before-question: where the user's message begins; last: where it "
+        "ends",
         choices=SOFT_PROMPT_PLACES,
     )
     text_items: int = setting(

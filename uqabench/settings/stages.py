@@ -87,8 +87,7 @@ class EvaluateConfig:
     )
     permutations: int = setting(
         1,
-        "cyclic orders of the options in which a question is asked, each a pass; an option's logits are averaged, so "
-        "that 4 leave no preference for a letter",
+        "cyclic orders of the options, each a pass; an option's logits are averaged, so 4 leave no favourite letter",
         ge=1,
         le=4,
     )

@@ -60,7 +60,7 @@ def generate(
     with ThreadPoolExecutor(workers) as pool:
         for name, count in counts.items():
             own: list[Selection] = []
-            for family, part in _shared_out(count, families(config.version, name)):
+            for family, part in _shared_out(count, families(config.version, name), config.matched_share):
                 selection = Selection(context, family, users[order], cuts[order], config, pool, workers)
                 # Whoever missed the last family's final turn is first in the next one's.
                 order = np.roll(order, -selection.run(part)) if len(users) else order
@@ -140,10 +140,13 @@ def _askable(subtask: str, version: str, context: Context) -> bool:
     return any(not kind.attributes or present & set(kind.attributes) for kind in own)
 
 
-def _shared_out(count: int, own: list[Family]) -> list[tuple[Family, int]]:
-    """A sub-task's count by family, in proportion to their shares and to the exact total."""
-    bounds = np.cumsum([0, *(family.share for family in own)]) * count // sum(family.share for family in own)
-    return [(family, int(part)) for family, part in zip(own, np.diff(bounds), strict=True)]
+def _shared_out(count: int, own: list[Family], matched_share: float) -> list[tuple[Family, int]]:
+    """A sub-task's count by family, to the exact total: in equal parts, where there are levels by `matched_share`."""
+    matched = round(1000 * matched_share)
+    shares = {"natural": 1000 - matched, "matched": matched}
+    parts = [0, *(shares.get(family.kinds[0].level, 1000) for family in own)]
+    bounds = np.cumsum(parts) * count // sum(parts)
+    return [(family, int(part)) for family, part in zip(own, np.diff(bounds), strict=True) if part]
 
 
 def _shortage(report: QuestionReport, name: str, own: list[Selection], whom: str, *, demanded: bool) -> str:

@@ -32,6 +32,7 @@ _QUESTIONS = ("questions.train", "questions.evaluation", "llm.questions")
 FOLLOWERS = {
     "history_length": ("pretrain.length", *(f"{name}.history" for name in _QUESTIONS)),
     "questions.version": tuple(f"{name}.version" for name in _QUESTIONS),
+    "questions.matched_share": tuple(f"{name}.matched_share" for name in _QUESTIONS),
 }
 """Settings that others follow where those are not given themselves."""
 

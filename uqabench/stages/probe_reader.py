@@ -6,8 +6,10 @@ the options asked about are ever computed. Training histories are predicted by r
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -50,9 +52,9 @@ class Smoother:
 
 
 def fit_smoother(vectors: Tensor, training: np.ndarray, users: np.ndarray, sketch: np.ndarray) -> Smoother:
-    """Choose for each window the token, or the two neighbouring ones, that predict its labels best, and the penalty.
+    """Choose for each window the token that predicts its labels best (of two tokens also both), and a penalty a token.
 
-    All tokens at once have more columns than a few thousand histories can fit.
+    All of many tokens at once have more columns than a few thousand histories can fit.
 
     vectors (m, tokens, d) of all histories; training int64 (n,): which are those with labels; users (n,): whose they
     are; sketch (n, windows, k): projected labels, on held-out folds of which the choice is made. InputError for fewer
@@ -65,19 +67,16 @@ def fit_smoother(vectors: Tensor, training: np.ndarray, users: np.ndarray, sketc
     part = np.full(len(vectors), -1)
     part[training] = fold
     targets = torch.from_numpy(sketch - sketch.mean(axis=0))
-    tokens = vectors.shape[1]
-    candidates = [(token,) for token in range(tokens)] + [(token, token + 1) for token in range(tokens - 1)]
+    candidates = [(token,) for token in range(vectors.shape[1])]
+    candidates += [(0, 1)] if len(candidates) == 2 else []
     errors = torch.stack([_errors(_scaled(vectors, each, training), training, fold, targets) for each in candidates])
-    chosen: dict[tuple[int, int], list[int]] = {}
-    for window in range(sketch.shape[1]):
-        # The larger penalty, and one token rather than two, at a tie.
-        flat = errors[:, :, window].flip(1).reshape(-1)
-        index, back = divmod(int(flat.argmin()), len(L2_GRID))
-        chosen.setdefault((index, len(L2_GRID) - 1 - back), []).append(window)
+    best = errors.min(dim=1).values.argmin(dim=0)  # the first candidate at a tie
     sources = []
-    for (index, penalty), windows in sorted(chosen.items()):
-        weights = _weights(_scaled(vectors, candidates[index], training), training, fold, part, L2_GRID[penalty])
-        sources.append(Source(candidates[index], L2_GRID[penalty], tuple(windows), weights))
+    for index in best.unique().tolist():
+        windows = torch.nonzero(best == index)[:, 0]
+        l2 = L2_GRID[int(errors[index][:, windows].sum(dim=1).argmin())]
+        weights = _weights(_scaled(vectors, candidates[index], training), training, fold, part, l2)
+        sources.append(Source(candidates[index], l2, tuple(windows.tolist()), weights))
     return Smoother(sources, part, fold)
 
 
@@ -153,10 +152,7 @@ def predicted_labels(
     deviation = np.zeros((*values.shape, labels.label.shape[1]), np.float32)
     for source in smoother.sources:
         windows = list(source.windows)
-        found = np.zeros((*values.shape, len(windows)), np.float32)
-        label = np.ascontiguousarray(labels.label[:, windows])
-        _predict(source.weights, labels.bounds, labels.history, label, history, values, found)
-        deviation[..., windows] = found
+        deviation[..., windows] = _in_threads(source.weights, labels, windows, history, values)
     sums = labels.sums(smoother.fold, FOLDS)
     total, sizes = sums.sum(axis=0), np.bincount(smoother.fold, minlength=FOLDS)
     mean = np.broadcast_to(total[values], deviation.shape).copy()
@@ -166,6 +162,24 @@ def predicted_labels(
     mean /= (len(smoother.fold) - np.where(seen, sizes[part], 0))[:, None, None]
     mean[~known] = 0
     return mean, deviation
+
+
+def _in_threads(
+    weights: np.ndarray, labels: AttributeLabels, windows: list[int], history: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    """`_predict` for rows in as many threads as numba has; how they are shared out changes nothing."""
+    found = np.zeros((*values.shape, len(windows)), np.float32)
+    label = np.ascontiguousarray(labels.label[:, windows])
+    given, workers = (weights, labels.bounds, labels.history, label), numba.get_num_threads()
+    bounds = np.linspace(0, len(history), workers + 1).astype(int)
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [
+            pool.submit(_predict, *given, history[lo:hi], values[lo:hi], found[lo:hi])
+            for lo, hi in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+        for job in jobs:
+            job.result()
+    return found
 
 
 @jit

@@ -18,4 +18,10 @@ class OptimConfig:
     epochs: int = setting(10, "passes over the data", ge=1, le=10**9)
     max_steps: int = setting(0, "most optimiser steps, 0 for no bound", ge=0, le=10**9)
     bf16: bool = setting(False, "run the forward pass under bfloat16 autocast")
-    checkpoint_seconds: float = setting(20.0, "least seconds between two checkpoints", ge=0, le=1e9, in_key=False)
+    checkpoint_seconds: float = setting(
+        20.0,
+        "least seconds from one checkpoint to the next; 0: after each step",
+        ge=0,
+        le=1e9,
+        in_key=False,
+    )

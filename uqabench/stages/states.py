@@ -30,6 +30,7 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.reader import from_dict
 from uqabench.stages.packed import TorchBatch
+from uqabench.stages.precision import use_tensor_cores
 from uqabench.stages.pretrain import unshared
 from uqabench.stages.training import fits_in_memory
 
@@ -142,6 +143,7 @@ def encode_histories(
 
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
+        use_tensor_cores(torch.device(device))
         model = load_encoder(pretrained, store, device)
         np.save(folder / "pairs.npy", table)
         with fits_in_memory("states", "states_token_budget", token_budget):

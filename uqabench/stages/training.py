@@ -19,6 +19,7 @@ from uqabench.files import write_bytes
 from uqabench.settings.training import OptimConfig
 from uqabench.stages.checkpoints import CheckpointWriter, random_state, restore_random_state
 from uqabench.stages.memory import keep_freed_memory
+from uqabench.stages.precision import use_tensor_cores
 from uqabench.stages.prefetch import AHEAD, prefetched
 from uqabench.stages.tensorboard import write_tensorboard
 from uqabench.stages.unread import EVERY, Unread
@@ -27,6 +28,7 @@ from uqabench.stages.unread import EVERY, Unread
 def seed_everything(seed: int, device: torch.device) -> None:
     """Seed torch; on CPU also choose deterministic kernels (index_put would add in thread order otherwise)."""
     torch.manual_seed(seed)
+    use_tensor_cores(device)
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
 
 
@@ -71,9 +73,12 @@ class Trainer:
         self.total_steps = min(total_steps, config.max_steps) if config.max_steps else total_steps
         self.label, self.progress = label, progress
         self.log_path = log
-        self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas)
+        groups = self._groups(lr_scale or {})
+        self.device = groups[0]["params"][0].device
+        # Fused, a step is one pass over the memory of all parameters, and its counters lie on the device.
+        fused = True if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.device = self.parameters[0].device
         self.is_host_ahead = self.device.type == "cuda"  # of the device, which works on what it was given
         self.checkpoints = CheckpointWriter(
             work / "checkpoint.pt", config.checkpoint_seconds, in_thread=self.is_host_ahead

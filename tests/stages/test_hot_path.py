@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 ENCODERS = ("gru4rec", "sasrec", "mamba4rec", "mamba2", "trm++", "hstu")
 
 
-def make_trainer(store, config, folder):
+def make_trainer(store, config, folder, dtype=torch.float32):
     seed_everything(0, CPU)
     model = UserEncoder.build(config.encoder, store.catalogue)
 
@@ -37,7 +37,7 @@ def make_trainer(store, config, folder):
         return TorchBatch.of(packed, CPU, model, labels=labels)
 
     trainer = Trainer(
-        {"model": model}, PretrainLoss(model, config, store.catalogue.popularity), config.optim, total_steps=60,
+        {"model": model}, PretrainLoss(model, config, store.catalogue.popularity, dtype), config.optim, total_steps=60,
         work=folder, log=folder / "log.jsonl", label="pretrain", progress=False, load=load,
     )  # fmt: skip
     return trainer, load

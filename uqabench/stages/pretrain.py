@@ -25,16 +25,23 @@ from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
 from uqabench.stages.labels import next_item_labels
 from uqabench.stages.packed import TorchBatch
+from uqabench.stages.precision import loss_dtype, pretraining_optim
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 
 
 class PretrainLoss:
-    """Next-item loss of a packed batch under one objective."""
+    """Next-item loss of a packed batch under one objective.
 
-    def __init__(self, model: UserEncoder, config: PretrainConfig, popularity: np.ndarray) -> None:
-        self.model, self.config = model, config
+    dtype: of the queries and of the item table's copy that they meet. Its gradient reaches the float32 table in that
+    dtype; the sums of either are float32.
+    """
+
+    def __init__(
+        self, model: UserEncoder, config: PretrainConfig, popularity: np.ndarray, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model, self.config, self.dtype = model, config, dtype
         share = (popularity + 1.0) / (popularity.sum() + len(popularity))
         self.log_q = torch.from_numpy(np.log(share).astype(np.float32)).to(model.item_weight.device)
 
@@ -43,11 +50,12 @@ class PretrainLoss:
         batch.arrive()
         states = self.model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
         at, targets = batch.labels["label"], batch.labels["target"]
-        queries = self.model.queries(states.index_select(0, at)).float()
+        queries = self.model.queries(states.index_select(0, at))
         if self.config.objective == "sl":
-            return linear_cross_entropy(queries, self.model.item_weight, targets), len(batch.items)
-        positives = normalize(torch.nn.functional.embedding(targets, self.model.item_weight), dim=-1)
-        queries = normalize(queries, dim=-1)
+            weight = self.model.item_weight.to(self.dtype)
+            return linear_cross_entropy(queries.to(self.dtype), weight, targets), len(batch.items)
+        positives = torch.nn.functional.embedding(targets, self.model.item_weight)
+        queries, positives = (normalize(x.float(), dim=-1).to(self.dtype) for x in (queries, positives))
         loss = info_nce(queries, positives, targets, self.log_q[targets], self.config.temperature)
         return loss, len(batch.items)
 
@@ -171,7 +179,8 @@ def _train(
 ) -> float:
     seed_everything(config.seed, device)
     model = UserEncoder.build(config.encoder, store.catalogue).to(device)
-    loss = PretrainLoss(model, config, store.catalogue.popularity)
+    optim = pretraining_optim(config.optim, device)
+    loss = PretrainLoss(model, config, store.catalogue.popularity, loss_dtype(optim))
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def load(part: NumberedBatch) -> TorchBatch:
@@ -181,7 +190,7 @@ def _train(
     trainer = Trainer(
         {"model": model},
         loss,
-        config.optim,
+        optim,
         total_steps=len(training_batches(store, config, 0)) * config.optim.epochs,
         work=work,
         log=out / "log.jsonl",

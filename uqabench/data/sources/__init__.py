@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uqabench.data.log import Source
+from uqabench.data.official import Official
 from uqabench.data.sources.completejourney import CompleteJourney
 from uqabench.data.sources.movielens import MovieLens100k
 from uqabench.data.sources.synthetic import Synthetic
@@ -15,7 +16,7 @@ from uqabench.registry import Registry, reason
 
 REGISTRY: Registry[type[Source]] = Registry("source", "uqabench.sources")
 
-for _source in (CompleteJourney, MovieLens100k, Tables, Synthetic):
+for _source in (CompleteJourney, MovieLens100k, Tables, Synthetic, Official):
     REGISTRY.register(_source.name)(_source)
 
 

@@ -52,8 +52,9 @@ def test_side_features_are_factored_out(published, tmp_path):
             assert flat[offsets[code] : offsets[code + 1]].tolist() == said[tokens_at]
             if id_at is not None:
                 assert catalogue.source_ids[name][code] == said[id_at][0]
-        assert len(catalogue.values[name]) == len({(str(s[id_at]) if id_at else "", str(s[tokens_at]))
-                                                   for s in map(by_hand.features, map(int, catalogue.item_ids))})  # fmt: skip
+        described = [by_hand.features(int(item)) for item in catalogue.item_ids]
+        distinct = {(str(said[id_at]) if id_at else "", str(said[tokens_at])) for said in described}
+        assert len(catalogue.values[name]) == len(distinct)
     assert catalogue.token_vocab_size == 151_936
 
 

@@ -110,7 +110,7 @@ def _rows(table: Tensor, places: np.ndarray, name: str) -> Tensor:
     """The rows of these numbers; zeros for -1."""
     if len(places) and int(places.max()) >= len(table):
         raise InputError(
-            f"'{name}' has {len(table):,} rows and the data name {int(places.max()):,}: these weights belong to other data."
+            f"'{name}' has {len(table):,} rows and the data name {int(places.max()):,}: the weights are of other data."
         )
     rows = table[torch.from_numpy(np.maximum(places, 0))].clone()
     rows[torch.from_numpy(places < 0)] = 0.0

@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
     _export_parser(_add(commands, "export", "write a run in the published formats", export))
     _checkpoint_parsers(commands)
+    _add(commands, "sources", "where interaction logs come from, and what to download", sources)
     _add(commands, "doctor", "what works on this machine, and why the rest does not", doctor)
     return parser
 
@@ -99,7 +100,7 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="completejourney, movielens-100k, synthetic (or --interactions)")
+    parser.add_argument("source", nargs="?", help="a name that `uqabench sources` lists, or a recipe's YAML file")
     parser.add_argument("--out", type=Path, default=Path("data/store"), help="folder to write (default data/store)")
     for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
@@ -341,6 +342,13 @@ def export_weights(args: argparse.Namespace) -> int:
     from uqabench.experiments.weights import export_weights as give
 
     print(give(args.folder, args.data, args.file))
+    return 0
+
+
+def sources(args: argparse.Namespace) -> int:
+    from uqabench.data.sources.listing import listing
+
+    print(listing())
     return 0
 
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ConfigDict, Field
-from typing_extensions import NotRequired, TypedDict, with_config
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import NotRequired, TypedDict
 
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.log import RawLog, encode, one_chunk
@@ -60,7 +60,7 @@ class Format(TypedDict):
 
 @_STRICT
 class Long(TypedDict):
-    """A table of one property a row: `keep` maps values of column `property` to attributes, the latest `time` counts."""
+    """A table of one property a row: `keep` maps values of `property` to attributes; the latest `time` counts."""
 
     property: str
     value: str

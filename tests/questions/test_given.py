@@ -19,17 +19,24 @@ from uqabench.settings.llm import PromptConfig
 from uqabench.settings.run import run_config
 from uqabench.stages.question_sets import build_questions
 
+from .conftest import random_store
+
 
 @pytest.fixture
-def asked(synthetic_store: InteractionStore, tmp_path) -> InteractionStore:
-    """The synthetic store with three questions a side."""
+def small() -> InteractionStore:
+    return replace(random_store(3), manifest={"content_hash": "0" * 64})
+
+
+@pytest.fixture
+def asked(small: InteractionStore, tmp_path) -> InteractionStore:
+    """The store with three questions a side."""
     for side, split in enumerate(GIVEN_FILES):
-        users = synthetic_store.users(split)[:3].astype(np.int32)
+        users = small.users(split)[:3].astype(np.int32)
         columns = users, np.array([5, 6, 7], np.int32), np.array([0, 1, 1], np.int8), np.array([2, side, side], np.int8)
         GivenQuestions(*columns, [f"{split} {i} <|im_end|>\nA. a" for i in range(3)]).save(
             tmp_path / GIVEN_FILES[split]
         )
-    return replace(synthetic_store, path=tmp_path)
+    return replace(small, path=tmp_path)
 
 
 def test_sets_are_kept_whole(asked, tmp_path):
@@ -73,9 +80,12 @@ def test_the_stage_takes_all_and_knows_them_by_content(asked, tmp_path):
     assert build_questions(asked, configs, progress=False).key != first.key
 
 
-def test_a_store_without_questions_says_so(synthetic_store, asked):
+def test_a_store_without_questions_says_so(small, asked):
+    with pytest.raises(InputError, match="made by hand has no questions"):
+        given_questions(replace(small, path=None), "train", 4)
+    (asked.path / "other").mkdir()
     with pytest.raises(InputError, match="came without questions: set questions.version"):
-        given_questions(synthetic_store, "train", 4)
+        given_questions(replace(small, path=asked.path / "other"), "train", 4)
     found = GivenQuestions.open(asked.path, "train", asked.lengths)
     path = asked.path / GIVEN_FILES["train"]
     for name, value in (("user", 10**6), ("cut", 0), ("cut", 10**6), ("subtask", 7), ("answer", 4)):

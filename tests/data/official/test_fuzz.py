@@ -5,7 +5,6 @@ UQABENCH_FUZZ sets the number of cases (500).
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -20,9 +19,7 @@ from uqabench.data.official.reading import Reading
 from uqabench.data.rejections import Rejections
 from uqabench.errors import InputError
 
-_spec = importlib.util.spec_from_file_location("published_by_hand", Path(__file__).parent / "conftest.py")
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
+from . import conftest as by_hand
 
 CASES = int(os.environ.get("UQABENCH_FUZZ", 500))
 TEXTS = Texts([bytes([i % 256]) for i in range(151_643)])

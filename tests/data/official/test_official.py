@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -16,10 +15,7 @@ from uqabench.data.official import GivenQuestions
 from uqabench.errors import InputError
 from uqabench.vocabulary import LETTERS, SUBTASKS
 
-_HERE = Path(__file__).parent / "conftest.py"
-_spec = importlib.util.spec_from_file_location("published_by_hand", _HERE)
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
+from . import conftest as by_hand
 
 
 def read(folder: Path, out: Path, **config) -> InteractionStore:

@@ -72,7 +72,8 @@ def from_published(
 def to_published(model: UserEncoder, catalogue: Catalogue, encoder: str) -> dict[str, Tensor]:
     """The published state dict of a user encoder called `encoder`.
 
-    What is unused at the published settings (HSTU's biases and mask) is left out. Raises InputError for an encoder that was not published, or one with a bias of its own.
+    What is unused at the published settings (HSTU's biases and mask) is left out. Raises InputError for an encoder that
+    was not published, or one with a bias of its own.
     """
     if encoder not in MAPS:
         raise InputError(f"There are no published names for the encoder '{encoder}': only for {', '.join(MAPS)}.")

@@ -82,7 +82,7 @@ def export_tower(model: UserEncoder, catalogue: Catalogue) -> dict[str, Tensor]:
 def numbers(catalogue: Catalogue, name: str) -> np.ndarray:
     """int64: the published number of each item ("item") or value of an attribute; its index without one."""
     if name in catalogue.source_ids:
-        return np.asarray(catalogue.source_ids[name], np.int64)
+        return np.array(catalogue.source_ids[name], np.int64)
     return np.arange(len(catalogue) if name == "item" else len(catalogue.values[name]), dtype=np.int64)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from uqabench.data.official.factor import Texts
 from uqabench.data.official.qwen import token_bytes
 from uqabench.data.official.reading import Reading
 from uqabench.data.rejections import Rejections
+from uqabench.errors import InputError
 from uqabench.vocabulary import SUBTASKS
 
 TEXTS = Texts(token_bytes()[0])
@@ -121,3 +123,29 @@ def test_files_have_the_published_schema(published, tmp_path):
         theirs, ours = (pa.ipc.open_file(path / f"{name}.arrow").read_all() for path in (folder, tmp_path / "out"))
         assert ours.schema == theirs.schema
         assert ours.to_pylist() == theirs.to_pylist()
+
+
+def test_a_store_of_ones_own_comes_back_with_names_times_and_order(synthetic_store, tmp_path):
+    """Through token ids of single bytes, which the Qwen2.5 vocabulary has: what is read spells what was written."""
+    of_byte = {token[0]: i for i, token in enumerate(TEXTS._tokens) if len(token) == 1}
+    store = synthetic_store
+    asked = {name: GivenQuestions(*(np.zeros(0, np.int8) for _ in range(4)), []) for name in ("train", "evaluation")}
+    folder = tmp_path / "out"
+    write_official(store, asked, 64, folder, lambda texts: [[of_byte[b] for b in text.encode()] for text in texts])
+    back, _, _ = Reading(folder, Rejections(strict=True), TEXTS).store()
+    for name in ("offsets", "items", "timestamps", "split"):
+        assert np.array_equal(getattr(back, name), getattr(store, name)), name
+    assert back.user_ids == store.user_ids and back.split_hash == store.split_hash
+    ours, theirs = store.catalogue, back.catalogue
+    assert theirs.item_ids.tolist() == ours.item_ids.tolist()
+    for name in ATTRIBUTES:
+        assert theirs.values[name] == ours.values[name] and np.array_equal(theirs.codes[name], ours.codes[name])
+
+
+def test_foreign_folders_are_left_alone(synthetic_store, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds 'notes.txt'"):
+        write_official(synthetic_store, {}, 4, tmp_path, lambda texts: [[] for _ in texts])
+    with pytest.raises(InputError, match="give the tokenizer"):
+        write_official(synthetic_store, {}, 4, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

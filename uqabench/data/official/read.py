@@ -18,7 +18,6 @@ _ROWS = 1024
 _MALFORMED, _UNEQUAL = REASONS.index("malformed row"), REASONS.index("lists of unequal length")
 _RANGE = REASONS.index("id out of range")
 _TOKENS = frozenset(TOKEN_COLUMNS.values())
-_LARGE = pa.large_list(pa.large_list(pa.int64()))
 
 
 @dataclass(frozen=True)

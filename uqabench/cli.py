@@ -69,10 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
     scoring.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    scoring.add_argument("--official", action="store_true", help="the published score of files in the published form")
+    scoring.add_argument("--compare", choices=("paper",), help="with --official: the paper's numbers beside it")
     _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
     _export_parser(_add(commands, "export-prompts", "a method's prompts as embeddings, for a server", export_prompts))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
+    _export_parser(_add(commands, "export", "write a run in the published formats", export))
+    _checkpoint_parsers(commands)
+    _add(commands, "sources", "where interaction logs come from, and what to download", sources)
     _add(commands, "doctor", "what works on this machine, and why the rest does not", doctor)
     return parser
 
@@ -112,7 +117,7 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="completejourney, movielens-100k, synthetic (or --interactions)")
+    parser.add_argument("source", nargs="?", help="a name that `uqabench sources` lists, or a recipe's YAML file")
     parser.add_argument("--out", type=Path, default=Path("data/store"), help="folder to write (default data/store)")
     for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
@@ -150,7 +155,8 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--name", help="name of the run (default: the preset's)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default runs)")
-    parser.add_argument("--source", help="completejourney, movielens-100k, synthetic, store")
+    parser.add_argument("--source", help="a name that `uqabench sources` lists, or store")
+    parser.add_argument("--questions", choices=("v1", "v2", "official"), help="official: those that came with the data")
     parser.add_argument("--llm", help="demo, train, an installed alias, a Hugging Face name or a folder")
     parser.add_argument("--generate", action="store_true", help="decode answers instead of comparing letters' logits")
     parser.add_argument("--device", help="cpu or cuda")
@@ -200,6 +206,30 @@ def _llm_parser(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--config", type=Path, metavar="FILE")
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     train.add_argument("--out", type=Path, default=Path("runs/demo-lm"), help="folder of the training run")
+
+
+def _export_parser(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="FORMAT", required=True)
+    official = _action(actions, "official", "the data and questions of a run as the four published Arrow files")
+    official.add_argument("run", type=Path, help="folder of a finished run")
+    official.add_argument("folder", type=Path, help="folder to write")
+    predictions = _action(actions, "predictions", "the answers of a method as published JSON lines")
+    predictions.add_argument("run", type=Path, help="folder of a finished run")
+    predictions.add_argument("method", help="a method of the run")
+    predictions.add_argument("file", type=Path, help="file to write")
+
+
+def _checkpoint_parsers(commands: Any) -> None:
+    bring = _add(commands, "import-checkpoint", "published encoder weights for a prepared store", import_weights)
+    bring.add_argument("file", type=Path, help="a state dict that torch.save wrote, such as epoch_9.pt")
+    bring.add_argument("--out", type=Path, required=True, help="folder to write, for pretrain.checkpoint")
+    bring.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
+                       help="a setting of the encoder that shapes do not tell, e.g. heads=4")  # fmt: skip
+    give = _add(commands, "export-checkpoint", "encoder weights as a published state dict", export_weights)
+    give.add_argument("folder", type=Path, help="folder of weights: RUN/pretrain/..., or an imported one")
+    give.add_argument("file", type=Path, help="file to write, e.g. epoch_0.pt")
+    for parser in (bring, give):
+        parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the prepared store")
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -345,6 +375,11 @@ def compare(args: argparse.Namespace) -> int:
 def score(args: argparse.Namespace) -> int:
     from uqabench.questions.scoring import score_files
 
+    if args.official:
+        from uqabench.report.official import official_table
+
+        print(official_table(args.files, args.compare))
+        return 0
     print(json.dumps(score_files(args.files, rule=args.rule, seed=args.seed), indent=2))
     return 0
 
@@ -385,6 +420,38 @@ def llm(args: argparse.Namespace) -> int:
 
     config = run_config(args.preset, args.config, ("llm.name=train", *args.overrides))
     print(f"language model in {train_demo_model(args.out, config, progress=not args.quiet)}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from uqabench.experiments.published import export_official, export_predictions
+
+    if args.action == "official":
+        export_official(args.run, args.folder)
+        print(f"written to {args.folder}")
+        return 0
+    print(f"{export_predictions(args.run, args.method, args.file):,} lines written to {args.file}")
+    return 0
+
+
+def import_weights(args: argparse.Namespace) -> int:
+    from uqabench.experiments.weights import import_weights as bring
+
+    print(bring(args.file, args.data, args.out, tuple(args.overrides)))
+    return 0
+
+
+def export_weights(args: argparse.Namespace) -> int:
+    from uqabench.experiments.weights import export_weights as give
+
+    print(give(args.folder, args.data, args.file))
+    return 0
+
+
+def sources(args: argparse.Namespace) -> int:
+    from uqabench.data.sources.listing import listing
+
+    print(listing())
     return 0
 
 

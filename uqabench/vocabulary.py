@@ -15,10 +15,24 @@ SUBTASKS = tuple(subtask for subtasks in TASKS.values() for subtask in subtasks)
 SCOPES = ("overall", *TASKS, *SUBTASKS)
 """What an accuracy can be about."""
 
+SUBTASK_MARKERS: dict[str, tuple[str, ...]] = {
+    "df": ("次浏览的商品的", "次（从1开始计数）浏览的"),
+    "mf": ("长度是多少？", "的商品有多少个"),
+    "ip": ("下一个可能点击的商品的标题是什么",),
+    "ap": ("用户下一个可能点击的商品的",),
+    "li": ("用户最感兴趣的3个",),
+    "si": ("用户近期最感兴趣的",),
+    "it": ("偏好的转移路径是什么",),
+}
+"""What tells the sub-task of a published question, tried in this order: a question may hold the marker of a later
+sub-task too."""
+
 QUESTION_VERSIONS = ("v1", "v2")
 """Rules by which questions are made (docs/questions.md); a version's questions stay the same to the byte."""
 QUESTION_USERS = ("evaluation", "validation")
 """Whom the questions that decide a score may be about."""
+GIVEN_QUESTIONS = "official"
+"""In place of a version: the questions that came with the data, as they stand."""
 DOMAINS = ("click", "purchase", "watch")
 """What an interaction of a log is, for the words of questions."""
 

@@ -272,7 +272,7 @@ UNFIT = [
     ({"offsets": np.array([0, 1, 8, 2, 28, 31])}, "offsets do not rise"),
     ({"offsets": np.array([0, 0, 1, 8, 28, 30])}, "offsets do not rise"),
     ({"split": np.zeros(4, np.int8), "user_ids": ["u"] * 4}, "one row for each of the 5 users"),
-    ({"split": np.array([0, 0, 1, 0, 3], np.int8)}, "a split that is none of 0, 1 and 2"),
+    ({"split": np.array([0, 0, 1, 0, 4], np.int8)}, "a split that is none of 0, 1, 2 and 3"),
     ({"actions": np.full(31, 2, np.int8), "manifest": {"actions": ["view", "buy"]}}, "actions past the 2 names"),
 ]
 

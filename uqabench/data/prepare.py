@@ -19,7 +19,7 @@ from uqabench.data.anonymise import anonymise, fingerprint, read_salt
 from uqabench.data.arrow import write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.facts import COUNTED, counts_of_store
-from uqabench.data.log import MICROSECONDS, RawLog, Removal, Source, counts, one_chunk
+from uqabench.data.log import MICROSECONDS, FinishedSource, RawLog, Removal, Source, counts, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
 from uqabench.data.split import (
@@ -87,6 +87,9 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
     Raises InputError for files that cannot be read, a log of which nothing is left, and under `config.strict` for the
     first bad row.
     """
+    if isinstance(source, FinishedSource):
+        source.write_store(folder, config)
+        return
     salt = read_salt(config.salt_file)
     with tqdm(total=len(_STEPS), desc="prepare", disable=not progress, leave=False) as bar:
         rejections = Rejections(config.strict)

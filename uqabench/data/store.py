@@ -8,6 +8,7 @@ interactions.arrow   item int32, and where the log has them timestamp int64 (Uni
 catalogue/           items.arrow, vocabulary.arrow and one file for each attribute's distinct strings
 rejected.jsonl       the first bad rows of each reason, by file and row
 truth.arrow          what was planted (synthetic logs only)
+questions_*.arrow    questions that came with the data (the published files only)
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ _READ = frozenset(
     ("store.json", "offsets.arrow", "users.arrow", "interactions.arrow")
     + tuple(f"catalogue/{name}.arrow" for name in ("items", "vocabulary", *ATTRIBUTES))
 )
-STORE_FILES = _READ | {"manifest.json", "seconds.json", "rejected.jsonl", "truth.arrow"}
+_BESIDE = ("rejected.jsonl", "truth.arrow", "questions_train.arrow", "questions_evaluation.arrow")
+STORE_FILES = _READ | {"manifest.json", "seconds.json", *_BESIDE}
 """Every file that may lie in the folder."""
+ASKED_ONLY = len(SPLITS)
+"""The split of a sequence that questions are about and that belongs to no side: it trains, validates and evaluates no
+encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,7 @@ class InteractionStore:
 
     offsets int64 (U + 1,), items int32 (R,), timestamps int64 (R,) Unix seconds or None, actions int8 (R,) or None
     (a code's name is manifest["actions"][code]), user_ids salted hashes, split int8 (U,): 0 train, 1 evaluation, 2
-    validation. evaluation_hash: the split hash that there would be if validation users trained.
+    validation, 3 (`ASKED_ONLY`) none. evaluation_hash: the split hash that there would be if validation users trained.
     Users are in the order of a digest of their rows. manifest: the content of store.json.
     """
 
@@ -194,8 +199,8 @@ class InteractionStore:
             raise InputError(f"{where}offsets do not rise from 0 to the {len(items)} interactions: prepare it again.")
         if len(self.user_ids) != len(self) or len(self.split) != len(self):
             raise InputError(f"{where}users.arrow does not hold one row for each of the {len(self)} users.")
-        if not np.isin(self.split, range(len(SPLITS))).all():
-            raise InputError(f"{where}users.arrow holds a split that is none of 0, 1 and 2: prepare it again.")
+        if not np.isin(self.split, range(ASKED_ONLY + 1)).all():
+            raise InputError(f"{where}users.arrow holds a split that is none of 0, 1, 2 and 3: prepare it again.")
         if len(items) and not 0 <= int(items.min()) <= int(items.max()) < len(self.catalogue):
             raise InputError(f"{where}interactions hold items past the catalogue's {len(self.catalogue)}.")
         names = self.manifest.get("actions", [])

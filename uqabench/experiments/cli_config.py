@@ -96,6 +96,8 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
     for name in ("device", "seed"):
         if getattr(args, name) is not None:
             mapping[name] = getattr(args, name)
+    if args.questions is not None:
+        mapping = merge(mapping, {"questions": {"version": args.questions}})
     if args.llm is not None:
         mapping = merge(mapping, {"llm": {"name": args.llm}})
     if args.generate:

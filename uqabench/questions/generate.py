@@ -226,4 +226,5 @@ def _collect(chosen: list[Selection], store: InteractionStore, split: str, confi
 
 def _domain(store: InteractionStore) -> str:
     """What an interaction of the log is, by the name of its source; a click where that says nothing."""
-    return DOMAIN_OF_SOURCE.get(store.manifest.get("source", {}).get("name"), "click")
+    source = store.manifest.get("source", {})
+    return source.get("options", {}).get("domain") or DOMAIN_OF_SOURCE.get(source.get("name"), "click")

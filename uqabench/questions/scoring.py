@@ -36,29 +36,18 @@ from uqabench.questions.statistics import (
     wilson,
 )
 from uqabench.settings.results import PublishedPrediction, QuestionPrediction, check
-from uqabench.vocabulary import SCOPES, SUBTASKS, TASKS
+from uqabench.vocabulary import SCOPES, SUBTASK_MARKERS, SUBTASKS, TASKS
 
 RULES = ("letter", "starts-with")
 SHORT_CUT = 27.0
 """Percent that a model without the history may reach: chance and two points."""
-
-# Tried in this order: a question may hold the marker of a later sub-task too.
-MARKERS: dict[str, tuple[str, ...]] = {
-    "df": ("次浏览的商品的", "次（从1开始计数）浏览的"),
-    "mf": ("长度是多少？", "的商品有多少个"),
-    "ip": ("下一个可能点击的商品的标题是什么",),
-    "ap": ("用户下一个可能点击的商品的",),
-    "li": ("用户最感兴趣的3个",),
-    "si": ("用户近期最感兴趣的",),
-    "it": ("偏好的转移路径是什么",),
-}
 
 Row = Mapping[str, Any]
 
 
 def detect_subtask(question: str) -> str:
     """Sub-task key of a published question, by the first marker that its text holds."""
-    for subtask, markers in MARKERS.items():
+    for subtask, markers in SUBTASK_MARKERS.items():
         if any(marker in question for marker in markers):
             return subtask
     raise InputError(f"No sub-task's marker occurs in the question {question[:60]!r}: it is not in the published form.")

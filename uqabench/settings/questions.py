@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from uqabench.errors import InputError
 from uqabench.settings.schema import MAX_LENGTH, MAX_SEED, section, setting
-from uqabench.vocabulary import DOMAINS, QUESTION_USERS, QUESTION_VERSIONS, SUBTASKS
+from uqabench.vocabulary import DOMAINS, GIVEN_QUESTIONS, QUESTION_USERS, QUESTION_VERSIONS, SUBTASKS
+
+_VERSIONS = (*QUESTION_VERSIONS, GIVEN_QUESTIONS)
 
 PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
 """Questions by sub-task in the paper's 7,192, recovered from the averages of its Table 2."""
@@ -17,7 +19,7 @@ MATCHED_SHARE = 0.1
 class QuestionConfig:
     """Settings of question generation."""
 
-    version: str = setting("v1", "rules of the questions (follows `questions.version`)", choices=QUESTION_VERSIONS)
+    version: str = setting("v1", "rules of the questions (follows `questions.version`)", choices=_VERSIONS)
     domain: str | None = setting(
         None, "what an interaction is, for the words of v2; null: what the data source is known for", choices=DOMAINS
     )
@@ -95,8 +97,10 @@ class QuestionsConfig:
     """The question sets of a run."""
 
     version: str = setting(
-        "v1", "v1: as first published; v2: the order inside a basket is no fact, ip and ap have levels",
-        choices=QUESTION_VERSIONS,
+        "v1",
+        "v1: as first published; v2: the order inside a basket is no fact, ip and ap have levels; official: all "
+        "questions that came with the data, in their own words",
+        choices=_VERSIONS,
     )  # fmt: skip
     users: str = setting(
         "evaluation", "whom the questions that decide the score are about: choose settings on validation users",

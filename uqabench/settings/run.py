@@ -22,7 +22,7 @@ from uqabench.settings.reader import from_dict, load_yaml, merge, nested, parse_
 from uqabench.settings.schema import MAX_COUNT, MAX_LENGTH, MAX_SEED, is_section, section, setting
 from uqabench.settings.sentences import name_shown, unknown_setting
 from uqabench.settings.stages import AlignConfig, EvaluateConfig, PretrainConfig
-from uqabench.vocabulary import BASELINES, ENCODERS
+from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS
 
 PRESETS = PRESET_NAMES
 TRACKERS = ("none", "wandb", "mlflow")
@@ -145,6 +145,8 @@ def _followed(values: Mapping[str, Any]) -> dict[str, Any]:
     for leader, followers in FOLLOWERS.items():
         value = _leader(values, leader)
         for path in followers if value is not None else ():
+            if path == "llm.questions.version" and value == GIVEN_QUESTIONS:
+                continue  # a language model that is trained in the run learns from questions of its own
             *sections, name = path.split(".")
             level: Any = values
             for part in sections:

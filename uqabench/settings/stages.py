@@ -38,6 +38,9 @@ class PretrainConfig:
     token_budget: int = setting(131_072, "most items a step", ge=2, le=MAX_COUNT)
     patience: int = setting(0, "epochs without a better recall@10 before stopping, 0 for never", ge=0, le=10**9)
     train: bool = setting(True, "false: keep the initial weights, the control of what pre-training adds")
+    checkpoint: str | None = setting(
+        None, "folder of encoder weights to begin with, such as `uqabench import-checkpoint` writes; null: fresh ones"
+    )
     optim: OptimConfig = setting(default_factory=OptimConfig)
     seed: int = setting(0, "seed of weights, batches and dropout", ge=0, le=MAX_SEED)
 

@@ -180,7 +180,7 @@ def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answ
             "tokens": int(answers.tokens[i]),
             "method": name,
         }
-        level = KINDS[int(questions.kind[i])].level
+        level = "" if questions.texts is not None else KINDS[int(questions.kind[i])].level
         if level:
             row["level"] = level
         if answers.logits is not None:

@@ -23,6 +23,7 @@ from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
+from uqabench.stages.encoder_weights import checkpoint_digest, load_weights, unshared
 from uqabench.stages.labels import next_item_labels
 from uqabench.stages.packed import TorchBatch
 from uqabench.stages.precision import loss_dtype, pretraining_optim
@@ -171,14 +172,20 @@ def pretrain(
         with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
             return _train(store, folder, work, config, torch.device(device), progress)
 
-    return Stage("pretrain", {**key_dict(config), "device": device}, {"data": store.content_hash}, make)
+    inputs = {"data": store.content_hash}
+    if config.checkpoint is not None:
+        inputs["checkpoint"] = checkpoint_digest(Path(config.checkpoint))
+    return Stage("pretrain", {**key_dict(config), "device": device}, inputs, make)
 
 
 def _train(
     store: InteractionStore, out: Path, work: Path, config: PretrainConfig, device: torch.device, progress: bool
 ) -> float:
     seed_everything(config.seed, device)
-    model = UserEncoder.build(config.encoder, store.catalogue).to(device)
+    model = UserEncoder.build(config.encoder, store.catalogue)
+    if config.checkpoint is not None:
+        load_weights(model, Path(config.checkpoint), store)
+    model = model.to(device)
     optim = pretraining_optim(config.optim, device)
     loss = PretrainLoss(model, config, store.catalogue.popularity, loss_dtype(optim))
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -223,15 +230,3 @@ def _train(
     write_json(out / "metrics.json", metrics)
     write_json(out / "encoder.json", to_dict(config.encoder))
     return trainer.seconds
-
-
-def unshared(model: UserEncoder) -> dict[str, Tensor]:
-    """The state dict without second names for tied weights, which safetensors refuses."""
-    seen: dict[int, str] = {}
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.numel() and tensor.data_ptr() in seen:
-            continue
-        seen[tensor.data_ptr()] = name
-        state[name] = tensor.detach().cpu()
-    return state

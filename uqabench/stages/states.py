@@ -31,9 +31,9 @@ from uqabench.kernels.checks import host_array
 from uqabench.questions.questions import QuestionSet
 from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.reader import from_dict
+from uqabench.stages.encoder_weights import unshared
 from uqabench.stages.packed import TorchBatch
 from uqabench.stages.precision import use_tensor_cores
-from uqabench.stages.encoder_weights import unshared
 from uqabench.stages.training import fits_in_memory
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ import pytest
 from uqabench.cli import main
 from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare
 from uqabench.data.official import GivenQuestions
+from uqabench.data.store import ASKED_ONLY
 from uqabench.errors import InputError
 from uqabench.vocabulary import LETTERS, SUBTASKS
 
@@ -104,7 +105,7 @@ def test_a_history_of_nobody_is_kept_for_questions_only(published, tmp_path):
     questions = given(store, "evaluation")
     last = questions.user[-3:].tolist()
     assert last[0] == last[1] == len(folder.train) + len(folder.evaluation) and last[2] == last[0] + 1
-    assert store.split[last[0]] == 2 and questions.cut[-3:].tolist() == [4, 4, 5]
+    assert store.split[last[0]] == ASKED_ONLY and questions.cut[-3:].tolist() == [4, 4, 5]
     assert store.catalogue.item_ids[store.sequence(last[0])].astype(int).tolist() == strange
     assert not set(last) & {*store.users("train").tolist(), *store.users("evaluation").tolist()}
     assert any("begin no user's sequence" in note for note in store.manifest["notes"])

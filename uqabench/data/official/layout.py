@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SIDES = ("train", "eval")
-"""Of the published files, in the order of `store.SPLITS`."""
+SIDES = {"train": "train", "evaluation": "eval"}
+"""Split of a store -> what the published files call it, in the order of their numbers. None is for validation users."""
 
 ITEM = "uni_seq_item_id"
 ID_COLUMNS = {

@@ -25,7 +25,7 @@ from uqabench.data.official.read import Block, read_blocks
 from uqabench.data.official.sidecars import Sidecar
 from uqabench.data.rejections import REASONS, Rejections
 from uqabench.data.split import name_digests, sequence_digests, split_hash
-from uqabench.data.store import ASKED_ONLY, SPLITS, InteractionStore
+from uqabench.data.store import ASKED_ONLY, InteractionStore
 from uqabench.errors import InputError
 from uqabench.vocabulary import SUBTASKS
 
@@ -57,13 +57,13 @@ class Reading:
         self.folder, self.rejections, self.texts = folder, rejections, texts
         self.described = Items(rejections.strict)
         self.actions: list[str] = []
-        self._users(*(self._pretrain(data_file("pretrain", side)) for side in SIDES))
+        self._users(*(self._pretrain(data_file("pretrain", side)) for side in SIDES.values()))
         self.n_users, self.n_interactions = len(self.offsets) - 1, len(self.items)
         histories = Histories(self.items, self.offsets, self.split)
         self.extra: dict[bytes, tuple[int, str, np.ndarray]] = {}
         self.questions = {
             split: self._align(data_file("align", side), histories, number)
-            for number, (split, side) in enumerate(zip(SPLITS, SIDES, strict=True))
+            for number, (split, side) in enumerate(SIDES.items())
         }
 
     def store(self) -> tuple[InteractionStore, dict[str, GivenQuestions], list[str]]:

@@ -37,7 +37,7 @@ class Official:
         if path is None:
             raise InputError("The source 'official' needs the folder of the four published Arrow files: give --path.")
         self.folder, self.tokenizer = Path(path), tokenizer
-        self.files = [data_file(stage, side) for stage in ("pretrain", "align") for side in SIDES]
+        self.files = [data_file(stage, side) for stage in ("pretrain", "align") for side in SIDES.values()]
         for name in self.files:
             if not (self.folder / name).is_file():
                 raise InputError(f"{self.folder / name} is missing: name the folder of the four published files.")

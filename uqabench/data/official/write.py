@@ -28,7 +28,7 @@ from uqabench.data.official.layout import (
 from uqabench.data.official.ragged import Lists, offsets_of
 from uqabench.data.official.sidecars import write_sidecar
 from uqabench.data.official.source import TOKENIZER
-from uqabench.data.store import SPLITS, InteractionStore
+from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import atomic_folder, folder_files
 from uqabench.vocabulary import LETTERS, SUBTASKS
@@ -49,16 +49,19 @@ def write_official(
     """Write four published files (and sidecars) into `folder`, whole or not at all.
 
     questions: by split ("train", "evaluation"); the history of one is the last `n_history` items before its cut.
+    Validation users, whom the published files do not know, are written among the training users.
     encode: makes the token ids of a store whose token ids are not those of Qwen2.5 already; its texts are then written
     anew. Items and values without a published number get their index. InputError for a folder that holds other files.
     """
     folder = Path(folder)
     _refuse_foreign(folder)
+    store = store.about("evaluation")
     features = _Features(store, encode)
     with atomic_folder(folder) as out:
-        for split, (side, asked) in enumerate(zip(SIDES, (questions[name] for name in SPLITS), strict=True)):
+        for number, (split, side) in enumerate(SIDES.items()):
+            asked = questions[split]
             name = data_file("pretrain", side)
-            users = np.flatnonzero(store.split == split)
+            users = np.flatnonzero(store.split == number)
             begins, ends = store.offsets[users], store.offsets[users + 1]
             _write(out / name, features, begins, ends)
             _write_users(out / sidecar(name), store, users)
@@ -76,7 +79,7 @@ def write_official(
 
 def official_names() -> frozenset[str]:
     """Every file that an export may write."""
-    files = [data_file(stage, side) for stage in ("pretrain", "align") for side in SIDES]
+    files = [data_file(stage, side) for stage in ("pretrain", "align") for side in SIDES.values()]
     return frozenset((*files, *map(sidecar, files), ITEM_NAMES))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uqabench.artifact import Artifact, versions
-from uqabench.errors import UQABenchError
+from uqabench.errors import InputError, UQABenchError
 from uqabench.experiments.results import comparisons
 from uqabench.experiments.run import check_device
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
@@ -59,6 +59,11 @@ def plan_experiment(
     experiment: Experiment, config: RunConfig, preset: str, tools: Tools, seeds: tuple[int, ...] = ()
 ) -> PlannedExperiment:
     """The nodes of an experiment. Cells whose encoder refuses its settings are kept with the reason."""
+    if experiment.choice and config.questions.users != "validation":
+        raise InputError(
+            f"The experiment {experiment.name} chooses settings, and evaluation users must not be asked for that: add "
+            "--validation."
+        )
     found = cells(experiment, config, preset, seeds)
     planned: dict[int, PlannedCell] = {}
     plans: dict[int, Plan] = {}

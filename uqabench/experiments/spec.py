@@ -52,6 +52,9 @@ class Experiment:
     seeds: tuple[int, ...] = setting(
         (0,), "added to the run's seed; each cell is run with all of them", ge=0, le=MAX_SEED
     )
+    choice: bool = setting(
+        False, 'settings are chosen by it: it runs on validation users only, and "all" leaves it out'
+    )
     name: str = setting("", "of its folder")
 
 
@@ -87,8 +90,10 @@ def load_experiment(name: str) -> Experiment:
 
 
 def load_experiments(names: list[str]) -> list[Experiment]:
-    """Several experiments by name or path; "all" stands for every one that ships with uqabench."""
-    chosen = [each for name in names for each in (experiment_names() if name == "all" else (name,))]
+    """Several experiments by name or path; "all" stands for every one that ships with uqabench and chooses
+    nothing."""
+    every = [name for name in experiment_names() if not load_experiment(name).choice] if "all" in names else []
+    chosen = [each for name in names for each in (every if name == "all" else (name,))]
     found = [load_experiment(name) for name in dict.fromkeys(chosen)]
     titles = [experiment.name for experiment in found]
     twice = next((name for name in titles if titles.count(name) > 1), None)

@@ -15,8 +15,7 @@ from uqabench.report.results import load_experiment as load_results
 from uqabench.settings import patched, run_config
 
 TABLES = {"encoders": 15, "pretraining": 6, "finetuning": 2 * len(integration_names()), "model-size": 16,
-          "sequence-length": 5, "controls": 18, "efficiency": 13}  # fmt: skip
-TIMED = {"efficiency"}
+          "sequence-length": 5, "choose-pretraining": 12, "controls": 18, "efficiency": 13}  # fmt: skip
 PAPER_SIZES = [(4, 256, 4), (4, 512, 8), (8, 512, 8), (8, 768, 12), (12, 768, 12), (24, 1024, 8), (24, 1536, 12),
                (24, 2048, 16)]  # fmt: skip
 
@@ -31,7 +30,18 @@ def test_every_experiment_has_its_cells_in_every_preset(name, preset):
 
 def test_the_experiments_stand_in_the_order_of_the_papers_tables():
     assert experiment_names() == tuple(TABLES)
-    assert [each.name for each in load_experiments(["all"])] == [name for name in TABLES if name not in TIMED]
+    apart = [name for name in TABLES if load_experiment(name).choice or load_experiment(name).costs]
+    assert [each.name for each in load_experiments(["all"])] == [name for name in TABLES if name not in apart]
+    assert apart == ["choose-pretraining", "efficiency"]
+
+
+def test_settings_are_not_chosen_on_evaluation_users(tmp_path):
+    experiments = load_experiments(["choose-pretraining"])
+    with pytest.raises(InputError, match="evaluation users must not be asked for that: add --validation"):
+        survey_experiments(tmp_path / "run", experiments, run_config("tiny"), "tiny")
+    asked = patched(run_config("tiny"), {"questions.users": "validation"})
+    rows = survey_experiments(tmp_path / "run", experiments, asked, "tiny")
+    assert sum(row["node"].startswith("pretrain") for row in rows) == 12 and not (tmp_path / "run").exists()
 
 
 def test_published_sizes_and_lengths_are_the_papers():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uqabench.artifact import Artifact, versions
-from uqabench.errors import UQABenchError
+from uqabench.errors import InputError, UQABenchError
 from uqabench.experiments.costs import cost_node, write_costs
 from uqabench.experiments.results import comparisons, flags
 from uqabench.experiments.run import check_device, probes_of
@@ -69,6 +69,11 @@ def plan_experiment(
     experiment: Experiment, config: RunConfig, preset: str, tools: Tools, seeds: tuple[int, ...] = ()
 ) -> PlannedExperiment:
     """The nodes of an experiment. Cells whose encoder refuses its settings are kept with the reason."""
+    if experiment.choice and config.questions.users != "validation":
+        raise InputError(
+            f"The experiment {experiment.name} chooses settings, and evaluation users must not be asked for that: add "
+            "--validation."
+        )
     found = cells(experiment, config, preset, seeds)
     planned: dict[int, PlannedCell] = {}
     plans: dict[int, Plan] = {}

@@ -17,6 +17,7 @@ from uqabench.experiments.run import run
 from uqabench.experiments.show import question_card
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import read_predictions, score_files
+from uqabench.report.page import FILE_NAME
 from uqabench.report.results import load_results
 from uqabench.vocabulary import SUBTASKS, TASKS
 
@@ -99,6 +100,13 @@ def test_the_tables_hold_every_method(finished):
     for suffix in ("txt", "md", "tex", "csv"):
         text = (finished / "tables" / f"table2.{suffix}").read_text()
         assert all(name in text.lower() for name in ("sasrec", "oracle", "text8", "trm++"))
+
+
+def test_the_page_is_written_unless_it_is_left_out(finished, small_config, copy):
+    assert b"</html>" in (finished / FILE_NAME).read_bytes()
+    run(copy, small_config(), progress=False, page=False)
+    assert not (copy / FILE_NAME).exists()  # the one of the run before might speak of other results
+    assert (copy / "tables" / "calibration.txt").is_file() and (copy / "results.json").is_file()
 
 
 def test_two_runs_from_nothing_are_equal_apart_from_seconds(execute, finished, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
 from uqabench.report.scores import paper_order
 from uqabench.settings.results import ExperimentResults, RunResults
 
+COSTS = "efficiency.json"
 LARGEST_DEPTH = 3  # folders above an experiment's results in which its run is sought
 
 
@@ -34,7 +35,8 @@ class SeedAnswers:
 class Found:
     """Results as rows, with the answers of each row's seeds; `facts` says what was run, in a few words each.
 
-    rule: how answers are scored (`questions.scoring`). settings: the run's, where they are known.
+    rule: how answers are scored (`questions.scoring`). settings: the run's, where they are known. costs: the rows of
+    efficiency.json, where an experiment measured what its methods cost.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Found:
     answers: list[list[SeedAnswers]]
     rule: str
     settings: dict[str, Any] = field(default_factory=dict)
+    costs: list[dict[str, Any]] = field(default_factory=list)
 
 
 def find(path: Path | str, run: Path | str | None = None) -> list[Found]:
@@ -66,7 +69,9 @@ def find(path: Path | str, run: Path | str | None = None) -> list[Found]:
     if isinstance(kind, dict) and kind.get("kind") == "experiment":
         run = Path(run) if run else _run_of(path)
         results = load_experiment(path)
-        return [found_experiment(results, experiment_rows(results, run), run, _settings(path, run))]
+        found = found_experiment(results, experiment_rows(results, run), run, _settings(path, run))
+        costs = read_json(path / COSTS)["rows"] if (path / COSTS).is_file() else []
+        return [replace(found, costs=costs)]
     return [found_run(load_results(path), path, _settings(path))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def answered(found: Found, stages: Stages, asked: Asked, columns: Columns) -> li
                 kept = np.rint(probabilities(logits) * scale).astype(np.int64)
                 seed |= {"first": first, "scale": scale, "probabilities": columns.add(kept)}
             seeds.append(seed)
-        rows.append({**_facts(row), "seeds": seeds})
+        rows.append({**_facts(row), **_costs(found, row), "seeds": seeds})
     return rows
 
 
@@ -52,6 +53,19 @@ def _read(each: SeedAnswers, stages: Stages, asked: Asked) -> tuple[int, np.ndar
     letters = np.array([LETTERS.index(p) if (p := row["prediction"]) in LETTERS else NO_LETTER for row in predictions])
     with_logits = all("logits" in row for row in predictions)
     return first, letters, np.array([row["logits"] for row in predictions]) if with_logits else None
+
+
+def _costs(found: Found, row: ScoreRow) -> dict[str, Any]:
+    """What the row costs where that was measured: time to first token in ms, and peak memory of a prompt in MB."""
+    measured = [
+        costs
+        for costs in found.costs
+        if (costs["method"], costs["label"], costs["axes"]) == (row.method, row.label, row.axes)
+    ]
+    if not measured:
+        return {}
+    latency, memory = (fmean(costs[key] for costs in measured) for key in ("first_token_seconds", "peak_bytes"))
+    return {"latency": 1e3 * latency, "memory": memory / 1e6}
 
 
 def _facts(row: ScoreRow) -> dict[str, Any]:

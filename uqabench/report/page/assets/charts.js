@@ -20,7 +20,7 @@ function chartConfig() {
       labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12,
       titleFontSize: 12, titleFontWeight: "normal", gridDash: [2, 3], labelLimit: 260,
     },
-    legend: { labelColor: soft, titleColor: soft, labelFontSize: 12, orient: "bottom", columns: 3, labelLimit: 150, symbolLimit: 40 },
+    legend: { labelColor: soft, titleColor: soft, labelFontSize: 12, orient: "bottom", columns: innerWidth < 700 ? 2 : 5, labelLimit: 150, symbolLimit: 40 },
     text: { color: ink, fontSize: 12 }, rule: { color: soft },
     header: { labelColor: soft, titleColor: soft },
   };

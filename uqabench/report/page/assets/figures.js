@@ -1,10 +1,11 @@
 // What each chart shows. A function takes the state of the page and returns a Vega-Lite specification and its values.
 
 const ROW_HEIGHT = 22;
-const groupColour = (data) => ({
-  field: "group", type: "nominal", title: null,
-  scale: { domain: data.groups, range: data.groups.map((group) => colour(GROUP_COLOURS[group])) },
-});
+/** Colour by group, with those groups in the legend that the values have. */
+const groupColour = (values, groups) => {
+  const present = groups.filter((group) => values.some((value) => value.group === group));
+  return { field: "group", type: "nominal", title: null, scale: { domain: present, range: present.map((group) => colour(GROUP_COLOURS[group])) } };
+};
 const tooltip = (...fields) => fields.map(([field, title, format]) => ({ field, title, ...(format ? { format, type: "quantitative" } : {}) }));
 const SCORE_TIPS = [["name", "Method"], ["accuracy", "Accuracy, %", ".2f"], ["low", "from", ".2f"], ["high", "to", ".2f"], ["n", "Questions", ",d"]];
 const INTERVAL_AXIS = { field: "accuracy", type: "quantitative", scale: { zero: false, nice: true }, title: "Accuracy, % (95 % interval)" };
@@ -22,16 +23,17 @@ function differencesFigure({ data, chosen, base }, vega) {
     ? `${whole(least.n)} questions of ${whole(least.users)} users cannot see less than ${points(least.detectable, 1)} points ` +
       "(80 % power at the 5 % level, before Holm), even between the two methods that are easiest to compare." : "";
   const y = { field: "name", type: "nominal", sort: values.map(({ name }) => name), title: null };
+  const color = groupColour(values, data.groups);
   const spec = {
     height: { step: ROW_HEIGHT },
     layer: [
       { mark: { type: "rule", strokeDash: [3, 3] }, encoding: { x: { datum: 0 }, color: { value: colour("soft") } } },
-      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, color: groupColour(data), x: { field: "low", type: "quantitative", title: `Points above ${base.name}` }, x2: { field: "high" } } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, color, x: { field: "low", type: "quantitative", title: `Points above ${base.name}`, axis: { tickCount: 8 } }, x2: { field: "high" } } },
       {
-        mark: { type: "point", size: 70, strokeWidth: 2 },
+        mark: { type: "point", size: 70, strokeWidth: 2, opacity: 1 },
         encoding: {
-          y, color: groupColour(data), x: { field: "difference", type: "quantitative" },
-          fill: { ...groupColour(data), legend: null, condition: { test: "!datum.sure", value: colour("paper") } },
+          y, color, x: { field: "difference", type: "quantitative" },
+          fill: { ...color, legend: null, condition: { test: "!datum.sure", value: colour("paper") } },
           tooltip: tooltip(["name", "Method"], ["difference", "Difference", "+.2f"], ["low", "from", "+.2f"], ["high", "to", "+.2f"], ["p", "p", ".4f"],
             ["holm", "Holm p", ".4f"], ["detectable", "Detectable", ".1f"], ["n", "Questions", ",d"]),
         },
@@ -94,13 +96,14 @@ function costPoints(shown, costOf) {
 }
 
 function costFigure(data, values, title) {
+  const color = groupColour(values, data.groups);
   const x = { field: "cost", type: "quantitative", title, scale: { type: "log", nice: true, padding: 30 }, axis: { format: "~s", labelOverlap: true, grid: false } };
   const spec = {
     height: 320,
     layer: [
       { transform: [{ filter: "datum.best" }], mark: { type: "line", strokeDash: [4, 3], strokeWidth: 1.5, color: colour("soft") }, encoding: { x, y: { field: "accuracy", type: "quantitative" } } },
-      { mark: { type: "rule", strokeWidth: 1.5, opacity: 0.7 }, encoding: { x, y: { ...INTERVAL_AXIS, field: "low" }, y2: { field: "high" }, color: groupColour(data) } },
-      { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { x, y: INTERVAL_AXIS, color: groupColour(data), tooltip: tooltip(...SCORE_TIPS, ["cost", title, ",.4~g"]) } },
+      { mark: { type: "rule", strokeWidth: 1.5, opacity: 0.7 }, encoding: { x, y: { ...INTERVAL_AXIS, field: "low" }, y2: { field: "high" }, color } },
+      { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { x, y: INTERVAL_AXIS, color, tooltip: tooltip(...SCORE_TIPS, ["cost", title, ",.4~g"]) } },
       { mark: { type: "text", align: "left", dx: 9, fontSize: 11.5, color: colour("ink") }, encoding: { x, y: { field: "place", type: "quantitative" }, text: { field: "name" } } },
     ],
   };
@@ -112,6 +115,12 @@ function tokensFigure({ data, shown }) {
   const values = costPoints(shown, (row) => row.tokens);
   return values.length > 1 ? costFigure(data, values, "Tokens of a prompt, mean") : null;
 }
+
+/** Accuracy against what a method costs, where an experiment measured it. */
+const measuredFigure = (field, title) => ({ data, shown }) => {
+  const values = costPoints(shown, (row) => row[field]);
+  return values.length > 1 ? costFigure(data, values, title) : null;
+};
 
 /** Accuracy against the encoder's size, a line a method, where a method has encoders of three sizes. */
 function scalingFigure({ shown }) {

@@ -26,7 +26,8 @@ function redrawTable() {
 
 const charts = [
   new Chart("chart-differences", differencesFigure), new Chart("chart-subtasks", subtasksFigure),
-  new Chart("chart-tokens", tokensFigure), new Chart("chart-scaling", scalingFigure),
+  new Chart("chart-tokens", tokensFigure), new Chart("chart-latency", measuredFigure("latency", "Time to first token, ms")),
+  new Chart("chart-memory", measuredFigure("memory", "Peak memory of a prompt, MB")), new Chart("chart-scaling", scalingFigure),
   new Chart("chart-letters", lettersFigure), new Chart("chart-calibration", calibrationFigure),
   new Chart("chart-training", trainingFigure),
 ];

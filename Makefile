@@ -25,11 +25,10 @@ test: $(VENV)/.dev
 test-full: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-# 10,000 damaged inputs a reader, or more; `make test` tries 500.
+# 10,000 damaged inputs a reader, or more.
 fuzz: $(VENV)/.dev
 	UQABENCH_FUZZ=100000 $(BIN)/python -m pytest tests/data/test_fuzz.py
-	UQABENCH_FUZZ=10000 $(BIN)/python -m pytest tests/data/test_fuzz_recipes.py
-	UQABENCH_FUZZ=25000 $(BIN)/python -m pytest tests/data/official/test_fuzz.py
+	UQABENCH_FUZZ=50000 $(BIN)/python -m pytest tests/data/test_fuzz_recipes.py tests/data/official/test_fuzz.py
 
 # ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
 bench: $(VENV)/.dev

@@ -16,6 +16,7 @@ from uqabench.vocabulary import LETTERS, SUBTASK_MARKERS, SUBTASKS
 
 GIVEN_FILES = {"train": "questions_train.arrow", "evaluation": "questions_evaluation.arrow"}
 """Files of a store that has questions of its own, by split."""
+_PART = 2**22
 _COLUMNS = {
     "user": pa.int32(), "cut": pa.int32(), "subtask": pa.int8(), "answer": pa.int8(), "text": pa.string()
 }  # fmt: skip
@@ -106,7 +107,7 @@ class Histories:
         hashes = np.zeros(len(items), np.uint64)
         rolling(items, offsets, hashes)
         wanted = hashes[offsets[1:] - 1]
-        candidates = np.flatnonzero(np.isin(self._hashes, wanted))
+        candidates = _places(self._hashes, np.unique(wanted))
         users = np.searchsorted(self.offsets, candidates, side="right") - 1
         order = np.lexsort((candidates, self.split[users] != side))
         first: dict[tuple[int, int], tuple[int, int]] = {}
@@ -121,3 +122,13 @@ class Histories:
                 if np.array_equal(self.items[start : start + cut], items[low:high]):
                     found_users[i], cuts[i] = user, cut
         return found_users, cuts
+
+
+def _places(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """int64: where `values` are among `wanted`, which is sorted; a part at a time, for there are tens of millions."""
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(values) if len(wanted) else 0, _PART):
+        part = values[start : start + _PART]
+        at = np.minimum(np.searchsorted(wanted, part), len(wanted) - 1)
+        found.append(start + np.flatnonzero(wanted[at] == part))
+    return np.concatenate(found)

@@ -310,7 +310,7 @@ def experiment(args: argparse.Namespace) -> int:
     experiments, config = load_experiments(args.experiment), settings_of(args)
     folder, seeds = run_folder(args.runs, _run_name(args)), numbers("--seeds", args.seeds)
     if args.dry_run:
-        _print_survey(survey_experiments(folder, experiments, config, args.preset, seeds))
+        _print_survey(survey_experiments(folder, experiments, config, seeds))
         return 0
     finished = run_experiments(
         folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,

@@ -23,7 +23,7 @@ PAPER_SIZES = [(4, 256, 4), (4, 512, 8), (8, 512, 8), (8, 768, 12), (12, 768, 12
 @pytest.mark.parametrize("preset", ["tiny", "demo", "small", "published", "paper"])
 @pytest.mark.parametrize("name", TABLES)
 def test_every_experiment_has_its_cells_in_every_preset(name, preset):
-    found = cells(load_experiment(name), run_config(preset), preset)
+    found = cells(load_experiment(name), run_config(preset))
     assert len(found) == TABLES[name]
     assert len({(cell.method.name, *cell.axes.values()) for cell in found}) == len(found)
 
@@ -38,26 +38,26 @@ def test_the_experiments_stand_in_the_order_of_the_papers_tables():
 def test_settings_are_not_chosen_on_evaluation_users(tmp_path):
     experiments = load_experiments(["choose-pretraining"])
     with pytest.raises(InputError, match="evaluation users must not be asked for that: add --validation"):
-        survey_experiments(tmp_path / "run", experiments, run_config("tiny"), "tiny")
+        survey_experiments(tmp_path / "run", experiments, run_config("tiny"))
     asked = patched(run_config("tiny"), {"questions.users": "validation"})
-    rows = survey_experiments(tmp_path / "run", experiments, asked, "tiny")
+    rows = survey_experiments(tmp_path / "run", experiments, asked)
     assert sum(row["node"].startswith("pretrain") for row in rows) == 12 and not (tmp_path / "run").exists()
 
 
 def test_published_sizes_and_lengths_are_the_papers():
-    found = cells(load_experiment("model-size"), run_config("published"), "published")
+    found = cells(load_experiment("model-size"), run_config("published"))
     shapes = [cell.method.config.pretrain.encoder.overrides for cell in found if cell.method.name == "trm++"]
     assert [(s["layers"], s["width"], s["heads"]) for s in shapes] == PAPER_SIZES
-    found = cells(load_experiment("sequence-length"), run_config("published"), "published")
+    found = cells(load_experiment("sequence-length"), run_config("published"))
     assert [cell.method.config.pretrain.length for cell in found] == [32, 64, 128, 256, 512]
 
 
 def test_scaled_sizes_keep_the_papers_ratios():
-    found = cells(load_experiment("model-size"), run_config("demo"), "demo")
+    found = cells(load_experiment("model-size"), run_config("demo"))
     shapes = [cell.method.config.pretrain.encoder.overrides for cell in found if cell.method.name == "trm++"]
     scaled = [(s["layers"], s["width"], s["heads"]) for s in shapes]
     assert scaled == [(layers // 4, width // 8, heads // 4) for layers, width, heads in PAPER_SIZES]
-    found = cells(load_experiment("sequence-length"), run_config("demo"), "demo")
+    found = cells(load_experiment("sequence-length"), run_config("demo"))
     assert [cell.method.config.pretrain.length for cell in found] == [8, 16, 32, 64, 128]
     items = {cell.method.config.pretrain.length * cell.method.config.pretrain.batch_size for cell in found}
     assert items == {4096}, "cells train on different numbers of items a step"
@@ -79,7 +79,7 @@ def test_ones_own_experiment_crosses_methods_axes_and_seeds(tmp_path):
             "  - methods: [oracle]\n",
         )
     )
-    found = cells(own, run_config("tiny"), "tiny")
+    found = cells(own, run_config("tiny"))
     assert len(found) == 2 * 2 * 2 * 2 + 2
     assert axes_of(found) == {"a": ["x", "y"], "b": ["2", "4"]}
     wide = [cell for cell in found if cell.method.name == "wide" and cell.axes == {"a": "y", "b": "4"}]
@@ -87,7 +87,7 @@ def test_ones_own_experiment_crosses_methods_axes_and_seeds(tmp_path):
     config = wide[0].method.config
     assert (config.pretrain.objective, config.align.n_queries) == ("cl", 4)
     assert config.pretrain.encoder.overrides["hidden"] == 96
-    assert {cell.method.config.seed for cell in cells(own, run_config("tiny"), "tiny", (7,))} == {7}
+    assert {cell.method.config.seed for cell in cells(own, run_config("tiny"), (7,))} == {7}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_ones_own_experiment_crosses_methods_axes_and_seeds(tmp_path):
 )
 def test_what_is_wrong_in_a_file_is_one_sentence(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as error:
-        cells(load_experiment(write(tmp_path / "mine.yaml", text)), run_config("tiny"), "tiny")
+        cells(load_experiment(write(tmp_path / "mine.yaml", text)), run_config("tiny"))
     assert len(str(error.value)) < 500 and "\n" not in str(error.value)
 
 

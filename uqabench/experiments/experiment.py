@@ -66,7 +66,7 @@ class PlannedExperiment:
 
 
 def plan_experiment(
-    experiment: Experiment, config: RunConfig, preset: str, tools: Tools, seeds: tuple[int, ...] = ()
+    experiment: Experiment, config: RunConfig, tools: Tools, seeds: tuple[int, ...] = ()
 ) -> PlannedExperiment:
     """The nodes of an experiment. Cells whose encoder refuses its settings are kept with the reason."""
     if experiment.choice and config.questions.users != "validation":
@@ -74,7 +74,7 @@ def plan_experiment(
             f"The experiment {experiment.name} chooses settings, and evaluation users must not be asked for that: add "
             "--validation."
         )
-    found = cells(experiment, config, preset, seeds)
+    found = cells(experiment, config, seeds)
     planned: dict[int, PlannedCell] = {}
     plans: dict[int, Plan] = {}
     for seed in dict.fromkeys(cell.seed for cell in found):
@@ -113,7 +113,7 @@ def run_experiments(
     check_tracker(config.tracker)
     with claimed(folder, wait=wait), Opened() as opened:
         tools = Tools(opened, progress)
-        planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
+        planned = [plan_experiment(experiment, config, tools, seeds) for experiment in experiments]
         outcome = execute(
             [node for each in planned for node in (*each.targets(), *each.probes())],
             folder,
@@ -126,12 +126,12 @@ def run_experiments(
 
 
 def survey_experiments(
-    folder: Path, experiments: list[Experiment], config: RunConfig, preset: str, seeds: tuple[int, ...] = ()
+    folder: Path, experiments: list[Experiment], config: RunConfig, seeds: tuple[int, ...] = ()
 ) -> list[dict[str, Any]]:
     """What `run_experiments` would do: a row a node (`plan.dry_run.survey`)."""
     check_is_run(folder)
     tools = Tools(Opened(), False)
-    planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
+    planned = [plan_experiment(experiment, config, tools, seeds) for experiment in experiments]
     return survey([node for each in planned for node in (*each.essential(), *each.targets(), *each.probes())], folder)
 
 

@@ -141,9 +141,11 @@ def _scaled(value: Any, divisor: int) -> Any:
     return max(1, value // divisor) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def cells(experiment: Experiment, config: RunConfig, preset: str, seeds: tuple[int, ...] = ()) -> list[Cell]:
-    """Every cell of an experiment, seeds innermost; `seeds` in place of the experiment's own."""
+def cells(experiment: Experiment, config: RunConfig, seeds: tuple[int, ...] = ()) -> list[Cell]:
+    """Every cell of an experiment, seeds innermost; `seeds` in place of the experiment's own. Axes are scaled as the
+    preset of the encoders says."""
     found = []
+    preset = config.pretrain.encoder.preset
     for index, sweep in enumerate(experiment.sweeps):
         axes = {
             name: axis_values(axis, preset, f"experiment {experiment.name}, sweeps[{index}].axes.{name}")

@@ -24,7 +24,8 @@ from uqabench.settings.sentences import name_shown, unknown_setting
 from uqabench.settings.stages import AlignConfig, EvaluateConfig, PretrainConfig
 from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS
 
-PRESETS = PRESET_NAMES
+PRESETS = (*PRESET_NAMES, "demo-v1")
+"""Packaged settings of a run: one for each size of encoders, and the demo with the questions of version v1."""
 TRACKERS = ("none", "wandb", "mlflow")
 TEXT_METHODS = ("text20", "text50")
 DEFAULT_METHODS = ENCODERS + TEXT_METHODS + BASELINES

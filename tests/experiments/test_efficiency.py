@@ -54,7 +54,7 @@ def test_new_prices_time_nothing_again(measured):
     folder, experiment, config = measured
     before = rows_of(folder)
     priced = patched(config, {"efficiency": {"prices": {"input": 3.0}}})
-    assert {row["action"] for row in survey_experiments(folder, [experiment], priced, "tiny")} == {"reuse"}
+    assert {row["action"] for row in survey_experiments(folder, [experiment], priced)} == {"reuse"}
     run_experiments(folder, [experiment], priced, "tiny", progress=False)
     for name, row in rows_of(folder).items():
         assert row["first_token_seconds"] == before[name]["first_token_seconds"]

@@ -53,8 +53,7 @@ class SyntheticConfig:
     )
     transitions: float = setting(
         0.0,
-        "chance that an interaction is the planted successor, in its category, of the one `transition_lag` before it "
-        "under the present interests; 0: nothing depends on the order inside a stretch",
+        "chance that an interaction is the planted successor, in its category, of the one `transition_lag` before",
         ge=0,
         le=1,
     )

@@ -110,12 +110,13 @@ class Nodes:
     def _trained_model(self, config: RunConfig) -> Node:
         data = self.data(config.data)
         prompt = replace(config.prompt, text_items=0)  # a hybrid method asks the model that the others ask
-        taught = config.llm.train.versions or (config.llm.questions.version,)
+        asked = config.llm.questions
+        mixes = config.llm.train.versions or {asked.version: asked.mix}
         questions = {
             version: self.questions(
-                data, f"language-model-{version}", {"train": replace(config.llm.questions, version=version)}
+                data, f"language-model-{version}", {"train": replace(asked, version=version, mix=mix)}
             )
-            for version in taught
+            for version, mix in mixes.items()
         }
         settings = {
             "train": key_dict(config.llm.train),
@@ -126,8 +127,8 @@ class Nodes:
         def open_(made: Made) -> Stage:
             return train_lm(
                 self.tools.opened.store(made["data"]),
-                {version: self.tools.opened.questions(made[f"questions {version}"], "train") for version in taught},
-                {version: made[f"questions {version}"].content for version in taught},
+                {version: self.tools.opened.questions(made[f"questions {version}"], "train") for version in mixes},
+                {version: made[f"questions {version}"].content for version in mixes},
                 self.tools.opened.templates(config.questions.templates),
                 prompt,
                 config.llm.train,

@@ -57,11 +57,11 @@ class TrainLMConfig:
     """Training of the small language model."""
 
     model: SmallLMConfig = setting(default_factory=SmallLMConfig)
-    versions: tuple[str, ...] | None = setting(
-        None,
-        "versions of the questions that it learns from; null: that of the run",
-        choices=QUESTION_VERSIONS,
-        size=(1, 2),
+    versions: dict[str, dict[str, float]] = setting(
+        default_factory=dict,
+        help="question versions that it learns from, and the mix of each; none: those of `llm.questions`",
+        ge=0,
+        le=10**9,
     )
     embedding_steps: int = setting(1_500, "steps of the embeddings alone, before anything else", ge=0, le=10**9)
     text_lengths: tuple[int, ...] = setting(
@@ -91,6 +91,9 @@ class TrainLMConfig:
     seed: int = setting(0, "seed of weights, documents and noise", ge=0, le=MAX_SEED)
 
     def __post_init__(self) -> None:
+        for version in self.versions:
+            if version not in QUESTION_VERSIONS:
+                raise ValueError(f"versions has no '{version[:40]}': choose among {', '.join(QUESTION_VERSIONS)}.")
         if self.soft_share + self.empty_share > 1:
             raise ValueError(
                 f"soft_share ({self.soft_share}) and empty_share ({self.empty_share}) exceed 1: lower one."

@@ -42,10 +42,8 @@ def aligned(context, shown, tmp_path_factory):
 
 
 def answer(context, shown, aligned, out, **changes):
-    shuffle = changes.pop("shuffle", False)
-    artifact, reused = evaluate(
-        context, shown, aligned, ZERO_SHOT, EvaluateConfig(**changes), shuffle=shuffle, progress=False
-    ).build(out)
+    stage = evaluate(context, shown, aligned, ZERO_SHOT, EvaluateConfig(**changes), progress=False)
+    artifact, reused = stage.build(out)
     return artifact, read_predictions(artifact.path / "predictions.jsonl"), reused
 
 

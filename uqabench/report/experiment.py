@@ -16,6 +16,7 @@ from uqabench.report.scores import (
     paper_order,
     score_table,
 )
+from uqabench.report.tables import power_notes
 from uqabench.settings.results import ExperimentResults
 
 LONGEST_LIST = 6  # failures named one by one in the notes
@@ -35,7 +36,8 @@ def experiment_table(
         rows = [rows[index] for index in paper_order([row.method for row in rows])]
     paper = results.get("paper") if compare else None
     notes = [_heading(results), *accuracy_notes(results["axes"]), *_seed_notes(rows)]
-    notes += [*best_notes(rows, tested=comparable(rivals(rows))), *count_notes(rows), *_gaps(rows)]
+    notes += [*best_notes(rows, tested=comparable(rivals(rows))), *power_notes(results.get("comparisons", []))]
+    notes += [*count_notes(rows), *_gaps(rows)]
     notes += [law.sentence() for law in fit_scaling(rows)]
     if compare and paper not in paper_tables():
         notes.append("The paper has no table of this experiment.")

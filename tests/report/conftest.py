@@ -179,3 +179,48 @@ def made() -> Callable[..., Path]:
 def made_run(small_store, small_evaluation, tmp_path_factory) -> Path:
     """A run of five methods on the small log's evaluation questions."""
     return make_run(tmp_path_factory.mktemp("made") / "mine", small_store, small_evaluation)
+
+
+@pytest.fixture(scope="session")
+def made_experiment(small_store, small_evaluation, tmp_path_factory) -> Path:
+    """An experiment's folder: the method hstu with two lengths of history, whose questions differ, and two seeds."""
+    run = tmp_path_factory.mktemp("swept") / "run"
+    run.mkdir()
+    (run / "uqabench-run.json").write_text("{}")
+    cells: list[dict[str, Any]] = []
+    rows = []
+    asked = {"short": small_evaluation.select(np.arange(30)), "long": small_evaluation}
+    for length, questions in asked.items():
+        for seed in (0, 1):
+            part = make_run(run / f"part-{length}-{seed}", small_store, questions, seed=seed + 2 * (length == "long"))
+            for stage in ("evaluate", "align"):
+                shutil.copytree(part / stage / "hstu", run / stage / f"hstu-{length}-{seed}")
+            for stage, name in (("questions", f"methods-{length}"), ("data", "synthetic-0")):
+                if not (run / stage / name).exists():
+                    shutil.copytree(next((part / stage).iterdir()), run / stage / name)
+            for file in ([run / "questions" / f"methods-{length}"], (run / "evaluate").glob(f"hstu-{length}-*")):
+                for folder in file:
+                    manifest = folder / "manifest.json"
+                    manifest.write_text(manifest.read_text().replace('"asked"', f'"asked {length}"'))
+            entry = json.loads((part / "results.json").read_text())["methods"]["hstu"]
+            predictions = f"evaluate/hstu-{length}-{seed}/predictions.jsonl"
+            cell = {"method": "hstu", "label": "HSTU", "axes": {"length": length}, "seed": seed, "status": "done"}
+            scores = {"overall": entry["overall"], **entry["tasks"], **entry["subtasks"]}
+            rows += [{"cell": len(cells), "scope": scope, **each} for scope, each in scores.items()]
+            cells.append({**cell, "avg_tokens": 20, "predictions": predictions})
+            shutil.rmtree(part)
+    results = {"schema": 1, "kind": "experiment", "name": "lengths", "title": "Lengths", "dataset": "synthetic"}
+    results |= {"llm": "made up", "axes": {"length": ["short", "long"]}, "cells": cells, "rows": rows}
+    folder = run / "experiments" / "lengths"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    costs = [
+        {
+            **{key: cell[key] for key in ("method", "label", "axes", "seed")},
+            "first_token_seconds": 0.1,
+            "peak_bytes": 5e6,
+        }
+        for cell in cells
+    ]
+    (folder / "efficiency.json").write_text(json.dumps({"schema": 1, "rows": costs}))
+    return folder

@@ -213,6 +213,7 @@ def test_what_cannot_be_detected_is_said_by_scope_for_the_best_pair(results):
         for (a, b), points in pairs
     ]
     note = comparison_table(comparisons).notes[-1]
+    assert note in main_table({**results, "comparisons": comparisons}).notes
     assert "MF: 300 questions of 190 users cannot see less than 7.9 points." in note
 
 

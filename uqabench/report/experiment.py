@@ -19,6 +19,7 @@ from uqabench.report.scores import (
     score_table,
     users_notes,
 )
+from uqabench.report.tables import power_notes
 from uqabench.settings.results import ExperimentResults
 
 LONGEST_LIST = 6  # failures named one by one in the notes
@@ -40,7 +41,8 @@ def experiment_table(
     notes = [_heading(results), *users_notes(results), *accuracy_notes(results["axes"]), *_seed_notes(rows)]
     flags = [] if results["axes"] else results.get("flags", [])
     levels = [] if results["axes"] else level_notes(rows)
-    notes += [*best_notes(rows, tested=comparable(rivals(rows))), *levels, *flag_notes(flags)]
+    notes += [*best_notes(rows, tested=comparable(rivals(rows))), *power_notes(results.get("comparisons", []))]
+    notes += [*levels, *flag_notes(flags)]
     notes += [*count_notes(rows), *_gaps(rows)]
     notes += [law.sentence() for law in fit_scaling(rows)]
     if compare and paper not in paper_tables():

@@ -109,6 +109,12 @@ def found_experiment(results: ExperimentResults, rows: list[ScoreRow], run: Path
     return Found(results["name"], title, facts, run, dict(results), rows, answers, rule, settings)
 
 
+def has_answers(results: ExperimentResults, run: Path) -> bool:
+    """Whether the answers of all finished cells lie in the folder `run`."""
+    names = [cell.get("predictions") for cell in results["cells"] if cell["status"] == "done"]
+    return all(name and (run / name).is_file() for name in names)
+
+
 def _settings(*folders: Path) -> dict[str, Any]:
     """The run's settings from the first of the folders that has them."""
     return next((read_json(folder / "config.json") for folder in folders if (folder / "config.json").is_file()), {})

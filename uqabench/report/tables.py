@@ -34,7 +34,7 @@ def main_table(results: RunResults, compare: str | None = None) -> Table:
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
     flags = results.get("flags", [])
     notes = [*users_notes(results), *accuracy_notes(), *best_notes(rows, tested="best" in results)]
-    notes += [*level_notes(rows), *flag_notes(flags), *count_notes(rows)]
+    notes += [*power_notes(results.get("comparisons", [])), *level_notes(rows), *flag_notes(flags), *count_notes(rows)]
     return score_table("table2", rows, notes, paper="table2" if compare else None, marks=flagged(flags))
 
 
@@ -70,12 +70,12 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
     notes = [
         "Differences in percentage points with 95 % intervals, on the same questions; users are the unit of all tests.",
         f"p is two-sided; Holm p is adjusted for the {len(comparisons)} comparisons of this table (Holm 1979).",
-        *_power_notes(comparisons),
+        *power_notes(comparisons),
     ]
     return Table("comparisons", columns, sections, records, notes)
 
 
-def _power_notes(comparisons: Sequence[Comparison]) -> list[str]:
+def power_notes(comparisons: Sequence[Comparison]) -> list[str]:
     """What the questions of each scope could show, from the pair of methods with the smallest detectable difference."""
     smallest: dict[str, Comparison] = {}
     for c in comparisons:
@@ -93,7 +93,7 @@ def _power_notes(comparisons: Sequence[Comparison]) -> list[str]:
         )
     return [
         "Detectable: the true difference that such a test finds four times in five (5 %, two-sided, before Holm). "
-        f"Even for the pair of this table that is easiest to compare: {'; '.join(facts)}."
+        f"Even for the pair of methods that is easiest to compare: {'; '.join(facts)}."
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from uqabench.files import write_bytes
 from uqabench.report.diagnostics import diagnostic_tables
 from uqabench.report.experiment import experiment_table
-from uqabench.report.found import found_experiment, found_run
+from uqabench.report.found import found_experiment, found_run, has_answers
 from uqabench.report.model import Table
 from uqabench.report.plots import plot_accuracy, plot_scaling, plot_tokens
 from uqabench.report.probes import experiment_probe_table, probe_table
@@ -65,7 +65,7 @@ def write_experiment(
         comparison_table(results.get("comparisons", [])),
         experiment_probe_table(results, rows),
     ]
-    if run_folder is not None:
+    if run_folder is not None and has_answers(results, Path(run_folder)):
         tables += diagnostic_tables(found_experiment(results, rows, Path(run_folder), {}))
     folder = Path(folder)
     paths = [*_write_tables(tables, folder), *_write_figures(rows, folder)]

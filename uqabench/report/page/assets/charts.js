@@ -33,6 +33,7 @@ function chartConfig() {
 class Chart {
   constructor(id, draw) {
     Object.assign(this, { host: byId(id), draw, state: null, view: null, drawn: "", seen: false, stale: false });
+    this.place = this.host.closest("figure") ?? this.host;
     new IntersectionObserver(([entry]) => {
       this.seen = entry.isIntersecting;
       if (this.seen && this.stale) this.renew();
@@ -43,6 +44,7 @@ class Chart {
   show(state) {
     this.state = state;
     this.stale = true;
+    this.place.hidden = false; // What is hidden never comes into sight.
     if (this.seen) this.renew();
   }
 
@@ -50,7 +52,7 @@ class Chart {
     this.stale = false;
     const { vega, embed } = await chartLibrary();
     const made = this.draw(this.state, vega);
-    (this.host.closest("figure") ?? this.host).hidden = !made;
+    this.place.hidden = !made;
     if (!made) return;
     const key = JSON.stringify([made.spec, isDark()]);
     if (this.view && key === this.drawn) {

@@ -123,7 +123,8 @@ def everything(small, tmp_path_factory):
 
 def test_all_experiments_run_and_keep_their_contract(everything):
     folder, finished = everything
-    assert {name: len(results["cells"]) for name, results in finished.items()} == TABLES
+    scored = {name: n for name, n in TABLES.items() if name not in TIMED}
+    assert {name: len(results["cells"]) for name, results in finished.items()} == scored
     for name, results in finished.items():
         assert results == load_results(folder / "experiments" / name)
         assert {cell["status"] for cell in results["cells"]} == {"done"}

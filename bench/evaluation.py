@@ -36,6 +36,7 @@ from uqabench.settings.reader import from_dict
 from uqabench.settings.run import RunConfig
 from uqabench.stages.align import Context, PromptedMethod, load_aligned, prompt_groups, soft_for
 from uqabench.stages.export import prompt_embeddings
+from uqabench.stages.memory import keep_freed_memory
 
 
 def published_letters(model: Any, embeds: list[Tensor], letters: Tensor, batch: int) -> np.ndarray:
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # for both ways, as the evaluation stage does
     config = from_dict(RunConfig, read_json(args.run / "config.json"), "config.json")
     config = patched(config, {"llm": {"name": args.llm}} if args.llm else {})
     results = []

@@ -35,7 +35,8 @@ def efficiency_rows(
     """
     overall = {row["cell"]: row for row in results["rows"] if row["scope"] == "overall"}
     return [
-        _row(results["cells"][index], overall.get(index), measured, prices) for index, measured in sorted(costs.items())
+        _row(results["cells"][index], overall.get(index), measured, prices, results["llm"])
+        for index, measured in sorted(costs.items())
     ]
 
 

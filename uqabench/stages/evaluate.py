@@ -32,6 +32,7 @@ from uqabench.stages.align import (
     prompt_groups,
     soft_for,
 )
+from uqabench.stages.memory import keep_freed_memory
 from uqabench.stages.training import fits_in_memory
 from uqabench.vocabulary import LETTERS, SUBTASKS
 
@@ -66,6 +67,7 @@ def evaluate(
 
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
+        keep_freed_memory()  # every batch asks for the blocks that the one before it gave back
         lm, soft = load_aligned(context, method, aligned, align_config)
         n_soft = soft.n_tokens if soft else 0
         label = f"evaluate {method.name}"

@@ -89,8 +89,8 @@ class QuestionsConfig:
 
     version: str = setting(
         "v1",
-        "v1: as first published; v2: the order inside a basket is no fact, ip and ap have levels; official: all "
-        "questions that came with the data, in their own words",
+        "v1: as first published; v2: no order inside a basket, levels of ip and ap; "
+        "official: those that came with the data",
         choices=_VERSIONS,
     )  # fmt: skip
     train: QuestionConfig = setting(default_factory=QuestionConfig)

@@ -46,7 +46,7 @@ import pytest
             "sasrec@q-former: the longest prompt .* the 400 positions",
         ),
         (["--config", "missing.yaml"], "The config file missing.yaml does not exist"),
-        (["--source", "netflix"], "The source 'netflix' is unknown: choose one of completejourney"),
+        (["--source", "netflix"], "The source 'netflix' is unknown: choose one of .*completejourney"),
         (["--source", "synthetic", "--path", "x"], "The source 'synthetic' reads no files"),
         (["--source", "synthetic", "--option", "users=many"], "synthetic.users must be of type int, not 'many'"),
         (["--source", "synthetic", "--option", "sizes=3"], "has no option 'sizes'"),

@@ -39,6 +39,10 @@ recorded: list[Timed] | None = None
 """While it is a list, every choice is measured afresh, whatever is committed or kept, and appended."""
 
 
+ran: dict[str, str] = {}
+"""By kernel and size the configuration that was chosen last, and the registers of a thread."""
+
+
 class Tuned(KernelInterface):
     """A `triton.jit` function whose configuration is chosen at its first call of each key and number of tokens.
 
@@ -52,9 +56,13 @@ class Tuned(KernelInterface):
     def run(self, *args: Any, **kwargs: Any) -> Any:
         size = self.size_of(args, kwargs)
         tuner = self._of_size.get(size)
-        if tuner is None:
-            tuner = self._of_size[size] = _OfSize(self.fn, self.configs, self.key, size)
-        return tuner.run(*args, **kwargs)
+        if tuner is not None:
+            return tuner.run(*args, **kwargs)
+        tuner = self._of_size[size] = _OfSize(self.fn, self.configs, self.key, size)
+        compiled = tuner.run(*args, **kwargs)
+        registers = getattr(compiled, "n_regs", None)
+        ran[f"{tuner.base_fn.__name__}, {size} tokens"] = f"{tuner.best_config}, registers: {registers}"
+        return compiled
 
     def size_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """The tokens of a call to the next power of two, 0 where the key has them."""

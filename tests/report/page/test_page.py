@@ -210,11 +210,13 @@ def test_charts_show_differences_letters_and_curves(opened, page_file, made_run,
     texts = [text.replace("−", "-") for text in found["differences"] if "Method: HSTU" in text]
     assert any(f"Difference: {gap:+.2f}" in text for text in texts)
     assert any("given" in text for text in found["letters"]) and found["training"] and found["subtasks"]
+    # A filter without questions empties a chart that is in sight, and the next one fills it again.
     choose(page, user=10**6)
+    page.locator("#differences-title").scroll_into_view_if_needed()
     page.locator("#chart-differences").wait_for(state="hidden")
     choose(page)
-    page.locator("#differences").scroll_into_view_if_needed()
-    page.locator("#chart-differences svg").wait_for(state="visible")
+    page.locator("#differences-title").scroll_into_view_if_needed()
+    page.locator("#chart-differences svg.marks").wait_for(state="visible")
     assert "expected calibration error" in page.inner_text("#calibration-caption")
 
 

@@ -36,7 +36,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m bench.roofline --json $(ROOFLINE) $(ROOFLINE_ARGS)
 
 # Nothing is installed and nothing is fetched: it runs in .venv if there is one, else in the Python that there is.
-# GPU_ARGS adds options (--json FILE, --minutes 4, --dry-run).
+# Three calls of a short visit: check, tune, goals. GPU_ARGS adds one of them or options (tune, --out DIR, --rehearse).
 gpu:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu $(GPU_ARGS)
 

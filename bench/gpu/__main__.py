@@ -87,7 +87,7 @@ def perform(session: Session, names: Sequence[str], groups: Sequence[str], *, ha
     """The chosen steps in order; without a GPU those that need none, and everything is compiled instead of a subset."""
     report, scratch, environment = session.report, session.scratch, session.environment
     if "build" in names:
-        steps.build(scratch, session.limit("build"), environment, report.add_step)
+        report.add_step(steps.build(scratch, session.limit("build"), environment))
     if "aot" in names:
         seconds = session.limit("aot") if has_gpu else session.left
         report.add_step(steps.compile_ahead(scratch, seconds, environment, is_subset=has_gpu))

@@ -2,7 +2,8 @@
 
 A result's error is the largest over its rows of the error's norm over the norm of what it should be: a maximum over
 the whole tensor hides the small early rows of HSTU. Rows that are nearly nothing are compared with the tensor's mean
-row. One line of JSON a check; the last one counts how often a step of the pipeline waited.
+row. Twice the error that plain torch makes in bf16 is allowed: a row that is a difference of large numbers has no
+better one. One line of JSON a check; the last one counts how often a step of the pipeline waited.
 """
 
 from __future__ import annotations
@@ -39,14 +40,18 @@ def checks(setting: Setting) -> Iterator[dict[str, Any]]:
     for name in CHECKED:
         try:
             compared = known[name].make(setting).compared
-            errors = {which: relative_rows(ours, theirs) for which, ours, theirs in compared()}
+            errors = {
+                which: (relative_rows(ours, exact), relative_rows(plain, exact))
+                for which, ours, plain, exact in compared()
+            }
         except Exception as error:  # the other checks are worth having
             yield {"check": name, "error": None, "passed": False, "problem": " ".join(str(error).split())[:200]}
             if "illegal" in str(error) or "device-side" in str(error):
                 raise
             continue
-        for which, error in errors.items():
-            yield {"check": f"{name}, {which}", "error": error, "passed": error <= BOUND}
+        for which, (error, plain) in errors.items():
+            passed = error <= max(BOUND, 2 * plain)
+            yield {"check": f"{name}, {which}", "error": error, "plain": plain, "passed": passed}
     with tempfile.TemporaryDirectory() as folder:
         pipeline = Pipeline(Setting(setting.device, is_small=True), Path(folder))
         waits = pipeline.waits() if setting.device == "cuda" else 0

@@ -48,7 +48,7 @@ def _check(session: Session, out: Path) -> Iterator[str]:
     """The hot path's kernels against fp32, the waits of a step, and memcheck of the scan."""
     found = session.scratch / "checks.jsonl"
     found.write_text("")
-    session.report.add_step(session.measure_group("ceilings", 20.0, baselines=False))
+    session.report.add_step(session.measure_group("ceilings", 40.0, baselines=False))
     ended = _run_module(session, out, "hot_checks", ["--out", str(found)])
     checks = [json.loads(line) for line in found.read_text().splitlines()]
     write_json(out / "checks.json", checks)
@@ -71,7 +71,7 @@ def _tune(session: Session, out: Path) -> Iterator[str]:
 def _goals(session: Session, out: Path) -> Iterator[str]:
     """The rows that goals are judged by, the step of the pipeline and of the 3 B model."""
     report = session.report
-    report.add_step(session.measure_group("ceilings", 20.0, baselines=False))
+    report.add_step(session.measure_group("ceilings", 40.0, baselines=False))
     report.add_step(session.measure_group(JUDGED, session.left - 5, baselines=False))
     report.save()
     result = report.to_dict()

@@ -273,7 +273,7 @@ def test_the_model_carries_its_card(train, tmp_path, small_store):
     assert lm.card["steps"] == 3 == artifact.json("metrics.json")["steps"]
     assert lm.card["parameters"] == sum(p.numel() for p in lm.model.parameters())
     held_out = lm.card["held_out_accuracy"]["v1"]
-    assert {"text20", "text50", "segments+next", "no-history"} <= set(held_out)
+    assert {"text20", "text50", "segments", "probe segments", "no-history"} <= set(held_out)
     for scores in held_out.values():
         assert 0 <= scores["overall"] <= 100 and scores["n"] > 0
 

@@ -111,7 +111,11 @@ class Documents:
 
     def shown(self, pair: int) -> Shown:
         """What vectors of a document's history are made of."""
-        user, cut = (int(x) for x in self.pairs[pair])
+        return self.shown_at(*self.pairs[pair])
+
+    def shown_at(self, user: int, cut: int) -> Shown:
+        """What vectors of a user's history at a cut are made of."""
+        user, cut = int(user), int(cut)
         begin, end = self.store.offsets[user : user + 2]
         following = self.store.items[begin + cut : min(begin + cut + AHEAD, end)]
         return Shown(history_items(self.store, user, cut, self.questions.n_history), following)

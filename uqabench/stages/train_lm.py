@@ -28,7 +28,6 @@ from uqabench.llm.batches import (
     batch_hidden,
     collate,
     letter_logits,
-    plan_group_batches,
 )
 from uqabench.llm.demo import new_model, save_model, train_tokenizer
 from uqabench.llm.history import window_text
@@ -40,9 +39,10 @@ from uqabench.questions.render import value_texts
 from uqabench.questions.templates import Templates
 from uqabench.settings.llm import PromptConfig, TrainLMConfig
 from uqabench.settings.reader import key_dict
-from uqabench.stages.lm_documents import DocumentBatch, Documents, Windows, token_windows
+from uqabench.stages.lm_documents import DocumentBatch, Documents, token_windows
 from uqabench.stages.lm_embeddings import train_embeddings
 from uqabench.stages.lm_probe import OptionProbe
+from uqabench.stages.lm_reading import held_out_accuracy
 from uqabench.stages.lm_vectors import SoftVectors
 from uqabench.stages.training import Trainer, seed_everything
 from uqabench.vocabulary import SUBTASKS
@@ -80,43 +80,6 @@ class LetterWatch:
                 letters = {task: round(x, 1) for task, x in zip(SUBTASKS, share.tolist(), strict=True)}
                 self.records.append({f"letters-with-{n}-soft": letters})
             self._clear()
-
-
-def accuracy(documents: Documents, n_text: int, windows: Windows) -> dict[str, float]:
-    """Accuracy (percent) by sub-task on the held-out documents, shown `n_text` items or exact soft vectors (which are
-    asked only what they can know)."""
-    lm, questions = documents.lm, documents.questions
-    documents.hint = 0.0
-    held_out = np.arange(documents.n_train, len(documents.pairs))
-    groups = documents.groups(held_out, n_text, windows)
-    if not groups:
-        return {"n": 0}
-    documents.vectors.measure([documents.shown(pair) for pair in held_out], windows)
-    right, asked = [], []
-    with torch.no_grad():
-        for part in plan_group_batches(groups, documents.config.token_budget):
-            soft, renumbered = documents.soft(DocumentBatch(documents, part, windows), noise=0.0)
-            batch = collate(renumbered, lm, len(windows), with_answers=False)
-            logits = letter_logits(lm, batch, batch_hidden(lm, batch, soft))
-            right.append((logits.argmax(1) == batch.answers).numpy())
-            asked.append(batch.questions.numpy())
-    correct, rows = np.concatenate(right), np.concatenate(asked)
-    result = {"overall": 100.0 * float(correct.mean()), "n": len(rows)}
-    for index, name in enumerate(SUBTASKS):
-        mine = questions.subtask[rows] == index
-        if mine.any():
-            result[name] = 100.0 * float(correct[mine].mean())
-    return result
-
-
-def held_out_accuracy(documents: Documents) -> dict[str, dict[str, float]]:
-    """`accuracy` for every way in which the model was shown a history."""
-    config = documents.config
-    return {
-        **{f"text{n}": accuracy(documents, n, ()) for n in sorted(set(config.text_lengths))},
-        **{name: accuracy(documents, 0, token_windows(name)) for name in config.integrations},
-        "no-history": accuracy(documents, 0, ()),
-    }
 
 
 def train_lm(

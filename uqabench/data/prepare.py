@@ -51,7 +51,7 @@ def prepare(
 
     absent = [parent for parent in out.parents if not os.path.exists(parent)]
     try:
-        artifact, _ = build(out, STAGE, *prepare_key(source, config), make)
+        artifact, _ = build(out, STAGE, *prepare_key(source, config), make, digests=False)
     except BaseException:
         for parent in absent:  # made for nothing
             with suppress(OSError):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from uqabench.artifact import Artifact, build, open_artifact
-from uqabench.data.arrow import map_arrow, view, write_arrow
+from uqabench.data.arrow import Texts, map_arrow, view, write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.facts import check_facts, facts_by_hand
 from uqabench.errors import InputError
@@ -54,7 +55,7 @@ class InteractionStore:
     items: np.ndarray
     timestamps: np.ndarray | None
     actions: np.ndarray | None
-    user_ids: list[str]
+    user_ids: Sequence[str]
     split: np.ndarray
     catalogue: Catalogue
     split_hash: str = ""
@@ -130,21 +131,28 @@ class InteractionStore:
 
     @classmethod
     def open(cls, path: Path | str) -> InteractionStore:
-        """Memory-map a prepared folder after checking every file against the digests of its manifest.
+        """Memory-map a prepared folder after checking its files' sizes, their columns and what is small of them.
 
-        Raises InputError naming the file that is missing, truncated, altered or of another format version.
+        What takes as long as reading everything, digests and the range of each value, is left to `verify`; the range
+        of what compiled code indexes by is checked where that begins (`check_items`), strings when they are made.
+        Raises InputError naming the file that is missing, truncated, or of another format version.
         """
         return cls.of(open_prepared(Path(path)))
 
     @classmethod
-    def of(cls, artifact: Artifact) -> InteractionStore:
-        """Memory-map a finished artefact, checking what its digests do not say: that the columns fit together."""
+    def verify(cls, path: Path | str) -> InteractionStore:
+        """`open`, with every byte checked: digests, strings and lists, and that no value is past its table."""
+        return cls.of(open_prepared(Path(path), digests=True), full=True)
+
+    @classmethod
+    def of(cls, artifact: Artifact, *, full: bool = False) -> InteractionStore:
+        """Memory-map a finished artefact, checking that the columns fit together; `full`: and all their values."""
         path, files = artifact.path, artifact.manifest["files"]
         for name in sorted(_READ - set(files)):
             raise InputError(f"{path}/manifest.json lacks the file '{name}': run `uqabench prepare` again.")
         facts = check_facts(path / "store.json", read_json(path / "store.json"))
         offsets = view(map_arrow(path / "offsets.arrow", {"offset": pa.int64()})["offset"])
-        users = map_arrow(path / "users.arrow", {"user_id": pa.string(), "split": pa.int8()})
+        users = map_arrow(path / "users.arrow", {"user_id": pa.string(), "split": pa.int8()}, full=full)
         rows = map_arrow(
             path / "interactions.arrow", {"item": pa.int32()}, {"timestamp": pa.int64(), "action": pa.int8()}
         )
@@ -153,14 +161,16 @@ class InteractionStore:
             items=view(rows["item"]),
             timestamps=view(rows["timestamp"]) if "timestamp" in rows else None,
             actions=view(rows["action"]) if "action" in rows else None,
-            user_ids=users["user_id"].to_pylist(),
+            user_ids=Texts(users["user_id"], path / "users.arrow"),
             split=view(users["split"]),
-            catalogue=Catalogue.open(path / "catalogue"),
+            catalogue=Catalogue.open(path / "catalogue", full=full),
             split_hash=facts["split_hash"],
             manifest=facts,
             path=path,
         )
-        store.validate()
+        store._check_shape()
+        if full:
+            store.validate()
         if facts["content_hash"] != _content_hash(files, store.split):
             raise InputError(
                 f"{path}/store.json: 'content_hash' is not that of the files: run `uqabench prepare` again."
@@ -169,30 +179,43 @@ class InteractionStore:
 
     def validate(self) -> None:
         """Check that the columns fit together; InputError names the one that does not."""
-        where = f"{self.path}: " if self.path else ""
-        offsets, items = self.offsets, self.items
-        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(items) or bool((np.diff(offsets) < 0).any()):
-            raise InputError(f"{where}offsets do not rise from 0 to the {len(items)} interactions: prepare it again.")
-        if len(self.user_ids) != len(self) or len(self.split) != len(self):
-            raise InputError(f"{where}users.arrow does not hold one row for each of the {len(self)} users.")
-        if not np.isin(self.split, range(len(SPLITS))).all():
-            raise InputError(f"{where}users.arrow holds a split that is neither 0 nor 1: prepare it again.")
-        if len(items) and not 0 <= int(items.min()) <= int(items.max()) < len(self.catalogue):
-            raise InputError(f"{where}interactions hold items past the catalogue's {len(self.catalogue)}.")
+        self._check_shape()
+        self.check_items()
         names = self.manifest.get("actions", [])
         if (
             self.actions is not None
             and names
             and not 0 <= int(self.actions.min()) <= int(self.actions.max()) < len(names)
         ):
-            raise InputError(f"{where}interactions hold actions past the {len(names)} names of store.json.")
+            raise InputError(f"{self._where}interactions hold actions past the {len(names)} names of store.json.")
+
+    def check_items(self) -> None:
+        """InputError where an item is past the catalogue: for those who index by items without looking."""
+        items = self.items
+        if len(items) and not 0 <= int(items.min()) <= int(items.max()) < len(self.catalogue):
+            raise InputError(f"{self._where}interactions hold items past the catalogue's {len(self.catalogue)}.")
+
+    @property
+    def _where(self) -> str:
+        return f"{self.path}: " if self.path else ""
+
+    def _check_shape(self) -> None:
+        """What can be checked without reading the interactions."""
+        where, offsets, size = self._where, self.offsets, len(self.items)
+        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != size or bool((np.diff(offsets) < 0).any()):
+            raise InputError(f"{where}offsets do not rise from 0 to the {size} interactions: prepare it again.")
+        if len(self.user_ids) != len(self) or len(self.split) != len(self):
+            raise InputError(f"{where}users.arrow does not hold one row for each of the {len(self)} users.")
+        if len(self) and not 0 <= int(self.split.min()) <= int(self.split.max()) < len(SPLITS):
+            raise InputError(f"{where}users.arrow holds a split that is neither 0 nor 1: prepare it again.")
 
 
-def open_prepared(path: Path) -> Artifact:
-    """The artefact in a prepared folder, its files checked against their digests; InputError says what is wrong."""
+def open_prepared(path: Path, *, digests: bool = False) -> Artifact:
+    """The artefact in a prepared folder, its files checked by size, or by their digests; InputError says what is
+    wrong."""
     if not os.path.isdir(path):
         raise InputError(f"{path} is not a prepared data folder: make one with `uqabench prepare SOURCE`.")
-    return open_artifact(path, STAGE)
+    return open_artifact(path, STAGE, digests=digests)
 
 
 def _content_hash(digests: dict[str, str], split: np.ndarray) -> str:

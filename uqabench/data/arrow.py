@@ -90,8 +90,9 @@ def map_arrow(
     """Memory-map a file of `write_arrow` and return its columns; columns beyond `schema` come along.
 
     With `full`, values are checked too (offsets of strings and lists, UTF-8), so that no later read can leave the
-    file; without, whoever reads strings or lists checks them first. Raises InputError naming the file when it is missing, not Arrow, truncated, lacks a column of `schema`, has one of
-    `schema` or `optional` that is of another type, or has nulls.
+    file; without, whoever reads strings or lists checks them first. Raises InputError naming the file when it is
+    missing, not Arrow, truncated, lacks a column of `schema`, has one of `schema` or `optional` that is of another
+    type, or has nulls.
     """
     if not path.exists():
         raise InputError(f"{path} is missing: run `uqabench prepare` again.")

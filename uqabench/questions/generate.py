@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numba
 import numpy as np
 
 from uqabench.data.store import InteractionStore
@@ -37,7 +38,7 @@ def generate(
     Raises InputError when no question at all is possible, or when a sub-task cannot reach the count that `config.mix`
     demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
-    context = build_context(store, config)
+    context = build_context(store, config, threads or numba.get_num_threads())
     possible = tuple(name for name in SUBTASKS if _askable(name, config.version, context))
     counts = config.counts(possible)
     everybody = store.users(split)
@@ -89,7 +90,7 @@ def _cuts(context: Context, users: np.ndarray, config: QuestionConfig) -> np.nda
     return np.concatenate([main, np.take_along_axis(extra, first, axis=1)], axis=1)
 
 
-def build_context(store: InteractionStore, config: QuestionConfig) -> Context:
+def build_context(store: InteractionStore, config: QuestionConfig, threads: int | None = None) -> Context:
     """All that the compiled code reads; learned from training users only."""
     store.check_items()
     codes = equal_texts(store.catalogue)
@@ -112,7 +113,7 @@ def build_context(store: InteractionStore, config: QuestionConfig) -> Context:
         min_history=config.min_history,
         seed=np.uint64(config.seed),
     )
-    pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user)
+    pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user, threads or 1)
     return _frozen(context._replace(**pools._asdict()))
 
 

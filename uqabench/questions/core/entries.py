@@ -28,14 +28,14 @@ from uqabench.questions.core.turns import (
     GROUPS,
     already_asked,
     clear_record,
+    column_of,
     copy_record,
-    cut_of,
     in_balance,
     larger,
     left_waiting,
     waiting_rows,
 )
-from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS, Family
+from uqabench.questions.declaration import ASKED, LONGEST_ANSWER, OPTIONS, Family
 
 _choose_cuts, _count_next_items = histories.choose_cuts, histories.count_next_items
 _KINDS = Path(__file__).parents[1] / "kinds"
@@ -98,6 +98,7 @@ def choice_of(family: Family) -> Callable[..., Any]:
         waiting = waiting_rows(1024)
         fresh, free = 0, np.int64(-1)  # rows from `fresh` on were never used; `free` heads the list of those given back
         pending = np.empty(BLOCK, np.int64)
+        settled, whose = np.empty((cuts.shape[1], len(ASKED)), np.int8), np.int64(-1)
         found, single, loose, slack = 0, 0, 0, 1
         opened = False
         while True:
@@ -136,9 +137,13 @@ def choice_of(family: Family) -> Callable[..., Any]:
                                     fresh += 1
                                 attempt = made[i]
                                 made[i] += 1
-                                cut = np.int64(cut_of(cuts, main[i], extra_at, per_cut, stream - 1, user, i, attempt))
+                                column = column_of(main[i], extra_at, per_cut, stream - 1, user, attempt)
+                                cut = np.int64(cuts[i, column])
                                 hi = ctx.offsets[user] + cut
-                                asked = Asked(user, cut, hi - min(cut, ctx.n_history), hi, pool)
+                                if whose != i:  # what is settled is kept for one turn: a table of all would be large
+                                    settled[:] = ACCEPTED
+                                    whose = i
+                                asked = Asked(user, cut, hi - min(cut, ctx.n_history), hi, pool, settled[column])
                                 state = keyed_state(ctx.seed, stream, user, cut, attempt)
                                 clear_record(waiting.records, row)
                                 outcome = generate(ctx, asked, state, waiting.records, row)  # noqa: F821

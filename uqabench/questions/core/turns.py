@@ -93,15 +93,16 @@ def clear_record(records, row):
 
 
 @inner
-def cut_of(cuts, main, extra_at, per_cut, stream, user, index, attempt):
-    """The main cuts in turns until their attempts are used up, then one extra cut after the other.
+def column_of(main, extra_at, per_cut, stream, user, attempt):
+    """Where an attempt's cut stands: the main ones in turns until their attempts are used up, then one extra cut after
+    the other.
 
     Where the turns begin differs by user and family, so that none is about early histories alone.
     """
     beyond = attempt - main * per_cut
     if beyond < 0:
-        return cuts[index, (attempt + stream + user) % main]
-    return cuts[index, extra_at + beyond // per_cut]
+        return (attempt + stream + user) % main
+    return extra_at + beyond // per_cut
 
 
 @inner

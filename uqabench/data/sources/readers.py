@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
@@ -162,16 +163,37 @@ def read_rows(
     "double" or "backslash" (`default_quoting` decides without it). Raises InputError naming the file and a missing
     column, with the nearest that there are, or a file that is corrupted, truncated or of another encoding.
     """
-    try:
-        if path.name.lower().endswith(_PARQUET):
+    with readable(path):
+        if is_parquet(path):
             return _read_parquet(path, mapping, optional)
         return _read_delimited(path, mapping, optional, encoding, quoting)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its name."""
+    return path.name.lower().endswith(_PARQUET)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """InputError in place of what libraries raise for a file that is damaged or of another kind."""
+    try:
+        yield
     except (pa.ArrowException, OSError, EOFError, UnicodeError, zlib.error) as error:
         # What a library says may hold a row of the log, so only the system's own words are passed on.
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise InputError(
             f"{path} cannot be read{reason}: it may be truncated or of another format or encoding."
         ) from error
+
+
+@contextmanager
+def open_parquet(
+    path: Path, mapping: Mapping[str, str], optional: frozenset[str]
+) -> Iterator[tuple[pa.parquet.ParquetFile, dict[str, str]]]:
+    """A Parquet file and the mapped columns that it has ({name asked for: name in the file}); errors as `read_rows`."""
+    with readable(path), pa.parquet.ParquetFile(path) as file:
+        yield file, _present(path, file.schema_arrow.names, mapping, optional)
 
 
 def _read_parquet(path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:

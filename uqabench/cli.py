@@ -1,4 +1,4 @@
-"""The command line: `uqabench prepare | run | experiment | score | questions | llm | doctor` and single stages."""
+"""The command line: `uqabench prepare | verify | run | experiment | score | questions | llm | doctor` and stages."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"uqabench {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _prepare_parser(_add(commands, "prepare", "read a log into an interaction store and a catalogue", prepare))
+    verifying = _add(commands, "verify", "check every byte and every value of a prepared store", verify)
+    verifying.add_argument("store", type=Path, metavar="STORE", help="folder that `uqabench prepare` wrote")
     for name, what in (
         ("run", "all stages for all methods, and the tables"),
         ("pretrain", "up to stage 1: pre-train the encoders"),
@@ -180,6 +182,15 @@ def prepare(args: argparse.Namespace) -> int:
     for note in store.manifest["notes"]:
         print(note)
     print(f"written to {args.out}")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    from uqabench.data import InteractionStore
+
+    store = InteractionStore.verify(args.store)
+    users, items, rows = len(store), len(store.catalogue), len(store.items)
+    print(f"{args.store} is whole: {users:,} users, {items:,} items, {rows:,} interactions")
     return 0
 
 

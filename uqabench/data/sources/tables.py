@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from uqabench.data.log import RawLog, encode, one_chunk
 from uqabench.data.rejections import REASONS, Rejections
 from uqabench.data.sources.columns import EncodedIds, as_ids, as_text, encode_ids, read_column, short
 from uqabench.data.sources.delimited import QUOTINGS, check_encoding
+from uqabench.data.sources.kept import KeptLog, Part
 from uqabench.data.sources.readers import (
     MALFORMED,
     NOT_UTF8,
     SUFFIXES,
+    Files,
     Rows,
     is_parquet,
     list_files,
@@ -44,17 +45,6 @@ BATCH_ROWS = 1 << 21
 Paths = Path | str | Iterable[Path | str]
 
 
-@dataclass
-class _Part:
-    """Consecutive rows of an interaction file, bad ones included."""
-
-    rows: Rows
-    users: EncodedIds
-    items: EncodedIds
-    times: np.ndarray | None
-    actions: pa.Array | None
-
-
 class Tables:
     """Reads interactions and items.
 
@@ -64,10 +54,12 @@ class Tables:
     that name; user and item are required, others may be absent. Without time, rows are in time order as they stand.
     time_unit: "s", "ms", "us", "ns" or "iso" (see `times.parse_times`). encoding: of CSV files. quoting: of CSV files,
     "none", "double" (a quote inside quotes is doubled) or "backslash"; without it as `delimited.default_quoting` finds.
+    keep: a folder in which what is read of the interactions is kept. append: interactions to add to those kept there,
+    in place of `interactions`; the log is the same as one read from all the files.
     """
 
     name = "tables"
-    accepts = ("interactions", "items", "columns", "item_columns", "time_unit", "encoding", "quoting")
+    accepts = ("interactions", "items", "columns", "item_columns", "time_unit", "encoding", "quoting", "keep", "append")
 
     def __init__(
         self,
@@ -80,11 +72,18 @@ class Tables:
         time_unit: str | None = None,
         encoding: str = "utf8",
         quoting: str | None = None,
+        keep: Path | str | None = None,
+        append: Paths | None = None,
     ) -> None:
         check_encoding(encoding)
         _one_of("time_unit", time_unit, (*UNITS, "iso"), "time unit")
         _one_of("quoting", quoting, QUOTINGS, "quoting")
-        found = list_files(_given(interactions, path, "interactions"), "interactions")
+        reading = {"columns": columns, "time_unit": time_unit, "encoding": encoding, "quoting": quoting}
+        self.kept = None if keep is None else KeptLog(Path(keep), reading)
+        if append is None:
+            found = list_files(_given(interactions, path, "interactions"), "interactions")
+        else:
+            found = self._with_kept(list_files(append, "interactions"))
         found_items = list_files(_given(items, path, "items"), "items")
         notes = (found.note("interactions"), found_items.note("items"))
         self.notes: list[str] = [note for note in notes if note is not None]
@@ -101,13 +100,26 @@ class Tables:
         return {**mapped, "time_unit": self.time_unit, "encoding": self.encoding, "quoting": self.quoting}
 
     def inputs(self) -> dict[str, str]:
-        return {label: sha256_file(path) for path, label in self.labels.items()}
+        files = set(self.interaction_files) if self.kept is not None else set()
+        return {
+            label: self.kept.digest(path) if self.kept is not None and path in files else sha256_file(path)
+            for path, label in self.labels.items()
+        }
+
+    def _with_kept(self, new: Files) -> Files:
+        """The files kept and the new ones, in the order in which they would be read together."""
+        if self.kept is None or not self.kept.files:
+            raise InputError("append adds to interactions that were kept: prepare the first files with keep=FOLDER.")
+        paths = {path.resolve() for path in new.files} | {Path(name) for name in self.kept.files}
+        return Files(sorted(paths, key=lambda path: path.as_posix()), new.skipped)
 
     def read(self, rejections: Rejections) -> RawLog:
         item_ids, attributes = self._read_items(rejections)
         parts = [part for path in self.interaction_files for part in self._read_file(path, item_ids, rejections)]
         times = _in_all_or_none([part.times for part in parts], "time")
         actions = _in_all_or_none([part.actions for part in parts], "action")
+        if self.kept is not None:
+            self.kept.finish(self.interaction_files)
         user_ids, users = _united([part.users for part in parts])
         bought, codes = _united([part.items for part in parts])
         place = pc.index_in(bought, value_set=item_ids).fill_null(-1).to_numpy(zero_copy_only=False)
@@ -148,9 +160,13 @@ class Tables:
         table = pa.concat_tables(parts, promote_options="default")
         return one_chunk(table["item"]), {name: one_chunk(table[name]) for name in table.column_names[1:]}
 
-    def _read_file(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> list[_Part]:
+    def _read_file(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> list[Part]:
         """An interaction file's rows, the bad ones marked and reported."""
-        parts = list(self._parquet_parts(path) if is_parquet(path) else self._delimited_part(path))
+        parts = None if self.kept is None else self.kept.load(path)
+        if parts is None:
+            parts = list(self._parquet_parts(path) if is_parquet(path) else self._delimited_part(path))
+            if self.kept is not None:
+                self.kept.save(path, parts)
         bought, codes = _united([part.items for part in parts])
         known = np.r_[_known(bought, item_ids), False]
         first = 0
@@ -163,7 +179,7 @@ class Tables:
             rows.columns = {}
         return parts
 
-    def _delimited_part(self, path: Path) -> Iterator[_Part]:
+    def _delimited_part(self, path: Path) -> Iterator[Part]:
         rows = read_rows(path, self.columns, self.optional, self.encoding, self.quoting)
         rows.reject_broken(["user", "item", "time"])
         users, items = (
@@ -175,9 +191,9 @@ class Tables:
         if "time" in rows.columns:
             times, bad = parse_times(rows.columns["time"], self.time_unit, self._where(path, self.columns["time"]))
             rows.reject(bad, _TIME)
-        yield _Part(rows, users, items, times, self._actions(path, rows))
+        yield Part(rows, users, items, times, self._actions(path, rows))
 
-    def _parquet_parts(self, path: Path) -> Iterator[_Part]:
+    def _parquet_parts(self, path: Path) -> Iterator[Part]:
         """BATCH_ROWS rows at a time, for an id takes five times the memory as text. Times are read as a whole, since
         how they are written shows in all of them."""
         with open_parquet(path, self.columns, self.optional) as (file, present):
@@ -209,13 +225,13 @@ class Tables:
                 rows.reject((users.codes < 0) | (items.codes < 0), _MISSING)
                 if late is not None:
                     rows.reject(late[span], _TIME)
-                yield _Part(rows, users, items, None if times is None else times[span], self._actions(path, rows))
+                yield Part(rows, users, items, None if times is None else times[span], self._actions(path, rows))
                 first = span.stop
             if first == 0:  # a file without rows has columns all the same
                 empty = encode_ids(pa.chunked_array([pa.array([], pa.string())]), str(path))
                 rows = Rows({}, *(np.zeros(0, kind) for kind in (np.int64, np.int64, np.int8)))
                 none = pa.array([], pa.large_string()) if "action" in present else None
-                yield _Part(rows, empty, empty, times, none)
+                yield Part(rows, empty, empty, times, none)
 
     def _actions(self, path: Path, rows: Rows) -> pa.Array | None:
         if "action" not in rows.columns:

@@ -72,9 +72,9 @@ def batch_plan(
     """This rank's share of an epoch in batches; no batch exceeds `token_budget` tokens.
 
     With `shuffle`, rows are permuted, sorted by length within pools of some dozens of batches, filled greedily, and
-    the steps permuted; without, rows are sorted by length (ties by row). Over all ranks each row occurs once. Batches
-    are split until every rank has equally many, unless there are fewer rows than that takes; in each step the ranks
-    get batches of like size, the largest for whoever has had the fewest tokens.
+    the steps permuted; without, rows are sorted by length (ties by row). Over all ranks each row occurs once. Several
+    ranks have equally many batches, filled to as much less than the budget as that takes (unless there are fewer rows
+    than ranks); in each step they get batches of like size, the largest for whoever has had the fewest tokens.
     Raises InputError for a sequence longer than the budget, negative lengths, or a rank outside 0..world-1.
     """
     lengths = np.asarray(lengths, np.int64)
@@ -93,12 +93,12 @@ def batch_plan(
         )
     if not shuffle:
         order = np.argsort(lengths, kind="stable")
-        return _share(order, _cuts(lengths[order], token_budget), lengths, rank, world, None)
+        return _share(order, lengths, token_budget, rank, world, None)
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
     order = random.permutation(len(lengths))
     pool = (np.cumsum(lengths[order]) - 1) // (token_budget * _POOL_BATCHES)
     order = order[np.lexsort((lengths[order], pool))]
-    return _share(order, _cuts(lengths[order], token_budget), lengths, rank, world, random)
+    return _share(order, lengths, token_budget, rank, world, random)
 
 
 def plan_batches(
@@ -133,13 +133,14 @@ def _cuts(lengths, token_budget):
 
 def _share(
     order: np.ndarray,
-    cuts: np.ndarray,
     lengths: np.ndarray,
+    token_budget: int,
     rank: int,
     world: int,
     random: np.random.Generator | None,
 ) -> BatchPlan:
     """A rank's batches, their steps permuted by `random`."""
+    cuts = _even_cuts(lengths[order], token_budget, world)
     bounds = np.r_[0, cuts, len(order)].astype(np.int64)
     begins, ends = bounds[:-1], bounds[1:]
     if world > 1:
@@ -152,6 +153,21 @@ def _share(
     else:
         chosen = np.arange(len(begins)) if random is None else random.permutation(len(begins))
     return BatchPlan(order.astype(np.int64), begins[chosen], ends[chosen])
+
+
+def _even_cuts(lengths: np.ndarray, token_budget: int, world: int) -> np.ndarray:
+    """Where batches end: with several ranks, at the smallest budget for which each still has as many as it needs, so
+    that no batch is much smaller than the others."""
+    cuts = _cuts(lengths, token_budget)
+    wanted = -(-(len(cuts) + 1) // world) * world
+    low, high = int(lengths.max()), token_budget
+    while world > 1 and low < high:
+        middle = (low + high) // 2
+        if len(_cuts(lengths, middle)) < wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return cuts if world == 1 else _cuts(lengths, high)
 
 
 def _split(begins: np.ndarray, ends: np.ndarray, world: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from uqabench.files import atomic_folder, hash_json, read_json, sha256_file, swe
 
 FORMAT = 1
 LARGE_FILE = 256 * 2**20  # above it a file is told by its size: reading 6 GB of weights takes longer than a stage
+SMALL_FOLDER = 8 * 2**20  # bytes whose digests take no longer than the rest of opening
 KEY_FILE = "key.json"  # in a working folder: whose checkpoints it holds
 # Logs, clock readings and salted user ids differ between equal runs: an artefact's content hash leaves them out.
 UNHASHED = ("log.jsonl", "seconds.json", "tensorboard", "manifest.json", "users.arrow", "truth.arrow")
@@ -67,18 +68,19 @@ def folder_digest(path: Path) -> str:
 
 
 def open_artifact(path: Path, stage: str | None = None, *, digests: bool = True) -> Artifact:
-    """Open a finished stage folder, checking that its files are the ones that were written: by their digests, or else
-    by their sizes (where the manifest has them)."""
+    """Open a finished stage folder, checking that its files are the ones that were written: by their digests, or,
+    where `digests` is off and the folder is large (and its manifest has them), by their sizes."""
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
         raise InputError(f"{path} was written by another version of uqabench: delete it and run its stage again.")
     _check_manifest(path, manifest)
     if stage is not None and manifest["stage"] != stage:
         raise InputError(f"{path} holds the stage '{manifest['stage']}', not '{stage}': give the folder of that stage.")
-    sizes = None if digests else manifest.get("sizes")
+    sizes = {} if digests else _sizes(manifest)
+    by_size = sum(sizes.values()) > SMALL_FOLDER
     for name, digest in manifest["files"].items():
         file = path / name
-        known = isinstance(sizes, dict) and isinstance(sizes.get(name), int)
+        known = by_size and name in sizes
         if not file.is_file() or (file.stat().st_size != sizes[name] if known else sha256_file(file) != digest):
             raise InputError(
                 f"{file} is missing or changed since it was written: delete {path} and run its stage again."
@@ -88,6 +90,13 @@ def open_artifact(path: Path, stage: str | None = None, *, digests: bool = True)
             f"{path}/manifest.json: 'content' is not that of the files: delete {path} and run its stage again."
         )
     return Artifact(path, manifest)
+
+
+def _sizes(manifest: dict[str, Any]) -> dict[str, int]:
+    """Bytes of each file, where the manifest says them of all."""
+    sizes = manifest.get("sizes")
+    fit = isinstance(sizes, dict) and all(type(size) is int and size >= 0 for size in sizes.values())
+    return sizes if fit else {}
 
 
 _FIELDS = {"stage": str, "key": str, "content": str, "config": dict, "inputs": dict, "files": dict}

@@ -121,7 +121,7 @@ class InteractionStore:
             rows["action"] = self.actions.astype(np.int8, copy=False)
         bounds = shard_bounds(self.offsets, shard_rows or max(1, len(self.items)))
         for name, first, last in zip(shard_names(len(bounds) - 1), bounds[:-1], bounds[1:], strict=True):
-            span = slice(int(self.offsets[first]), int(self.offsets[last]))
+            span = slice(int(self.offsets[first]), int(self.offsets[last])) if len(bounds) > 2 else slice(None)
             write_arrow(folder / name, {column: values[span] for column, values in rows.items()})
         self.catalogue.save(folder / "catalogue")
         digests = {name: sha256_file(folder / name) for name in folder_files(folder)}

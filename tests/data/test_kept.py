@@ -104,5 +104,5 @@ def test_the_commands(days, tmp_path, capsys):
     whole = prepare(tables(days, interactions=days[:2]), tmp_path / "whole", CONFIG, progress=False)
     assert InteractionStore.open(tmp_path / "store").content_hash == whole.content_hash
     capsys.readouterr()
-    assert main(["prepare", "synthetic", "--keep", str(tmp_path / "keep")]) != 0
+    assert main(["prepare", "synthetic", "--keep", str(tmp_path / "keep"), "--out", str(tmp_path / "other")]) != 0
     assert "--keep keeps a log of your own" in capsys.readouterr().err

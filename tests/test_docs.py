@@ -125,5 +125,5 @@ def test_figures_of_the_demo_s_questions(demo_store: InteractionStore):
     text = " ".join(DOCS["decisions"].split())
     assert f"in {new['ip_next']} of the demo's ip questions (ap: {new['ap_next']})" in text
     tried = {name: report.candidates[name] / report.counts[name] for name in ("ip", "si", "df")}
-    assert 69 < tried["ip"] < 81 and 69 < tried["si"] < 81 and round(tried["df"]) == 4
-    assert "70 to 80 are tried for each question of ip and of si, 4 for one of df" in text
+    assert min(tried["ip"], tried["si"]) > 3 * tried["df"]
+    assert "several times as many are tried for a question of ip or of si as for one of df" in text

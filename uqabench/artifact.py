@@ -15,6 +15,7 @@ from uqabench.files import atomic_folder, hash_json, read_json, sha256_file, swe
 
 FORMAT = 1
 LARGE_FILE = 256 * 2**20  # above it a file is told by its size: reading 6 GB of weights takes longer than a stage
+SMALL_FOLDER = 8 * 2**20  # bytes whose digests take no longer than the rest of opening
 KEY_FILE = "key.json"  # in a working folder: whose checkpoints it holds
 # Logs, clock readings and salted user ids differ between equal runs: an artefact's content hash leaves them out.
 UNHASHED = ("log.jsonl", "seconds.json", "tensorboard", "manifest.json", "users.arrow", "truth.arrow")
@@ -76,17 +77,21 @@ def folder_digest(path: Path) -> str:
     return hash_json(facts)
 
 
-def open_artifact(path: Path, stage: str | None = None) -> Artifact:
-    """Open a finished stage folder, checking that its files are the ones that were written."""
+def open_artifact(path: Path, stage: str | None = None, *, digests: bool = True) -> Artifact:
+    """Open a finished stage folder, checking that its files are the ones that were written: by their digests, or,
+    where `digests` is off and the folder is large (and its manifest has them), by their sizes."""
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
         raise InputError(f"{path} was written by another version of uqabench: delete it and run its stage again.")
     _check_manifest(path, manifest)
     if stage is not None and manifest["stage"] != stage:
         raise InputError(f"{path} holds the stage '{manifest['stage']}', not '{stage}': give the folder of that stage.")
+    sizes = {} if digests else _sizes(manifest)
+    by_size = sum(sizes.values()) > SMALL_FOLDER
     for name, digest in manifest["files"].items():
         file = path / name
-        if not file.is_file() or sha256_file(file) != digest:
+        known = by_size and name in sizes
+        if not file.is_file() or (file.stat().st_size != sizes[name] if known else sha256_file(file) != digest):
             raise InputError(
                 f"{file} is missing or changed since it was written: delete {path} and run its stage again."
             )
@@ -95,6 +100,13 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
             f"{path}/manifest.json: 'content' is not that of the files: delete {path} and run its stage again."
         )
     return Artifact(path, manifest)
+
+
+def _sizes(manifest: dict[str, Any]) -> dict[str, int]:
+    """Bytes of each file, where the manifest says them of all."""
+    sizes = manifest.get("sizes")
+    fit = isinstance(sizes, dict) and all(type(size) is int and size >= 0 for size in sizes.values())
+    return sizes if fit else {}
 
 
 _FIELDS = {"stage": str, "key": str, "content": str, "config": dict, "inputs": dict, "files": dict}
@@ -125,13 +137,16 @@ class Stage:
     """One result that can be built into a folder, and what it depends on.
 
     name: of the stage. config: its settings as JSON values. inputs: content hash of what it reads, by role.
-    make: fills the folder. Two stages with equal name, config and inputs have equal results.
+    make: fills the folder. digests: whether a finished folder is checked by its files' digests, or by their sizes
+    (for folders so large that reading them takes seconds). Two stages with equal name, config and inputs have equal
+    results.
     """
 
     name: str
     config: dict[str, Any]
     inputs: dict[str, str]
     make: Make
+    digests: bool = True
 
     @property
     def key(self) -> str:
@@ -144,7 +159,7 @@ class Stage:
         manifest = read_json(path / "manifest.json")
         if not isinstance(manifest, dict) or manifest.get("key") != self.key:
             return None
-        return open_artifact(path, self.name)
+        return open_artifact(path, self.name, digests=self.digests)
 
     def build(self, path: Path) -> tuple[Artifact, bool]:
         """Reuse `path` when it holds this very result, else build it; returns the artefact and whether it was reused.
@@ -182,14 +197,17 @@ class Stage:
                 "inputs": self.inputs,
                 "versions": versions(),
                 "files": files,
+                "sizes": {name: (out / name).stat().st_size for name in files},
             }
             write_json(out / "manifest.json", manifest)
         return Artifact(path, manifest)
 
 
-def build(path: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Make) -> tuple[Artifact, bool]:
-    """`Stage(stage, config, inputs, make).build(path)`."""
-    return Stage(stage, config, inputs, make).build(path)
+def build(
+    path: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], make: Make, *, digests: bool = True
+) -> tuple[Artifact, bool]:
+    """`Stage(stage, config, inputs, make, digests).build(path)`."""
+    return Stage(stage, config, inputs, make, digests).build(path)
 
 
 def _claim(work: Path, key: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `uqabench prepare | run | experiment | report | compare | score | …` and single stages."""
+"""The command line: `uqabench prepare | verify | run | experiment | report | compare | score | …` and single stages."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"uqabench {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _prepare_parser(_add(commands, "prepare", "read a log into an interaction store and a catalogue", prepare))
+    verifying = _add(commands, "verify", "check every byte and every value of a prepared store", verify)
+    verifying.add_argument("store", type=Path, metavar="STORE", help="folder that `uqabench prepare` wrote")
     for name, what in (
         ("run", "all stages for all methods, and the tables"),
         ("pretrain", "up to stage 1: pre-train the encoders"),
@@ -119,8 +121,10 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 def _prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", help="a name that `uqabench sources` lists, or a recipe's YAML file")
     parser.add_argument("--out", type=Path, default=Path("data/store"), help="folder to write (default data/store)")
-    for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence"):
+    for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence", "shard-rows"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what is read, for a later --append")
+    parser.add_argument("--append", type=Path, metavar="FILE", help="interactions to add to those that --keep kept")
     parser.add_argument("--wait", action="store_true", help="wait for another process that prepares the same folder")
     _source_options(parser)
 
@@ -247,6 +251,15 @@ def prepare(args: argparse.Namespace) -> int:
     for note in store.manifest["notes"]:
         print(note)
     print(f"written to {args.out}")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    from uqabench.data import InteractionStore
+
+    store = InteractionStore.verify(args.store)
+    users, items, rows = len(store), len(store.catalogue), len(store.items)
+    print(f"{args.store} is whole: {users:,} users, {items:,} items, {rows:,} interactions")
     return 0
 
 

@@ -114,7 +114,23 @@ def test_a_damaged_file_is_named(folder, name, damage):
     if file.exists() and file.read_bytes() == content:  # no bad row, so the list is empty in the first place
         assert name == "rejected.jsonl"
         return
-    with pytest.raises(InputError, match=f"{name} is missing or changed since it was written: delete"):
+    words = f"{name} is missing or changed since it was written: delete"
+    with pytest.raises(InputError, match=words):
+        InteractionStore.verify(folder)
+    if damage != "altered":  # of another size
+        with pytest.raises(InputError, match=words):
+            InteractionStore.open(folder)
+
+
+def test_a_store_whose_manifest_has_no_sizes_is_checked_by_its_digests(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest.pop("sizes")) == set(manifest["files"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert len(InteractionStore.open(folder)) > 0
+    content = bytearray((folder / "interactions.arrow").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "interactions.arrow").write_bytes(content)
+    with pytest.raises(InputError, match="interactions.arrow is missing or changed"):
         InteractionStore.open(folder)
 
 
@@ -122,8 +138,9 @@ def seal(folder, **changes):
     """Rewrite the manifest so that it names the files as they are now, as a forger would."""
     manifest = json.loads((folder / "manifest.json").read_text())
     files = {name: sha256_file(folder / name) for name in folder_files(folder) if name != "manifest.json"}
+    sizes = {name: (folder / name).stat().st_size for name in files}
     (folder / "manifest.json").write_text(
-        json.dumps({**manifest, "files": files, "content": content_hash(files), **changes})
+        json.dumps({**manifest, "files": files, "sizes": sizes, "content": content_hash(files), **changes})
     )
 
 
@@ -134,8 +151,9 @@ def test_truncation_is_seen_without_digests(folder, name):
     for size in (0, 10, len(content) // 2, len(content) - 1):
         (folder / name).write_bytes(content[:size])
         seal(folder)
-        with pytest.raises(InputError, match=f"{name} is truncated or corrupted: run"):
-            InteractionStore.open(folder)
+        for check in (InteractionStore.open, InteractionStore.verify):
+            with pytest.raises(InputError, match=f"{name} is truncated or corrupted: run"):
+                check(folder)
 
 
 OPEN = """
@@ -143,12 +161,15 @@ import sys
 from uqabench.data import InteractionStore
 from uqabench.errors import InputError
 for folder in sys.argv[1:]:
-    try:
-        store = InteractionStore.open(folder)
-    except InputError as error:
-        assert len(str(error)) < 400, error
-    else:
-        store.user_ids, store.catalogue.item_ids, store.catalogue.values, store.catalogue.vocabulary
+    for check in (InteractionStore.verify, InteractionStore.open):
+        try:
+            store = check(folder)
+            catalogue = store.catalogue
+            texts = [store.user_ids, catalogue.item_ids, catalogue.vocabulary, *catalogue.values.values()]
+            [list(text) for text in texts]
+            store.check_items()
+        except InputError as error:
+            assert len(str(error)) < 400, error
     print("survived")
 """
 
@@ -182,7 +203,10 @@ def test_a_string_offset_out_of_range_is_named(folder):
     path.write_bytes(content)
     seal(folder)
     with pytest.raises(InputError, match="users.arrow is truncated or corrupted"):
-        InteractionStore.open(folder)
+        InteractionStore.verify(folder)
+    store = InteractionStore.open(folder)
+    with pytest.raises(InputError, match="users.arrow is truncated or corrupted"):
+        store.user_ids[0]
 
 
 def test_data_changed_together_with_the_digests_are_told_by_the_content_hash(folder):
@@ -210,7 +234,7 @@ def test_data_changed_together_with_the_digests_are_told_by_the_content_hash(fol
         ({"files": {"users.arrow": 3}}, "'files' is no list of digests"),
         ({"files": {"../users.arrow": "0"}}, "'files' is no list of digests"),
         ({"files": {"/etc/passwd": "0"}}, "'files' is no list of digests"),
-        ({"files": {"users.arrow": ""}}, "users.arrow is missing or changed"),
+        ({"files": {"users.arrow": ""}, "sizes": {}}, "users.arrow is missing or changed"),
     ],
 )
 def test_manifests_of_other_makes(folder, changes, words):
@@ -280,7 +304,7 @@ UNFIT = [
 
 @pytest.mark.parametrize(("changes", "words"), UNFIT)
 def test_columns_that_do_not_fit(ragged_store, changes, words, tmp_path):
-    """Refused when written, and, where someone else wrote them, when opened."""
+    """Refused when written, and, where someone else wrote them, when verified."""
     broken = replace(ragged_store, **changes)
     with pytest.raises(InputError, match=words):
         broken.save(tmp_path / "store")
@@ -293,7 +317,7 @@ def test_columns_that_do_not_fit(ragged_store, changes, words, tmp_path):
         broken.write_files(tmp_path / "store")
     seal(tmp_path / "store")
     with pytest.raises(InputError, match=words):
-        InteractionStore.open(tmp_path / "store")
+        InteractionStore.verify(tmp_path / "store")
 
 
 def test_catalogue_codes_past_their_table(synthetic_store, tmp_path):
@@ -322,3 +346,12 @@ def test_an_arrow_file_with_other_columns(tmp_path):
     write_arrow(tmp_path / "z.arrow", {"item": pa.array([1, None])})
     with pytest.raises(InputError, match="column 'item' has nulls"):
         map_arrow(tmp_path / "z.arrow", {"item": pa.int64()})
+
+
+def test_texts_are_a_sequence_of_their_own(synthetic_store):
+    texts = synthetic_store.catalogue.item_ids
+    listed = texts.tolist()
+    assert len(texts) == len(listed) and texts == listed and list(texts) == listed
+    assert texts[3] == listed[3] and texts[-1] == listed[-1] and texts[2:5] == listed[2:5]
+    assert texts[np.array([4, 0])].tolist() == [listed[4], listed[0]]
+    assert np.array(texts).dtype == object and texts != listed[1:]

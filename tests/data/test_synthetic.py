@@ -11,7 +11,7 @@ import pytest
 from uqabench.data import PrepareConfig, open_source, prepare
 from uqabench.data.arrow import map_arrow
 from uqabench.data.rejections import Rejections
-from uqabench.data.sources.synthetic import SyntheticConfig, successors, word
+from uqabench.data.sources.planted import SyntheticConfig, successors, word
 from uqabench.errors import InputError
 
 KEEP_ALL = PrepareConfig(min_item_interactions=1, min_user_length=1, max_sequence=10_000)

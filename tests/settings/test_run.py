@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from uqabench.data.sources.synthetic import SyntheticConfig
+from uqabench.data.sources.planted import SyntheticConfig
 from uqabench.errors import InputError
 from uqabench.settings import PRESETS as ENCODERS
 from uqabench.settings.encoders import UserEncoderConfig, encoder_config

@@ -1,7 +1,8 @@
 """Interaction logs as numpy and Arrow: sources, preprocessing, the store, and the packer. No torch."""
 
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
-from uqabench.data.packer import PackedBatch, pack, plan_batches, windows
+from uqabench.data.loader import LoadedBatch, Loader
+from uqabench.data.packer import BatchPlan, PackedBatch, batch_plan, pack, plan_batches, windows
 from uqabench.data.prepare import describe, prepare
 from uqabench.data.preprocess import read_ids
 from uqabench.data.sources import open_source, source_names
@@ -10,10 +11,14 @@ from uqabench.settings.data import PrepareConfig
 
 __all__ = [
     "ATTRIBUTES",
+    "BatchPlan",
     "Catalogue",
     "InteractionStore",
+    "LoadedBatch",
+    "Loader",
     "PackedBatch",
     "PrepareConfig",
+    "batch_plan",
     "describe",
     "open_source",
     "pack",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from uqabench.data.arrow import map_arrow, view, write_arrow
+from uqabench.data.arrow import Texts, map_arrow, view, write_arrow
 from uqabench.errors import InputError
 
 ATTRIBUTES = ("title", "category", "brand", "shop", "seller")
@@ -22,7 +23,7 @@ _VALUES = {"value": pa.string(), "tokens": pa.large_list(pa.int32())}
 class Catalogue:
     """Items 0..V-1 and their attributes; there is no padding index.
 
-    item_ids: (V,) object array of str, the external ids, in ascending order of their UTF-8 bytes.
+    item_ids: (V,) object array of str (or `Texts`), the external ids, in ascending order of their UTF-8 bytes.
     values: attribute -> its distinct strings; the place in the list is the code. Every name of ATTRIBUTES is a key.
     codes: attribute -> int32 (V,), -1 where the item lacks it.
     popularity: int64 (V,), interactions of the users that do not evaluate.
@@ -33,13 +34,13 @@ class Catalogue:
     (n_values,) with -1 for a value without one. Empty for catalogues of another source.
     """
 
-    item_ids: np.ndarray
-    values: dict[str, list[str]]
+    item_ids: np.ndarray | Texts
+    values: dict[str, Sequence[str]]
     codes: dict[str, np.ndarray]
     popularity: np.ndarray
     tokens: dict[str, tuple[np.ndarray, np.ndarray]]
     token_vocab_size: int
-    vocabulary: list[str] = field(default_factory=list)
+    vocabulary: Sequence[str] = field(default_factory=list)
     source_ids: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -78,26 +79,28 @@ class Catalogue:
         write_arrow(folder / "vocabulary.arrow", {"token": pa.array(self.vocabulary, pa.string())})
 
     @classmethod
-    def open(cls, folder: Path | str) -> Catalogue:
-        """Memory-map a saved catalogue (number arrays are views, strings are read)."""
+    def open(cls, folder: Path | str, *, full: bool = True) -> Catalogue:
+        """Memory-map a saved catalogue (number arrays are views, strings are made when they are asked for).
+
+        With `full`, all values are checked; without, their types and numbers alone (`check_values` does the rest).
+        """
         folder = Path(folder)
-        items = map_arrow(folder / "items.arrow", _ITEMS, {_SOURCE_ID: pa.int64()})
+        items = map_arrow(folder / "items.arrow", _ITEMS, {_SOURCE_ID: pa.int64()}, full=full)
         source_ids = {"item": view(items[_SOURCE_ID])} if _SOURCE_ID in items else {}
         codes = {name: view(items[name]) for name in ATTRIBUTES}
-        values: dict[str, list[str]] = {}
+        values: dict[str, Sequence[str]] = {}
         tokens: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        vocabulary = map_arrow(folder / "vocabulary.arrow", {"token": pa.string()})["token"].to_pylist()
+        path = folder / "vocabulary.arrow"
+        vocabulary = Texts(map_arrow(path, {"token": pa.string()}, full=full)["token"], path)
         for name in ATTRIBUTES:
             path = folder / f"{name}.arrow"
-            columns = map_arrow(path, _VALUES, {_SOURCE_ID: pa.int64()})
+            columns = map_arrow(path, _VALUES, {_SOURCE_ID: pa.int64()}, full=full)
             if _SOURCE_ID in columns:
                 source_ids[name] = view(columns[_SOURCE_ID])
-            values[name] = columns["value"].to_pylist()
+            values[name] = Texts(columns["value"], path)
             tokens[name] = view(columns["tokens"].offsets), view(columns["tokens"].values)
-            _within(path, "tokens", tokens[name][1], len(vocabulary), lowest=0)
-            _within(folder / "items.arrow", name, codes[name], len(values[name]), lowest=-1)
-        return cls(
-            item_ids=np.array(items["item_id"].to_pylist(), object),
+        catalogue = cls(
+            item_ids=Texts(items["item_id"], folder / "items.arrow"),
             values=values,
             codes=codes,
             popularity=view(items["popularity"]),
@@ -106,6 +109,18 @@ class Catalogue:
             vocabulary=vocabulary,
             source_ids=source_ids,
         )
+        if full:
+            catalogue.check_values(folder)
+        return catalogue
+
+    def check_values(self, folder: Path) -> None:
+        """InputError, naming the file in `folder`, where a code or a token is past its table."""
+        for name in ATTRIBUTES:
+            offsets, ids = self.tokens[name]
+            if len(offsets) and not (offsets[0] >= 0 and offsets[-1] <= len(ids) and (np.diff(offsets) >= 0).all()):
+                raise InputError(f"{folder / f'{name}.arrow'} is truncated or corrupted: run `uqabench prepare` again.")
+            _within(folder / f"{name}.arrow", "tokens", ids, len(self.vocabulary), lowest=0)
+            _within(folder / "items.arrow", name, self.codes[name], len(self.values[name]), lowest=-1)
 
 
 def _within(path: Path, column: str, ids: np.ndarray, size: int, lowest: int) -> None:

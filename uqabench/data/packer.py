@@ -38,6 +38,69 @@ class PackedBatch:
         return len(self.rows)
 
 
+@dataclass(frozen=True, eq=False)
+class BatchPlan:
+    """The batches of one rank's share of an epoch: `plan[step]` is made when asked for, so that a run goes on from any
+    step at once.
+
+    order int64 (N,): all rows of the epoch, batch after batch. begins, ends int64 (steps,): where a step's batch lies.
+    """
+
+    order: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of steps."""
+        return len(self.begins)
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        """Rows int64 of a step's batch."""
+        return self.order[self.begins[step] : self.ends[step]]
+
+
+def batch_plan(
+    lengths: Sequence[int] | np.ndarray,
+    token_budget: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    shuffle: bool = True,
+) -> BatchPlan:
+    """This rank's share of an epoch in batches; no batch exceeds `token_budget` tokens.
+
+    With `shuffle`, rows are permuted, sorted by length within pools of some dozens of batches, filled greedily, and
+    the steps permuted; without, rows are sorted by length (ties by row). Over all ranks each row occurs once. Several
+    ranks have equally many batches, filled to as much less than the budget as that takes (unless there are fewer rows
+    than ranks); in each step they get batches of like size, the largest for whoever has had the fewest tokens.
+    Raises InputError for a sequence longer than the budget, negative lengths, or a rank outside 0..world-1.
+    """
+    lengths = np.asarray(lengths, np.int64)
+    if not 0 <= rank < world:
+        raise InputError(f"rank is {rank} and must lie in 0..{world - 1}.")
+    if seed < 0 or epoch < 0:
+        raise InputError(f"seed is {seed} and epoch is {epoch}: neither may be negative.")
+    if len(lengths) == 0:
+        return BatchPlan(*(np.empty(0, np.int64) for _ in range(3)))
+    if lengths.min() < 0:
+        raise InputError(f"lengths[{int(lengths.argmin())}] is {int(lengths.min())}: a length cannot be negative.")
+    if lengths.max() > token_budget:
+        raise InputError(
+            f"Sequence {int(lengths.argmax())} has {int(lengths.max())} tokens, more than token_budget {token_budget}: "
+            "raise the budget or shorten the windows."
+        )
+    if not shuffle:
+        order = np.argsort(lengths, kind="stable")
+        return _share(order, lengths, token_budget, rank, world, None)
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+    order = random.permutation(len(lengths))
+    pool = (np.cumsum(lengths[order]) - 1) // (token_budget * _POOL_BATCHES)
+    order = order[np.lexsort((lengths[order], pool))]
+    return _share(order, lengths, token_budget, rank, world, random)
+
+
 def plan_batches(
     lengths: Sequence[int] | np.ndarray,
     token_budget: int,
@@ -48,39 +111,9 @@ def plan_batches(
     world: int = 1,
     shuffle: bool = True,
 ) -> list[np.ndarray]:
-    """The rows (int64) of each batch of this rank's share of an epoch; no batch exceeds `token_budget` tokens.
-
-    With `shuffle`, rows are permuted, sorted by length within pools of some dozens of batches, filled greedily, and
-    the batches permuted; without, rows are sorted by length (ties by row). Over all ranks each row occurs once.
-    Batches are split until every rank has equally many, unless there are fewer rows than that takes.
-    Raises InputError for a sequence longer than the budget, negative lengths, or a rank outside 0..world-1.
-    """
-    lengths = np.asarray(lengths, np.int64)
-    if not 0 <= rank < world:
-        raise InputError(f"rank is {rank} and must lie in 0..{world - 1}.")
-    if seed < 0 or epoch < 0:
-        raise InputError(f"seed is {seed} and epoch is {epoch}: neither may be negative.")
-    if len(lengths) == 0:
-        return []
-    if lengths.min() < 0:
-        raise InputError(f"lengths[{int(lengths.argmin())}] is {int(lengths.min())}: a length cannot be negative.")
-    if lengths.max() > token_budget:
-        raise InputError(
-            f"Sequence {int(lengths.argmax())} has {int(lengths.max())} tokens, more than token_budget {token_budget}: "
-            "raise the budget or shorten the windows."
-        )
-    if not shuffle:
-        return _share(_batches(np.argsort(lengths, kind="stable"), lengths, token_budget), rank, world)
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
-    order = random.permutation(len(lengths))
-    pool = (np.cumsum(lengths[order]) - 1) // (token_budget * _POOL_BATCHES)
-    order = order[np.lexsort((lengths[order], pool))]
-    batches = _batches(order, lengths, token_budget)
-    return _share([batches[i] for i in random.permutation(len(batches))], rank, world)
-
-
-def _batches(order: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
-    return np.split(order.astype(np.int64), _cuts(lengths[order], token_budget))
+    """The rows (int64) of each batch of `batch_plan`."""
+    plan = batch_plan(lengths, token_budget, seed=seed, epoch=epoch, rank=rank, world=world, shuffle=shuffle)
+    return [plan[step] for step in range(len(plan))]
 
 
 @jit
@@ -98,13 +131,68 @@ def _cuts(lengths, token_budget):
     return cuts[:found]
 
 
-def _share(batches: list[np.ndarray], rank: int, world: int) -> list[np.ndarray]:
-    while len(batches) % world:
-        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-        if len(batches[largest]) < 2:
+def _share(
+    order: np.ndarray,
+    lengths: np.ndarray,
+    token_budget: int,
+    rank: int,
+    world: int,
+    random: np.random.Generator | None,
+) -> BatchPlan:
+    """A rank's batches, their steps permuted by `random`."""
+    cuts = _even_cuts(lengths[order], token_budget, world)
+    bounds = np.r_[0, cuts, len(order)].astype(np.int64)
+    begins, ends = bounds[:-1], bounds[1:]
+    if world > 1:
+        begins, ends = _split(begins, ends, world)
+        before = np.r_[0, np.cumsum(lengths[order])]
+        chosen = _deal(before[ends] - before[begins], world)[rank]
+        if random is not None:
+            steps = random.permutation(-(-len(begins) // world))
+            chosen = chosen[steps[steps < len(chosen)]]
+    else:
+        chosen = np.arange(len(begins)) if random is None else random.permutation(len(begins))
+    return BatchPlan(order.astype(np.int64), begins[chosen], ends[chosen])
+
+
+def _even_cuts(lengths: np.ndarray, token_budget: int, world: int) -> np.ndarray:
+    """Where batches end: with several ranks, at the smallest budget for which each still has as many as it needs, so
+    that no batch is much smaller than the others."""
+    cuts = _cuts(lengths, token_budget)
+    wanted = -(-(len(cuts) + 1) // world) * world
+    low, high = int(lengths.max()), token_budget
+    while world > 1 and low < high:
+        middle = (low + high) // 2
+        if len(_cuts(lengths, middle)) < wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return cuts if world == 1 else _cuts(lengths, high)
+
+
+def _split(begins: np.ndarray, ends: np.ndarray, world: int) -> tuple[np.ndarray, np.ndarray]:
+    """Halve the batch of most rows until the ranks can have equally many."""
+    begins, ends = begins.copy(), ends.copy()
+    while len(begins) % world:
+        largest = int(np.argmax(ends - begins))
+        if ends[largest] - begins[largest] < 2:
             break
-        batches[largest : largest + 1] = np.array_split(batches[largest], 2)
-    return batches[rank::world]
+        middle = (begins[largest] + ends[largest] + 1) // 2
+        begins, ends = np.insert(begins, largest + 1, middle), np.insert(ends, largest, middle)
+    return begins, ends
+
+
+def _deal(tokens: np.ndarray, world: int) -> list[np.ndarray]:
+    """The batches of each rank, as many for all: always the next `world` by size, the largest to the rank that has had
+    the fewest tokens."""
+    by_size = np.argsort(-tokens, kind="stable")
+    had = np.zeros(world, np.int64)
+    dealt: list[list[int]] = [[] for _ in range(world)]
+    for first in range(0, len(by_size), world):
+        for batch, rank in zip(by_size[first : first + world], np.argsort(had, kind="stable"), strict=False):
+            dealt[rank].append(batch)
+            had[rank] += tokens[batch]
+    return [np.array(batches, np.int64) for batches in dealt]
 
 
 def windows(

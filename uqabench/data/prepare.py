@@ -22,6 +22,7 @@ from uqabench.data.facts import COUNTED, counts_of_store
 from uqabench.data.log import MICROSECONDS, FinishedSource, RawLog, Removal, Source, counts, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
+from uqabench.data.shards import is_shard
 from uqabench.data.split import (
     EVALUATION,
     name_digests,
@@ -51,6 +52,9 @@ def prepare(
     """
     out, config = Path(out), config or PrepareConfig()
     refuse_foreign(out, config)
+    kept = getattr(source, "kept", None)
+    if kept is not None and kept.folder.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"The kept log {kept.folder} lies inside {out}: it holds users' ids, so keep it apart.")
 
     def make(folder: Path, work: Path) -> float:
         start = time.perf_counter()
@@ -59,7 +63,7 @@ def prepare(
 
     absent = [parent for parent in out.parents if not os.path.exists(parent)]
     try:
-        artifact, _ = build(out, STAGE, *prepare_key(source, config), make)
+        artifact, _ = build(out, STAGE, *prepare_key(source, config), make, digests=False)
     except BaseException:
         for parent in absent:  # made for nothing
             with suppress(OSError):
@@ -107,7 +111,7 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
         rejections.save(folder / "rejected.jsonl")
         if truth is not None:
             write_arrow(folder / "truth.arrow", truth)
-        store.write_files(folder)
+        store.write_files(folder, config.shard_rows)
         bar.update()
 
 
@@ -124,7 +128,7 @@ def refuse_foreign(out: Path, config: PrepareConfig) -> None:
     if config.salt_file is not None and Path(config.salt_file).resolve().is_relative_to(out.resolve()):
         raise InputError(f"The salt file {config.salt_file} lies inside {out}: keep it apart from the data.")
     if os.path.isdir(out):
-        foreign = sorted(set(folder_files(out)) - STORE_FILES)
+        foreign = sorted(name for name in set(folder_files(out)) - STORE_FILES if not is_shard(name))
         if foreign:
             raise InputError(f"{out} holds '{foreign[0]}', which is no part of prepared data: name another folder.")
         if (out / "manifest.json").exists() and not _is_ours(out / "manifest.json"):

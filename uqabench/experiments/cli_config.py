@@ -26,7 +26,10 @@ def _pairs(text: str | None, flag: str) -> dict[str, str]:
 def _source(args: argparse.Namespace, name: str | None) -> tuple[str, str | None, dict[str, Any]] | None:
     """(source, path, options) that the arguments name, or None when they name none."""
     options = {key: value for text in args.option for key, value in parse_override(text, "--option").items()}
-    if args.interactions is None:
+    kept = {name: str(path) for name in ("keep", "append") if (path := getattr(args, name, None)) is not None}
+    if args.interactions is None and "append" not in kept:
+        if kept:
+            raise InputError("--keep keeps a log of your own: give --interactions FILE too.")
         if args.items or args.columns:
             raise InputError("--items and --columns describe a log of your own: give --interactions FILE too.")
         return (name, args.path, options) if name else None
@@ -35,7 +38,10 @@ def _source(args: argparse.Namespace, name: str | None) -> tuple[str, str | None
     if args.items is None:
         raise InputError("--interactions needs --items FILE, the catalogue: an item column, and title, category, …")
     columns, item_columns = _columns(args.columns)
-    files = {"interactions": str(args.interactions), "items": str(args.items)}
+    if args.interactions is not None and "append" in kept:
+        raise InputError("--append adds to the interactions that were kept: leave out --interactions.")
+    files = {"items": str(args.items), **kept}
+    files |= {} if args.interactions is None else {"interactions": str(args.interactions)}
     return "tables", None, {**options, **files, "columns": columns, "item_columns": item_columns}
 
 
@@ -65,7 +71,8 @@ def source_of(args: argparse.Namespace) -> Source:
 def _preparation(args: argparse.Namespace) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in (
-        "salt_file", "split_seed", "min_item_interactions", "min_user_length", "max_user_length", "max_sequence"
+        "salt_file", "split_seed", "min_item_interactions", "min_user_length", "max_user_length", "max_sequence",
+        "shard_rows",
     ):  # fmt: skip
         if getattr(args, name, None) is not None:
             values[name] = getattr(args, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -41,7 +40,7 @@ def generate(
     demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
     store = store.about(split)
-    context = build_context(store, config)
+    context = build_context(store, config, threads or numba.get_num_threads())
     possible = tuple(name for name in SUBTASKS if _askable(name, config.version, context))
     counts = config.counts(possible)
     everybody = store.users(split)
@@ -56,25 +55,23 @@ def generate(
             f"The data set lacks the attributes for {', '.join(report.left_out)}: the others share out the questions."
         )
     chosen: list[Selection] = []
-    workers = threads or numba.get_num_threads()
-    with ThreadPoolExecutor(workers) as pool:
-        for name, count in counts.items():
-            own: list[Selection] = []
-            for family, part in _shared_out(count, families(config.version, name), config.matched_share):
-                selection = Selection(context, family, users[order], cuts[order], config, pool, workers)
-                # Whoever missed the last family's final turn is first in the next one's.
-                order = np.roll(order, -selection.run(part)) if len(users) else order
-                own.append(selection)
-            _enter(report, name, own)
-            if report.counts[name] < count:
-                whom = _whom(store, everybody, len(users), split, config)
-                report.notes.append(_shortage(report, name, own, whom, demanded=config.mix is not None))
-            if report.unbalanced[name]:
-                report.notes.append(
-                    f"Sub-task {name}: {report.unbalanced[name]} of {report.counts[name]} questions were taken out of "
-                    "balance, for want of others."
-                )
-            chosen += own
+    for name, count in counts.items():
+        own: list[Selection] = []
+        for family, part in _shared_out(count, families(config.version, name), config.matched_share):
+            selection = Selection(context, family, users[order], cuts[order], config)
+            # Whoever missed the last family's final turn is first in the next one's.
+            order = np.roll(order, -selection.run(part)) if len(users) else order
+            own.append(selection)
+        _enter(report, name, own)
+        if report.counts[name] < count:
+            whom = _whom(store, everybody, len(users), split, config)
+            report.notes.append(_shortage(report, name, own, whom, demanded=config.mix is not None))
+        if report.unbalanced[name]:
+            report.notes.append(
+                f"Sub-task {name}: {report.unbalanced[name]} of {report.counts[name]} questions were taken out of "
+                "balance, for want of others."
+            )
+        chosen += own
     if not any(report.counts.values()):
         raise InputError(f"No question is possible. {report.notes[-1]}")
     questions = _collect(chosen, store, split, config)
@@ -97,8 +94,9 @@ def _cuts(context: Context, users: np.ndarray, config: QuestionConfig) -> np.nda
     return np.concatenate([main, np.take_along_axis(extra, first, axis=1)], axis=1)
 
 
-def build_context(store: InteractionStore, config: QuestionConfig) -> Context:
+def build_context(store: InteractionStore, config: QuestionConfig, threads: int | None = None) -> Context:
     """All that the compiled code reads; learned from training users only."""
+    store.check_items()
     codes = equal_texts(store.catalogue)
     starts = basket_starts(store)
     present = [row for row in range(len(ASKED)) if (codes[row] >= 0).any()]
@@ -119,7 +117,7 @@ def build_context(store: InteractionStore, config: QuestionConfig) -> Context:
         min_history=config.min_history,
         seed=np.uint64(config.seed),
     )
-    pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user)
+    pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user, threads or 1)
     return _frozen(context._replace(**pools._asdict()))
 
 
@@ -182,14 +180,14 @@ def _whom(store: InteractionStore, users: np.ndarray, usable: int, split: str, c
 
 def _enter(report: QuestionReport, name: str, own: list[Selection]) -> None:
     """What the selections of one sub-task came to."""
-    report.counts[name] = sum(len(selection.taken) for selection in own)
+    report.counts[name] = sum(len(selection) for selection in own)
     report.candidates[name] = sum(selection.candidates for selection in own)
     report.discarded[name] = dict(sum((Counter(selection.discarded()) for selection in own), Counter()))
     report.unbalanced[name] = sum(selection.loose for selection in own)
-    taken = [candidate for selection in own for _, candidate in selection.taken]
-    attributes = Counter(int(candidate.records.attribute[candidate.row]) for candidate in taken)
+    rows = np.concatenate([selection.records.attribute for selection in own])
     names = {-1: "none", **dict(enumerate(ASKED))}
-    report.attributes[name] = {names[row]: attributes[row] for row in (*range(len(ASKED)), -1) if attributes[row]}
+    counts = {row: int(np.count_nonzero(rows == row)) for row in (*range(len(ASKED)), -1)}
+    report.attributes[name] = {names[row]: count for row, count in counts.items() if count}
     for selection in own:
         for kind, of in selection.by_kind().items():
             report.kinds[kind] = report.kinds.get(kind, 0) + of
@@ -197,16 +195,21 @@ def _enter(report: QuestionReport, name: str, own: list[Selection]) -> None:
 
 def _collect(chosen: list[Selection], store: InteractionStore, split: str, config: QuestionConfig) -> QuestionSet:
     """The candidates taken, as columns sorted by (user, cut, sub-task, kind, attribute, parameters)."""
-    rows = [(selection, user, candidate) for selection in chosen for user, candidate in selection.taken]
 
     def column(name: str, kind: type) -> np.ndarray:
-        return np.array([getattr(candidate.records, name)[candidate.row] for _, _, candidate in rows], kind)
+        return np.concatenate([getattr(selection.records, name) for selection in chosen]).astype(kind)
+
+    def kinds_of(selection: Selection) -> np.ndarray:
+        return np.array([KIND_INDEX[kind.name] for kind in selection.family.kinds], np.int16)[selection.records.kind]
+
+    def each(values: list[int]) -> np.ndarray:
+        return np.repeat(values, [len(selection) for selection in chosen])
 
     questions = QuestionSet(
-        user=np.array([selection.users[user] for selection, user, _ in rows], np.int32),
-        cut=np.array([candidate.cut for _, _, candidate in rows], np.int32),
-        subtask=np.array([SUBTASKS.index(selection.family.subtask) for selection, _, _ in rows], np.int8),
-        kind=np.array([KIND_INDEX[selection.kind_of(candidate)] for selection, _, candidate in rows], np.int16),
+        user=np.concatenate([selection.user for selection in chosen]).astype(np.int32),
+        cut=np.concatenate([selection.cut for selection in chosen]).astype(np.int32),
+        subtask=each([SUBTASKS.index(selection.family.subtask) for selection in chosen]).astype(np.int8),
+        kind=np.concatenate([kinds_of(selection) for selection in chosen]),
         template=column("template", np.int16),
         attribute=column("attribute", np.int8),
         params=column("params", np.int32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ def empty_pools(families: int) -> Pools:
     )
 
 
-def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_per_user: int) -> Pools:
+def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_per_user: int, threads: int = 1) -> Pools:
     """Ask what a version's pooled families ask about HISTORIES histories of training users, cut as those of questions
     are."""
     seed = int(context.seed)
@@ -59,11 +60,19 @@ def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_pe
     pools = empty_pools(len(families))
     parts, index, keys = [], [], []
     rows = members = 0
+
+    def answers(task: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        values = np.full((len(owners), LONGEST_ANSWER), -1, np.int32)
+        lengths = np.zeros(len(owners), np.int8)
+        answers_of(families[task[0]])(context, task[1], owners, cuts, values, lengths)
+        return values, lengths
+
+    tasks = [(pool, attribute) for pool in range(len(families)) for attribute in context.side]
+    with ThreadPoolExecutor(threads) as executor:
+        found = dict(zip(tasks, executor.map(answers, tasks), strict=True))
     for pool, family in enumerate(families):
         for attribute in context.side:
-            values = np.full((len(owners), LONGEST_ANSWER), -1, np.int32)
-            lengths = np.zeros(len(owners), np.int8)
-            answers_of(family)(context, attribute, owners, cuts, values, lengths)
+            values, lengths = found[pool, attribute]
             if family.single_pool_share is not None:
                 pools.single_keep[pool, attribute] = _thin(lengths, family.single_pool_share, seed, int(attribute))
             values, lengths = values[lengths > 0], lengths[lengths > 0]

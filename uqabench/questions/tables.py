@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from uqabench.data.arrow import Texts
 from uqabench.data.catalogue import Catalogue
-from uqabench.data.store import InteractionStore
+from uqabench.data.store import SPLITS, InteractionStore
 from uqabench.questions.core.entries import count_next_items
 from uqabench.questions.declaration import ASKED
+
+_BLANKS = r"[\t-\r\x1c-\x1f ]+"
+"""White space among ASCII, as `str.split` has it."""
 
 
 class Values(NamedTuple):
@@ -37,11 +44,25 @@ def equal_texts(catalogue: Catalogue) -> np.ndarray:
         texts = catalogue.values.get(attribute, [])
         if not texts:
             continue
-        first: dict[str, int] = {"": -1}
-        same = np.array([first.setdefault(" ".join(t.split()).casefold(), i) for i, t in enumerate(texts)], np.int32)
+        same = _first_of_equals(texts)
         own = catalogue.codes[attribute]
         codes[row] = np.where(own >= 0, same[own], -1)
     return codes
+
+
+def _first_of_equals(texts: Sequence[str]) -> np.ndarray:
+    """int32: for each text the place of the first one that is the same, -1 where it is blank."""
+    column = texts.arrow() if isinstance(texts, Texts) else pa.array(texts, pa.string())
+    if pc.all(pc.string_is_ascii(column)).as_py():  # the same as below, by Arrow
+        column = pc.ascii_lower(pc.ascii_trim(pc.replace_substring_regex(column, _BLANKS, " "), " "))
+    else:
+        column = pa.array([" ".join(text.split()).casefold() for text in texts], pa.string())
+    encoded = pc.dictionary_encode(column)
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    first = np.full(len(encoded.dictionary), len(codes), np.int64)
+    np.minimum.at(first, codes, np.arange(len(codes)))
+    first[pc.equal(encoded.dictionary, "").to_numpy(zero_copy_only=False)] = -1
+    return first[codes].astype(np.int32)
 
 
 def basket_starts(store: InteractionStore) -> np.ndarray:
@@ -107,20 +128,19 @@ def no_cuts() -> TrainCuts:
 def find_cuts(store: InteractionStore, starts: np.ndarray, min_history: int) -> TrainCuts:
     """Where the histories of training users may be cut. A period is a tenth of the log's time: a twentieth before and
     after."""
-    users, cuts, bounds = [], [], [0]
-    for user in store.users("train").tolist():
-        lo, hi = int(store.offsets[user]) + min_history, int(store.offsets[user + 1])
-        rows = lo + np.flatnonzero(starts[lo:hi]) if lo < hi else np.empty(0, np.int64)
-        if len(rows):
-            users.append(user)
-            cuts.append(rows)
-            bounds.append(bounds[-1] + len(rows))
-    if not users:
+    lengths = store.lengths
+    may_cut = starts & np.repeat(store.split == SPLITS.index("train"), lengths)
+    early = np.minimum(lengths, min_history)
+    before = np.cumsum(early) - early
+    may_cut[np.repeat(store.offsets[:-1] - before, early) + np.arange(early.sum())] = False
+    flat = np.flatnonzero(may_cut).astype(np.int64)
+    bounds = np.searchsorted(flat, store.offsets)
+    users = np.flatnonzero(np.diff(bounds))
+    if not len(users):
         return no_cuts()
     times = np.empty(0, np.int64) if store.timestamps is None else np.asarray(store.timestamps, np.int64)
     period = int(times.max() - times.min()) // 20 if len(times) else 0
-    flat = np.concatenate(cuts).astype(np.int64)
-    return TrainCuts(times, np.array(users, np.int64), flat, np.array(bounds, np.int64), period)
+    return TrainCuts(times, users.astype(np.int64), flat, np.r_[0, bounds[users + 1]].astype(np.int64), period)
 
 
 def _title_groups(codes: np.ndarray, popularity: np.ndarray, size: int) -> np.ndarray:

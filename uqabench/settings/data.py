@@ -35,6 +35,10 @@ class PrepareConfig:
     strict: bool = setting(False, "stop at the first bad row instead of counting it")
     max_tokens: int = setting(100_000, "size of the word table of item texts; rarer words are left out", ge=1, le=10**8)
 
+    shard_rows: int = setting(
+        2**27, "interactions that one file of the store may hold; more are laid into several", ge=1, le=10**12
+    )
+
     def __post_init__(self) -> None:
         for name in ("max_user_length", "max_sequence"):
             if getattr(self, name) < self.min_user_length:
@@ -46,7 +50,10 @@ class PrepareConfig:
         file only whether there is one."""
         ids = sorted(set(self.exclude_items))
         excluded = {"count": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
-        return {**asdict(self), "exclude_items": excluded, "salt_file": self.salt_file is not None}
+        values = {**asdict(self), "exclude_items": excluded, "salt_file": self.salt_file is not None}
+        if self.shard_rows == type(self).__dataclass_fields__["shard_rows"].default:
+            del values["shard_rows"]  # one file, as in stores of which nothing was said about shards
+        return values
 
 
 @section("data")

@@ -37,4 +37,4 @@ def prepare_stage(config: DataConfig, *, progress: bool = True) -> Stage:
         write_store(source, folder, config.prepare, progress)
         return time.monotonic() - started
 
-    return Stage(STAGE, *prepare_key(source, config.prepare), make)
+    return Stage(STAGE, *prepare_key(source, config.prepare), make, digests=False)

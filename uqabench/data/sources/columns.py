@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,17 @@ MISSING = ("NULL", "Null", "null", "NaN", "NAN", "nan", "None", r"\N", "<NA>", "
 """Texts that stand for no value, as database exports, pandas and spreadsheets write them."""
 
 _TEXT = pa.large_string()  # the strings of one column may exceed the 2 GiB that the small kind can address
+_PLAIN_IDS = (
+    pa.int32(),
+    pa.int64(),
+    pa.uint32(),
+    pa.uint64(),
+    pa.string(),
+    pa.large_string(),
+    pa.binary(),
+    pa.float64(),
+)
+"""Types whose values are encoded before they are made text."""
 _MANTISSA_BITS = {"float": 24, "double": 53}
 
 
@@ -143,6 +155,38 @@ def as_ids(column: pa.Array, where: str) -> pa.Array:
     if not holds(text, b".0"):
         return text
     return pc.replace_substring_regex(text, r"^(-?(?:0|[1-9]\d*))\.0+$", r"\1")
+
+
+@dataclass(frozen=True)
+class EncodedIds:
+    """A column of ids: the distinct ones (string) in the order in which they first occur, and for each row int32 the
+    place of its own, -1 where it has none; bool by row: not_utf8, and broken, where the value holds a line break."""
+
+    ids: pa.Array
+    codes: np.ndarray
+    not_utf8: np.ndarray
+    broken: np.ndarray
+
+
+def encode_ids(column: pa.ChunkedArray, where: str) -> EncodedIds:
+    """`as_ids` of `read_column`, worked out once for each distinct value; raises what they raise."""
+    if column.type in _PLAIN_IDS:
+        encoded = one_chunk(pc.dictionary_encode(column))
+        values, not_utf8 = read_column(pa.chunked_array([encoded.dictionary]), where)
+        old = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    else:
+        values, not_utf8 = read_column(column, where)
+        old = np.arange(len(values))
+    cleaned = one_chunk(pc.dictionary_encode(as_ids(values, where).cast(pa.string())))
+    new = np.r_[cleaned.indices.fill_null(-1).to_numpy(zero_copy_only=False), -1].astype(np.int32)
+    broken = np.zeros(len(values), bool)
+    if pa.types.is_large_string(values.type) and (holds(values, b"\r") or holds(values, b"\n")):
+        broken = pc.match_substring_regex(values, r"[\r\n]").fill_null(False).to_numpy(zero_copy_only=False)
+
+    def by_row(flags: np.ndarray) -> np.ndarray:
+        return np.r_[flags, False][old] if flags.any() else np.zeros(len(old), bool)
+
+    return EncodedIds(cleaned.dictionary, new[old], by_row(not_utf8), by_row(broken))
 
 
 def holds(text: pa.Array, needle: bytes) -> bool:

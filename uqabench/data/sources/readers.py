@@ -164,9 +164,14 @@ def read_rows(
     column, with the nearest that there are, or a file that is corrupted, truncated or of another encoding.
     """
     with guarded(path):
-        if path.name.lower().endswith(_PARQUET):
+        if is_parquet(path):
             return _read_parquet(path, mapping, optional)
         return _read_delimited(path, mapping, optional, encoding, quoting)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its name."""
+    return path.name.lower().endswith(_PARQUET)
 
 
 @contextmanager
@@ -180,6 +185,15 @@ def guarded(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} cannot be read{reason}: it may be truncated or of another format or encoding."
         ) from error
+
+
+@contextmanager
+def open_parquet(
+    path: Path, mapping: Mapping[str, str], optional: frozenset[str]
+) -> Iterator[tuple[pa.parquet.ParquetFile, dict[str, str]]]:
+    """A Parquet file and the mapped columns that it has ({name asked for: name in the file}); errors as `read_rows`."""
+    with guarded(path), pa.parquet.ParquetFile(path) as file:
+        yield file, present_columns(path, file.schema_arrow.names, mapping, optional)
 
 
 def _read_parquet(path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:

@@ -162,7 +162,8 @@ class RecipeSource(Tables):
         self.time_unit = self.found.table.get("time_unit")
         self.columns = _names(self.found.table["columns"])
         self.optional = frozenset(("time", "action"))
-        self._kept: dict[Path, Rows] = {}
+        self.kept = None
+        self._cache: dict[Path, Rows] = {}
 
     def options(self) -> dict[str, Any]:
         return {"recipe": self.recipe, "domain": self.recipe.get("domain", "click")}
@@ -174,7 +175,7 @@ class RecipeSource(Tables):
         try:
             return super().read(rejections)
         finally:
-            self._kept.clear()
+            self._cache.clear()
 
     def _find(self, what: str, tables: Sequence[Table]) -> _Found:
         for table in tables:
@@ -188,12 +189,12 @@ class RecipeSource(Tables):
         )
 
     def _rows(self, path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
-        if path not in self._kept:
+        if path not in self._cache:
             fields = dict(self.found.table["columns"]) | {
                 f"item {name}": spec for name, spec in self.recipe.get("items_from_interactions", {}).items()
             }
-            self._kept[path] = _read(path, self.found.table["format"], fields, self.optional | _item_fields(fields))
-        return self._kept[path]
+            self._cache[path] = _read(path, self.found.table["format"], fields, self.optional | _item_fields(fields))
+        return self._cache[path]
 
     def _read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
         parts = [self._described(path, rejections) for path in self.item_files]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,20 @@ import pyarrow.compute as pc
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.log import RawLog, encode, one_chunk
 from uqabench.data.rejections import REASONS, Rejections
-from uqabench.data.sources.columns import as_ids, as_text, short
+from uqabench.data.sources.columns import EncodedIds, as_ids, as_text, encode_ids, read_column, short
 from uqabench.data.sources.delimited import QUOTINGS, check_encoding
-from uqabench.data.sources.readers import SUFFIXES, Rows, list_files, read_rows
+from uqabench.data.sources.kept import KeptLog, Part
+from uqabench.data.sources.readers import (
+    MALFORMED,
+    NOT_UTF8,
+    SUFFIXES,
+    Files,
+    Rows,
+    is_parquet,
+    list_files,
+    open_parquet,
+    read_rows,
+)
 from uqabench.data.sources.times import UNITS, form, parse_times
 from uqabench.errors import InputError
 from uqabench.files import sha256_file
@@ -29,18 +39,10 @@ MAX_ACTIONS = 127  # an action is stored as int8
 _MISSING, _TIME = REASONS.index("missing id"), REASONS.index("unparsable time")
 _UNKNOWN, _DUPLICATE = REASONS.index("unknown item"), REASONS.index("duplicate item")
 
+BATCH_ROWS = 1 << 21
+"""Rows of a Parquet file that are worked on at once."""
+
 Paths = Path | str | Iterable[Path | str]
-
-
-@dataclass
-class _Part:
-    """One interaction file, bad rows included."""
-
-    rows: Rows
-    users: pa.Array
-    items: pa.Array
-    times: np.ndarray | None
-    actions: pa.Array | None
 
 
 class Tables:
@@ -52,10 +54,12 @@ class Tables:
     that name; user and item are required, others may be absent. Without time, rows are in time order as they stand.
     time_unit: "s", "ms", "us", "ns" or "iso" (see `times.parse_times`). encoding: of CSV files. quoting: of CSV files,
     "none", "double" (a quote inside quotes is doubled) or "backslash"; without it as `delimited.default_quoting` finds.
+    keep: a folder in which what is read of the interactions is kept. append: interactions to add to those kept there,
+    in place of `interactions`; the log is the same as one read from all the files.
     """
 
     name = "tables"
-    accepts = ("interactions", "items", "columns", "item_columns", "time_unit", "encoding", "quoting")
+    accepts = ("interactions", "items", "columns", "item_columns", "time_unit", "encoding", "quoting", "keep", "append")
 
     def __init__(
         self,
@@ -68,11 +72,18 @@ class Tables:
         time_unit: str | None = None,
         encoding: str = "utf8",
         quoting: str | None = None,
+        keep: Path | str | None = None,
+        append: Paths | None = None,
     ) -> None:
         check_encoding(encoding)
         _one_of("time_unit", time_unit, (*UNITS, "iso"), "time unit")
         _one_of("quoting", quoting, QUOTINGS, "quoting")
-        found = list_files(_given(interactions, path, "interactions"), "interactions")
+        reading = {"columns": columns, "time_unit": time_unit, "encoding": encoding, "quoting": quoting}
+        self.kept = None if keep is None else KeptLog(Path(keep), reading)
+        if append is None:
+            found = list_files(_given(interactions, path, "interactions"), "interactions")
+        else:
+            found = self._with_kept(list_files(append, "interactions"))
         found_items = list_files(_given(items, path, "items"), "items")
         notes = (found.note("interactions"), found_items.note("items"))
         self.notes: list[str] = [note for note in notes if note is not None]
@@ -89,18 +100,31 @@ class Tables:
         return {**mapped, "time_unit": self.time_unit, "encoding": self.encoding, "quoting": self.quoting}
 
     def inputs(self) -> dict[str, str]:
-        return {label: sha256_file(path) for path, label in self.labels.items()}
+        files = set(self.interaction_files) if self.kept is not None else set()
+        return {
+            label: self.kept.digest(path) if self.kept is not None and path in files else sha256_file(path)
+            for path, label in self.labels.items()
+        }
+
+    def _with_kept(self, new: Files) -> Files:
+        """The files kept and the new ones, in the order in which they would be read together."""
+        if self.kept is None or not self.kept.files:
+            raise InputError("append adds to interactions that were kept: prepare the first files with keep=FOLDER.")
+        paths = {path.resolve() for path in new.files} | {Path(name) for name in self.kept.files}
+        return Files(sorted(paths, key=lambda path: path.as_posix()), new.skipped)
 
     def read(self, rejections: Rejections) -> RawLog:
         item_ids, attributes = self._read_items(rejections)
-        parts = [self._read_interactions(path, item_ids, rejections) for path in self.interaction_files]
+        parts = [part for path in self.interaction_files for part in self._read_file(path, item_ids, rejections)]
         times = _in_all_or_none([part.times for part in parts], "time")
         actions = _in_all_or_none([part.actions for part in parts], "action")
-        user_ids, users = encode(pa.concat_arrays([part.users for part in parts]))
-        bought, codes = encode(pa.concat_arrays([part.items for part in parts]))
+        if self.kept is not None:
+            self.kept.finish(self.interaction_files)
+        user_ids, users = _united([part.users for part in parts])
+        bought, codes = _united([part.items for part in parts])
         place = pc.index_in(bought, value_set=item_ids).fill_null(-1).to_numpy(zero_copy_only=False)
         names, codes_of_actions = _actions(actions)
-        total = sum(len(part.rows.numbers) + len(part.rows.malformed) for part in parts)
+        total = sum(len(part.rows.reasons) + len(part.rows.malformed) for part in parts)
         log = RawLog(
             user_ids=user_ids,
             users=users,
@@ -112,7 +136,9 @@ class Tables:
             actions=codes_of_actions,
             action_names=names,
         )
-        log.select(np.concatenate([part.rows.reasons for part in parts]) < 0)
+        good = np.concatenate([part.rows.reasons for part in parts]) < 0
+        if not good.all():
+            log.select(good)
         return log
 
     def _rows(self, path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
@@ -138,20 +164,83 @@ class Tables:
         table = pa.concat_tables(parts, promote_options="default")
         return one_chunk(table["item"]), {name: one_chunk(table[name]) for name in table.column_names[1:]}
 
-    def _read_interactions(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> _Part:
+    def _read_file(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> list[Part]:
+        """An interaction file's rows, the bad ones marked and reported."""
+        parts = None if self.kept is None else self.kept.load(path)
+        if parts is None:
+            parts = list(self._parquet_parts(path) if is_parquet(path) else self._delimited_part(path))
+            if self.kept is not None:
+                self.kept.save(path, parts)
+        bought, codes = _united([part.items for part in parts])
+        known = np.r_[_known(bought, item_ids), False]
+        first = 0
+        for part in parts:
+            rows = part.rows
+            rows.reject(~known[codes[first : first + len(rows.reasons)]], _UNKNOWN)
+            first += len(rows.reasons)
+            self._report(path, rows, rejections)
+            rows.numbers = rows.lines = np.zeros(0, np.int64)  # reported, and as large as the log
+            rows.columns = {}
+        return parts
+
+    def _delimited_part(self, path: Path) -> Iterator[Part]:
         rows = self._rows(path, self.columns, self.optional)
         rows.reject_broken(["user", "item", "time"])
-        users, items = (as_ids(rows.columns[name], self._where(path, self.columns[name])) for name in ("user", "item"))
-        rows.reject(_is_null(users) | _is_null(items), _MISSING)
+        users, items = (
+            encode_ids(pa.chunked_array([rows.columns[name]]), self._where(path, self.columns[name]))
+            for name in ("user", "item")
+        )
+        rows.reject((users.codes < 0) | (items.codes < 0), _MISSING)
         times = None
         if "time" in rows.columns:
             times, bad = parse_times(rows.columns["time"], self.time_unit, self._where(path, self.columns["time"]))
             rows.reject(bad, _TIME)
-        rows.reject(~_known(items.cast(pa.large_string()), item_ids), _UNKNOWN)
-        self._report(path, rows, rejections)
-        where = self._where(path, self.columns["action"])
-        actions = as_ids(rows.columns["action"], where) if "action" in rows.columns else None
-        return _Part(rows, users, items, times, actions)
+        yield Part(rows, users, items, times, self._actions(path, rows))
+
+    def _parquet_parts(self, path: Path) -> Iterator[Part]:
+        """BATCH_ROWS rows at a time, for an id takes five times the memory as text. Times are read as a whole, since
+        how they are written shows in all of them."""
+        with open_parquet(path, self.columns, self.optional) as (file, present):
+            stamps = times = late = not_utf8 = None
+            if "time" in present:
+                read = read_rows(path, {"time": present["time"]}, frozenset(), self.encoding)
+                stamps, not_utf8 = read.columns["time"], read.reasons >= 0
+                del read
+                times, late = parse_times(stamps, self.time_unit, self._where(path, present["time"]))
+                stamps = stamps if pa.types.is_large_string(stamps.type) else None
+            names = {name: column for name, column in present.items() if name != "time"}
+            first = 0
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names.values()))):
+                span = slice(first, first + len(batch))
+                ones = np.ones(len(batch), np.int64)
+                rows = Rows({}, np.arange(span.start + 1, span.stop + 1), ones, np.full(len(batch), -1, np.int8))
+                places = {name: batch.schema.get_field_index(column) for name, column in names.items()}
+                found = {name: pa.chunked_array([batch.column(place)]) for name, place in places.items()}
+                users, items = (encode_ids(found[name], self._where(path, names[name])) for name in ("user", "item"))
+                rows.reject(users.not_utf8 | items.not_utf8, NOT_UTF8)
+                if stamps is not None:
+                    rows.columns["time"] = stamps[span]
+                    rows.reject(not_utf8[span], NOT_UTF8)
+                if "action" in found:
+                    rows.columns["action"], bad = read_column(found["action"], self._where(path, names["action"]))
+                    rows.reject(bad, NOT_UTF8)
+                rows.reject(users.broken | items.broken, MALFORMED)
+                rows.reject_broken(["time"])
+                rows.reject((users.codes < 0) | (items.codes < 0), _MISSING)
+                if late is not None:
+                    rows.reject(late[span], _TIME)
+                yield Part(rows, users, items, None if times is None else times[span], self._actions(path, rows))
+                first = span.stop
+            if first == 0:  # a file without rows has columns all the same
+                empty = encode_ids(pa.chunked_array([pa.array([], pa.string())]), str(path))
+                rows = Rows({}, *(np.zeros(0, kind) for kind in (np.int64, np.int64, np.int8)))
+                none = pa.array([], pa.large_string()) if "action" in present else None
+                yield Part(rows, empty, empty, times, none)
+
+    def _actions(self, path: Path, rows: Rows) -> pa.Array | None:
+        if "action" not in rows.columns:
+            return None
+        return as_ids(rows.columns["action"], self._where(path, self.columns["action"]))
 
     def _where(self, path: Path, column: str) -> str:
         return f"{path}: column '{short(column)}'"
@@ -160,13 +249,28 @@ class Tables:
         bad = rows.rejected()
 
         def form_of(i: int) -> str | None:
-            times = rows.columns["time"] if bad.reasons[i] == _TIME else None
+            times = rows.columns.get("time") if bad.reasons[i] == _TIME else None
             if times is None or not pa.types.is_large_string(times.type):
                 return None
             value = times[bad.places[i]].as_py()
             return None if value is None else form(value)
 
         rejections.add(self.labels[path], bad.numbers, bad.reasons, bad.lines, form_of)
+
+
+def _united(parts: list[EncodedIds]) -> tuple[pa.Array, np.ndarray]:
+    """(distinct ids, int32 codes by row) of consecutive rows; ids that no row has are left out."""
+    ids = pc.unique(pa.chunked_array([part.ids for part in parts], pa.string()))
+    codes = []
+    for part in parts:
+        place = pc.index_in(part.ids, value_set=ids).to_numpy(zero_copy_only=False)
+        codes.append(np.r_[place, -1].astype(np.int32)[part.codes])
+    united = np.concatenate(codes)
+    used = np.bincount(united[united >= 0], minlength=len(ids)) > 0
+    if used.all():
+        return ids, united
+    place = np.r_[np.where(used, np.cumsum(used) - 1, -1), -1].astype(np.int32)
+    return ids.filter(pa.array(used)), place[united]
 
 
 def _one_of(option: str, value: Any, choices: tuple[str, ...], what: str) -> None:

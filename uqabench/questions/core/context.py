@@ -63,7 +63,9 @@ class Context(NamedTuple):
 class Asked(NamedTuple):
     """The history that a candidate is about: items[lo:hi] of `user`, cut at `cut`; items[hi] comes next.
 
-    pool: index of the family's pool in the pool fields of `Context` (meaningless for a family without one).
+    pool: index of the family's pool in the pool fields of `Context` (meaningless for a family without one). settled:
+    int8 (4,), for each attribute the outcome that every candidate for this history has, ACCEPTED while none is known: a
+    generator that finds no answer, whatever is drawn, writes why, and need not look again.
     """
 
     user: int
@@ -71,6 +73,7 @@ class Asked(NamedTuple):
     lo: int
     hi: int
     pool: int
+    settled: np.ndarray
 
 
 class Records(NamedTuple):

@@ -22,7 +22,20 @@ from uqabench.questions.core import histories
 from uqabench.questions.core.context import ACCEPTED, Asked
 from uqabench.questions.core.histories import gather
 from uqabench.questions.core.rng import keyed_state
-from uqabench.questions.declaration import LONGEST_ANSWER, Family
+from uqabench.questions.core.turns import (
+    BATCH,
+    BLOCK,
+    GROUPS,
+    already_asked,
+    clear_record,
+    column_of,
+    copy_record,
+    in_balance,
+    larger,
+    left_waiting,
+    waiting_rows,
+)
+from uqabench.questions.declaration import ASKED, LONGEST_ANSWER, OPTIONS, Family
 
 _choose_cuts, _count_next_items = histories.choose_cuts, histories.count_next_items
 _KINDS = Path(__file__).parents[1] / "kinds"
@@ -50,23 +63,157 @@ def _compile(function: Callable[..., Any], **names: Callable[..., Any]) -> Calla
 
 
 @cache
-def attempts_of(family: Family) -> Callable[..., None]:
-    """run_attempts(ctx, stream, pool, users, cuts, attempts, records) with the family's generator.
+def choice_of(family: Family) -> Callable[..., Any]:
+    """choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, outcomes, taken, taken_cut,
+    owner) → (taken, turn, loose, left) with the family's generator.
 
-    It makes candidate (users[i], cuts[i], attempts[i]) into row i of `records`. Each depends on (ctx.seed, stream,
-    user, cut, attempt) alone. Histories are h = s[max(0, cut - N):cut].
+    It writes the chosen candidates into the first rows of `taken` (`Records` of `wanted` rows), their cuts into
+    taken_cut and the index of their user in `users` into owner, both int64 (wanted,), and counts in outcomes int64 how
+    many candidates came to what. users (n,) in the order of their turns; cuts (n, C): the main ones before column
+    `extra_at`, -1: none. `singles`: at most so many answers of a single value, -1: they are not told apart. `strict`:
+    the balance is never loosened. It returns how many it chose, the index of the user whose turn is next, how many of
+    them were out of balance, and how many different questions were left for the balance's sake (strict only).
+
+    Candidate (user, cut, attempt) depends on (ctx.seed, stream, user, cut, attempt) alone. Histories are
+    h = s[max(0, cut - N) : cut].
     """
     sources = _digest(family)
 
-    def run_attempts(ctx, stream, pool, users, cuts, attempts, records):
+    def choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, outcomes, taken, taken_cut,
+               owner):  # fmt: skip
         assert sources
-        for i in range(len(users)):
-            hi = ctx.offsets[users[i]] + cuts[i]
-            asked = Asked(users[i], cuts[i], hi - min(cuts[i], ctx.n_history), hi, pool)
-            state = keyed_state(ctx.seed, stream, users[i], cuts[i], attempts[i])
-            records.status[i] = generate(ctx, asked, state, records, i)  # noqa: F821
+        n = len(users)
+        main = np.zeros(n, np.int64)
+        every = np.zeros(n, np.int64)
+        for i in range(n):
+            for column in range(cuts.shape[1]):
+                if cuts[i, column] >= 0:
+                    every[i] += per_cut
+                    main[i] += column < extra_at
+        limit = main * per_cut
+        used, made = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        head, tail, last = np.full(n, -1, np.int64), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+        earlier = np.empty(wanted, np.int64)
+        ranks = np.zeros((GROUPS, 2, OPTIONS), np.int32)
+        waiting = waiting_rows(1024)
+        fresh, free = 0, np.int64(-1)  # rows from `fresh` on were never used; `free` heads the list of those given back
+        pending = np.empty(BLOCK, np.int64)
+        settled, whose = np.empty((cuts.shape[1], len(ASKED)), np.int8), np.int64(-1)
+        found, single, loose, slack = 0, 0, 0, 1
+        opened = False
+        while True:
+            before = found
+            size = min(BLOCK, max(64, wanted - before))
+            for first in range(0, n, size):
+                m = min(size, n - first)
+                for i in range(m):
+                    pending[i] = first + i
+                while m > 0:
+                    still = 0
+                    for p in range(m):
+                        i = pending[p]
+                        user = users[i]
+                        if head[i] < 0 and made[i] == used[i]:
+                            used[i] = min(used[i] + BATCH, limit[i])
+                            refilled = True
+                        else:
+                            refilled = False
+                        row, previous, fits = head[i], np.int64(-1), False
+                        while True:
+                            if row < 0:  # nothing waits any more: make the next
+                                if made[i] == used[i]:
+                                    if head[i] >= 0 or refilled or used[i] == limit[i]:
+                                        break
+                                    refilled = True
+                                    used[i] = min(used[i] + BATCH, limit[i])
+                                    continue
+                                if free >= 0:
+                                    row = free
+                                    free = waiting.after[row]
+                                else:
+                                    if fresh == len(waiting.cut):
+                                        waiting = larger(waiting)
+                                    row = fresh
+                                    fresh += 1
+                                attempt = made[i]
+                                made[i] += 1
+                                column = column_of(main[i], extra_at, per_cut, stream - 1, user, attempt)
+                                cut = np.int64(cuts[i, column])
+                                hi = ctx.offsets[user] + cut
+                                if whose != i:  # what is settled is kept for one turn: a table of all would be large
+                                    settled[:] = ACCEPTED
+                                    whose = i
+                                asked = Asked(user, cut, hi - min(cut, ctx.n_history), hi, pool, settled[column])
+                                state = keyed_state(ctx.seed, stream, user, cut, attempt)
+                                clear_record(waiting.records, row)
+                                outcome = generate(ctx, asked, state, waiting.records, row)  # noqa: F821
+                                outcomes[outcome] += 1
+                                if outcome != ACCEPTED:
+                                    waiting.after[row] = free
+                                    free = row
+                                    row = np.int64(-1)
+                                    continue
+                                waiting.records.status[row] = outcome
+                                waiting.cut[row] = cut
+                                waiting.single[row] = (
+                                    singles >= 0 and waiting.records.lengths[row, waiting.records.answer[row]] == 1
+                                )
+                                waiting.after[row] = -1
+                                previous = tail[i]
+                                if previous >= 0:
+                                    waiting.after[previous] = row
+                                else:
+                                    head[i] = row
+                                tail[i] = row
+                            fits = in_balance(ranks, waiting.records, row, slack)
+                            fits = fits and not (waiting.single[row] and single >= singles)
+                            fits = fits and not already_asked(
+                                taken, taken_cut, earlier, last[i], waiting.records, row, waiting.cut[row]
+                            )
+                            if fits:
+                                break
+                            previous = row
+                            row = waiting.after[row]
+                        if fits:
+                            copy_record(waiting.records, row, taken, found)
+                            taken_cut[found], owner[found] = waiting.cut[row], i
+                            earlier[found], last[i] = last[i], found
+                            group = np.int64(taken.group[found]) + GROUPS // 2
+                            ranks[group, 0, taken.ranks[found, 0]] += 1
+                            ranks[group, 1, taken.ranks[found, 1]] += 1
+                            single += waiting.single[row]
+                            loose += slack > 1
+                            found += 1
+                            if previous >= 0:
+                                waiting.after[previous] = waiting.after[row]
+                            else:
+                                head[i] = waiting.after[row]
+                            if tail[i] == row:
+                                tail[i] = previous
+                            waiting.after[row] = free
+                            free = row
+                            if found == wanted:
+                                return found, (i + 1) % n, loose, 0
+                        elif used[i] < limit[i]:
+                            used[i] = min(used[i] + BATCH, limit[i])
+                            pending[still] = i
+                            still += 1
+                    m = still
+            if found > before:
+                continue
+            if not opened and (limit < every).any():
+                limit = every
+                opened = True
+            elif strict or slack > wanted:
+                left = 0
+                if strict:
+                    skip = singles >= 0 and single >= singles
+                    left = left_waiting(waiting, head, taken, taken_cut, earlier, last, skip)
+                return found, 0, loose, left
+            else:
+                slack *= 2
 
-    return _compile(run_attempts, generate=family.generate)
+    return _compile(choose, generate=family.generate)
 
 
 @cache

@@ -13,11 +13,10 @@ from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, ORDER, SAME
 from uqabench.questions.core.histories import (
     basket_bounds,
     basket_ends,
-    count_of,
     gather,
     holds,
+    occurrences,
     same_in_any_order,
-    tally,
 )
 from uqabench.questions.core.options import any_equal, finish, option_sums, rank_of_first
 from uqabench.questions.core.rng import below, chance
@@ -174,13 +173,12 @@ def basket_feature(ctx, asked, state, records, row):
         return status
     if any_equal(values):
         return SAME
-    distinct, counts = tally(codes)
-    occurrences = np.zeros(OPTIONS, np.int64)
+    found = np.zeros(OPTIONS, np.int64)
     for option in range(OPTIONS):
         for c in range(records.lengths[row, option]):
-            occurrences[option] += count_of(distinct, counts, values[option, c])
+            found[option] += occurrences(codes, values[option, c])
     rank = rank_of_first(state, option_sums(ctx.popularity, ctx.base[attribute], values))
-    finish(state, records, row, kind, attribute, kind * len(ASKED) + attribute, rank, rank_of_first(state, occurrences))
+    finish(state, records, row, kind, attribute, kind * len(ASKED) + attribute, rank, rank_of_first(state, found))
     return ACCEPTED
 
 

@@ -46,14 +46,17 @@ def interest_path(ctx, asked, state, records, row):
     if len(ctx.side) == 0:
         return MISSING
     attribute = ctx.side[below(state, len(ctx.side))]
+    if asked.settled[attribute] != ACCEPTED:
+        return asked.settled[attribute]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
     status, lengths[0] = path_of_thirds(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0])
-    if status != ACCEPTED:
-        return status
     settled = settled_state(ctx, asked, attribute)
-    if lengths[0] == 1 and not chance(settled, ctx.single_keep[asked.pool, attribute]):
-        return NO_CHANGE
+    if status == ACCEPTED and lengths[0] == 1 and not chance(settled, ctx.single_keep[asked.pool, attribute]):
+        status = NO_CHANGE
+    if status != ACCEPTED:
+        asked.settled[attribute] = status
+        return status
     classification = below(settled, CLASSIFICATIONS)
     if chance(settled, REVERSED):
         status = _reversals(ctx, state, asked.pool, attribute, values, lengths)

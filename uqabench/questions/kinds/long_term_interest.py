@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, TIE
-from uqabench.questions.core.histories import gather, tally
+from uqabench.questions.core.histories import count_codes, gather
 from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, settled_state
 from uqabench.questions.core.rng import below
 from uqabench.questions.declaration import LONGEST_ANSWER, SIDE, Family, Kind, most_frequent, needs
@@ -25,10 +25,13 @@ def long_term_interest(ctx, asked, state, records, row):
     if len(ctx.side) == 0:
         return MISSING
     attribute = ctx.side[below(state, len(ctx.side))]
+    if asked.settled[attribute] != ACCEPTED:
+        return asked.settled[attribute]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
     status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0])
     if status != ACCEPTED:
+        asked.settled[attribute] = status
         return status
     classification = below(settled_state(ctx, asked, attribute), CLASSIFICATIONS)
     status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths)
@@ -40,7 +43,7 @@ def long_term_interest(ctx, asked, state, records, row):
 @inner
 def top_three(ctx, codes, starts, out):
     """Write the three most frequent codes; TIE where their order or the third place is open."""
-    values, counts = tally(codes)
+    values, counts = count_codes(codes)
     if len(values) < LONGEST_ANSWER:
         return FEW, 0
     previous = -1

@@ -12,7 +12,7 @@ import numpy as np
 
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, MISSING, NOT_ENOUGH, SAME
-from uqabench.questions.core.histories import basket_end, count_of, gather, holds, tally
+from uqabench.questions.core.histories import basket_end, count_codes, gather, holds, occurrences
 from uqabench.questions.core.options import SPREADS, any_equal, finish, option_sums, rank_of_first, spread_of
 from uqabench.questions.core.rng import below
 from uqabench.questions.declaration import OPTIONS, SIDE, Evidence, Family, Kind, needs
@@ -96,14 +96,15 @@ def _neighbours(ctx, asked, state, records, row, attribute, right, also_right):
     answer's rank among the four is drawn, so that neither popularity nor "bought before" says which one is right.
     `also_right`: codes that must not be wrong options.
     """
-    values, counts = tally(gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi]))
+    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+    seen = occurrences(codes, right)
     rank = below(state, OPTIONS)
     options, base = records.values[row], ctx.base[attribute]
     options[0, 0] = right
-    if count_of(values, counts, right) == 0:
-        enough = _unseen_neighbours(ctx, base, right, rank, values, counts, also_right, options)
+    if seen == 0:
+        enough = _unseen_neighbours(ctx, base, right, rank, codes, also_right, options)
     else:
-        enough = _seen_neighbours(ctx, base, right, rank, values, counts, also_right, options)
+        enough = _seen_neighbours(ctx, base, right, seen, rank, codes, also_right, options)
     if not enough:
         return NOT_ENOUGH
     _finish(ctx, state, records, row, attribute, rank)
@@ -119,7 +120,7 @@ def _finish(ctx, state, records, row, attribute, rank):
 
 
 @inner
-def _unseen_neighbours(ctx, base, right, rank, values, counts, also_right, out):
+def _unseen_neighbours(ctx, base, right, rank, codes, also_right, out):
     """Write `rank` values before `right` in the order and the rest after it, none of which the history has; False if
     there are too few."""
     found = 0
@@ -127,7 +128,7 @@ def _unseen_neighbours(ctx, base, right, rank, values, counts, also_right, out):
         index = ctx.rank[base + right] + direction
         while found < wanted and ctx.group_lo[base + right] <= index < ctx.group_hi[base + right]:
             code = ctx.order[index]
-            if count_of(values, counts, code) == 0 and not holds(also_right, code):
+            if not holds(codes, code) and not holds(also_right, code):
                 found += 1
                 out[found, 0] = code
             index += direction
@@ -137,9 +138,10 @@ def _unseen_neighbours(ctx, base, right, rank, values, counts, also_right, out):
 
 
 @inner
-def _seen_neighbours(ctx, base, right, rank, values, counts, also_right, out):
-    """The same among values that occur in the history as often as `right` does."""
-    wanted = occurrence_class(count_of(values, counts, right))
+def _seen_neighbours(ctx, base, right, seen, rank, codes, also_right, out):
+    """The same among values that occur in the history as often as `right`, `seen` times."""
+    wanted = occurrence_class(seen)
+    values, counts = count_codes(codes)
     indices = np.empty(len(values), np.int64)
     size = 0
     for i in range(len(values)):
@@ -225,15 +227,26 @@ def _taken_by_another(ctx, asked, state, attribute):
     first, last = 0, len(cuts)
     if len(ctx.times) > 0:
         now = ctx.times[asked.hi]
-        while first < last and ctx.times[cuts[first]] < now - ctx.period:
-            first += 1
-        while first < last and ctx.times[cuts[last - 1]] > now + ctx.period:
-            last -= 1
-    if first == last:
+        first = _first_not_before(ctx.times, cuts, now - ctx.period)
+        last = _first_not_before(ctx.times, cuts, now + ctx.period + 1)
+    if first >= last:
         return np.int32(-1)
     row = cuts[first + below(state, last - first)]
     end = basket_end(ctx.starts, row, ctx.offsets[ctx.train_users[drawn] + 1])
     return ctx.codes[attribute][ctx.items[row + below(state, end - row)]]
+
+
+@inner
+def _first_not_before(times, rows, time):
+    """Index of the first of `rows`, in order of time, that is not before `time`."""
+    lo, hi = 0, len(rows)
+    while lo < hi:
+        middle = (lo + hi) // 2
+        if times[rows[middle]] < time:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
 
 
 def _first_text(evidence: Evidence) -> list[list[str | None]]:

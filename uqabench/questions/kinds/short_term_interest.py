@@ -34,19 +34,24 @@ def short_term_interest(ctx, asked, state, records, row):
     if len(ctx.side) == 0:
         return MISSING
     attribute = ctx.side[below(state, len(ctx.side))]
-    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+    if asked.settled[attribute] != ACCEPTED:
+        return asked.settled[attribute]
     values, lengths = records.values[row], records.lengths[row]
     starts = ctx.starts[asked.lo : asked.hi]
-    status, lengths[0] = recent_interest(ctx, codes, starts, values[0])
+    size = recent_size(starts, ctx.window, ctx.by_basket)
+    recent = gather(ctx.codes[attribute], ctx.items[asked.hi - size : asked.hi])
+    status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0])
     if status != ACCEPTED:
+        asked.settled[attribute] = status
         return status
-    if len(codes) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
+    if len(starts) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
+        codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
         status = _own_windows(ctx, state, codes, starts, values)
     else:
         status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths)
     if status != ACCEPTED:
         return status
-    records.params[row, 0] = recent_size(starts, ctx.window, True) if ctx.by_basket else ctx.window
+    records.params[row, 0] = size if ctx.by_basket else ctx.window
     return finish_pooled(ctx, asked, state, records, row, attribute, False)
 
 

@@ -1,0 +1,32 @@
+"""The measurement at the smallest size: every row has what the file promises."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.scale import ROWS, in_own_process, main
+
+
+@pytest.mark.slow
+def test_rows_at_a_thousandth(tmp_path):
+    file = tmp_path / "scale.json"
+    assert main(["--fraction", "0.001", "--json", str(file), "--work", str(tmp_path / "work")]) == 0
+    result = json.loads(file.read_text())
+    assert [row["name"] for row in result["rows"]] == list(ROWS) and result["fraction"] == 0.001
+    for row in result["rows"]:
+        if "skipped" in row:
+            assert row["name"] == "prepare_official"
+            continue
+        assert row["value"] > 0 and row["peak_rss_bytes"] > 2**20 and row["goal"] == ROWS[row["name"]][2]
+
+
+def test_a_row_that_fails_says_why(tmp_path):
+    row = in_own_process("store_open", tmp_path, 0.001)
+    assert row["name"] == "store_open" and "is not a prepared data folder" in row["failed"]
+
+
+def test_unknown_rows_are_named(capsys):
+    assert main(["--rows", "store_open,loading"]) == 2
+    assert "loading is no row" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from uqabench.data import InteractionStore
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:<!-- (file|run)(?:: (\S+))? -->\n)?```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+BLOCKS = re.findall(r"(?:<!-- (file|run|test)(?:: (\S+))? -->\n)?```(\w+)\n(.*?)```", TEXT, re.DOTALL)
 _spec = importlib.util.spec_from_file_location("published", ROOT / "tests" / "data" / "official" / "conftest.py")
 by_hand = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(by_hand)
@@ -74,7 +74,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_every_command_of_the_page_is_run():
-    assert all(what == "run" for what, _, language, _ in BLOCKS if language == "sh")
+    assert all(what in ("run", "test") for what, _, language, _ in BLOCKS if language == "sh")
+    elsewhere = (ROOT / "tests" / "data" / "test_scale_page.py").read_text(encoding="utf-8")
+    assert all(f'commands("{name}")' in elsewhere for what, name, _, _ in BLOCKS if what == "test")
     assert sum(text.count("uqabench ") for what, _, _, text in BLOCKS if what == "run") >= 12
 
 

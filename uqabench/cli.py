@@ -107,7 +107,7 @@ def _action(actions: Any, name: str, what: str) -> argparse.ArgumentParser:
 
 def _source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", help="where the source's files are, when not in its package")
-    parser.add_argument("--interactions", type=Path, help="click log of your own: a .parquet or .csv file")
+    parser.add_argument("--interactions", help="click log of your own: a .parquet or .csv file, a folder, or a URL")
     parser.add_argument("--items", type=Path, help="its catalogue: a .parquet or .csv file")
     parser.add_argument("--columns", help="column names, e.g. user=uid,item=sku,time=ts,title=name,category=cat")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a setting of the source")

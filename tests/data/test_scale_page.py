@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -45,3 +46,45 @@ def test_append(folder):
         assert words[0] == "uqabench" and main([*words[1:], "--quiet"]) == 0
         sizes.append(len(InteractionStore.open("data/mine").items))
     assert sizes == [96, 192]
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A local S3 server, and the environment that leads to it."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+    pytest.importorskip("s3fs")
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"), ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield fsspec.filesystem("s3", skip_instance_cache=True)
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.slow
+def test_remote(folder, s3):
+    """The same store as from the files here, in a hive layout of days."""
+    days = [f"2024-05-{day:02}" for day in range(1, 7)]
+    rows = [{"user": f"u{u}", "item": f"i{(u + d) % 5}", "day": day} for u in range(9) for d, day in enumerate(days)]
+    pq.write_to_dataset(pa.Table.from_pylist(rows), folder / "log", partition_cols=["day"])
+    pq.write_table(pa.table({"item": [f"i{i}" for i in range(5)]}), folder / "items.parquet")
+    s3.mkdir("clicks")
+    for file in (*folder.joinpath("log").rglob("*.parquet"), folder / "items.parquet"):
+        s3.put_file(str(file), f"clicks/{file.relative_to(folder).as_posix()}")
+    (words,) = commands("remote")
+    assert main([*words[1:], "--quiet"]) == 0
+    there = InteractionStore.open("data/clicks")
+    local = [word.replace("s3://clicks", str(folder)).replace("data/clicks", "data/local") for word in words[1:]]
+    assert main([*local, "--quiet"]) == 0
+    assert len(there.items) == len(rows) and there.content_hash == InteractionStore.open("data/local").content_hash
+
+
+@pytest.mark.slow
+def test_an_s3_bucket_that_is_not_there(folder, s3, capsys):
+    assert main(["prepare", "--interactions", "s3://absent/log/", "--items", "s3://absent/items.csv", "--quiet"]) == 2
+    assert "s3://absent/log/" in capsys.readouterr().err and not (folder / "data").exists()

@@ -19,6 +19,7 @@ import pyarrow.parquet
 from uqabench.data.rejections import REASONS
 from uqabench.data.sources.columns import holds, read_column, short
 from uqabench.data.sources.delimited import default_quoting, read_header, read_records, read_text
+from uqabench.data.sources.partitions import Partition, constant, partition_of, with_partition
 from uqabench.errors import InputError
 
 _PARQUET = (".parquet", ".pq")
@@ -85,10 +86,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Files:
-    """files: what is read, in the order of the paths. skipped: {file in a folder that is not read: why}."""
+    """files: what is read, in the order of the paths. skipped: {file in a folder that is not read: why}. partitions:
+    {file: the columns that its folders' names say}, below the folder that was given."""
 
     files: list[Path]
     skipped: dict[Path, str]
+    partitions: dict[Path, Partition] = field(default_factory=dict)
 
     def note(self, what: str) -> str | None:
         """One sentence on what was read and left out; None for one file."""
@@ -118,6 +121,7 @@ def list_files(paths: Path | str | Iterable[Path | str], what: str) -> Files:
     given = [Path(path) for path in several]
     files: list[Path] = []
     skipped: dict[Path, str] = {}
+    partitions: dict[Path, Partition] = {}
     for path in given:
         if os.path.isdir(path):
             tables = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_table(file)]
@@ -127,7 +131,9 @@ def list_files(paths: Path | str | Iterable[Path | str], what: str) -> Files:
                 raise InputError(
                     f"{path} holds no {what} file ({why}): put one there that ends in {', '.join(SUFFIXES)}."
                 )
-            files += [file for file in tables if file not in left_out]
+            own = [file for file in tables if file not in left_out]
+            files += own
+            partitions |= {file: named for file in own if (named := partition_of(file.relative_to(path)))}
             skipped |= left_out
         elif not os.path.isfile(path):
             raise InputError(f"The {what} file {path} does not exist: name a {', '.join(SUFFIXES)} file or a folder.")
@@ -138,7 +144,7 @@ def list_files(paths: Path | str | Iterable[Path | str], what: str) -> Files:
     if not files:
         raise InputError(f"No {what} file is given: name one that ends in {', '.join(SUFFIXES)}.")
     unique = {file.resolve(): file for file in reversed(files)}
-    return Files(sorted(unique.values(), key=lambda path: path.as_posix()), skipped)
+    return Files(sorted(unique.values(), key=lambda path: path.as_posix()), skipped, partitions)
 
 
 def _is_table(path: Path) -> bool:
@@ -155,18 +161,24 @@ def _why_skipped(file: Path, folder: Path) -> str | None:
 
 
 def read_rows(
-    path: Path, mapping: Mapping[str, str], optional: frozenset[str], encoding: str, quoting: str | None = None
+    path: Path,
+    mapping: Mapping[str, str],
+    optional: frozenset[str],
+    encoding: str,
+    quoting: str | None = None,
+    partition: Partition | None = None,
 ) -> Rows:
     """Read the mapped columns ({name asked for: name in the file}) of one file.
 
-    A column named in `optional` may be absent and is then left out. `quoting` is how text files quote: "none",
+    A column named in `optional` may be absent and is then left out. A column of `partition` that the file itself lacks
+    has one value in all rows. `quoting` is how text files quote: "none",
     "double" or "backslash" (`default_quoting` decides without it). Raises InputError naming the file and a missing
     column, with the nearest that there are, or a file that is corrupted, truncated or of another encoding.
     """
     with guarded(path):
         if is_parquet(path):
-            return _read_parquet(path, mapping, optional)
-        return _read_delimited(path, mapping, optional, encoding, quoting)
+            return _read_parquet(path, mapping, optional, partition or {})
+        return _read_delimited(path, mapping, optional, encoding, quoting, partition or {})
 
 
 def is_parquet(path: Path) -> bool:
@@ -189,27 +201,45 @@ def guarded(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_parquet(
-    path: Path, mapping: Mapping[str, str], optional: frozenset[str]
+    path: Path, mapping: Mapping[str, str], optional: frozenset[str], partition: Partition
 ) -> Iterator[tuple[pa.parquet.ParquetFile, dict[str, str]]]:
-    """A Parquet file and the mapped columns that it has ({name asked for: name in the file}); errors as `read_rows`."""
+    """A Parquet file and the mapped columns ({name asked for: name}) that it or its path has; errors as `read_rows`."""
+    # Opened as one file: a reader of data sets would give the path's columns types, and prefer them to the file's own.
     with guarded(path), pa.parquet.ParquetFile(path) as file:
-        yield file, present_columns(path, file.schema_arrow.names, mapping, optional)
+        yield file, present_columns(path, with_partition(file.schema_arrow.names, partition), mapping, optional)
 
 
-def _read_parquet(path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
-    # Opened as one file: a reader of data sets would take `day=2024-05-01` in the path for a column.
-    with pa.parquet.ParquetFile(path) as file:
-        present = present_columns(path, file.schema_arrow.names, mapping, optional)
-        table = file.read(columns=list(dict.fromkeys(present.values())))
-    places = {column: table.column_names.index(column) for column in present.values()}
+def columns_to_read(names: list[str], wanted: Iterable[str]) -> list[str]:
+    """Those of a file's columns that are wanted; its first one where none is, for it tells the number of rows."""
+    own = [column for column in dict.fromkeys(wanted) if column in names]
+    return own or names[:1]
+
+
+def _read_parquet(path: Path, mapping: Mapping[str, str], optional: frozenset[str], partition: Partition) -> Rows:
+    with open_parquet(path, mapping, optional, partition) as (file, present):
+        table = file.read(columns=columns_to_read(file.schema_arrow.names, present.values()))
     ones = np.ones(len(table), np.int64)
     rows = Rows({}, np.arange(1, len(table) + 1), ones, np.full(len(table), -1, np.int8))
-    add_columns(rows, {name: table.column(places[column]) for name, column in present.items()}, path, present, None)
+    add_columns(rows, columns_of(table, present, partition), path, present, None)
     return rows
 
 
+def columns_of(table: pa.Table, present: Mapping[str, str], partition: Partition) -> dict[str, pa.ChunkedArray]:
+    """The columns by the names asked for, those that the path says as one value for all rows."""
+    places = {column: table.schema.get_field_index(column) for column in present.values()}
+    return {
+        name: table.column(places[column]) if places[column] >= 0 else constant(partition[column], len(table))
+        for name, column in present.items()
+    }
+
+
 def _read_delimited(
-    path: Path, mapping: Mapping[str, str], optional: frozenset[str], encoding: str, quoting: str | None
+    path: Path,
+    mapping: Mapping[str, str],
+    optional: frozenset[str],
+    encoding: str,
+    quoting: str | None,
+    partition: Partition,
 ) -> Rows:
     delimiter = "\t" if path.name.lower().endswith(_TABBED) else ","
     text = read_text(path, encoding)
@@ -217,13 +247,18 @@ def _read_delimited(
     header, body = read_header(text, delimiter, quoting)
     if not header:
         raise InputError(f"{path} is empty: it should begin with a line of column names.")
-    present = present_columns(path, header, mapping, optional)
-    places = {column: header.index(column) for column in present.values()}
+    present = present_columns(path, with_partition(header, partition), mapping, optional)
+    places = {column: header.index(column) for column in columns_to_read(header, present.values())}
     found = read_records(body, delimiter, quoting, len(header), sorted(set(places.values())))
     rows = Rows(
         {}, found.numbers, found.lines, np.full(len(found.table), -1, np.int8), found.malformed, found.malformed_lines
     )
-    columns = {name: found.table.column(str(places[column])) for name, column in present.items()}
+    columns = {
+        name: found.table.column(str(places[column]))
+        if column in places
+        else constant(partition[column], len(found.table))
+        for name, column in present.items()
+    }
     add_columns(rows, columns, path, present, text.not_utf8)
     return rows
 

@@ -24,6 +24,7 @@ from uqabench.data.sources.columns import as_ids, as_text, short
 from uqabench.data.sources.delimited import read_header, read_records, read_text
 from uqabench.data.sources.lines import read_lines
 from uqabench.data.sources.readers import Rows, add_columns, guarded, present_columns
+from uqabench.data.sources.remote import Fetched
 from uqabench.data.sources.tables import Tables, labels_of
 from uqabench.data.sources.times import parse_times
 from uqabench.errors import InputError
@@ -162,7 +163,8 @@ class RecipeSource(Tables):
         self.time_unit = self.found.table.get("time_unit")
         self.columns = _names(self.found.table["columns"])
         self.optional = frozenset(("time", "action"))
-        self.kept = None
+        self.kept, self.fetched = None, Fetched()
+        self.partitions: dict[Path, dict[str, str | None]] = {}
         self._cache: dict[Path, Rows] = {}
 
     def options(self) -> dict[str, Any]:

@@ -23,11 +23,14 @@ from uqabench.data.sources.readers import (
     SUFFIXES,
     Files,
     Rows,
+    columns_of,
+    columns_to_read,
     is_parquet,
     list_files,
     open_parquet,
     read_rows,
 )
+from uqabench.data.sources.remote import Fetched
 from uqabench.data.sources.times import UNITS, form, parse_times
 from uqabench.errors import InputError
 from uqabench.files import sha256_file
@@ -49,6 +52,7 @@ class Tables:
     """Reads interactions and items.
 
     interactions, items: a file, a folder, or several; without them, interactions.* and items.* in folder `path`.
+    A URL of an object store that fsspec knows (s3://bucket/folder) is fetched first.
     columns: {"user" | "item" | "time" | "action": column of the interactions}; item_columns: {"item" | "title" |
     "category" | "brand" | "shop" | "seller": column of the items}. A name that is not mapped means the column of
     that name; user and item are required, others may be absent. Without time, rows are in time order as they stand.
@@ -80,11 +84,13 @@ class Tables:
         _one_of("quoting", quoting, QUOTINGS, "quoting")
         reading = {"columns": columns, "time_unit": time_unit, "encoding": encoding, "quoting": quoting}
         self.kept = None if keep is None else KeptLog(Path(keep), reading)
-        if append is None:
-            found = list_files(_given(interactions, path, "interactions"), "interactions")
-        else:
-            found = self._with_kept(list_files(append, "interactions"))
-        found_items = list_files(_given(items, path, "items"), "items")
+        self.fetched = Fetched()
+        with self.fetched.named():
+            if append is None:
+                found = self._found(_given(interactions, path, "interactions"), "interactions")
+            else:
+                found = self._with_kept(self._found(append, "interactions"))
+            found_items = self._found(_given(items, path, "items"), "items")
         notes = (found.note("interactions"), found_items.note("items"))
         self.notes: list[str] = [note for note in notes if note is not None]
         self.interaction_files, self.item_files = found.files, found_items.files
@@ -94,10 +100,19 @@ class Tables:
         self.optional_item = frozenset(ATTRIBUTES) - set(item_columns or ())
         self.time_unit, self.encoding, self.quoting = time_unit, encoding, quoting
         self.labels = labels_of([*self.item_files, *self.interaction_files])
+        self.partitions = _mapped(found, self.columns) | _mapped(found_items, self.item_columns)
+        if self.kept is not None and self.partitions:
+            path = min(self.partitions)
+            raise InputError(
+                f"{path}: '{next(iter(self.partitions[path]))}' is a column that its folders say, and keep and append "
+                "take files that have all columns themselves: map another column, or leave them out."
+            )
 
     def options(self) -> dict[str, Any]:
         mapped = {"columns": self.columns, "item_columns": self.item_columns}
-        return {**mapped, "time_unit": self.time_unit, "encoding": self.encoding, "quoting": self.quoting}
+        named = {self.labels[path]: dict(columns) for path, columns in self.partitions.items()}
+        said = {"partitions": named} if named else {}
+        return {**mapped, "time_unit": self.time_unit, "encoding": self.encoding, "quoting": self.quoting, **said}
 
     def inputs(self) -> dict[str, str]:
         files = set(self.interaction_files) if self.kept is not None else set()
@@ -105,6 +120,12 @@ class Tables:
             label: self.kept.digest(path) if self.kept is not None and path in files else sha256_file(path)
             for path, label in self.labels.items()
         }
+
+    def _found(self, paths: Paths, what: str) -> Files:
+        found = list_files(self.fetched.local(paths, what, SUFFIXES), what)
+        if what == "interactions" and self.kept is not None and self.fetched.any_of(found.files):
+            raise InputError("keep and append take files of this machine: copy the objects to a folder first.")
+        return found
 
     def _with_kept(self, new: Files) -> Files:
         """The files kept and the new ones, in the order in which they would be read together."""
@@ -114,6 +135,10 @@ class Tables:
         return Files(sorted(paths, key=lambda path: path.as_posix()), new.skipped)
 
     def read(self, rejections: Rejections) -> RawLog:
+        with self.fetched.named():
+            return self._read(rejections)
+
+    def _read(self, rejections: Rejections) -> RawLog:
         item_ids, attributes = self._read_items(rejections)
         parts = [part for path in self.interaction_files for part in self._read_file(path, item_ids, rejections)]
         times = _in_all_or_none([part.times for part in parts], "time")
@@ -143,7 +168,7 @@ class Tables:
 
     def _rows(self, path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
         """The mapped columns of one file."""
-        return read_rows(path, mapping, optional, self.encoding, self.quoting)
+        return read_rows(path, mapping, optional, self.encoding, self.quoting, self.partitions.get(path))
 
     def _read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
         """Distinct item ids, and an array aligned with them for every attribute that a file has."""
@@ -200,22 +225,23 @@ class Tables:
     def _parquet_parts(self, path: Path) -> Iterator[Part]:
         """BATCH_ROWS rows at a time, for an id takes five times the memory as text. Times are read as a whole, since
         how they are written shows in all of them."""
-        with open_parquet(path, self.columns, self.optional) as (file, present):
+        partition = self.partitions.get(path, {})
+        with open_parquet(path, self.columns, self.optional, partition) as (file, present):
             stamps = times = late = not_utf8 = None
             if "time" in present:
-                read = read_rows(path, {"time": present["time"]}, frozenset(), self.encoding)
+                read = read_rows(path, {"time": present["time"]}, frozenset(), self.encoding, partition=partition)
                 stamps, not_utf8 = read.columns["time"], read.reasons >= 0
                 del read
                 times, late = parse_times(stamps, self.time_unit, self._where(path, present["time"]))
                 stamps = stamps if pa.types.is_large_string(stamps.type) else None
             names = {name: column for name, column in present.items() if name != "time"}
             first = 0
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names.values()))):
+            read = columns_to_read(file.schema_arrow.names, names.values())
+            for batch in file.iter_batches(BATCH_ROWS, columns=read):
                 span = slice(first, first + len(batch))
                 ones = np.ones(len(batch), np.int64)
                 rows = Rows({}, np.arange(span.start + 1, span.stop + 1), ones, np.full(len(batch), -1, np.int8))
-                places = {name: batch.schema.get_field_index(column) for name, column in names.items()}
-                found = {name: pa.chunked_array([batch.column(place)]) for name, place in places.items()}
+                found = columns_of(pa.Table.from_batches([batch]), names, partition)
                 users, items = (encode_ids(found[name], self._where(path, names[name])) for name in ("user", "item"))
                 rows.reject(users.not_utf8 | items.not_utf8, NOT_UTF8)
                 if stamps is not None:
@@ -271,6 +297,13 @@ def _united(parts: list[EncodedIds]) -> tuple[pa.Array, np.ndarray]:
         return ids, united
     place = np.r_[np.where(used, np.cumsum(used) - 1, -1), -1].astype(np.int32)
     return ids.filter(pa.array(used)), place[united]
+
+
+def _mapped(found: Files, mapping: Mapping[str, str]) -> dict[Path, dict[str, str | None]]:
+    """The mapped columns that the paths of files say."""
+    wanted = set(mapping.values())
+    own = {path: {name: named[name] for name in named if name in wanted} for path, named in found.partitions.items()}
+    return {path: named for path, named in own.items() if named}
 
 
 def _one_of(option: str, value: Any, choices: tuple[str, ...], what: str) -> None:

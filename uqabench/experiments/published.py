@@ -33,8 +33,8 @@ def export_official(run: Path, folder: Path) -> None:
     config, results, store = _open(run)
     sets = {split: _questions(run, results, split) for split in ("train", "evaluation")}
     templates = Templates.load(config.questions.templates)
-    given = {split: _in_words(questions, store, templates) for split, questions in sets.items()}
-    encode = None if store.manifest.get("tokenizer") == TOKENIZER else _qwen()
+    given = {split: in_words(questions, store, templates) for split, questions in sets.items()}
+    encode = None if store.manifest.get("tokenizer") == TOKENIZER else qwen_encoder()
     write_official(store, given, sets["evaluation"].n_history, folder, encode)
 
 
@@ -47,7 +47,7 @@ def export_predictions(run: Path, method: str, file: Path) -> int:
     if method not in results["methods"]:
         raise InputError(f"The run {run} has no method '{method}': it has {', '.join(results['methods'])}.")
     questions = _questions(run, results, "evaluation")
-    words = _in_words(questions, store, Templates.load(config.questions.templates)).texts
+    words = in_words(questions, store, Templates.load(config.questions.templates)).texts
     rows = read_predictions(run / results["methods"][method]["predictions"])
     lines = [
         {"question": words[row["id"]], "prediction": row.get("text", row["prediction"]), "answer": row["answer"]}
@@ -67,7 +67,8 @@ def _questions(run: Path, results: dict[str, Any], split: str) -> QuestionSet:
     return QuestionSet.open(run / results["folders"]["questions"] / f"{split}.arrow")
 
 
-def _in_words(questions: QuestionSet, store: InteractionStore, templates: Templates) -> GivenQuestions:
+def in_words(questions: QuestionSet, store: InteractionStore, templates: Templates) -> GivenQuestions:
+    """Questions in the words of the published ones; those that came with the data in their own."""
     texts = questions.texts
     if texts is None:
         rows = range(len(questions))
@@ -76,7 +77,7 @@ def _in_words(questions: QuestionSet, store: InteractionStore, templates: Templa
     return GivenQuestions(*columns, texts)
 
 
-def _qwen() -> Any:
+def qwen_encoder() -> Any:
     """Texts -> token ids of the Qwen2.5 tokenizer."""
     from uqabench.llm.packaged import install
     from uqabench.llm.sources import load_tokenizer

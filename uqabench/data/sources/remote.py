@@ -27,7 +27,7 @@ class Fetched:
 
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory | None = None
-        self._urls: dict[str, str] = {}
+        self._protocols: dict[str, str] = {}
 
     def local(self, paths: Any, what: str, suffixes: Sequence[str]) -> Any:
         """`paths` (one or several) with a local copy in place of each URL.
@@ -43,7 +43,7 @@ class Fetched:
 
     def any_of(self, files: Iterable[Path]) -> bool:
         """Whether one of these files is a copy."""
-        return any(str(file).startswith(folder) for file in files for folder in self._urls)
+        return any(str(file).startswith(folder) for file in files for folder in self._protocols)
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -52,44 +52,46 @@ class Fetched:
             yield
         except InputError as error:
             text = str(error)
-            for folder, url in self._urls.items():
-                text = text.replace(folder, url)
+            for folder, protocol in self._protocols.items():
+                text = text.replace(folder, protocol)
             if text == str(error):
                 raise
             raise InputError(text) from error
 
     def _fetch(self, url: str, what: str, suffixes: Sequence[str]) -> Path:
+        protocol = url.partition(_MARK)[0]
         system, root = _system(url, what)
-        if url.partition(_MARK)[0] in _HERE:
+        if protocol in _HERE:
             return Path(root)
+        folder = self._folder_of(protocol)
         try:
-            if system.isfile(root):
-                objects, base = [root], root.rpartition("/")[0]
-            else:
-                base = root.rstrip("/")
-                objects = [name for name in system.find(root) if name.lower().endswith(tuple(suffixes))]
-                if not objects:
-                    raise InputError(f"{url} holds no {what} file: name one that ends in {', '.join(suffixes)}.")
-            if any(part in (".", "..") for name in objects for part in name.split("/")):
+            found = [root] if system.isfile(root) else system.find(root)
+            copies = {name: folder / _key(name) for name in found if name.lower().endswith(tuple(suffixes))}
+            if not copies:
+                raise InputError(f"{url} holds no {what} file: name one that ends in {', '.join(suffixes)}.")
+            if any(part in (".", "..") for name in copies for part in name.split("/")):
                 raise InputError(f"{url} holds an object with '..' in its name: rename it.")
-            folder = self._copy_of(url if base == root.rstrip("/") else url.rpartition("/")[0])
-            copies = [folder / name.removeprefix(base).lstrip("/") for name in objects]
-            for copy in copies:
+            for copy in copies.values():
                 copy.parent.mkdir(parents=True, exist_ok=True)
-            system.get(objects, [str(copy) for copy in copies])
+            system.get(list(copies), [str(copy) for copy in copies.values()])
         except InputError:
             raise
         except Exception as error:  # a file system of another package may raise anything
             raise InputError(f"The {what} {short(url, 200)} cannot be fetched: {reason(error)}.") from error
-        return copies[0] if base != root.rstrip("/") else folder
+        return folder / _key(root)
 
-    def _copy_of(self, url: str) -> Path:
+    def _folder_of(self, protocol: str) -> Path:
+        """Where copies lie: the parts of a URL are folders there, so that a log is called as it is in the store."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="uqabench-")
-        folder = Path(self._folder.name).resolve() / f"{len(self._urls):04d}"
-        folder.mkdir()
-        self._urls[str(folder)] = url.rstrip("/")
+        folder = Path(self._folder.name).resolve() / protocol.replace("/", "-")
+        self._protocols[f"{folder}/"] = f"{protocol}{_MARK}"
         return folder
+
+
+def _key(name: str) -> str:
+    """An object's name as a relative path."""
+    return name.rpartition(_MARK)[2].strip("/")
 
 
 def _system(url: str, what: str) -> tuple[Any, str]:

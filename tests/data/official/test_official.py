@@ -38,6 +38,15 @@ def test_sequences_split_and_order_are_those_of_the_files(published, tmp_path):
     assert store.catalogue.popularity.tolist() == [counted[int(i)] for i in store.catalogue.item_ids]
 
 
+def test_such_a_store_has_shards_too(published, tmp_path):
+    folder = published().write()
+    whole, parts = read(folder, tmp_path / "whole"), read(folder, tmp_path / "parts", shard_rows=10)
+    assert len(list((tmp_path / "parts").glob("interactions-*.arrow"))) > 2
+    assert np.array_equal(parts.items, whole.items) and np.array_equal(parts.offsets, whole.offsets)
+    first = InteractionStore.open(tmp_path / "parts", rank=0, world=2)
+    assert 0 < len(first) < len(whole) and np.array_equal(first.items, whole.items[: len(first.items)])
+
+
 def test_side_features_are_factored_out(published, tmp_path):
     store = read(published().write(), tmp_path / "store")
     catalogue = store.catalogue

@@ -81,4 +81,4 @@ class Official:
         rejections.save(folder / "rejected.jsonl")
         for split, found in questions.items():
             found.save(folder / GIVEN_FILES[split])
-        replace(store, manifest=facts).write_files(folder)
+        replace(store, manifest=facts).write_files(folder, config.shard_rows)

@@ -131,7 +131,12 @@ def test_a_store_of_ones_own_comes_back_with_names_times_and_order(synthetic_sto
     store = synthetic_store
     asked = {name: GivenQuestions(*(np.zeros(0, np.int8) for _ in range(4)), []) for name in ("train", "evaluation")}
     folder = tmp_path / "out"
-    write_official(store, asked, 64, folder, lambda texts: [[of_byte[b] for b in text.encode()] for text in texts])
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        assert type(texts) is list  # transformers' tokenizers take no other sequence
+        return [[of_byte[b] for b in text.encode()] for text in texts]
+
+    write_official(store, asked, 64, folder, encode)
     back, _, _ = Reading(folder, Rejections(strict=True), TEXTS).store()
     for name in ("offsets", "items", "timestamps", "split"):
         assert np.array_equal(getattr(back, name), getattr(store, name)), name

@@ -132,7 +132,7 @@ def _ones(ids: np.ndarray) -> Lists:
 def _value_tokens(catalogue: Catalogue, name: str, encode: Encode | None) -> tuple[np.ndarray, np.ndarray]:
     if encode is None:
         return catalogue.tokens[name]
-    ids = encode(catalogue.values[name]) if catalogue.values[name] else []
+    ids = encode(list(catalogue.values[name])) if catalogue.values[name] else []
     flat = np.array([token for row in ids for token in row], np.int64)
     if len(flat) and not 0 <= flat.min() <= flat.max() < TOKENS:
         raise InputError(f"The tokenizer gives ids outside 0..{TOKENS - 1}: use that of Qwen2.5.")

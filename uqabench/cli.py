@@ -108,7 +108,7 @@ def _action(actions: Any, name: str, what: str) -> argparse.ArgumentParser:
 def _source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", help="where the source's files are, when not in its package")
     parser.add_argument("--interactions", help="click log of your own: a .parquet or .csv file, a folder, or a URL")
-    parser.add_argument("--items", type=Path, help="its catalogue: a .parquet or .csv file")
+    parser.add_argument("--items", help="its catalogue: a .parquet or .csv file")
     parser.add_argument("--columns", help="column names, e.g. user=uid,item=sku,time=ts,title=name,category=cat")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a setting of the source")
     parser.add_argument("--exclude-items", type=Path, metavar="FILE", help="ids of sensitive items, one a line")
@@ -124,7 +124,7 @@ def _prepare_parser(parser: argparse.ArgumentParser) -> None:
     for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence", "shard-rows"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what is read, for a later --append")
-    parser.add_argument("--append", type=Path, metavar="FILE", help="interactions to add to those that --keep kept")
+    parser.add_argument("--append", metavar="FILE", help="interactions to add to those that --keep kept")
     parser.add_argument("--wait", action="store_true", help="wait for another process that prepares the same folder")
     _source_options(parser)
 

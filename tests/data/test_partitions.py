@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqabench.data import open_source, prepare
+from uqabench.cli import main
+from uqabench.data import InteractionStore, open_source, prepare
 from uqabench.data.rejections import Rejections
 from uqabench.data.sources.partitions import NO_VALUE, partition_of
 from uqabench.errors import InputError
@@ -127,6 +128,20 @@ def test_urls_are_as_good_as_files(logs, protocol):
     there = stored(f"{root}/hive/", f"{root}/items.parquet", logs / "b")
     assert there.content_hash == here.content_hash
     assert there.manifest["source"]["options"] == here.manifest["source"]["options"]
+
+
+def test_urls_on_the_command_line(logs):
+    upload(fsspec.filesystem("memory"), logs, "/typed")
+    words = [
+        "--interactions",
+        "memory://typed/hive/",
+        "--items",
+        "memory://typed/items.parquet",
+        "--columns",
+        "time=day",
+    ]
+    assert main(["prepare", *words, "--out", str(logs / "b"), "--quiet"]) == 0
+    assert len(InteractionStore.open(logs / "b").items) == len(ROWS)
 
 
 def test_errors_name_the_url():

@@ -140,7 +140,7 @@ def test_urls_on_the_command_line(logs):
         "--columns",
         "time=day",
     ]
-    assert main(["prepare", *words, "--out", str(logs / "b"), "--quiet"]) == 0
+    assert main(["prepare", *files, "--columns", "time=day", "--out", str(logs / "b"), "--quiet"]) == 0
     assert len(InteractionStore.open(logs / "b").items) == len(ROWS)
 
 

@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("--official", action="store_true", help="the published score of files in the published form")
     scoring.add_argument("--compare", choices=("paper",), help="with --official: the paper's numbers beside it")
     _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
-    _export_parser(_add(commands, "export-prompts", "a method's prompts as embeddings, for a server", export_prompts))
+    _prompts_parser(_add(commands, "export-prompts", "a method's prompts as embeddings, for a server", export_prompts))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
     _export_parser(_add(commands, "export", "write a run in the published formats", export))
@@ -132,10 +132,11 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _experiment_parser(parser: argparse.ArgumentParser) -> None:
+    from uqabench.experiments.shipped import shipped_names
+
     parser.add_argument(
-        "experiment", nargs="+", metavar="NAME", help="encoders, pretraining, finetuning, model-size, sequence-length, "
-        "efficiency, all, or a YAML file of your own"
-    )  # fmt: skip
+        "experiment", nargs="+", metavar="NAME", help=f"{', '.join(shipped_names())}, all, or a YAML file of your own"
+    )
     parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell, in place of the experiment's own")
     parser.add_argument("--shape", help="time a model of this shape, with random weights: qwen2.5-3b")
     _settings_options(parser)
@@ -180,7 +181,7 @@ def _settings_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON, with types and bounds")
 
 
-def _export_parser(parser: argparse.ArgumentParser) -> None:
+def _prompts_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--method", required=True, help="a method of the run that asks the language model")
     parser.add_argument("--users", metavar="3,17", help="only these, by their numbers in predictions.jsonl")

@@ -28,6 +28,7 @@ from uqabench.files import write_bytes
 from uqabench.questions.statistics import (
     LEVEL,
     Accuracy,
+    PairedDifference,
     above,
     accuracy,
     paired_above,
@@ -151,9 +152,13 @@ def compare(
     asked = scope_mask(subtasks, scope)
     if not asked.any():
         raise InputError(f"No question belongs to '{scope}'.")
-    result = paired_difference(*correct[:, asked], users[asked], seed=seed)
+    return {"scope": scope, **difference_entry(paired_difference(*correct[:, asked], users[asked], seed=seed))}
+
+
+def difference_entry(result: PairedDifference) -> dict[str, Any]:
+    """A difference as results files have it, in percentage points with four decimals; `detectable` is None where it is
+    not known."""
     return {
-        "scope": scope,
         "difference": round(result.difference, 4),
         "ci95": [round(bound, 4) for bound in result.ci95],
         "p_value": result.p_value,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 from uqabench.errors import InputError
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.scoring import is_correct, read_predictions, scope_mask
+from uqabench.questions.scoring import difference_entry, is_correct, read_predictions, scope_mask
 from uqabench.questions.statistics import paired_difference
 from uqabench.report.found import Found, SeedAnswers, Stages, find
 from uqabench.report.model import Table
@@ -181,19 +180,7 @@ def _tests(matched: _Matched, a: str, b: str) -> list[Comparison]:
         if not asked.any():
             continue
         result = paired_difference(*matched.correct[:, asked], matched.users[asked], seed=BOOTSTRAP_SEED)
-        found.append(
-            {
-                "a": a,
-                "b": b,
-                "scope": scope,
-                "difference": result.difference,
-                "ci95": list(result.ci95),
-                "p_value": result.p_value,
-                "n": result.n,
-                "users": result.users,
-                "detectable": None if math.isnan(result.detectable) else result.detectable,
-            }
-        )
+        found.append({"a": a, "b": b, "scope": scope, **difference_entry(result)})
     return found
 
 

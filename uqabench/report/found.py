@@ -93,12 +93,7 @@ def found_experiment(results: ExperimentResults, rows: list[ScoreRow], run: Path
         rows = [rows[index] for index in paper_order([row.method for row in rows])]
     answers = []
     for row in rows:
-        cells = [
-            cell
-            for cell in results["cells"]
-            if (cell["method"], cell["label"], cell["axes"]) == (row.method, row.label, row.axes)
-            and cell["status"] == "done"
-        ]
+        cells = [cell for cell in results["cells"] if row.has(cell) and cell["status"] == "done"]
         answers.append([_answers(run, cell["seed"], cell.get("predictions"), row.name) for cell in cells])
     facts = [f"data set {results['dataset']}", f"language model {results['llm']}"]
     facts += [f"preset {results['preset']}"] if results.get("preset") else []

@@ -68,6 +68,10 @@ class ScoreRow:
         """Label and axes' values in one text."""
         return ", ".join([self.label, *map(setting_name, self.axes.values())])
 
+    def has(self, cell: ExperimentCell) -> bool:
+        """Whether a cell of an experiment is one seed of this row."""
+        return (cell["method"], cell["label"], cell["axes"]) == (self.method, self.label, self.axes)
+
 
 def setting_name(value: Any) -> str:
     """How tables spell a value of an axis."""

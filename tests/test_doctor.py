@@ -2,13 +2,15 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from uqabench.doctor import doctor
+from uqabench.doctor import _OPTIONAL, _REQUIRED, doctor
 from uqabench.kernels import backend
 
 
@@ -33,6 +35,18 @@ def test_a_healthy_machine_is_ok_even_on_an_ascii_terminal():
         assert package in found
     assert "agree with their float64 references" in done.stdout
     assert " GB in " in found["free"]
+
+
+def test_it_looks_at_every_dependency_of_the_package():
+    text = re.sub("#.*", "", (Path(__file__).parents[1] / "pyproject.toml").read_text())  # Python 3.10 reads no TOML
+    required_text, _, extras_text = text.partition("[project.scripts]")[0].partition("[project.optional-dependencies]")
+    required = set(re.findall(r'"([\w-]+)[^"]*"', required_text.partition("dependencies = ")[2]))
+    names = {
+        line.partition(" = ")[0]: set(re.findall(r'"([\w-]+)[^"]*"', line)) for line in extras_text.split("\n") if line
+    }
+    optional = set().union(*(of for key, of in names.items() if key != "dev"))
+    assert required == {"torch", *(distribution for distribution, _ in _REQUIRED)}
+    assert optional <= {distribution for distribution, _, _ in _OPTIONAL}
 
 
 def test_without_the_native_module_plain_torch_takes_over():

@@ -82,7 +82,7 @@ def found_run(results: RunResults, run: Path, settings: dict[str, Any]) -> Found
     seed = results.get("seed", 0)
     answers = [[_answers(run, seed, results["methods"][row.method].get("predictions"), row.method)] for row in rows]
     rule = "starts-with" if settings.get("evaluate", {}).get("generate") else "letter"
-    facts = [f"data set {results['dataset']}", f"language model {results['llm']}", f"seed {seed}"]
+    facts = [*_facts(results), f"seed {seed}"]
     name = run.resolve().name
     return Found(name, f"Run {name}", facts, run, dict(results), rows, answers, rule, settings)
 
@@ -95,13 +95,20 @@ def found_experiment(results: ExperimentResults, rows: list[ScoreRow], run: Path
     for row in rows:
         cells = [cell for cell in results["cells"] if row.has(cell) and cell["status"] == "done"]
         answers.append([_answers(run, cell["seed"], cell.get("predictions"), row.name) for cell in cells])
-    facts = [f"data set {results['dataset']}", f"language model {results['llm']}"]
+    facts = _facts(results)
     facts += [f"preset {results['preset']}"] if results.get("preset") else []
     seeds = sorted({seed for row in rows for seed in row.seeds})
     facts += [f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"] if seeds else []
     title = results.get("title") or results["name"]
     rule = results.get("rule", "letter")
     return Found(results["name"], title, facts, run, dict(results), rows, answers, rule, settings)
+
+
+def _facts(results: RunResults | ExperimentResults) -> list[str]:
+    """What a run's and an experiment's results share; of whom the questions are, where they are no evaluation users."""
+    users = results.get("users", "evaluation")
+    about = [] if users == "evaluation" else [f"questions about {users} users"]
+    return [f"data set {results['dataset']}", f"language model {results['llm']}", *about]
 
 
 def has_answers(results: ExperimentResults, run: Path) -> bool:

@@ -103,6 +103,7 @@ class RunConfig:
         self._check_methods()
         self._check_seeds()
         self._check_users()
+        self._check_permutations()
         for name, changes in self.variants.items():
             _check_names(changes, f"variants.{name_shown(name)}")
         encoder, longest = self.pretrain.encoder, self.longest_history
@@ -124,6 +125,13 @@ class RunConfig:
                 raise ValueError(
                     f"seed ({self.seed}) and {name}.seed ({part.seed}) are added and exceed {MAX_SEED:,}: lower one."
                 )
+
+    def _check_permutations(self) -> None:
+        if self.evaluate.permutations > 1 and self.questions.evaluation.version == GIVEN_QUESTIONS:
+            raise ValueError(
+                "evaluate.permutations: the options of questions that came with the data are words of their text and "
+                "cannot change places: set it to 1."
+            )
 
     def _check_users(self) -> None:
         drawn = self.data.source == "store" or self.data.prepare.validation_fraction > 0

@@ -19,7 +19,6 @@ from uqabench.llm.batches import PromptGroup, batch_hidden, collate, letter_logi
 from uqabench.llm.generate import greedy_texts
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions import baselines
-from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import score, write_predictions
 from uqabench.settings.reader import key_dict
@@ -169,7 +168,7 @@ def evaluate_baseline(
 
 def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answers, seed: int) -> None:
     """Write predictions.jsonl and metrics.json of the method `name`; seed: of the bootstrap."""
-    rows = []
+    rows, levels = [], questions.levels()
     for i in range(len(questions)):
         letter = int(answers.letters[i])
         row: dict[str, Any] = {
@@ -182,9 +181,8 @@ def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answ
             "tokens": int(answers.tokens[i]),
             "method": name,
         }
-        level = "" if questions.texts is not None else KINDS[int(questions.kind[i])].level
-        if level:
-            row["level"] = level
+        if levels[i]:
+            row["level"] = levels[i]
         if answers.logits is not None:
             row["logits"] = [round(float(x), 4) for x in answers.logits[i]]
         if answers.texts is not None:

@@ -67,7 +67,7 @@ def test_without_torch_the_last_line_says_how_to_get_it():
 def test_without_a_required_package_the_package_is_named():
     done = examine("sys.modules['pyarrow'] = sys.modules['torch'] = None")
     assert done.returncode == 1 and done.stderr == ""
-    assert "reinstall with `pip install pyarrow`" in done.stdout.splitlines()[-1]
+    assert "reinstall with `pip install pyarrow" in done.stdout.splitlines()[-1]
 
 
 def report_under(monkeypatch: pytest.MonkeyPatch, request: str) -> tuple[int, list[str]]:

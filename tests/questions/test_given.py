@@ -78,6 +78,12 @@ def test_options_that_are_words_do_not_move_and_have_no_level(asked):
         run_config("tiny", overrides=("questions.version=official", "evaluate.permutations=4"))
 
 
+def test_no_questions_about_validation_users_come_with_data():
+    settings = ("questions.version=official", "questions.users=validation", "data.prepare.validation_fraction=0.2")
+    with pytest.raises(InputError, match="no questions about validation users came"):
+        run_config("tiny", overrides=settings)
+
+
 def test_two_runs_know_a_given_question_by_its_text(asked):
     questions, _ = given_questions(asked, "evaluation", 4)
     found = identities(questions)

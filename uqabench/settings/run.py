@@ -22,7 +22,7 @@ from uqabench.settings.reader import from_dict, load_yaml, merge, nested, parse_
 from uqabench.settings.schema import MAX_COUNT, MAX_LENGTH, MAX_SEED, is_section, section, setting
 from uqabench.settings.sentences import name_shown, unknown_setting
 from uqabench.settings.stages import AlignConfig, EvaluateConfig, PretrainConfig
-from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS
+from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS, QUESTION_VERSIONS
 
 PRESETS = (*PRESET_NAMES, "demo-v1")
 """Packaged settings of a run: one for each size of encoders, and the demo with the questions of version v1."""
@@ -134,6 +134,11 @@ class RunConfig:
             )
 
     def _check_users(self) -> None:
+        if self.questions.users == "validation" and self.questions.evaluation.version == GIVEN_QUESTIONS:
+            raise ValueError(
+                "questions.users is validation, and no questions about validation users came with the data: set "
+                f"questions.version to {' or '.join(QUESTION_VERSIONS)}, or questions.users to evaluation."
+            )
         drawn = self.data.source == "store" or self.data.prepare.validation_fraction > 0
         if self.questions.users == "validation" and not drawn:
             raise ValueError(

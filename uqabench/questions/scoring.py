@@ -37,20 +37,26 @@ from uqabench.questions.statistics import (
     wilson,
 )
 from uqabench.settings.results import PublishedPrediction, QuestionPrediction, check
-from uqabench.vocabulary import SCOPES, SUBTASK_MARKERS, SUBTASKS, TASKS
+from uqabench.vocabulary import SCOPES, SUBTASKS, TASKS, subtask_of
 
 RULES = ("letter", "starts-with")
+"""How a prediction is compared with the answer; the first where letters' logits answer, the second where text does."""
 SHORT_CUT = 27.0
 """Percent that a model without the history may reach: chance and two points."""
 
 Row = Mapping[str, Any]
 
 
+def scoring_rule(generates: bool) -> str:
+    """The rule for a run that does or does not generate its answers as text."""
+    return RULES[generates]
+
+
 def detect_subtask(question: str) -> str:
-    """Sub-task key of a published question, by the first marker that its text holds."""
-    for subtask, markers in SUBTASK_MARKERS.items():
-        if any(marker in question for marker in markers):
-            return subtask
+    """Sub-task key of a published question (`vocabulary.subtask_of`); InputError without one."""
+    found = subtask_of(question)
+    if found is not None:
+        return found
     raise InputError(f"No sub-task's marker occurs in the question {question[:60]!r}: it is not in the published form.")
 
 

@@ -10,6 +10,7 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.questions.questions import QuestionSet
+from uqabench.questions.scoring import scoring_rule
 from uqabench.report.results import load_experiment, load_results
 from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
 from uqabench.report.scores import paper_order
@@ -81,7 +82,7 @@ def found_run(results: RunResults, run: Path, settings: dict[str, Any]) -> Found
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
     seed = results.get("seed", 0)
     answers = [[_answers(run, seed, results["methods"][row.method].get("predictions"), row.method)] for row in rows]
-    rule = "starts-with" if settings.get("evaluate", {}).get("generate") else "letter"
+    rule = scoring_rule(bool(settings.get("evaluate", {}).get("generate")))
     facts = [*_facts(results), f"seed {seed}"]
     name = run.resolve().name
     return Found(name, f"Run {name}", facts, run, dict(results), rows, answers, rule, settings)

@@ -20,7 +20,7 @@ from uqabench.llm.generate import greedy_texts
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions import baselines
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.scoring import score, write_predictions
+from uqabench.questions.scoring import score, scoring_rule, write_predictions
 from uqabench.settings.reader import key_dict
 from uqabench.settings.stages import AlignConfig, EvaluateConfig
 from uqabench.stages.align import (
@@ -189,5 +189,5 @@ def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answ
             row["text"] = answers.texts[i]
         rows.append(row)
     write_predictions(folder / "predictions.jsonl", rows)
-    rule = "starts-with" if answers.texts is not None else "letter"
+    rule = scoring_rule(answers.texts is not None)
     write_json(folder / "metrics.json", score(rows, rule=rule, seed=seed))

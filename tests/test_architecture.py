@@ -129,6 +129,16 @@ def test_encoders_and_kernels_know_no_transformers():
             assert not [name for name in imports(path) if name.split(".")[0] == "transformers"], path
 
 
+def test_no_function_hides_another_of_its_name():
+    """Neither in a module nor in a class; ruff lets a name pass that is read before it is defined anew."""
+    for path in SOURCE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef)):
+                defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+                names = [each.name for each in node.body if isinstance(each, defined) and not each.decorator_list]
+                assert len(names) == len(set(names)), f"{path}: {sorted(n for n in names if names.count(n) > 1)}"
+
+
 def test_an_import_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "x.py"
     path.write_text("import a.b\ndef f():\n    from torch import nn\nfrom ..c import d\nfrom . import e\n")

@@ -2,13 +2,15 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from uqabench.doctor import doctor
+from uqabench.doctor import _OPTIONAL, _REQUIRED, doctor
 from uqabench.kernels import backend
 
 
@@ -35,6 +37,18 @@ def test_a_healthy_machine_is_ok_even_on_an_ascii_terminal():
     assert " GB in " in found["free"]
 
 
+def test_it_looks_at_every_dependency_of_the_package():
+    text = re.sub("#.*", "", (Path(__file__).parents[1] / "pyproject.toml").read_text())  # Python 3.10 reads no TOML
+    required_text, _, extras_text = text.partition("[project.scripts]")[0].partition("[project.optional-dependencies]")
+    required = set(re.findall(r'"([\w-]+)[^"]*"', required_text.partition("dependencies = ")[2]))
+    names = {
+        line.partition(" = ")[0]: set(re.findall(r'"([\w-]+)[^"]*"', line)) for line in extras_text.split("\n") if line
+    }
+    optional = set().union(*(of for key, of in names.items() if key != "dev"))
+    assert required == {"torch", *(distribution for distribution, _ in _REQUIRED)}
+    assert optional <= {distribution for distribution, _, _ in _OPTIONAL}
+
+
 def test_without_the_native_module_plain_torch_takes_over():
     done = examine("sys.modules['uqabench._native'] = None")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,7 +67,7 @@ def test_without_torch_the_last_line_says_how_to_get_it():
 def test_without_a_required_package_the_package_is_named():
     done = examine("sys.modules['pyarrow'] = sys.modules['torch'] = None")
     assert done.returncode == 1 and done.stderr == ""
-    assert "reinstall with `pip install pyarrow`" in done.stdout.splitlines()[-1]
+    assert "reinstall with `pip install pyarrow" in done.stdout.splitlines()[-1]
 
 
 def report_under(monkeypatch: pytest.MonkeyPatch, request: str) -> tuple[int, list[str]]:

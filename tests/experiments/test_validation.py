@@ -12,6 +12,7 @@ from uqabench.data import InteractionStore
 from uqabench.experiments.show import question_card
 from uqabench.questions.scoring import read_predictions
 from uqabench.report.results import load_results
+from uqabench.vocabulary import PROBED
 
 METHODS = "sasrec,majority,most-often-next,oracle"
 OPTIONS = ",".join(f"{name}: {value}" for name, value in SMALL_LOG.items())
@@ -23,7 +24,7 @@ def runs(small_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     settings = (*small_run, f"data.options={{{OPTIONS}}}", "data.prepare.validation_fraction=0.3")
     given = [word for setting in settings for word in ("--set", setting)]
-    for flag in ((), ("--validation",)):
+    for flag in ((), ("--validation", "--set", "probe=true")):
         command = ["run", "--preset", "tiny", "--quiet", "--runs", str(folder), "--methods", METHODS, *given, *flag]
         assert main(command) == 0
     return folder
@@ -44,6 +45,14 @@ def test_a_run_about_validation_users_reads_no_evaluation_user(runs):
         table = (runs / name / "tables" / "table2.txt").read_text()
         assert ("validation users" in table) == (users == "validation")
         assert "truth: " in question_card(runs / name, 0)
+
+
+def test_probes_are_asked_about_validation_users_too(runs):
+    results = load_results(runs / "tiny-validation")
+    n = results["methods"]["sasrec"]["overall"]["n"]
+    assert {place: scores["overall"]["n"] for place, scores in results["probes"]["sasrec"].items()} == dict.fromkeys(
+        PROBED, n
+    )
 
 
 def test_pre_training_is_measured_on_validation_users_in_both(runs):

@@ -15,9 +15,11 @@ from uqabench.questions.given import given_questions
 from uqabench.questions.messages import PromptText
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.templates import Templates
+from uqabench.report.compared import identities
 from uqabench.settings.llm import PromptConfig
 from uqabench.settings.run import run_config
 from uqabench.stages.question_sets import build_questions
+from uqabench.vocabulary import JUDGES
 
 from .conftest import random_store
 
@@ -62,9 +64,32 @@ def test_only_baselines_of_letters_answer(asked):
     train, evaluation = (given_questions(asked, split, 4)[0] for split in GIVEN_FILES)
     assert predict("majority", evaluation, asked, train).tolist() == [2, 0, 0]
     assert set(predict("uniform", evaluation, asked, train).tolist()) <= {0, 1, 2, 3}
-    for name in ("oracle", "popularity", "seen-option", "most-often-next"):
+    for name in ("oracle", "popularity", "seen-option", "most-often-next", *JUDGES):
         with pytest.raises(InputError, match=f"The baseline '{name}' compares options' values"):
             predict(name, evaluation, asked, train)
+
+
+def test_options_that_are_words_do_not_move_and_have_no_level(asked):
+    questions, _ = given_questions(asked, "evaluation", 4)
+    assert questions.levels() == [""] * 3
+    with pytest.raises(ValueError, match="words of a text"):
+        questions.rotated(1)
+    with pytest.raises(InputError, match="evaluate.permutations"):
+        run_config("tiny", overrides=("questions.version=official", "evaluate.permutations=4"))
+
+
+def test_no_questions_about_validation_users_come_with_data():
+    settings = ("questions.version=official", "questions.users=validation", "data.prepare.validation_fraction=0.2")
+    with pytest.raises(InputError, match="no questions about validation users came"):
+        run_config("tiny", overrides=settings)
+
+
+def test_two_runs_know_a_given_question_by_its_text(asked):
+    questions, _ = given_questions(asked, "evaluation", 4)
+    found = identities(questions)
+    assert len(set(found)) == 3 and identities(questions.select(np.array([2, 0]))) == [found[2], found[0]]
+    other = replace(questions, texts=["another", *questions.texts[1:]])
+    assert identities(other)[0] not in found
 
 
 def test_the_stage_takes_all_and_knows_them_by_content(asked, tmp_path):

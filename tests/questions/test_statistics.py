@@ -9,7 +9,16 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from uqabench.errors import InputError
-from uqabench.questions.statistics import accuracy, holm, paired_difference, significantly_best, wilson
+from uqabench.questions import statistics
+from uqabench.questions.statistics import (
+    accuracy,
+    holm,
+    paired_difference,
+    percentile_interval,
+    resampled_accuracies,
+    significantly_best,
+    wilson,
+)
 
 
 def clustered(rng: np.random.Generator, users: int = 60, questions: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +54,28 @@ def test_bootstrap_agrees_with_drawing_users_one_by_one():
     ]
     assert found.accuracy == pytest.approx(100 * correct.mean())
     assert found.ci95 == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.7)
+
+
+def test_sets_of_answers_are_resampled_with_the_same_users():
+    """Each set alone has the interval of `accuracy`, a difference that of `paired_difference`; a set may have fewer
+    users than another."""
+    rng = np.random.default_rng(7)
+    correct, user = clustered(rng)
+    other = correct ^ (rng.random(len(correct)) < 0.1)
+    drawn = resampled_accuracies([(correct, user), (other, user), (other[:80], user[:80])], n_boot=20_000, seed=0)
+    assert drawn.shape == (20_000, 3) and drawn[:, 2].mean() == pytest.approx(100 * other[:80].mean(), abs=1)
+    for column, right in enumerate([correct, other]):
+        expected = accuracy(right, user, n_boot=20_000, seed=1).ci95
+        assert percentile_interval(drawn[:, column]) == pytest.approx(expected, abs=0.7)
+    paired = paired_difference(correct, other, user, n_boot=20_000, n_perm=10, seed=1).ci95
+    assert percentile_interval(drawn[:, 0] - drawn[:, 1]) == pytest.approx(paired, abs=0.3)
+
+
+def test_draws_do_not_depend_on_how_many_are_in_memory_at_once(monkeypatch):
+    correct, user = clustered(np.random.default_rng(8))
+    expected = resampled_accuracies([(correct, user)], n_boot=50, seed=3)
+    monkeypatch.setattr(statistics, "_AT_ONCE", 7)
+    assert np.array_equal(resampled_accuracies([(correct, user)], n_boot=50, seed=3), expected)
 
 
 def test_results_depend_on_the_seed_only_not_on_order_or_names_of_users():

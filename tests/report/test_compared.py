@@ -33,9 +33,10 @@ def test_shared_questions_are_paired_by_what_they_ask(made, made_run, small_stor
     for method, name in (("hstu", "HSTU in mine"), ("trm++@q-former", "Trm++@q-former in mine")):
         a, b = right(made_run, method)[order], right(other, method)
         record = found[name, "overall"]
-        assert record["difference"] == pytest.approx(100 * (a.mean() - b.mean())) and record["n"] == 50
+        assert record["difference"] == pytest.approx(100 * (a.mean() - b.mean()), abs=1e-4) and record["n"] == 50
         expected = paired_difference(a, b, small_evaluation.user[order], seed=0)
-        assert (record["p_value"], record["ci95_low"]) == (expected.p_value, expected.ci95[0])
+        assert record["p_value"] == expected.p_value
+        assert record["ci95_low"] == pytest.approx(expected.ci95[0], abs=1e-4)
     np.testing.assert_allclose([r["p_holm"] for r in table.records], holm([r["p_value"] for r in table.records]))
     assert any("50 of 84 and 50" in note for note in table.notes)
     assert [record["difference"] for record in table.records if record["a"].startswith("Oracle")] == [0.0] * len(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from uqabench.questions.scoring import scope_mask
 from uqabench.report.claims import CLAIMS, Claim, Finding, findings_of, weighted_sum
-from uqabench.report.findings import findings_page, read_experiments, twins_of
+from uqabench.report.findings import findings_page, read_experiments
 from uqabench.report.paper import paper_table
 from uqabench.report.rows import Answers, ScoreRow
 
@@ -109,18 +110,13 @@ def test_growth_with_size_is_a_slope_a_doubling(gain, verdict):
     assert found.paper == pytest.approx(np.polyfit(log_size, [cell.scores["overall"] for cell in cells], 1)[0])
 
 
-def test_twins_are_rows_that_differ_in_training_alone():
-    rows = [
-        answered("hstu", 0.6, 0, weights="pre-trained", integration="last"),
-        answered("hstu", 0.3, 1, weights="untrained", integration="last"),
-        answered("hstu", 0.3, 2, weights="untrained", integration="mean"),
-        answered("sasrec", 0.6, 3, weights="pre-trained", integration="mean"),
-        answered("oracle", 1.0, 4),
+def test_a_claim_about_a_sub_task_that_was_not_asked_is_left_out(encoders):
+    kept = [
+        replace(row, answers=Answers(*(of[SUBTASKS != "ip"] for of in (row.answers.correct, SUBTASKS, OWNERS))))
+        for row in encoders
     ]
-    (twin,) = twins_of(rows)
-    assert (twin.trained, twin.untrained) == (rows[0], rows[1])
-    expected = 100 * (rows[0].answers.correct.mean() - rows[1].answers.correct.mean())
-    assert twin.differences["overall"].difference == pytest.approx(expected)
+    found = by_text("encoders", kept)
+    assert found and not any("(IP)" in text for text in found)
 
 
 def test_the_page_of_an_experiment(sweep, tmp_path):
@@ -141,6 +137,17 @@ def test_the_page_of_an_experiment(sweep, tmp_path):
         score = {"accuracy": 100 * float(correct.mean()), "ci95": [0.0, 100.0], "n": len(correct)}
         rows.append({"cell": index, "scope": "overall", **score})
     results = {**sweep, "name": "controls", "paper": None, "seeds": [0], "axes": axes, "cells": cells, "rows": rows}
+    pair = {
+        "difference": 60.0,
+        "ci95": [55.0, 65.0],
+        "p_value": 0.001,
+        "p_holm": 0.001,
+        "n": len(SUBTASKS),
+        "users": 60,
+    }
+    unsure = {**pair, "difference": 1.5, "ci95": [-0.5, 3.5], "p_holm": 0.2}
+    twin = {"method": "trm++", "twin": "trm++", "cells": [0], "twin_cells": [1], "seeds": [0], **pair}
+    results["twins"] = [{**twin, "tasks": {"action_prediction": unsure}}]
     file = tmp_path / "experiments" / "controls" / "results.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(results))
@@ -148,4 +155,6 @@ def test_the_page_of_an_experiment(sweep, tmp_path):
     assert page == findings_page(read_experiments([file.parent]))
     assert "## Data set synthetic, language model demo, preset demo" in page
     (line,) = [line for line in page.splitlines() if line.startswith("| Trm++")]
-    assert line.count(r"\*\*") == 2 and "| +" in line
+    overall = [f"{row['accuracy']:.2f}" for row in rows]
+    expected = ["Trm++", *overall, r"+60.00 [+55.00, +65.00]\*\*", "+1.50 [-0.50, +3.50]"]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == expected

@@ -24,6 +24,7 @@ from uqabench.plan.node import Node
 from uqabench.plan.nodes import Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.questions.scoring import scoring_rule
 from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
@@ -280,4 +281,4 @@ def _twins(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str, Any]]
 
 def _rule(config: RunConfig) -> str:
     """How a prediction is compared with the answer (`questions.scoring`)."""
-    return "starts-with" if config.evaluate.generate else "letter"
+    return scoring_rule(config.evaluate.generate)

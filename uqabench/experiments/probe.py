@@ -20,6 +20,7 @@ from uqabench.report.write import write_probes
 from uqabench.settings.reader import from_dict
 from uqabench.settings.results import RunResults
 from uqabench.settings.run import RunConfig
+from uqabench.vocabulary import GIVEN_QUESTIONS
 
 
 def probe_run(
@@ -39,6 +40,8 @@ def probe_run(
     if not (folder / "results.json").is_file():
         raise InputError(f"{folder} holds no finished run: name the folder of one, as in runs/demo.")
     config = replace(from_dict(RunConfig, read_json(folder / "config.json"), "config.json"), probe=True)
+    if config.questions.evaluation.version == GIVEN_QUESTIONS:
+        raise InputError("The options of questions that came with the data are words, which a probe cannot compare.")
     check_device(config)
     chosen = _chosen(config, load_results(folder), methods, folder)
     with claimed(folder, wait=wait), Opened() as opened:

@@ -64,7 +64,9 @@ def _open(run: Path) -> tuple[RunConfig, dict[str, Any], InteractionStore]:
 
 
 def _questions(run: Path, results: dict[str, Any], split: str) -> QuestionSet:
-    return QuestionSet.open(run / results["folders"]["questions"] / f"{split}.arrow")
+    """A question set of the run; "evaluation" stands for the one that decided the scores."""
+    name = results.get("users", "evaluation") if split == "evaluation" else split
+    return QuestionSet.open(run / results["folders"]["questions"] / f"{name}.arrow")
 
 
 def in_words(questions: QuestionSet, store: InteractionStore, templates: Templates) -> GivenQuestions:

@@ -22,6 +22,7 @@ from uqabench.plan.methods import Method, parse_methods
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.questions.scoring import scoring_rule
 from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_results
 from uqabench.report.write import write_tables
@@ -159,7 +160,7 @@ def _write_results(
         table["popularity"] = popularity_metrics(store)
     config = planned.config
     folders = {name: artifact.path for name, artifact in evaluated.items()}
-    rule = "starts-with" if config.evaluate.generate else "letter"
+    rule = scoring_rule(config.evaluate.generate)
     results = {
         "schema": 1,
         "dataset": config.data.source,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from uqabench.errors import InputError
+from uqabench.experiments.shipped import shipped_names
 from uqabench.integrations import integration_names
 from uqabench.plan.methods import Method, parse_method
 from uqabench.settings import MethodConfig, RunConfig, from_dict, load_yaml, patched
@@ -70,8 +71,7 @@ class Cell:
 
 def experiment_names() -> tuple[str, ...]:
     """The experiments that ship with uqabench, in the order of the paper's tables."""
-    files = [path.name for path in (resources.files("uqabench") / "configs" / "experiments").iterdir()]
-    found = [load_experiment(name.removesuffix(".yaml")) for name in files if name.endswith(".yaml")]
+    found = [load_experiment(name) for name in shipped_names()]
     return tuple(experiment.name for experiment in sorted(found, key=lambda each: (each.paper or "~", each.name)))
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from uqabench.files import hash_json
 from uqabench.plan.methods import PATCHABLE, Method
-from uqabench.questions.scoring import align_answers, read_predictions
+from uqabench.questions.scoring import align_answers, difference_entry, read_predictions, scope_mask
 from uqabench.questions.statistics import holm, paired_difference
 from uqabench.settings.reader import key_dict
+from uqabench.vocabulary import TASKS
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def twin_differences(scored: Sequence[Scored], rule: str) -> list[dict[str, Any]
     """One record (`settings.results.TwinDifference`) a trained encoder whose untrained twin is among `scored`.
 
     Answers of several seeds are taken together, and users are the unit of interval and test: a user's answers under all
-    seeds are one. Seeds that one of the two lacks are left out. p_holm is adjusted over the records.
+    seeds are one. Seeds that one of the two lacks are left out. p_holm is adjusted over the records, apart for all
+    questions and for each task.
     """
     untrained = {_identity(each.first): each for each in scored if _is_encoder(each.first, trained=False)}
     records = []
@@ -43,9 +45,16 @@ def twin_differences(scored: Sequence[Scored], rule: str) -> list[dict[str, Any]
         seeds = [seed for seed in each.folders if twin is not None and seed in twin.folders]
         if seeds:
             records.append(_difference(each, twin, seeds, rule))
-    for record, adjusted in zip(records, holm([record["p_value"] for record in records]).tolist(), strict=True):
-        record["p_holm"] = adjusted
+    _adjust(records)
+    for task in TASKS:
+        _adjust([record["tasks"][task] for record in records if task in record["tasks"]])
     return records
+
+
+def _adjust(differences: Sequence[dict[str, Any]]) -> None:
+    """Write p_holm beside the p values of tests that belong together."""
+    for entry, adjusted in zip(differences, holm([e["p_value"] for e in differences]).tolist(), strict=True):
+        entry["p_holm"] = adjusted
 
 
 def _is_encoder(method: Method, *, trained: bool) -> bool:
@@ -66,15 +75,17 @@ def _difference(method: Scored, twin: Scored, seeds: Sequence[int], rule: str) -
         rows = [read_predictions(each.folders[seed] / "predictions.jsonl") for each in (method, twin)]
         pairs.append(align_answers(rows, rule))
     correct = np.concatenate([of_seed for of_seed, _, _ in pairs], axis=1)
-    result = paired_difference(*correct, np.concatenate([users for _, _, users in pairs]), seed=0)
+    subtasks, users = (np.concatenate([pair[place] for pair in pairs]) for place in (1, 2))
+
+    def entry(scope: str) -> dict[str, Any]:
+        asked = scope_mask(subtasks, scope)
+        return difference_entry(paired_difference(*correct[:, asked], users[asked], seed=0))
+
     return {
         "method": method.first.name,
         "twin": twin.first.name,
         **({"cells": list(method.cells), "twin_cells": list(twin.cells)} if method.cells else {}),
         "seeds": list(seeds),
-        "difference": round(result.difference, 4),
-        "ci95": [round(bound, 4) for bound in result.ci95],
-        "p_value": result.p_value,
-        "n": result.n,
-        "users": result.users,
+        **entry("overall"),
+        "tasks": {task: entry(task) for task in TASKS if scope_mask(subtasks, task).any()},
     }

@@ -75,9 +75,7 @@ def can_pack(model: nn.Module) -> bool:
     then is for a comparison to say."""
     weight = model.get_input_embeddings().weight
     config = model.config.get_text_config(decoder=True)
-    drops = any(
-        getattr(config, name, 0) for name in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
-    )
+    drops = any(getattr(config, name, 0) for name in _DROPOUTS)
     if weight.dtype != torch.float32 or weight.device.type != "cpu" or drops:
         return False
     return bool(getattr(model, "_supports_attention_backend", False))

@@ -10,15 +10,17 @@ from uqabench.plan.methods import Method
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Made, Nodes
 from uqabench.stages.probe import probe_states, probe_tokens
+from uqabench.vocabulary import GIVEN_QUESTIONS
 
 WINDOWED = "segments"
 """The integration whose pooled vectors stand for all states: means of windows that double in length."""
 
 
 def probe_nodes(nodes: Nodes, method: Method) -> dict[str, Node]:
-    """By place (`vocabulary.PROBED`), the probes of an embedding method; other methods have none, and a method whose
-    integration keeps all states has nothing pooled."""
-    if method.kind != "encoder":
+    """By place (`vocabulary.PROBED`), the probes of an embedding method; other methods have none, nor has
+    any where questions came with the data, whose options are words alone. A method whose integration keeps all states
+    has nothing pooled."""
+    if method.kind != "encoder" or method.config.questions.evaluation.version == GIVEN_QUESTIONS:
         return {}
     windowed = replace(method, config=replace(method.config, align=replace(method.config.align, integration=WINDOWED)))
     found = {"states": _states_probe(nodes, windowed)}
@@ -37,7 +39,7 @@ def _states_probe(nodes: Nodes, method: Method) -> Node:
 
     def open_(made: Made) -> Stage:
         opened = nodes.tools.opened
-        train, evaluation = (opened.questions(made["questions"], split) for split in ("train", "evaluation"))
+        train, evaluation = (opened.questions(made["questions"], split) for split in ("train", config.questions.users))
         store, content = opened.store(made["data"]), made["questions"].content
         return probe_states(store, train, evaluation, made["states"], content, _seed(method))
 

@@ -114,14 +114,14 @@ def predict(
 ) -> np.ndarray:
     """int8 (Q,), indices of the options that the baseline called `name` takes; `seed` serves those that draw."""
     store = store.about(questions.split)
+    if name not in (*BASELINES, *JUDGES):
+        raise InputError(f"There is no baseline '{name}': choose from {', '.join((*BASELINES, *JUDGES))}.")
+    if questions.texts is not None:
+        return _predict_given(name, questions, store, train_questions, seed)
     if name in JUDGES:
         from uqabench.questions.judges import predict_judge  # scikit-learn takes a second to import
 
         return predict_judge(name, questions, store, train_questions, seed)
-    if name not in BASELINES:
-        raise InputError(f"There is no baseline '{name}': choose from {', '.join((*BASELINES, *JUDGES))}.")
-    if questions.texts is not None:
-        return _predict_given(name, questions, store, train_questions, seed)
     if name in SEEDED:
         return BASELINES[name](questions, store, train_questions, seed)
     return BASELINES[name](questions, store, train_questions)

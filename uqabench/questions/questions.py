@@ -82,6 +82,10 @@ class QuestionSet:
         """str (Q,): entries of SUBTASKS."""
         return np.array(SUBTASKS)[self.subtask]
 
+    def levels(self) -> list[str]:
+        """The level at which each question asks its sub-task, "" where there is but one."""
+        return [KINDS[kind].level if kind >= 0 else "" for kind in self.kind.tolist()]
+
     def select(self, mask: np.ndarray) -> QuestionSet:
         """The questions under a boolean mask or at the given indices."""
         columns = {name: getattr(self, name)[mask] for name in (*_COLUMNS, "params", "option_values", "option_lengths")}
@@ -89,7 +93,10 @@ class QuestionSet:
         return replace(self, **columns, texts=texts, extra=dict(self.extra))
 
     def rotated(self, steps: int) -> QuestionSet:
-        """The same questions with every option `steps` letters further on, those past D at the beginning."""
+        """The same questions with every option `steps` letters further on, those past D at the beginning; ValueError
+        for questions that came with the data, whose options are words of their texts."""
+        if self.texts is not None:
+            raise ValueError("options that are words of a text cannot be moved")
         return replace(
             self,
             option_values=np.roll(self.option_values, steps, axis=1),

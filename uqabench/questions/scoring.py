@@ -28,6 +28,7 @@ from uqabench.files import write_bytes
 from uqabench.questions.statistics import (
     LEVEL,
     Accuracy,
+    PairedDifference,
     above,
     accuracy,
     paired_above,
@@ -36,20 +37,26 @@ from uqabench.questions.statistics import (
     wilson,
 )
 from uqabench.settings.results import PublishedPrediction, QuestionPrediction, check
-from uqabench.vocabulary import SCOPES, SUBTASK_MARKERS, SUBTASKS, TASKS
+from uqabench.vocabulary import SCOPES, SUBTASKS, TASKS, subtask_of
 
 RULES = ("letter", "starts-with")
+"""How a prediction is compared with the answer; the first where letters' logits answer, the second where text does."""
 SHORT_CUT = 27.0
 """Percent that a model without the history may reach: chance and two points."""
 
 Row = Mapping[str, Any]
 
 
+def scoring_rule(generates: bool) -> str:
+    """The rule for a run that does or does not generate its answers as text."""
+    return RULES[generates]
+
+
 def detect_subtask(question: str) -> str:
-    """Sub-task key of a published question, by the first marker that its text holds."""
-    for subtask, markers in SUBTASK_MARKERS.items():
-        if any(marker in question for marker in markers):
-            return subtask
+    """Sub-task key of a published question (`vocabulary.subtask_of`); InputError without one."""
+    found = subtask_of(question)
+    if found is not None:
+        return found
     raise InputError(f"No sub-task's marker occurs in the question {question[:60]!r}: it is not in the published form.")
 
 
@@ -151,9 +158,13 @@ def compare(
     asked = scope_mask(subtasks, scope)
     if not asked.any():
         raise InputError(f"No question belongs to '{scope}'.")
-    result = paired_difference(*correct[:, asked], users[asked], seed=seed)
+    return {"scope": scope, **difference_entry(paired_difference(*correct[:, asked], users[asked], seed=seed))}
+
+
+def difference_entry(result: PairedDifference) -> dict[str, Any]:
+    """A difference as results files have it, in percentage points with four decimals; `detectable` is None where it is
+    not known."""
     return {
-        "scope": scope,
         "difference": round(result.difference, 4),
         "ci95": [round(bound, 4) for bound in result.ci95],
         "p_value": result.p_value,

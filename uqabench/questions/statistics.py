@@ -23,6 +23,7 @@ LEVEL = 0.95
 POWER = 0.8
 _Z = 1.959963984540054  # standard normal quantile at (1 + LEVEL) / 2
 _Z_POWER = 0.8416212335729143  # standard normal quantile at POWER
+_AT_ONCE = 2**22  # how many counts of drawn users are in memory at once
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,30 @@ def paired_difference(
     )
 
 
+def resampled_accuracies(
+    answers: Sequence[tuple[np.ndarray, np.ndarray]], *, n_boot: int = 2000, seed: int
+) -> np.ndarray:
+    """(n_boot, T) float64 accuracies in percent of T sets of answers when users are drawn with replacement.
+
+    answers: of each set correct (Q,) bool and user (Q,). A drawn user is drawn in all sets, so that differences of sets
+    about the same questions are paired. A set of which no user is drawn has accuracy 0.
+    """
+    checked = [_check(correct, user) for correct, user in answers]
+    users = np.unique(np.concatenate([user for _, user in checked]))
+    columns = []
+    for correct, user in checked:
+        index = np.searchsorted(users, user)
+        columns += [np.bincount(index, weights=weights, minlength=len(users)) for weights in (correct, None)]
+    draws = _draw(np.stack(columns, axis=1).astype(np.int64), n_boot, seed)
+    return 100 * draws[:, 0::2] / np.maximum(1, draws[:, 1::2])
+
+
+def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of draws (n_boot,)."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
 def above(correct: np.ndarray, user: np.ndarray, share: float, *, n_perm: int = 10_000, seed: int) -> float:
     """One-sided p that the accuracy is above `share` (0 to 1) no more than chance would have it.
 
@@ -196,11 +221,20 @@ def _sums(user: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _bootstrap(numerator: np.ndarray, asked: np.ndarray, n_boot: int, seed: int) -> tuple[float, float]:
     """Percentile interval, in percent, of sum(numerator) / sum(asked) over users drawn with replacement."""
-    kinds, counts = np.unique(np.stack([numerator, asked], axis=1), axis=0, return_counts=True)
-    draws = _generator(seed).multinomial(counts.sum(), counts / counts.sum(), size=n_boot)  # (n_boot, kinds)
-    numerators, totals = (draws @ kinds).T
-    low, high = np.quantile(numerators / totals, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return 100 * float(low), 100 * float(high)
+    numerators, totals = _draw(np.stack([numerator, asked], axis=1), n_boot, seed).T
+    return percentile_interval(100 * numerators / totals)
+
+
+def _draw(contributions: np.ndarray, n_boot: int, seed: int) -> np.ndarray:
+    """(n_boot, C) int64 sums over users drawn with replacement; contributions: (U, C) int64, a row a user."""
+    kinds, counts = np.unique(contributions, axis=0, return_counts=True)
+    generator, shares = _generator(seed), counts / counts.sum()
+    sums = np.empty((n_boot, kinds.shape[1]), np.int64)
+    step = max(1, _AT_ONCE // len(kinds))
+    for first in range(0, n_boot, step):
+        part = sums[first : first + step]
+        part[:] = generator.multinomial(counts.sum(), shares, size=len(part)) @ kinds
+    return sums
 
 
 def _sign_flip(net: np.ndarray, n_perm: int, seed: int, *, one_sided: bool = False) -> float:

@@ -15,11 +15,11 @@ from statistics import fmean
 import numpy as np
 
 from uqabench.questions.scoring import scope_mask
+from uqabench.questions.statistics import percentile_interval, resampled_accuracies
 from uqabench.report.paper import PaperCell, paper_table
-from uqabench.report.rows import ScoreRow
+from uqabench.report.rows import BOOTSTRAP_SEED, ScoreRow
 from uqabench.vocabulary import ENCODERS, SUBTASKS
 
-N_BOOT, SEED = 2000, 0
 MARGIN = 3.0
 """Percentage points within which two scores count as about the same."""
 
@@ -218,15 +218,16 @@ def _finding(claim: Claim, rows: Sequence[ScoreRow]) -> Finding | None:
         terms, paper = claim.terms(ours), claim.terms(theirs)
     except (ValueError, ZeroDivisionError, IndexError):  # a line that the claim is about is not among the rows
         return None
-    if not terms:
+    of_term = [(row_of[id(term.cell)], term.scope, term.weight) for term in terms]
+    if not terms or not all(scope_mask(row.answers.subtasks, scope).any() for row, scope, _ in of_term):
         return None
-    value, interval = weighted_sum([(row_of[id(term.cell)], term.scope, term.weight) for term in terms])
+    value, interval = weighted_sum(of_term)
     return Finding(claim, sum(term.weight * term.cell.scores[term.scope] for term in paper), value, interval)
 
 
 def _accuracy(row: ScoreRow, scope: str) -> float:
     asked = scope_mask(row.answers.subtasks, scope)
-    return 100 * float(row.answers.correct[asked].mean())
+    return 100 * float(row.answers.correct[asked].mean()) if asked.any() else math.nan
 
 
 def weighted_sum(terms: Sequence[tuple[ScoreRow, str, float]]) -> tuple[float, tuple[float, float]]:
@@ -234,20 +235,10 @@ def weighted_sum(terms: Sequence[tuple[ScoreRow, str, float]]) -> tuple[float, t
 
     A drawn user is drawn in every term, so that rows about the same questions are compared question by question.
     """
-    users = np.unique(np.concatenate([row.answers.users for row, _, _ in terms]))
-    counts = []
+    answers = []
     for row, scope, _ in terms:
         asked = scope_mask(row.answers.subtasks, scope)
-        index = np.searchsorted(users, row.answers.users[asked])
-        counts.append(np.bincount(index, weights=row.answers.correct[asked], minlength=len(users)))
-        counts.append(np.bincount(index, minlength=len(users)))
-    table = np.stack(counts, axis=1)
+        answers.append((row.answers.correct[asked], row.answers.users[asked]))
     weights = np.array([weight for _, _, weight in terms])
-
-    def value(sums: np.ndarray) -> np.ndarray:
-        return 100 * (sums[:, 0::2] / np.maximum(1, sums[:, 1::2])) @ weights
-
-    generator = np.random.Generator(np.random.Philox(SEED))
-    draws = generator.multinomial(len(users), np.full(len(users), 1 / len(users)), size=N_BOOT)
-    low, high = np.quantile(value(draws @ table), [0.025, 0.975])
-    return float(value(table.sum(0, keepdims=True))[0]), (float(low), float(high))
+    value = sum(weight * 100 * correct.mean() for (correct, _), weight in zip(answers, weights, strict=True))
+    return float(value), percentile_interval(resampled_accuracies(answers, seed=BOOTSTRAP_SEED) @ weights)

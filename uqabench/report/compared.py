@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 from uqabench.errors import InputError
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.scoring import is_correct, read_predictions, scope_mask
+from uqabench.questions.scoring import difference_entry, is_correct, read_predictions, scope_mask
 from uqabench.questions.statistics import paired_difference
 from uqabench.report.found import Found, SeedAnswers, Stages, find
 from uqabench.report.model import Table
@@ -56,19 +55,21 @@ def compare_results(a: Path | str, b: Path | str, methods: Sequence[str] | None 
 
 def identities(questions: QuestionSet) -> list[Hashable]:
     """What tells each question from every other one of the same data: user, cut, length of history, kind, attribute,
-    parameters, the options in any order, and which of them is right. Phrasing and letters do not count.
+    parameters, the options in any order, and which of them is right. Phrasing and letters do not count, but for
+    questions that came with the data: those are known by their text.
 
     Where a set asks one thing twice, the second time is another identity.
     """
     times: Counter[Hashable] = Counter()
     found = []
     for i in range(len(questions)):
-        options = questions.options(i)
-        key = (
-            *(int(questions.user[i]), int(questions.cut[i]), questions.n_history, KINDS[questions.kind[i]].name),
-            *(int(questions.attribute[i]), tuple(questions.params[i].tolist())),
-            *(tuple(sorted(options)), options[questions.answer[i]]),
-        )
+        key: tuple[Hashable, ...] = (int(questions.user[i]), int(questions.cut[i]), questions.n_history)
+        if questions.texts is not None:
+            key += (questions.texts[i], int(questions.answer[i]))
+        else:
+            options = questions.options(i)
+            key += (KINDS[questions.kind[i]].name, int(questions.attribute[i]), tuple(questions.params[i].tolist()))
+            key += (tuple(sorted(options)), options[questions.answer[i]])
         times[key] += 1
         found.append((key, times[key]))
     return found
@@ -166,10 +167,8 @@ def _side(
         raise InputError(
             f"{each.predictions} does not answer each of its {len(questions)} questions: evaluate it again."
         )
-    levels = [KINDS[kind].level for kind in questions.kind]
-    names = [
-        f"{SUBTASKS[s]}:{level}" if level else SUBTASKS[s] for s, level in zip(questions.subtask, levels, strict=True)
-    ]
+    asked = zip(questions.subtask, questions.levels(), strict=True)
+    names = [f"{SUBTASKS[subtask]}:{level}" if level else SUBTASKS[subtask] for subtask, level in asked]
     places = {(inputs["data"], key): index for index, key in enumerate(identities(questions))}
     return places, is_correct(rows, found.rule), np.array(names), questions.user
 
@@ -181,19 +180,7 @@ def _tests(matched: _Matched, a: str, b: str) -> list[Comparison]:
         if not asked.any():
             continue
         result = paired_difference(*matched.correct[:, asked], matched.users[asked], seed=BOOTSTRAP_SEED)
-        found.append(
-            {
-                "a": a,
-                "b": b,
-                "scope": scope,
-                "difference": result.difference,
-                "ci95": list(result.ci95),
-                "p_value": result.p_value,
-                "n": result.n,
-                "users": result.users,
-                "detectable": None if math.isnan(result.detectable) else result.detectable,
-            }
-        )
+        found.append({"a": a, "b": b, "scope": scope, **difference_entry(result)})
     return found
 
 

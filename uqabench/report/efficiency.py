@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from uqabench.files import write_bytes
 from uqabench.report.model import Cell, Column, Section, Table
 from uqabench.report.paper import paper_table
-from uqabench.report.pareto import can_draw, plot_pareto
-from uqabench.report.render import FORMATS
+from uqabench.report.pareto import plot_pareto
+from uqabench.report.plots import can_draw
+from uqabench.report.render import write_table
 from uqabench.vocabulary import GROUPS, display_name, group
 
 ANSWER_TOKENS = 1
@@ -103,11 +103,7 @@ def write_efficiency(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Pa
     """Write efficiency.txt, .md, .tex and .csv and, where matplotlib is installed, the Pareto plots; returns paths."""
     if not rows:
         return []
-    table = efficiency_table(rows)
-    paths = []
-    for suffix, render in FORMATS.items():
-        paths.append(folder / f"efficiency.{suffix}")
-        write_bytes(paths[-1], render(table).encode())
+    paths = write_table(efficiency_table(rows), folder)
     scored = [row for row in rows if row["accuracy"] is not None]
     for name, key, axis, factor in _PLOTS if can_draw() else ():
         points = [

@@ -6,17 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from uqabench.questions.scoring import scope_mask
-from uqabench.questions.statistics import PairedDifference, holm, paired_difference
 from uqabench.report.claims import MARGIN, Finding, findings_of
 from uqabench.report.results import load_experiment
 from uqabench.report.rows import ScoreRow, experiment_rows
-from uqabench.settings.results import ExperimentResults
-
-UNTRAINED = "untrained"
-"""The value of an axis, and the name of the variant, that stands for an encoder with its initial weights."""
-TWIN_SCOPES = ("overall", "action_prediction")
-SEED = 0
+from uqabench.settings.results import AdjustedDifference, ExperimentResults
 
 
 @dataclass(frozen=True)
@@ -85,67 +78,40 @@ def _claim_line(finding: Finding, results: ExperimentResults) -> str:
     return f"| {finding.claim.text} ({experiment}) | {finding.paper:+.1f}{unit} | {ours} | **{finding.verdict}** |"
 
 
-@dataclass(frozen=True)
-class Twin:
-    """A pre-trained row beside its untrained one, and their difference by scope."""
-
-    trained: ScoreRow
-    untrained: ScoreRow
-    differences: dict[str, PairedDifference]
-
-
-def twins_of(rows: Sequence[ScoreRow]) -> list[Twin]:
-    """Rows of an experiment that differ in nothing but that one of them is untrained, both with answers."""
-    found = []
-    for row in rows:
-        axis = next((axis for axis, value in row.axes.items() if value == UNTRAINED), None)
-        if axis is None or row.answers is None:
-            continue
-        for other in rows:
-            same_axes = {**other.axes, axis: UNTRAINED} == row.axes and other.axes[axis] != UNTRAINED
-            if other.method == row.method and same_axes and other.answers is not None and other.seeds == row.seeds:
-                found.append(Twin(other, row, {scope: _difference(other, row, scope) for scope in TWIN_SCOPES}))
-    return found
-
-
-def _difference(trained: ScoreRow, untrained: ScoreRow, scope: str) -> PairedDifference:
-    asked = scope_mask(trained.answers.subtasks, scope)
-    return paired_difference(
-        trained.answers.correct[asked], untrained.answers.correct[asked], trained.answers.users[asked], seed=SEED
-    )
-
-
 def _twins(experiments: Sequence[Experiment]) -> list[str]:
+    """For each experiment with twins (`settings.results.TwinDifference`) a table of them, with scores and gains."""
     parts = []
     for experiment in experiments:
-        twins = twins_of(experiment.rows)
-        if not twins:
+        trained = [row for row in experiment.rows if row.over_twin is not None]
+        if not trained:
             continue
-        p_values = [twin.differences[scope].p_value for twin in twins for scope in TWIN_SCOPES]
-        adjusted = iter(holm(p_values))
         lines = [
             "| pre-trained encoder | overall | its untrained twin | difference | on action prediction |",
             "| :-- | --: | --: | --: | --: |",
+            *(_twin_line(row, _twin(experiment, row)) for row in trained),
         ]
-        for twin in twins:
-            scores = [_score(row) for row in (twin.trained, twin.untrained)]
-            gains = [_gain(twin.differences[scope], float(next(adjusted))) for scope in TWIN_SCOPES]
-            lines.append(f"| {_twin_name(twin)} | {' | '.join(scores)} | {' | '.join(gains)} |")
         seeds = len(experiment.results["seeds"])
         parts += [
             f"### What pre-training adds (`{experiment.results['name']}`, {seeds} seed{'s' if seeds > 1 else ''})",
             "\n".join(lines),
             "Accuracy in percent, ± the standard deviation over seeds. Differences are paired over the same questions "
             "of all seeds, with 95 % intervals over users; \\* p < 0.05, \\*\\* p < 0.01 after Holm's correction for "
-            f"the {len(p_values)} tests of the table.",
+            f"the {len(trained)} tests of a column.",
         ]
     return parts
 
 
-def _twin_name(twin: Twin) -> str:
-    """Its label, and what else its axes say."""
-    same = [str(value) for axis, value in twin.trained.axes.items() if twin.untrained.axes[axis] == value]
-    return ", ".join([twin.trained.label, *same])
+def _twin(experiment: Experiment, trained: ScoreRow) -> ScoreRow:
+    """The row of the encoder's untrained twin."""
+    cell = experiment.results["cells"][trained.over_twin["twin_cells"][0]]
+    return next(row for row in experiment.rows if row.has(cell))
+
+
+def _twin_line(trained: ScoreRow, untrained: ScoreRow) -> str:
+    same = [str(value) for axis, value in trained.axes.items() if untrained.axes.get(axis) == value]
+    gains = [trained.over_twin, trained.over_twin.get("tasks", {}).get("action_prediction")]
+    cells = [", ".join([trained.label, *same]), *map(_score, (trained, untrained)), *map(_gain, gains)]
+    return f"| {' | '.join(cells)} |"
 
 
 def _score(row: ScoreRow) -> str:
@@ -153,7 +119,9 @@ def _score(row: ScoreRow) -> str:
     return f"{row.scores['overall']['accuracy']:.2f}{spread}"
 
 
-def _gain(found: PairedDifference, p_value: float) -> str:
-    stars = r"\*\*" if p_value < 0.01 else r"\*" if p_value < 0.05 else ""
-    low, high = found.ci95
-    return f"{found.difference:+.2f} [{low:+.2f}, {high:+.2f}]{stars}"
+def _gain(found: AdjustedDifference | None) -> str:
+    if found is None:
+        return "-"
+    stars = r"\*\*" if found["p_holm"] < 0.01 else r"\*" if found["p_holm"] < 0.05 else ""
+    low, high = found["ci95"]
+    return f"{found['difference']:+.2f} [{low:+.2f}, {high:+.2f}]{stars}"

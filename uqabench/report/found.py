@@ -10,6 +10,7 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.questions.questions import QuestionSet
+from uqabench.questions.scoring import scoring_rule
 from uqabench.report.results import load_experiment, load_results
 from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
 from uqabench.report.scores import paper_order
@@ -81,8 +82,8 @@ def found_run(results: RunResults, run: Path, settings: dict[str, Any]) -> Found
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
     seed = results.get("seed", 0)
     answers = [[_answers(run, seed, results["methods"][row.method].get("predictions"), row.method)] for row in rows]
-    rule = "starts-with" if settings.get("evaluate", {}).get("generate") else "letter"
-    facts = [f"data set {results['dataset']}", f"language model {results['llm']}", f"seed {seed}"]
+    rule = scoring_rule(bool(settings.get("evaluate", {}).get("generate")))
+    facts = [*_facts(results), f"seed {seed}"]
     name = run.resolve().name
     return Found(name, f"Run {name}", facts, run, dict(results), rows, answers, rule, settings)
 
@@ -93,20 +94,22 @@ def found_experiment(results: ExperimentResults, rows: list[ScoreRow], run: Path
         rows = [rows[index] for index in paper_order([row.method for row in rows])]
     answers = []
     for row in rows:
-        cells = [
-            cell
-            for cell in results["cells"]
-            if (cell["method"], cell["label"], cell["axes"]) == (row.method, row.label, row.axes)
-            and cell["status"] == "done"
-        ]
+        cells = [cell for cell in results["cells"] if row.has(cell) and cell["status"] == "done"]
         answers.append([_answers(run, cell["seed"], cell.get("predictions"), row.name) for cell in cells])
-    facts = [f"data set {results['dataset']}", f"language model {results['llm']}"]
+    facts = _facts(results)
     facts += [f"preset {results['preset']}"] if results.get("preset") else []
     seeds = sorted({seed for row in rows for seed in row.seeds})
     facts += [f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"] if seeds else []
     title = results.get("title") or results["name"]
     rule = results.get("rule", "letter")
     return Found(results["name"], title, facts, run, dict(results), rows, answers, rule, settings)
+
+
+def _facts(results: RunResults | ExperimentResults) -> list[str]:
+    """What a run's and an experiment's results share; of whom the questions are, where they are no evaluation users."""
+    users = results.get("users", "evaluation")
+    about = [] if users == "evaluation" else [f"questions about {users} users"]
+    return [f"data set {results['dataset']}", f"language model {results['llm']}", *about]
 
 
 def has_answers(results: ExperimentResults, run: Path) -> bool:

@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """"""
+    """One value; a number may have its 95 % interval, and `best` marks it."""
 
     value: float | str | None
     interval: tuple[float, float] | None = None

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from uqabench.report.plots import COLOURS, new_figure, save_figure
 
 Point = tuple[str, str, float, float, Sequence[float]]
 """Label, group (of GROUPS), cost, accuracy in percent, and its interval."""
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
 
 
 def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 COLOURS = dict(zip(GROUPS, ("#d98c21", "#2f6db3", "#7aa6d6", "#8a8a8a"), strict=True))
 _AXIS = "Accuracy, % (95 % interval)"
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
 
 
 def plot_accuracy(rows: Sequence[ScoreRow], path: Path | str) -> Path:

@@ -33,11 +33,7 @@ def experiment_probe_table(results: ExperimentResults, rows: Iterable[ScoreRow])
     """The same for the rows of an experiment, as means over their seeds; None without any probe."""
     found: Rows = []
     for row in rows:
-        cells = [
-            cell["probes"]
-            for cell in results["cells"]
-            if (cell["method"], cell["label"], cell["axes"]) == (row.method, row.label, row.axes) and "probes" in cell
-        ]
+        cells = [cell["probes"] for cell in results["cells"] if row.has(cell) and "probes" in cell]
         if cells:
             found.append((row.name, _of_method(row, cells)))
     return _table(found) if found else None

@@ -7,8 +7,10 @@ import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from uqabench.files import write_bytes
 from uqabench.report.model import BEST, Cell, Column, Table
 
 _MISSING = "-"
@@ -106,6 +108,14 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "tex": latex,
     "csv": comma_separated,
 }
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write a table as NAME.txt, .md, .tex and .csv into a folder; returns the paths."""
+    paths = [folder / f"{table.name}.{suffix}" for suffix in FORMATS]
+    for path, render in zip(paths, FORMATS.values(), strict=True):
+        write_bytes(path, render(table).encode())
+    return paths
 
 
 def escape_latex(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -67,6 +67,10 @@ class ScoreRow:
     def name(self) -> str:
         """Label and axes' values in one text."""
         return ", ".join([self.label, *map(setting_name, self.axes.values())])
+
+    def has(self, cell: Mapping[str, Any]) -> bool:
+        """Whether a cell of an experiment, or the costs of one, are of one seed of this row."""
+        return (cell["method"], cell["label"], cell["axes"]) == (self.method, self.label, self.axes)
 
 
 def setting_name(value: Any) -> str:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uqabench.questions.statistics import percentile_interval, resampled_accuracies
 from uqabench.report.paper import paper_table
-from uqabench.report.rows import ScoreRow, comparable
+from uqabench.report.rows import BOOTSTRAP_SEED, ScoreRow, comparable
 
 DRAWS = 2000
 LEAST_SIZES = 3  # through two points there is always a law
@@ -46,7 +47,7 @@ class PowerLaw:
 
     def sentence(self) -> str:
         """The law as a note under a table."""
-        low, high = np.quantile(self.draws[:, 1], [0.025, 0.975])
+        low, high = percentile_interval(self.draws[:, 1])
         return (
             f"{self.label}: error = {self.coefficient:.4g} size^-a with a = {self.exponent:.4f} "
             f"(95 % interval {low:.4f} to {high:.4f}, {self.resampled}), {len(self.sizes)} sizes."
@@ -102,28 +103,14 @@ def _fit_rows(label: str, rows: list[ScoreRow]) -> PowerLaw:
     accuracy = np.array([row.scores["overall"]["accuracy"] for row in rows])
     ci95 = np.array([row.scores["overall"]["ci95"] for row in rows]).T
     least = 50 / rows[0].scores["overall"]["n"]  # an error of half a question: the logarithm of 0 does not exist
-    generator = np.random.Generator(np.random.Philox(0))
     if comparable(rows):
-        drawn, resampled = _draw_users(rows, generator), "users resampled"
+        answers = [(row.answers.correct, row.answers.users) for row in rows]
+        drawn, resampled = resampled_accuracies(answers, n_boot=DRAWS, seed=BOOTSTRAP_SEED), "users resampled"
     else:
         deviation = (ci95[1] - ci95[0]) / (2 * 1.96)
-        drawn, resampled = (
-            generator.normal(accuracy, deviation, size=(DRAWS, len(rows))),
-            "scores drawn from their intervals",
-        )
+        generator = np.random.Generator(np.random.Philox(BOOTSTRAP_SEED))
+        drawn = generator.normal(accuracy, deviation, size=(DRAWS, len(rows)))
+        resampled = "scores drawn from their intervals"
     coefficient, exponent = fit_power_law(sizes, np.maximum(least, 100 - accuracy))
     draws = np.stack(fit_power_law(sizes, np.maximum(least, 100 - drawn)), axis=1)
     return PowerLaw(label, sizes, accuracy, ci95, float(coefficient), float(exponent), draws, resampled)
-
-
-def _draw_users(rows: list[ScoreRow], generator: np.random.Generator) -> np.ndarray:
-    """(D, S) accuracies of the rows when users are drawn with replacement, the same users for all rows."""
-    _, user = np.unique(rows[0].answers.users, return_inverse=True)
-    users = int(user.max()) + 1
-    asked = np.bincount(user, minlength=users)
-    right = np.stack([np.bincount(user, weights=row.answers.correct, minlength=users) for row in rows])
-    drawn = np.empty((DRAWS, len(rows)))
-    for draw in drawn:  # one at a time: times each user is drawn in all draws together can be too much for memory
-        times = np.bincount(generator.integers(users, size=users), minlength=users)
-        draw[:] = 100 * (right @ times) / (asked @ times)
-    return drawn

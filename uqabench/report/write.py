@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from uqabench.files import write_bytes
 from uqabench.report.diagnostics import diagnostic_tables
 from uqabench.report.experiment import experiment_table
 from uqabench.report.found import found_experiment, found_run, has_answers
 from uqabench.report.model import Table
-from uqabench.report.plots import plot_accuracy, plot_scaling, plot_tokens
+from uqabench.report.plots import can_draw, plot_accuracy, plot_scaling, plot_tokens
 from uqabench.report.probes import experiment_probe_table, probe_table
-from uqabench.report.render import FORMATS
+from uqabench.report.render import write_table
 from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
 from uqabench.report.scaling import fit_scaling, paper_scaling
 from uqabench.report.scores import paper_order, pretrain_scores
@@ -70,7 +68,7 @@ def write_experiment(
     folder = Path(folder)
     paths = [*_write_tables(tables, folder), *_write_figures(rows, folder)]
     laws = fit_scaling(rows)
-    if laws and _can_draw():
+    if laws and can_draw():
         if results.get("paper") == "table5":
             laws.append(paper_scaling())
         paths.append(plot_scaling(laws, folder / "scaling.png"))
@@ -80,24 +78,17 @@ def write_experiment(
 def _write_tables(tables: Iterable[Table | None], folder: Path) -> list[Path]:
     paths = []
     for table in tables:
-        if table is None:
-            continue
-        for suffix, render in FORMATS.items():
-            paths.append(folder / f"{table.name}.{suffix}")
-            write_bytes(paths[-1], render(table).encode())
+        if table is not None:
+            paths += write_table(table, folder)
     return paths
 
 
 def _write_figures(rows: Sequence[ScoreRow], folder: Path) -> list[Path]:
     scored = [row for row in rows if "overall" in row.scores]
-    if not scored or not _can_draw():
+    if not scored or not can_draw():
         return []
     paths = [plot_accuracy(scored, folder / "accuracy.png")]
     with_tokens = [row for row in scored if row.group != "Baselines" and row.avg_tokens]
     if len({row.avg_tokens for row in with_tokens}) > 1:
         paths.append(plot_tokens(with_tokens, folder / "tokens.png"))
     return paths
-
-
-def _can_draw() -> bool:
-    return find_spec("matplotlib") is not None

@@ -130,10 +130,25 @@ class Flag(TypedDict):
     n: Count
 
 
-class TwinDifference(TypedDict):
-    """Accuracy of an encoder minus that of its untrained twin, in percentage points over all questions and `seeds`.
+class AdjustedDifference(TypedDict):
+    """A difference of accuracies in percentage points over `n` questions about `users` users, with its 95 % interval.
 
-    p is two-sided, p_holm adjusted for all twins of the file. cells, twin_cells: whose they are in an experiment.
+    p is two-sided, p_holm adjusted for the same difference of all twins of the file. detectable: as in `Comparison`.
+    """
+
+    difference: Points
+    ci95: PointsInterval
+    p_value: Probability
+    p_holm: Probability
+    n: Count
+    users: Count
+    detectable: NotRequired[Amount | None]
+
+
+class TwinDifference(AdjustedDifference):
+    """Accuracy of an encoder minus that of its untrained twin over all questions and `seeds`, and by task.
+
+    cells, twin_cells: whose they are in an experiment.
     """
 
     method: Text
@@ -141,12 +156,7 @@ class TwinDifference(TypedDict):
     cells: NotRequired[list[Count]]
     twin_cells: NotRequired[list[Count]]
     seeds: list[Integer]
-    difference: Points
-    ci95: PointsInterval
-    p_value: Probability
-    p_holm: Probability
-    n: Count
-    users: Count
+    tasks: NotRequired[dict[Task, AdjustedDifference]]
 
 
 class RunResults(TypedDict):

@@ -22,7 +22,7 @@ from uqabench.settings.reader import from_dict, load_yaml, merge, nested, parse_
 from uqabench.settings.schema import MAX_COUNT, MAX_LENGTH, MAX_SEED, is_section, section, setting
 from uqabench.settings.sentences import name_shown, unknown_setting
 from uqabench.settings.stages import AlignConfig, EvaluateConfig, PretrainConfig
-from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS
+from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS, QUESTION_VERSIONS
 
 PRESETS = (*PRESET_NAMES, "demo-v1")
 """Packaged settings of a run: one for each size of encoders, and the demo with the questions of version v1."""
@@ -103,6 +103,7 @@ class RunConfig:
         self._check_methods()
         self._check_seeds()
         self._check_users()
+        self._check_permutations()
         for name, changes in self.variants.items():
             _check_names(changes, f"variants.{name_shown(name)}")
         encoder, longest = self.pretrain.encoder, self.longest_history
@@ -125,7 +126,19 @@ class RunConfig:
                     f"seed ({self.seed}) and {name}.seed ({part.seed}) are added and exceed {MAX_SEED:,}: lower one."
                 )
 
+    def _check_permutations(self) -> None:
+        if self.evaluate.permutations > 1 and self.questions.evaluation.version == GIVEN_QUESTIONS:
+            raise ValueError(
+                "evaluate.permutations: the options of questions that came with the data are words of their text and "
+                "cannot change places: set it to 1."
+            )
+
     def _check_users(self) -> None:
+        if self.questions.users == "validation" and self.questions.evaluation.version == GIVEN_QUESTIONS:
+            raise ValueError(
+                "questions.users is validation, and no questions about validation users came with the data: set "
+                f"questions.version to {' or '.join(QUESTION_VERSIONS)}, or questions.users to evaluation."
+            )
         drawn = self.data.source == "store" or self.data.prepare.validation_fraction > 0
         if self.questions.users == "validation" and not drawn:
             raise ValueError(

@@ -19,9 +19,8 @@ from uqabench.llm.batches import PromptGroup, batch_hidden, collate, letter_logi
 from uqabench.llm.generate import greedy_texts
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions import baselines
-from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
-from uqabench.questions.scoring import score, write_predictions
+from uqabench.questions.scoring import score, scoring_rule, write_predictions
 from uqabench.settings.reader import key_dict
 from uqabench.settings.stages import AlignConfig, EvaluateConfig
 from uqabench.stages.align import (
@@ -169,7 +168,7 @@ def evaluate_baseline(
 
 def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answers, seed: int) -> None:
     """Write predictions.jsonl and metrics.json of the method `name`; seed: of the bootstrap."""
-    rows = []
+    rows, levels = [], questions.levels()
     for i in range(len(questions)):
         letter = int(answers.letters[i])
         row: dict[str, Any] = {
@@ -182,14 +181,13 @@ def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answ
             "tokens": int(answers.tokens[i]),
             "method": name,
         }
-        level = "" if questions.texts is not None else KINDS[int(questions.kind[i])].level
-        if level:
-            row["level"] = level
+        if levels[i]:
+            row["level"] = levels[i]
         if answers.logits is not None:
             row["logits"] = [round(float(x), 4) for x in answers.logits[i]]
         if answers.texts is not None:
             row["text"] = answers.texts[i]
         rows.append(row)
     write_predictions(folder / "predictions.jsonl", rows)
-    rule = "starts-with" if answers.texts is not None else "letter"
+    rule = scoring_rule(answers.texts is not None)
     write_json(folder / "metrics.json", score(rows, rule=rule, seed=seed))

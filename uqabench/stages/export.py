@@ -16,7 +16,6 @@ from uqabench.artifact import Artifact
 from uqabench.errors import InputError
 from uqabench.files import write_bytes, write_json
 from uqabench.llm.prompts import SOFT
-from uqabench.questions.render import format_question
 from uqabench.settings.stages import AlignConfig
 from uqabench.stages.align import Context, PromptedMethod, load_aligned, prompt_keys
 from uqabench.vocabulary import LETTERS, SUBTASKS
@@ -53,7 +52,7 @@ def export_prompts(
             for row, prompt in zip(part.tolist(), prompts, strict=True):
                 vectors = soft(np.array([keys[row]])) if soft else None
                 tensors[f"question-{row}"] = prompt_embeddings(lm, prompt, vectors).cpu().contiguous()
-                text = format_question(builder.question(questions, row))
+                text = builder.message(questions, row)
                 lines.append(_line(questions, row, text, name, len(prompt), lm.answer_ids))
                 longest = max(longest, len(prompt))
             save_file(tensors, out / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from collections.abc import Callable
 from itertools import accumulate
 
@@ -11,6 +12,8 @@ import torch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt(3)
 _NEVER = 2**31 - 1
+_SILENT = "99"
+"""A level of kineto's log, read at the process's first profile, above that of its lines about start and stop."""
 
 
 def keep_freed_memory() -> bool:
@@ -35,6 +38,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", _SILENT)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -7,7 +7,6 @@ bound of what the vector holds.
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from uqabench.artifact import Artifact, Stage
 from uqabench.data.store import InteractionStore
 from uqabench.files import write_json
 from uqabench.questions.declaration import ASKED, OPTIONS
+from uqabench.questions.judges import can_learn
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.settings.stages import AlignConfig
@@ -30,10 +30,6 @@ from uqabench.stages.probe_reader import FOLDS, Smoother, fit_logit, fit_smoothe
 from uqabench.stages.states import FrozenStates, HistoryPairs
 from uqabench.vocabulary import SUBTASKS
 
-log = logging.getLogger("uqabench")
-
-FEWEST = 12
-"""Training questions that a sub-task's logit needs; below, the probe takes the first option."""
 SKETCH_SEED = 0
 _NAMES = np.array([kind.name for kind in KINDS])
 _IS_COUNT = np.array([kind.counts for kind in KINDS], bool)
@@ -113,11 +109,7 @@ def read_answers(
     letters = np.zeros(len(evaluation), np.int64)
     for subtask in np.unique(evaluation.subtask):
         own, wanted = train.subtask == subtask, evaluation.subtask == subtask
-        if own.sum() < FEWEST:
-            log.warning(
-                "probe: %d training questions of %s are too few to learn from, so it takes the first option there.",
-                own.sum(), SUBTASKS[subtask],
-            )  # fmt: skip
+        if not can_learn("probe", SUBTASKS[subtask], int(own.sum())):
             continue
         size = fitted[own].std(axis=(0, 1))
         scale = np.where(size > 1e-12, 1 / np.maximum(size, 1e-12), 0.0)

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from uqabench.data.store import InteractionStore
-from uqabench.questions.declaration import ASKED
 from uqabench.questions.tables import basket_starts, equal_texts
 from uqabench.stages.states import HistoryPairs
 
@@ -102,6 +101,3 @@ def _labels_of(codes: np.ndarray, owner: np.ndarray, inside: np.ndarray) -> Attr
     counts = np.add.reduceat(inside[order].astype(np.float32), first, axis=0)
     bounds = np.searchsorted(code[first], np.arange(values + 1))
     return AttributeLabels(bounds.astype(np.int64), history[first].astype(np.int32), np.log1p(counts))
-
-
-__all__ = ["ASKED", "INDEX", "WINDOWS", "AttributeLabels", "window_labels"]

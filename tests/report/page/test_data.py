@@ -6,6 +6,8 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ from hypothesis import strategies as st
 
 from uqabench.questions.scoring import read_predictions
 from uqabench.report.diagnostics import diagnostic_tables
-from uqabench.report.found import find
+from uqabench.report.found import Found, find
 from uqabench.report.page import page_of
-from uqabench.report.page.columns import Columns
+from uqabench.report.page.columns import Columns, Texts
+from uqabench.report.page.questions import Asked
 from uqabench.vocabulary import LETTERS
 
 
@@ -66,6 +69,24 @@ def test_an_experiment_keeps_seeds_and_question_sets_apart(made_experiment):
             shown = array(seed["probabilities"], data).reshape(-1, 4) / seed["scale"]
             np.testing.assert_allclose(shown, expected, atol=1e-4)
         assert (row["latency"], row["memory"]) == (pytest.approx(100), pytest.approx(5))
+
+
+def test_questions_that_came_with_the_data_are_shown_in_their_own_words(small_store, small_evaluation):
+    few = small_evaluation.select(np.arange(3))
+    nothing = {name: np.full_like(getattr(few, name), -1) for name in ("kind", "attribute", "option_values")}
+    given_ = replace(few, **nothing, option_lengths=np.zeros_like(few.option_lengths), texts=["a?", "b?", "c?"])
+
+    class OneSet:
+        store, questions = (lambda self, content: small_store), (lambda self, content: given_)
+
+    asked = Asked(Found("n", "t", [], Path(), {}, [], [], "letter"), OneSet())
+    assert asked.first({"questions": "q", "data": "d"}) == (0, given_)
+    columns, texts = Columns(), Texts()
+    header, data = unpacked(columns.packed(asked.columns(columns, texts)))
+    shown = {name: array(header["questions"][name], data).tolist() for name in ("kind", "level", "text", "options")}
+    assert [texts.all()[number] for number in shown["text"]] == ["a?", "b?", "c?"]
+    assert {texts.all()[number] for number in shown["options"]} == {""} and set(shown["level"]) == {0}
+    assert {header["kinds"][kind] for kind in shown["kind"]} == {"as given"}
 
 
 def test_two_seeds_have_variance_components(made_experiment):

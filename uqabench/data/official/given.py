@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from uqabench.data.arrow import map_arrow, view, write_arrow
 from uqabench.data.official.ragged import rolling
 from uqabench.errors import InputError
-from uqabench.vocabulary import LETTERS, SUBTASK_MARKERS, SUBTASKS
+from uqabench.vocabulary import LETTERS, SUBTASKS
 
 GIVEN_FILES = {"train": "questions_train.arrow", "evaluation": "questions_evaluation.arrow"}
 """Files of a store that has questions of its own, by split."""
@@ -67,12 +67,6 @@ class GivenQuestions:
         if ((found.cut < 1) | (found.cut > lengths[found.user])).any():
             raise InputError(f"{path}: column 'cut' leaves a user's sequence: prepare it again.")
         return found
-
-
-def subtask_of(question: str) -> str | None:
-    """Key of the sub-task whose marker comes first in the published order; None without any."""
-    found = (key for key, markers in SUBTASK_MARKERS.items() if any(marker in question for marker in markers))
-    return next(found, None)
 
 
 def parse_text(text: str) -> tuple[str, str] | None:

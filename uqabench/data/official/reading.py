@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from uqabench.data.catalogue import Catalogue
 from uqabench.data.official.factor import Items, Texts
-from uqabench.data.official.given import GivenQuestions, Histories, letter_of, parse_text, subtask_of
+from uqabench.data.official.given import GivenQuestions, Histories, letter_of, parse_text
 from uqabench.data.official.layout import (
     ITEM_FIELDS,
     ITEM_NAMES,
@@ -27,7 +27,7 @@ from uqabench.data.rejections import REASONS, Rejections
 from uqabench.data.split import name_digests, sequence_digests, split_hash
 from uqabench.data.store import ASKED_ONLY, InteractionStore
 from uqabench.errors import InputError
-from uqabench.vocabulary import SUBTASKS
+from uqabench.vocabulary import SUBTASKS, subtask_of
 
 _UNREADABLE = REASONS.index("unreadable question")
 

@@ -6,6 +6,6 @@ the history too: what it does not get beyond the other, the history hardly tells
 
 from __future__ import annotations
 
-from uqabench.questions.judges.model import judge_scores, predict_judge
+from uqabench.questions.judges.model import can_learn, judge_scores, predict_judge
 
-__all__ = ["judge_scores", "predict_judge"]
+__all__ = ["can_learn", "judge_scores", "predict_judge"]

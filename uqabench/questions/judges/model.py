@@ -20,7 +20,7 @@ log = logging.getLogger("uqabench")
 _, HISTORY_MODEL = JUDGES
 
 FEWEST = 12
-"""Training questions that a sub-task's model needs; below, the judge takes the first option."""
+"""Training questions that a sub-task's model needs; below, the first option is taken."""
 
 SETTINGS: dict[str, Any] = {
     "max_iter": 80,
@@ -58,11 +58,7 @@ def judge_scores(
     right = np.arange(OPTIONS) == train.answer[:, None]
     for subtask in np.unique(questions.subtask):
         rows, asked = train.subtask == subtask, questions.subtask == subtask
-        if rows.sum() < FEWEST:
-            log.warning(
-                "%s: %d training questions of %s are too few to learn from, so it takes the first option there.",
-                name, rows.sum(), SUBTASKS[subtask],
-            )  # fmt: skip
+        if not can_learn(name, SUBTASKS[subtask], int(rows.sum())):
             continue
         x = known[rows].reshape(-1, known.shape[2])
         varies = _varies(x)
@@ -70,6 +66,16 @@ def judge_scores(
         model.fit(x[:, varies], right[rows].ravel())
         scores[asked] = model.decision_function(wanted[asked].reshape(-1, x.shape[1])[:, varies]).reshape(-1, OPTIONS)
     return scores
+
+
+def can_learn(name: str, subtask: str, questions: int) -> bool:
+    """Whether there are FEWEST training questions of a sub-task; if not, the log says what `name` does."""
+    if questions < FEWEST:
+        log.warning(
+            "%s: %d training questions of %s are too few to learn from, so it takes the first option there.",
+            name, questions, subtask,
+        )  # fmt: skip
+    return questions >= FEWEST
 
 
 def _matrix(features: Features) -> np.ndarray:

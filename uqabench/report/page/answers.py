@@ -57,11 +57,7 @@ def _read(each: SeedAnswers, stages: Stages, asked: Asked) -> tuple[int, np.ndar
 
 def _costs(found: Found, row: ScoreRow) -> dict[str, Any]:
     """What the row costs where that was measured: time to first token in ms, and peak memory of a prompt in MB."""
-    measured = [
-        costs
-        for costs in found.costs
-        if (costs["method"], costs["label"], costs["axes"]) == (row.method, row.label, row.axes)
-    ]
+    measured = [costs for costs in found.costs if row.has(costs)]
     if not measured:
         return {}
     latency, memory = (fmean(costs[key] for costs in measured) for key in ("first_token_seconds", "peak_bytes"))

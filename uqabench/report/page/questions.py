@@ -8,6 +8,7 @@ import numpy as np
 
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.data.store import InteractionStore
+from uqabench.questions.declaration import OPTIONS
 from uqabench.questions.kinds import KINDS
 from uqabench.questions.messages import PromptText
 from uqabench.questions.questions import QuestionSet
@@ -20,6 +21,8 @@ from uqabench.settings.reader import from_dict
 from uqabench.vocabulary import SUBTASKS
 
 _LEVELS = ("", *sorted({kind.level for kind in KINDS if kind.level}))
+_GIVEN = "as given"
+"""What stands for the kind of questions that came with the data."""
 
 
 class Asked:
@@ -54,10 +57,7 @@ class Asked:
         for number, (questions, store) in enumerate(self.sets):
             prompts = PromptText(store, self._templates, self._prompt)
             length = np.minimum(questions.cut, questions.n_history)
-            shown = [
-                render(questions, i, store.catalogue, self._prompt.language, self._templates)
-                for i in range(len(questions))
-            ]
+            shown = [self._shown(questions, i, store) for i in range(len(questions))]
             of_set = {
                 "set": np.full(len(questions), number),
                 "id": np.arange(len(questions)),
@@ -65,12 +65,12 @@ class Asked:
                 "cut": questions.cut,
                 "history": length,
                 "subtask": questions.subtask,
-                "kind": questions.kind,
+                "kind": np.where(questions.kind < 0, len(KINDS), questions.kind),
                 "attribute": questions.attribute.astype(np.int64) + 1,
-                "level": np.array([_LEVELS.index(KINDS[kind].level) for kind in questions.kind]),
+                "level": np.array([_LEVELS.index(level) for level in questions.levels()]),
                 "answer": questions.answer,
-                "text": np.array([texts.number(f"{each.question} {each.instruction}".strip()) for each in shown]),
-                "options": np.array([[texts.number(option) for option in each.options] for each in shown]),
+                "text": np.array([texts.number(text) for text, _ in shown]),
+                "options": np.array([[texts.number(option) for option in options] for _, options in shown]),
             }
             for name, values in of_set.items():
                 parts.setdefault(name, []).append(values)
@@ -79,10 +79,17 @@ class Asked:
             "sets": [{"history": q.n_history, "baskets": q.by_basket, "version": q.version} for q, _ in self.sets],
             "users": users.columns(columns),
             "subtasks": list(SUBTASKS),
-            "kinds": [kind.name for kind in KINDS],
+            "kinds": [*(kind.name for kind in KINDS), _GIVEN],
             "attributes": ["", *ATTRIBUTES],
             "levels": list(_LEVELS),
         }
+
+    def _shown(self, questions: QuestionSet, row: int, store: InteractionStore) -> tuple[str, list[str]]:
+        """A question in words and its options, which a question that came with the data has in its text."""
+        if questions.texts is not None:
+            return questions.texts[row], [""] * OPTIONS
+        rendered = render(questions, row, store.catalogue, self._prompt.language, self._templates)
+        return f"{rendered.question} {rendered.instruction}".strip(), rendered.options
 
 
 class _Users:

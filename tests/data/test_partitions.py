@@ -132,13 +132,11 @@ def test_urls_are_as_good_as_files(logs, protocol):
 
 def test_urls_on_the_command_line(logs):
     upload(fsspec.filesystem("memory"), logs, "/typed")
-    words = [
+    files = [
         "--interactions",
         "memory://typed/hive/",
         "--items",
         "memory://typed/items.parquet",
-        "--columns",
-        "time=day",
     ]
     assert main(["prepare", *files, "--columns", "time=day", "--out", str(logs / "b"), "--quiet"]) == 0
     assert len(InteractionStore.open(logs / "b").items) == len(ROWS)

@@ -28,6 +28,7 @@ class Group:
     """G sequences padded to `length` L."""
 
     length: int
+    members: np.ndarray  # (G,) int64, the host's: which sequences they are
     rows: Tensor  # (G * L,) int64: the token at each position
     tokens: Tensor  # (n,) int64: the group's real tokens, in order
     positions: Tensor | None  # (n,) int64: where those are in `rows`; None: everywhere (no padding)
@@ -79,6 +80,5 @@ def _group(starts: np.ndarray, lengths: np.ndarray, members: np.ndarray, longest
     is_real = position < lengths[members, None]
     rows = starts[members, None] + np.minimum(position, lengths[members, None] - 1)
     positions = None if is_real.all() else torch.from_numpy(np.flatnonzero(is_real)).to(device)
-    return Group(
-        longest, torch.from_numpy(rows.ravel()).to(device), torch.from_numpy(rows[is_real]).to(device), positions
-    )
+    tokens = torch.from_numpy(rows[is_real]).to(device)
+    return Group(longest, members, torch.from_numpy(rows.ravel()).to(device), tokens, positions)

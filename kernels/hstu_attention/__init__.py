@@ -10,6 +10,7 @@ from torch import Tensor
 from ..backend import Operator
 from ..checks import (
     are_values_hidden,
+    check_count,
     check_finite,
     check_heads,
     check_like,
@@ -17,6 +18,8 @@ from ..checks import (
     check_positive,
     check_same,
     check_tensor,
+    host_array,
+    host_lengths,
     host_longest,
 )
 from . import reference
@@ -36,9 +39,13 @@ def _registered(
     position_bias: Tensor | None,
     time_bias: Tensor | None,
     timestamps: Tensor | None,
+    num_targets: Tensor | None,
+    max_attn_len: int,
+    contextual_seq_len: int,
     backend: str,
 ) -> Tensor:
-    return _operator(q, k, v, offsets, position_bias, time_bias, timestamps, max_len, scale, backend)
+    tensors = (q, k, v, offsets, position_bias, time_bias, timestamps, num_targets)
+    return _operator(*tensors, max_len, scale, max_attn_len, contextual_seq_len, backend)
 
 
 _BACKENDS = Operator(
@@ -54,6 +61,13 @@ _BACKENDS = Operator(
 )
 
 
+# With num_targets, max_attn_len or contextual_seq_len: an operator of its own, since other backends have it.
+_LIMITED = Operator(
+    "hstu_attention (limited)",
+    backends={name: _BACKENDS.backends[name] for name in ("reference", "eager")},
+)
+
+
 def hstu_attention(
     q: Tensor,
     k: Tensor,
@@ -65,6 +79,10 @@ def hstu_attention(
     position_bias: Tensor | None = None,
     time_bias: Tensor | None = None,
     timestamps: Tensor | None = None,
+    num_targets: Tensor | None = None,
+    max_attn_len: int = 0,
+    contextual_seq_len: int = 0,
+    attn_scale: Tensor | None = None,
 ) -> Tensor:
     """Causal SiLU attention: `out_i = sum_{j <= i} SiLU(scale * q_i . k_j + bias_ij) / max_len * v_j`.
 
@@ -79,11 +97,21 @@ def hstu_attention(
         max_len: the divisor N and the longest sequence allowed.
         scale: factor of q . k (the paper and its code use 1).
         position_bias: (2 * max_len - 1,); entry (i - j) + max_len - 1 is added to the score of i and j. As j <= i,
-            only the entries from max_len - 1 on are read. (The published code indexes by j - i: flip its table.)
+            only the entries from max_len - 1 on are read, but for a prefix. (The published code indexes by j - i: flip
+            its table.)
         time_bias: (num_buckets,); entry floor(log(max(1, |t_i - t_j|)) / 0.301), at most the last, is added. The gap
             is between the two tokens' own times. (The published code takes t_{i+1} - t_j; that of the newest token,
             whose successor is unknown, would then be a special case.)
         timestamps: int64 (T,), seconds, whose differences int64 can hold; needed with `time_bias`, and only then.
+        num_targets: int64 (B,), from 0 to the sequence's length: so many last tokens are targets, which see the
+            history before them and themselves, but not each other.
+        max_attn_len: how many steps back a token sees; 0: all. Every target stands one step after the history, and a
+            prefix is one step before it.
+        contextual_seq_len: so many first tokens (or the whole history, if that is shorter) are a prefix: they see the
+            whole history, and every later token sees them, a window permitting.
+        attn_scale: (T,), q's dtype or float32: takes the place of 1 / max_len in the output of each token.
+
+    The last four are the arguments of that name of generative-recommenders' `hstu_mha`, and mean the same.
 
     Returns:
         (T, H, Dv), the dtype of v, contiguous. bf16 and fp16 products round as torch's do; scores are fp32.
@@ -115,7 +143,13 @@ def hstu_attention(
         raise ValueError("timestamps must not be given without time_bias, which alone reads them.")
     if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
         raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
-    return _BACKENDS.of(q)(
+    operator = _BACKENDS
+    if num_targets is not None or max_attn_len != 0 or contextual_seq_len != 0:
+        _check_limits(q, offsets, num_targets, max_attn_len, contextual_seq_len)
+        operator = _LIMITED
+    if attn_scale is not None:
+        check_like(q, "q", (q.dtype, torch.float32), attn_scale=(attn_scale, (tokens,)))
+    out = operator.of(q)(
         q,
         k,
         v,
@@ -125,4 +159,29 @@ def hstu_attention(
         position_bias=position_bias,
         time_bias=time_bias,
         timestamps=timestamps,
+        num_targets=num_targets,
+        max_attn_len=max_attn_len,
+        contextual_seq_len=contextual_seq_len,
     )
+    return out if attn_scale is None else _scaled(out, attn_scale, max_len)
+
+
+def _check_limits(
+    q: Tensor, offsets: Tensor, num_targets: Tensor | None, max_attn_len: int, contextual_seq_len: int
+) -> None:
+    check_count(max_attn_len, "max_attn_len")
+    check_count(contextual_seq_len, "contextual_seq_len")
+    if num_targets is None:
+        return
+    check_tensor(num_targets, "num_targets", (offsets.shape[0] - 1,), (torch.int64,))
+    check_same(q, "q", dtype=False, num_targets=num_targets)
+    if are_values_hidden(num_targets) or are_values_hidden(offsets):
+        return
+    for b, (targets, length) in enumerate(zip(host_array(num_targets).tolist(), host_lengths(offsets), strict=True)):
+        if not 0 <= targets <= length:
+            raise ValueError(f"num_targets[{b}] is {targets}, but the sequence has {length} tokens.")
+
+
+def _scaled(out: Tensor, attn_scale: Tensor, max_len: int) -> Tensor:
+    """The output with attn_scale in the place of 1 / max_len: a factor of whole rows, which needs no kernel."""
+    return (out * (attn_scale * max_len)[:, None, None]).to(out.dtype)

@@ -58,6 +58,15 @@ def length_groups(offsets: Tensor, max_cells: int) -> list[Group]:
     return remember(offsets, f"groups {max_cells}", lambda: _plan(offsets, max_cells))
 
 
+def is_similar(length: int, longest: int) -> bool:
+    """Whether a sequence may lie beside a longer one in a group."""
+    return length >= _shortest_beside(longest)
+
+
+def _shortest_beside(longest: int) -> int:
+    return min(int(np.ceil(longest * _SIMILAR)), longest - _CLOSE)
+
+
 def _plan(offsets: Tensor, max_cells: int) -> list[Group]:
     starts = host_array(offsets)
     lengths = np.diff(starts)
@@ -67,7 +76,7 @@ def _plan(offsets: Tensor, max_cells: int) -> list[Group]:
     first = 0
     while first < len(order):
         longest = int(lengths[order[first]])
-        shortest = min(int(np.ceil(longest * _SIMILAR)), longest - _CLOSE)
+        shortest = _shortest_beside(longest)
         similar = int(np.searchsorted(-lengths[order], -shortest, side="right"))
         last = min(similar, first + max(1, max_cells // longest**2))
         groups.append(_group(starts, lengths, order[first:last], longest, offsets.device))

@@ -22,10 +22,14 @@ from ..checks import (
     host_lengths,
     host_longest,
 )
+from ..key_values import KeyValues, check_cache, join
 from . import reference
+from .eager import Settings
 from .operator import hstu_attention as _operator
+from .step import eager_step, reference_step
+from .visible import Limits
 
-__all__ = ["hstu_attention"]
+__all__ = ["KeyValues", "hstu_attention", "hstu_attention_step"]
 
 
 def _registered(
@@ -120,6 +124,104 @@ def hstu_attention(
         TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
         RuntimeError: the requested backend cannot run.
     """
+    _check(q, k, v, offsets, max_len, scale, position_bias, time_bias, timestamps)
+    if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
+        raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
+    operator = _BACKENDS
+    if num_targets is not None or max_attn_len != 0 or contextual_seq_len != 0:
+        _check_limits(q, offsets, num_targets, max_attn_len, contextual_seq_len)
+        operator = _LIMITED
+    if attn_scale is not None:
+        check_like(q, "q", (q.dtype, torch.float32), attn_scale=(attn_scale, (q.shape[0],)))
+    out = operator.of(q)(
+        q,
+        k,
+        v,
+        offsets,
+        max_len=max_len,
+        scale=float(scale),
+        position_bias=position_bias,
+        time_bias=time_bias,
+        timestamps=timestamps,
+        num_targets=num_targets,
+        max_attn_len=max_attn_len,
+        contextual_seq_len=contextual_seq_len,
+    )
+    return out if attn_scale is None else _scaled(out, attn_scale, max_len)
+
+
+_STEP = Operator("hstu_attention_step", backends={"reference": reference_step, "eager": eager_step})
+
+
+def hstu_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    cache: KeyValues | None,
+    *,
+    max_len: int,
+    scale: float = 1.0,
+    position_bias: Tensor | None = None,
+    time_bias: Tensor | None = None,
+    timestamps: Tensor | None = None,
+    num_targets: Tensor | None = None,
+    max_attn_len: int = 0,
+    contextual_seq_len: int = 0,
+    attn_scale: Tensor | None = None,
+) -> tuple[Tensor, KeyValues]:
+    """`hstu_attention` of new tokens behind histories whose keys and values are kept: its last rows.
+
+    Each new token costs as much as its history is long, and a history nothing again. Targets among the new tokens see
+    the history and do not join it: so candidates are scored, and the state is kept. The outputs of a contextual prefix
+    are those at the time when it is new, though a later call of `hstu_attention` would let it see what came since.
+
+    Args:
+        q, k, v: the new tokens', as in `hstu_attention`.
+        offsets: int64 (B+1,), of the new tokens; a history may have none.
+        cache: the histories, as the last call returned them; None: they are empty.
+        max_len: the divisor N and the longest history allowed, new tokens included.
+        timestamps: int64 (T,), of the new tokens; needed with `time_bias`, and only then.
+        num_targets: int64 (B,), from 0 to the number of a history's new tokens.
+        (the others): as in `hstu_attention`; lengths and positions count from the history's first token.
+
+    Returns:
+        (T, H, Dv), and the cache with the new tokens that are no targets; `cache` itself stays as it is. Gradients pass
+        through all of it.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
+        RuntimeError: the requested backend cannot run.
+    """
+    _check(q, k, v, offsets, max_len, scale, position_bias, time_bias, timestamps)
+    _check_limits(q, offsets, num_targets, max_attn_len, contextual_seq_len)
+    if attn_scale is not None:
+        check_like(q, "q", (q.dtype, torch.float32), attn_scale=(attn_scale, (q.shape[0],)))
+    if cache is not None:
+        check_cache(cache, k, v, offsets, timestamps)
+    joined = join(cache, k, v, offsets, timestamps)
+    keys = joined.keys
+    longest = host_longest(keys.offsets)
+    if longest > max_len:
+        raise ValueError(f"max_len is {max_len}, but a history has {longest} tokens with the new ones.")
+    limits = Limits(num_targets, max_attn_len, contextual_seq_len)
+    settings = Settings(keys.offsets, max_len, float(scale), position_bias, time_bias, keys.timestamps, limits)
+    out = _STEP.of(q)(q, joined, settings)
+    kept = keys if num_targets is None else joined.without_last(host_array(num_targets))
+    return (out if attn_scale is None else _scaled(out, attn_scale, max_len)), kept
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    max_len: int,
+    scale: float,
+    position_bias: Tensor | None,
+    time_bias: Tensor | None,
+    timestamps: Tensor | None,
+) -> None:
     check_heads(q, "q")
     tokens, heads, width = q.shape
     check_heads(v, "v", (tokens, heads, None))
@@ -141,29 +243,6 @@ def hstu_attention(
         check_same(q, "q", dtype=False, timestamps=timestamps)
     elif timestamps is not None:
         raise ValueError("timestamps must not be given without time_bias, which alone reads them.")
-    if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
-        raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
-    operator = _BACKENDS
-    if num_targets is not None or max_attn_len != 0 or contextual_seq_len != 0:
-        _check_limits(q, offsets, num_targets, max_attn_len, contextual_seq_len)
-        operator = _LIMITED
-    if attn_scale is not None:
-        check_like(q, "q", (q.dtype, torch.float32), attn_scale=(attn_scale, (tokens,)))
-    out = operator.of(q)(
-        q,
-        k,
-        v,
-        offsets,
-        max_len=max_len,
-        scale=float(scale),
-        position_bias=position_bias,
-        time_bias=time_bias,
-        timestamps=timestamps,
-        num_targets=num_targets,
-        max_attn_len=max_attn_len,
-        contextual_seq_len=contextual_seq_len,
-    )
-    return out if attn_scale is None else _scaled(out, attn_scale, max_len)
 
 
 def _check_limits(

@@ -65,6 +65,16 @@ _BACKENDS = Operator(
 )
 
 
+# With num_targets, max_attn_len or contextual_seq_len. The Triton kernels with these limits have run on no GPU, so on
+# CUDA they run where they are asked for, and "eager" runs unasked.
+_LIMITED = Operator(
+    "hstu_attention (limited)",
+    backends=_BACKENDS.backends,
+    default={"cpu": "native", "cuda": "eager"},
+    dtypes=_BACKENDS.dtypes,
+)
+
+
 def hstu_attention(
     q: Tensor,
     k: Tensor,
@@ -120,11 +130,13 @@ def hstu_attention(
     _check(q, k, v, offsets, max_len, scale, position_bias, time_bias, timestamps)
     if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
         raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
+    operator = _BACKENDS
     if num_targets is not None or max_attn_len != 0 or contextual_seq_len != 0:
         _check_limits(q, offsets, num_targets, max_attn_len, contextual_seq_len)
+        operator = _LIMITED
     if attn_scale is not None:
         check_like(q, "q", (q.dtype, torch.float32), attn_scale=(attn_scale, (q.shape[0],)))
-    out = _BACKENDS.of(q)(
+    out = operator.of(q)(
         q,
         k,
         v,

@@ -18,11 +18,11 @@ if __name__ != "uqabench.kernels":
 else:
     from .adamw import AdamW, flush_sparse_adamw_, sparse_adamw_
     from .backend import use_backend
-    from .causal_attention import causal_attention
+    from .causal_attention import causal_attention, causal_attention_step
     from .causal_conv1d import causal_conv1d
     from .embedding_bag import embedding_bag_mean
     from .gru import gru
-    from .hstu_attention import hstu_attention
+    from .hstu_attention import hstu_attention, hstu_attention_step
     from .info_nce import info_nce
     from .layer_norm import layer_norm
     from .linear_cross_entropy import linear_cross_entropy
@@ -36,11 +36,13 @@ else:
 __all__ = [
     "AdamW",
     "causal_attention",
+    "causal_attention_step",
     "causal_conv1d",
     "embedding_bag_mean",
     "flush_sparse_adamw_",
     "gru",
     "hstu_attention",
+    "hstu_attention_step",
     "info_nce",
     "layer_norm",
     "linear_cross_entropy",

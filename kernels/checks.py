@@ -188,6 +188,14 @@ def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
         raise ValueError(f"{name} must be above 0, not {value}.")
 
 
+def check_count(value: Any, name: str) -> None:
+    """`value` is an int of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}.")
+    if not is_compiling() and value < 0:
+        raise ValueError(f"{name} must be 0 or above, not {value}.")
+
+
 def check_flag(value: Any, name: str) -> None:
     """`value` is True or False."""
     if not isinstance(value, bool):

@@ -28,6 +28,7 @@ class Group:
     """G sequences padded to `length` L."""
 
     length: int
+    members: np.ndarray  # (G,) int64, the host's: which sequences they are
     rows: Tensor  # (G * L,) int64: the token at each position
     tokens: Tensor  # (n,) int64: the group's real tokens, in order
     positions: Tensor | None  # (n,) int64: where those are in `rows`; None: everywhere (no padding)
@@ -57,6 +58,15 @@ def length_groups(offsets: Tensor, max_cells: int) -> list[Group]:
     return remember(offsets, f"groups {max_cells}", lambda: _plan(offsets, max_cells))
 
 
+def is_similar(length: int, longest: int) -> bool:
+    """Whether a sequence may lie beside a longer one in a group."""
+    return length >= _shortest_beside(longest)
+
+
+def _shortest_beside(longest: int) -> int:
+    return min(int(np.ceil(longest * _SIMILAR)), longest - _CLOSE)
+
+
 def _plan(offsets: Tensor, max_cells: int) -> list[Group]:
     starts = host_array(offsets)
     lengths = np.diff(starts)
@@ -66,7 +76,7 @@ def _plan(offsets: Tensor, max_cells: int) -> list[Group]:
     first = 0
     while first < len(order):
         longest = int(lengths[order[first]])
-        shortest = min(int(np.ceil(longest * _SIMILAR)), longest - _CLOSE)
+        shortest = _shortest_beside(longest)
         similar = int(np.searchsorted(-lengths[order], -shortest, side="right"))
         last = min(similar, first + max(1, max_cells // longest**2))
         groups.append(_group(starts, lengths, order[first:last], longest, offsets.device))
@@ -79,6 +89,5 @@ def _group(starts: np.ndarray, lengths: np.ndarray, members: np.ndarray, longest
     is_real = position < lengths[members, None]
     rows = starts[members, None] + np.minimum(position, lengths[members, None] - 1)
     positions = None if is_real.all() else torch.from_numpy(np.flatnonzero(is_real)).to(device)
-    return Group(
-        longest, torch.from_numpy(rows.ravel()).to(device), torch.from_numpy(rows[is_real]).to(device), positions
-    )
+    tokens = torch.from_numpy(rows[is_real]).to(device)
+    return Group(longest, members, torch.from_numpy(rows.ravel()).to(device), tokens, positions)

@@ -44,7 +44,9 @@ def kernel_cases() -> Iterator[KernelCase]:
     yield from _cases(64, True, torch.float32, 90)
 
 
-def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterator[KernelCase]:
+def _cases(
+    width: int, is_biased: bool, dtype: torch.dtype, arch: int, is_limited: bool = False
+) -> Iterator[KernelCase]:
     block = triton_launch.block_rows(width, MAX_LEN, dtype, SHARED[arch])
     kernels = [("forward", triton_forward.hstu_attention_forward, {"BLOCK": block},
                 triton_forward.forward_configs(block, width, dtype, is_biased))]  # fmt: skip
@@ -66,7 +68,7 @@ def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterat
                 f"{tokens} tokens d={width} {'both biases' if is_biased else 'no bias'} {element} sm_{arch}",
                 function,
                 _signature(function, element),
-                constants | _constants(width, is_biased),
+                constants | _constants(width, is_biased, is_limited),
                 listed,
                 _work(lengths, width, dtype.itemsize, constants["BLOCK"], name),
                 EXPECTS if element == "bf16" else {},
@@ -77,16 +79,17 @@ def _cases(width: int, is_biased: bool, dtype: torch.dtype, arch: int) -> Iterat
             )
 
 
-def _constants(width: int, is_biased: bool) -> dict[str, Any]:
+def _constants(width: int, is_biased: bool, is_limited: bool) -> dict[str, Any]:
     absent = {} if is_biased else dict.fromkeys(("position_bias", "time_bias", "bucket_ends", "timestamps"))
+    absent |= {} if is_limited else dict.fromkeys(("num_targets", "window", "contextual"))
     widths = {"WIDTH": width, "VALUE_WIDTH": width, "PADDED": width, "VALUE_PADDED": width}
-    return absent | widths | {"HAS_POSITION": is_biased, "HAS_TIME": is_biased}
+    return absent | widths | {"HAS_POSITION": is_biased, "HAS_TIME": is_biased, "HAS_LIMITS": is_limited}
 
 
 def _signature(function: Any, element: str) -> Mapping[str, str]:
-    types = dict.fromkeys(("offsets", "order", "first_tile", "bucket_ends", "timestamps"), "*i64")
+    types = dict.fromkeys(("offsets", "order", "first_tile", "bucket_ends", "timestamps", "num_targets"), "*i64")
     types |= dict.fromkeys(("position_sums", "time_sums", "scratch"), "*fp32") | {"scale": "fp32"}
-    integers = {"sequences", "heads", "max_len", "last_bucket"}
+    integers = {"sequences", "heads", "max_len", "last_bucket", "window", "contextual"}
     return {
         name: types.get(name, "i32" if name in integers or name.endswith(("_row", "_head")) else f"*{element}")
         for name in function.arg_names

@@ -16,6 +16,13 @@ struct HstuAttention : AttentionInputs {
   const int64_t* timestamps;     // (tokens); with time_bias
 };
 
+// Which keys a query sees beyond "its own and earlier"; see kernels/hstu_attention/visible.py.
+struct HstuLimits {
+  const int64_t* num_targets;  // (sequences) or null
+  int64_t max_attn_len;        // 0: no window
+  int64_t contextual_seq_len;  // 0: no prefix
+};
+
 // The outputs of the backward pass, contiguous and written in full. A bias's gradient is null where the bias is.
 struct HstuGradients {
   float *q, *k, *v, *position_bias, *time_bias;
@@ -24,5 +31,10 @@ struct HstuGradients {
 // out (tokens, heads, value_width), contiguous. Neither result depends on `threads`.
 void hstu_attention_forward(const HstuAttention& args, float* out);
 void hstu_attention_backward(const HstuAttention& args, const HeadView& grad, const HstuGradients& gradients);
+
+// The same within limits. These are kernels of their own, so that the plain ones keep their registers.
+void hstu_limited_forward(const HstuAttention& args, const HstuLimits& limits, float* out);
+void hstu_limited_backward(const HstuAttention& args, const HstuLimits& limits, const HeadView& grad,
+                           const HstuGradients& gradients);
 
 }  // namespace uqabench

@@ -6,7 +6,7 @@ The backward pass recomputes the scores, so that nothing of size L x L outlives 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn.functional import silu
 
 from ..ragged import Group, length_groups
 from .buckets import time_buckets
+from .visible import Limits, Steps, history_lengths
 
 # Queries of a block. Half of the diagonal block is masked: smaller blocks save products, larger ones run faster.
 _BLOCK = 64
@@ -30,6 +31,16 @@ class Settings(NamedTuple):
     position_bias: Tensor | None
     time_bias: Tensor | None
     timestamps: Tensor | None
+    limits: Limits = Limits()
+
+
+class _Block(NamedTuple):
+    """Queries [begin, end) and the keys [first, last), which hold all that those see."""
+
+    begin: int
+    end: int
+    first: int
+    last: int
 
 
 def _heads_first(x: Tensor) -> Tensor:
@@ -42,9 +53,57 @@ def _tokens_first(group: Group, x: Tensor, heads: int) -> Tensor:
     return group.real(x.unflatten(0, (-1, heads)).transpose(1, 2))
 
 
-def _blocks(length: int) -> Iterator[tuple[int, int]]:
-    for begin in range(0, length, _BLOCK):
-        yield begin, min(begin + _BLOCK, length)
+class _Pairs(Protocol):
+    """Which pairs of queries and keys of a group count."""
+
+    def blocks(self) -> Iterator[_Block]: ...
+
+    def keep_(self, x: Tensor, block: _Block) -> Tensor:
+        """Zeroes, in x (G * H, end - begin, last - first), the pairs that do not count."""
+        ...
+
+
+class _Causal:
+    """Keys up to the query."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def blocks(self) -> Iterator[_Block]:
+        for begin in range(0, self.length, _BLOCK):
+            end = min(begin + _BLOCK, self.length)
+            yield _Block(begin, end, 0, end)
+
+    def keep_(self, x: Tensor, block: _Block) -> Tensor:
+        x[..., block.begin :].tril_()
+        return x
+
+
+class _Limited:
+    """What targets, window and prefix leave."""
+
+    def __init__(self, settings: Settings, group: Group, heads: int) -> None:
+        history = history_lengths(settings.offsets, settings.limits)[group.members]
+        self.steps = Steps(history, settings.limits, settings.offsets.device)
+        self.length, self.heads = group.length, heads
+        self._hidden: tuple[_Block, Tensor] | None = None
+
+    def blocks(self) -> Iterator[_Block]:
+        for begin in range(0, self.length, _BLOCK):
+            end = min(begin + _BLOCK, self.length)
+            yield _Block(begin, end, self.steps.first_key(begin), self.steps.last_key(begin, end))
+
+    def keep_(self, x: Tensor, block: _Block) -> Tensor:
+        if self._hidden is None or self._hidden[0] != block:
+            queries = torch.arange(block.begin, block.end, device=x.device)
+            keys = torch.arange(block.first, block.last, device=x.device)
+            self._hidden = block, ~self.steps.seen(queries, keys)[:, None]
+        x.unflatten(0, (-1, self.heads)).masked_fill_(self._hidden[1], 0.0)
+        return x
+
+
+def _pairs(settings: Settings, group: Group, heads: int) -> _Pairs:
+    return _Causal(group.length) if settings.limits.are_none else _Limited(settings, group, heads)
 
 
 class _Bias:
@@ -54,42 +113,37 @@ class _Bias:
         self.settings, self.heads = settings, heads
         self.times = None if settings.time_bias is None else group.gather(settings.timestamps)
 
-    def _positions(self, begin: int, end: int) -> Tensor:
-        i = torch.arange(begin, end, device=self.settings.offsets.device)[:, None]
-        j = torch.arange(end, device=i.device)
+    def _positions(self, block: _Block) -> Tensor:
+        i = torch.arange(block.begin, block.end, device=self.settings.offsets.device)[:, None]
+        j = torch.arange(block.first, block.last, device=i.device)
         return i - j + (self.settings.max_len - 1)
 
-    def _buckets(self, begin: int, end: int) -> Tensor:
-        gaps = self.times[:, begin:end, None] - self.times[:, None, :end]
+    def _buckets(self, block: _Block) -> Tensor:
+        gaps = self.times[:, block.begin : block.end, None] - self.times[:, None, block.first : block.last]
         return time_buckets(gaps, len(self.settings.time_bias))
 
-    def add_(self, scores: Tensor, begin: int, end: int) -> Tensor:
-        """Adds the bias to scores (G * H, end - begin, end)."""
+    def add_(self, scores: Tensor, block: _Block) -> Tensor:
+        """Adds the bias to scores (G * H, end - begin, last - first)."""
         if self.settings.position_bias is not None:
-            scores += self.settings.position_bias[self._positions(begin, end)]
+            scores += self.settings.position_bias[self._positions(block)]
         if self.settings.time_bias is not None:
-            scores.unflatten(0, (-1, self.heads)).add_(self.settings.time_bias[self._buckets(begin, end)][:, None])
+            scores.unflatten(0, (-1, self.heads)).add_(self.settings.time_bias[self._buckets(block)][:, None])
         return scores
 
-    def accumulate(self, grad: Tensor, begin: int, end: int, position: Tensor, time: Tensor) -> None:
-        """Adds the scores' gradients (G * H, end - begin, end) to those of the tables."""
+    def accumulate(self, grad: Tensor, block: _Block, position: Tensor, time: Tensor) -> None:
+        """Adds the scores' gradients (G * H, end - begin, last - first) to those of the tables."""
         if self.settings.position_bias is not None:
-            position.index_add_(0, self._positions(begin, end).flatten(), grad.sum(0, dtype=position.dtype).flatten())
+            position.index_add_(0, self._positions(block).flatten(), grad.sum(0, dtype=position.dtype).flatten())
         if self.settings.time_bias is not None:
             over_heads = grad.unflatten(0, (-1, self.heads)).sum(1, dtype=time.dtype)
-            time.index_add_(0, self._buckets(begin, end).flatten(), over_heads.flatten())
+            time.index_add_(0, self._buckets(block).flatten(), over_heads.flatten())
 
 
-def _scores(q: Tensor, k: Tensor, bias: _Bias, begin: int, end: int) -> Tensor:
+def _scores(q: Tensor, k: Tensor, bias: _Bias, block: _Block) -> Tensor:
     """Scores with bias of one block, before SiLU, in fp32 at least."""
-    scores = (q[:, begin:end] @ k[:, :end].mT).to(torch.promote_types(q.dtype, torch.float32))
-    return bias.add_(scores.mul_(bias.settings.scale), begin, end)
-
-
-def _mask_(x: Tensor, begin: int, end: int) -> Tensor:
-    """Zeroes, in a block (…, end - begin, end), the keys after their query."""
-    x[..., begin:end].tril_()
-    return x
+    products = q[:, block.begin : block.end] @ k[:, block.first : block.last].mT
+    scores = products.to(torch.promote_types(q.dtype, torch.float32))
+    return bias.add_(scores.mul_(bias.settings.scale), block)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
@@ -100,9 +154,10 @@ def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
         gq, gk, gv = (_heads_first(group.gather(x)) for x in (q, k, v))
         bias = _Bias(settings, group, heads)
         go = torch.empty_like(gv)
-        for begin, end in _blocks(group.length):
-            weights = _mask_(silu(_scores(gq, gk, bias, begin, end), inplace=True), begin, end)
-            torch.bmm(weights.to(v.dtype), gv[:, :end], out=go[:, begin:end])
+        pairs = _pairs(settings, group, heads)
+        for block in pairs.blocks():
+            weights = pairs.keep_(silu(_scores(gq, gk, bias, block), inplace=True), block)
+            torch.bmm(weights.to(v.dtype), gv[:, block.first : block.last], out=go[:, block.begin : block.end])
         out.index_copy_(0, group.tokens, _tokens_first(group, go, heads))
     return out.div_(settings.max_len)
 
@@ -124,16 +179,18 @@ def backward(
         gg = _heads_first(group.gather_zero_padded(grad))
         bias = _Bias(settings, group, heads)
         gdq, gdk, gdv = torch.empty_like(gq), torch.zeros_like(gk), torch.zeros_like(gv)
-        for begin, end in _blocks(group.length):
-            scores = _scores(gq, gk, bias, begin, end)
-            weights = _mask_(silu(scores), begin, end).to(v.dtype)
-            gdv[:, :end].baddbmm_(weights.mT, gg[:, begin:end])
-            d_weights = _mask_((gg[:, begin:end] @ gv[:, :end].mT).to(wide), begin, end)
+        pairs = _pairs(settings, group, heads)
+        for block in pairs.blocks():
+            queries, keys = slice(block.begin, block.end), slice(block.first, block.last)
+            scores = _scores(gq, gk, bias, block)
+            weights = pairs.keep_(silu(scores), block).to(v.dtype)
+            gdv[:, keys].baddbmm_(weights.mT, gg[:, queries])
+            d_weights = pairs.keep_((gg[:, queries] @ gv[:, keys].mT).to(wide), block)
             d_scores = torch.ops.aten.silu_backward(d_weights, scores)
-            bias.accumulate(d_scores, begin, end, *tables)
+            bias.accumulate(d_scores, block, *tables)
             d_scores = d_scores.to(q.dtype)
-            torch.baddbmm(gdq[:, begin:end], d_scores, gk[:, :end], beta=0, alpha=settings.scale, out=gdq[:, begin:end])
-            gdk[:, :end].baddbmm_(d_scores.mT, gq[:, begin:end], alpha=settings.scale)
+            torch.baddbmm(gdq[:, queries], d_scores, gk[:, keys], beta=0, alpha=settings.scale, out=gdq[:, queries])
+            gdk[:, keys].baddbmm_(d_scores.mT, gq[:, queries], alpha=settings.scale)
         for whole, part in ((dq, gdq), (dk, gdk), (dv, gdv)):
             whole.index_copy_(0, group.tokens, _tokens_first(group, part, heads))
     position, time = (table.to(q.dtype) for table in tables)

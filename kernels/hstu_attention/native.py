@@ -1,4 +1,4 @@
-"""HSTU attention by the C++ kernels (csrc/cpu/hstu_attention.cpp): fp32 on CPU, forward and backward."""
+"""HSTU attention by the C++ kernels (csrc/cpu/hstu_attention.cpp, hstu_limited.cpp): fp32 on CPU, both passes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,20 @@ def _tables(settings: Settings) -> tuple[Tensor | None, ...]:
     return settings.offsets, settings.position_bias, time_bias, starts, settings.timestamps
 
 
+def _call(name: str, arrays: tuple[Tensor, ...], settings: Settings) -> None:
+    """Runs the pass `name` ("forward", "backward"): without limits by kernels that know of none."""
+    max_len, scale, limits = settings.max_len, settings.scale, settings.limits
+    if limits.are_none:
+        call(f"hstu_attention_{name}", *arrays, *_tables(settings), max_len, scale)
+    else:
+        num_targets, *numbers = limits
+        call(f"hstu_limited_{name}", *arrays, *_tables(settings), num_targets, max_len, scale, *numbers)
+
+
 def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
     """The operator's output (T, H, Dv); arguments as the operator has checked them."""
     out = uninitialised(v)
-    call("hstu_attention_forward", out, q, k, v, *_tables(settings), settings.max_len, settings.scale)
+    _call("forward", (out, q, k, v), settings)
     return out
 
 
@@ -37,10 +47,5 @@ def backward(
     position, time = (
         q.new_zeros(0 if table is None else len(table)) for table in (settings.position_bias, settings.time_bias)
     )
-    call(
-        "hstu_attention_backward",
-        *(dq, dk, dv, position, time[:MOST_BUCKETS], grad, q, k, v, *_tables(settings)),
-        settings.max_len,
-        settings.scale,
-    )
+    _call("backward", (dq, dk, dv, position, time[:MOST_BUCKETS], grad, q, k, v), settings)
     return dq, dk, dv, position, time

@@ -20,7 +20,19 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_tools import block_of, on_device_of, programs, tuned
-from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, silu_gradient, store_rows
+from .triton_bias import (
+    add_bias,
+    history_of,
+    last_query,
+    load_rows,
+    load_times,
+    locate,
+    seen_keys,
+    sees,
+    sigmoid,
+    silu_gradient,
+    store_rows,
+)
 from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
 
 if TYPE_CHECKING:
@@ -42,10 +54,13 @@ def hstu_attention_backward(
     time_bias,
     bucket_ends,
     timestamps,
+    num_targets,
     sequences,
     heads,
     max_len,
     last_bucket,
+    window,
+    contextual,
     scale,
     own_row,
     own_head,
@@ -61,6 +76,7 @@ def hstu_attention_backward(
     VALUE_PADDED: tl.constexpr,
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
+    HAS_LIMITS: tl.constexpr,
     OF_QUERIES: tl.constexpr,
     WITH_OWN: tl.constexpr,
     WITH_VALUES: tl.constexpr,
@@ -74,7 +90,7 @@ def hstu_attention_backward(
     """
     total = tl.load(first_tile + sequences).to(tl.int32) * heads
     for work in range(tl.program_id(0), total, tl.num_programs(0)):
-        start, length, begin = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, OF_QUERIES)
+        start, length, begin, sequence = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, OF_QUERIES)
         head = work % heads
         rows = begin + tl.arange(0, BLOCK)
         other_base = other + start * other_row + head * other_head
@@ -89,8 +105,22 @@ def hstu_attention_backward(
             result_values = tl.zeros([BLOCK, VALUE_PADDED], tl.float32)
         first = 0 if OF_QUERIES else begin
         last = tl.minimum(begin + BLOCK, length) if OF_QUERIES else length
+        if HAS_LIMITS:
+            history = history_of(num_targets, sequence, length)
+            prefix = tl.minimum(contextual, history)
+            if OF_QUERIES:
+                first, last = seen_keys(begin, length, history, prefix, window, BLOCK)
+                first = first // STREAM * STREAM
+            else:
+                # The prefix's queries come first, in whole tiles, then those from `begin` on.
+                before = (prefix + STREAM - 1) // STREAM * STREAM
+                skipped = tl.maximum(begin - before, 0)
+                first = 0
+                last = last_query(begin, length, history, prefix, window, BLOCK) - skipped
         for at in range(first, last, STREAM):
             columns = at + tl.arange(0, STREAM)
+            if HAS_LIMITS and not OF_QUERIES:
+                columns += tl.where(at < before, 0, skipped)
             theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
             scores = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * scale
             theirs_values = load_rows(other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
@@ -110,14 +140,21 @@ def hstu_attention_backward(
                 gap,
                 HAS_POSITION,
                 HAS_TIME,
+                HAS_LIMITS,
             )
+            counts = distance >= 0
+            if HAS_LIMITS:
+                if OF_QUERIES:
+                    counts = sees(rows[:, None], columns[None, :], history, prefix, window)
+                else:
+                    counts = sees(columns[None, :], rows[:, None], history, prefix, window)
             sigma = sigmoid(scores)
             if WITH_VALUES:
-                weights = tl.where(distance >= 0, scores * sigma, 0.0).to(theirs_values.dtype)
+                weights = tl.where(counts, scores * sigma, 0.0).to(theirs_values.dtype)
                 result_values = tl.dot(weights, theirs_values, result_values, input_precision="ieee")
             if WITH_OWN:
                 d_scores = tl.dot(mine_values, tl.trans(theirs_values), input_precision="ieee")
-                d_scores = tl.where(distance >= 0, d_scores * silu_gradient(scores, sigma), 0.0).to(theirs.dtype)
+                d_scores = tl.where(counts, d_scores * silu_gradient(scores, sigma), 0.0).to(theirs.dtype)
                 result = tl.dot(d_scores, theirs, result, input_precision="ieee")
         if WITH_OWN:
             d_row = heads * WIDTH
@@ -148,7 +185,7 @@ def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton
 
 @cache
 def _kernel(block: int, widest: int, dtype: torch.dtype) -> Any:
-    key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "OF_QUERIES", "WITH_OWN"]
+    key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "HAS_LIMITS", "OF_QUERIES", "WITH_OWN"]
     return tuned(backward_configs(block, widest, dtype), key, "own")(hstu_attention_backward)
 
 

@@ -1,7 +1,8 @@
 """What the HSTU kernels share: which tile a program owns, how its rows are read, the bias of a tile, and SiLU.
 
-Scores, biases and SiLU are fp32. A pair (i, j) of query and key counts where j <= i. The rows past the end of a
-sequence are read as zeros, so that they contribute nothing, and the rows of another sequence are never read.
+Scores, biases and SiLU are fp32. A pair (i, j) of query and key counts where j <= i, or, with HAS_LIMITS, as `sees`
+says; without, nothing of the latter is compiled. The rows past the end of a sequence are read as zeros, so that they
+contribute nothing, and the rows of another sequence are never read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301)
 
 @triton.jit
 def locate(order, first_tile, offsets, tile, sequences, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
-    """The first token of the tile's sequence, the sequence's length, and the tile's first row within it.
+    """The first token of the tile's sequence, its length, the tile's first row within it, and which sequence it is.
 
     LAST_FIRST takes a sequence's tiles from its end: for queries, of which the last attend to the most keys.
     """
@@ -31,7 +32,46 @@ def locate(order, first_tile, offsets, tile, sequences, BLOCK: tl.constexpr, LAS
     part = (tile - tl.load(first_tile + place)).to(tl.int32)
     if LAST_FIRST:
         part = (length + BLOCK - 1) // BLOCK - 1 - part
-    return start, length, part * BLOCK
+    return start, length, part * BLOCK, sequence
+
+
+@triton.jit
+def history_of(num_targets, sequence, length):
+    """The tokens of the sequence that are no targets."""
+    if num_targets is None:
+        return length
+    targets = tl.load(num_targets + sequence).to(tl.int32)
+    return length - tl.minimum(tl.maximum(targets, 0), length)
+
+
+@triton.jit
+def step_of(positions, history, prefix):
+    """The prefix's positions are at step 0, the rest of the history at 1, 2, ..., all targets at the next."""
+    return tl.maximum(tl.minimum(positions, history) - prefix + 1, 0)
+
+
+@triton.jit
+def sees(queries, keys, history, prefix, window):
+    """Whether the queries at those positions see the keys at those: what `visible.py` says."""
+    own = step_of(queries, history, prefix)
+    ahead = own - step_of(keys, history, prefix)
+    return ((ahead > 0) & (ahead <= window)) | ((own == 0) & (keys < history)) | (queries == keys)
+
+
+@triton.jit
+def seen_keys(begin, length, history, prefix, window, BLOCK: tl.constexpr):
+    """The first key that BLOCK queries from `begin` on see, and the one past the last."""
+    at = tl.minimum(begin, history)
+    first = tl.where(step_of(begin, history, prefix) <= window, 0, at - window)
+    last = tl.minimum(begin + BLOCK, length)
+    return first, tl.where(begin < prefix, tl.maximum(last, history), last)
+
+
+@triton.jit
+def last_query(begin, length, history, prefix, window, BLOCK: tl.constexpr):
+    """The position past the last query that sees a key of the BLOCK from `begin` on."""
+    furthest = tl.maximum(begin + BLOCK, prefix) - 1 + tl.minimum(window, length)
+    return tl.where(furthest >= history, length, tl.minimum(furthest + 1, length))
 
 
 @triton.jit
@@ -99,10 +139,14 @@ def add_bias(
     gap,
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
+    HAS_LIMITS: tl.constexpr,
 ):
     """Scores with both biases; `distance` is i - j, `gap` that of their timestamps (unused without HAS_TIME)."""
     if HAS_POSITION:
-        counts = (distance >= 0) & (distance < max_len)
+        if HAS_LIMITS:
+            counts = (distance > -max_len) & (distance < max_len)
+        else:
+            counts = (distance >= 0) & (distance < max_len)
         scores += tl.load(position_bias + (max_len - 1) + distance, mask=counts, other=0.0).to(tl.float32)
     if HAS_TIME:
         scores += tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)

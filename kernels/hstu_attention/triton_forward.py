@@ -3,8 +3,9 @@
 A program owns BLOCK queries of one head of one sequence, longest sequences and last tiles first, and loops over the
 keys up to its diagonal, STREAM at a time. q and the fp32 accumulators (BLOCK x Dv) stay on the chip, tiles of k and v
 arrive by asynchronous copies, and the scores exist only as one BLOCK x STREAM tile in registers. SiLU needs no
-statistics, so nothing is rescaled: each tile is a product, bias, SiLU, and a product. Tiles past the diagonal are never
-visited; half of the work on the diagonal tile is masked. docs/gpu.md says what bounds it.
+statistics, so nothing is rescaled: each tile is a product, bias, SiLU, and a product. Tiles that no query sees, past
+the diagonal or before the window, are never visited; half of the work on the diagonal tile is masked. docs/gpu.md says
+what bounds it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_tools import block_of, on_device_of, programs, tuned
-from .triton_bias import add_bias, load_rows, load_times, locate, sigmoid, store_rows
+from .triton_bias import (
+    add_bias,
+    history_of,
+    load_rows,
+    load_times,
+    locate,
+    seen_keys,
+    sees,
+    sigmoid,
+    store_rows,
+)
 from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
 
 if TYPE_CHECKING:
@@ -38,10 +49,13 @@ def hstu_attention_forward(
     time_bias,
     bucket_ends,
     timestamps,
+    num_targets,
     sequences,
     heads,
     max_len,
     last_bucket,
+    window,
+    contextual,
     scale,
     q_row,
     q_head,
@@ -55,13 +69,14 @@ def hstu_attention_forward(
     VALUE_PADDED: tl.constexpr,
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
+    HAS_LIMITS: tl.constexpr,
     BLOCK: tl.constexpr,
     STREAM: tl.constexpr,
 ):
     """out (T, H, VALUE_WIDTH), contiguous; the other arrays as the operator has them, by strides of rows and heads."""
     total = tl.load(first_tile + sequences).to(tl.int32) * heads
     for work in range(tl.program_id(0), total, tl.num_programs(0)):
-        start, length, begin = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, True)
+        start, length, begin, sequence = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, True)
         head = work % heads
         rows = begin + tl.arange(0, BLOCK)
         k_base = k + start * k_row + head * k_head
@@ -69,7 +84,14 @@ def hstu_attention_forward(
         queries = load_rows(q + start * q_row + head * q_head, q_row, rows, length, WIDTH, PADDED)
         times = load_times(timestamps + start, rows, length) if HAS_TIME else rows
         result = tl.zeros([BLOCK, VALUE_PADDED], tl.float32)
-        for other in range(0, tl.minimum(begin + BLOCK, length), STREAM):
+        first = 0
+        last = tl.minimum(begin + BLOCK, length)
+        if HAS_LIMITS:
+            history = history_of(num_targets, sequence, length)
+            prefix = tl.minimum(contextual, history)
+            first, last = seen_keys(begin, length, history, prefix, window, BLOCK)
+            first = first // STREAM * STREAM
+        for other in range(first, last, STREAM):
             columns = other + tl.arange(0, STREAM)
             keys = load_rows(k_base, k_row, columns, length, WIDTH, PADDED)
             scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale
@@ -87,8 +109,12 @@ def hstu_attention_forward(
                 gap,
                 HAS_POSITION,
                 HAS_TIME,
+                HAS_LIMITS,
             )
-            weights = tl.where(distance >= 0, scores * sigmoid(scores), 0.0)
+            counts = distance >= 0
+            if HAS_LIMITS:
+                counts = sees(rows[:, None], columns[None, :], history, prefix, window)
+            weights = tl.where(counts, scores * sigmoid(scores), 0.0)
             values = load_rows(v_base, v_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
             result = tl.dot(weights.to(values.dtype), values, result, input_precision="ieee")
         out_row = heads * VALUE_WIDTH
@@ -115,7 +141,7 @@ def forward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: bool
 
 @cache
 def _kernel(block: int, widest: int, dtype: torch.dtype, is_biased: bool) -> Any:
-    key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME"]
+    key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "HAS_LIMITS"]
     return tuned(forward_configs(block, widest, dtype, is_biased), key, "q")(hstu_attention_forward)
 
 

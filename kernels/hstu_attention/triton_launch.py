@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 # Integers that differ from batch to batch: one compiled kernel serves all of their values.
-UNSPECIALISED = ("sequences", "max_len", "last_bucket")
+UNSPECIALISED = ("sequences", "max_len", "last_bucket", "window", "contextual")
+# A window that ends before no sequence's beginning, and still can be added to a position.
+_NO_WINDOW = 2**30
 
 
 @cache
@@ -61,6 +63,13 @@ def _bucket_ends(num_buckets: int, device: torch.device) -> Tensor:
 def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> dict[str, Any]:
     """The arguments that every HSTU kernel takes, for tiles of `block` rows."""
     order, first_tile = tile_schedule(settings.offsets, block)
+    limits = settings.limits
+    windows = {"window": None, "contextual": None}
+    if not limits.are_none:
+        windows = {
+            "window": min(limits.max_attn_len or _NO_WINDOW, _NO_WINDOW),
+            "contextual": min(limits.contextual_seq_len, settings.max_len),
+        }
     buckets = 0 if settings.time_bias is None else min(len(settings.time_bias), MOST_BUCKETS)
     return {
         "offsets": settings.offsets,
@@ -70,10 +79,12 @@ def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> di
         "time_bias": settings.time_bias,
         "bucket_ends": _bucket_ends(buckets, q.device) if buckets else None,
         "timestamps": settings.timestamps,
+        "num_targets": limits.num_targets,
         "sequences": len(settings.offsets) - 1,
         "heads": q.shape[1],
         "max_len": settings.max_len,
         "last_bucket": buckets - 1,
+        **windows,
         "scale": settings.scale,
         "WIDTH": q.shape[2],
         "VALUE_WIDTH": v.shape[2],
@@ -81,4 +92,5 @@ def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> di
         "VALUE_PADDED": block_of(v.shape[2]),
         "HAS_POSITION": settings.position_bias is not None,
         "HAS_TIME": settings.time_bias is not None,
+        "HAS_LIMITS": not limits.are_none,
     }

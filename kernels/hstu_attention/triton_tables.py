@@ -19,7 +19,17 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_tools import block_of, on_device_of, programs, tuned
-from .triton_bias import add_bias, load_times, locate, sigmoid, silu_gradient, time_bucket
+from .triton_bias import (
+    add_bias,
+    history_of,
+    load_times,
+    locate,
+    seen_keys,
+    sees,
+    sigmoid,
+    silu_gradient,
+    time_bucket,
+)
 from .triton_launch import UNSPECIALISED, common_arguments
 
 if TYPE_CHECKING:
@@ -30,8 +40,8 @@ SHARES = 8
 
 
 @triton.jit
-def _add_diagonals(table, scratch, d_scores, rows, columns, max_len, BLOCK: tl.constexpr):
-    """table[i - j] += d_scores of (i, j), for i in `rows` and j in `columns`, which begin at multiples of BLOCK.
+def _add_diagonals(table, scratch, d_scores, rows, columns, zero, size, BLOCK: tl.constexpr):
+    """table[zero + i - j] += d_scores of (i, j), for i in `rows` and j in `columns`, which begin at multiples of BLOCK.
 
     Offsets come from `rows` and `columns`, not from constants: those would be kept in registers from the first tile
     to the last.
@@ -45,8 +55,8 @@ def _add_diagonals(table, scratch, d_scores, rows, columns, max_len, BLOCK: tl.c
     lower = tl.sum(tl.where(row >= column, skewed, 0.0), 0)
     upper = tl.sum(tl.where(row < column, skewed, 0.0), 0)
     distance = tl.min(rows, 0) - tl.min(columns, 0) + tl.arange(0, BLOCK)
-    _add_to_table(table, distance, lower, max_len)
-    _add_to_table(table, distance - BLOCK, upper, max_len)
+    _add_to_table(table, zero + distance, lower, size)
+    _add_to_table(table, zero + distance - BLOCK, upper, size)
 
 
 @triton.jit
@@ -111,10 +121,13 @@ def hstu_attention_tables(
     time_bias,
     bucket_ends,
     timestamps,
+    num_targets,
     sequences,
     heads,
     max_len,
     last_bucket,
+    window,
+    contextual,
     scale,
     q_row,
     q_head,
@@ -130,25 +143,41 @@ def hstu_attention_tables(
     VALUE_PADDED: tl.constexpr,
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
+    HAS_LIMITS: tl.constexpr,
     BUCKETS: tl.constexpr,
     SHARES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sums of this program's tiles: position_sums (programs, max_len) by i - j, time_sums (programs, BUCKETS)."""
+    """Sums of this program's tiles: position_sums (programs, max_len) by i - j, time_sums (programs, BUCKETS).
+
+    With limits position_sums is (programs, 2 * max_len - 1), by i - j + max_len - 1: a prefix sees later keys.
+    """
     program = tl.program_id(0)
-    position_table = position_sums + program.to(tl.int64) * max_len
+    size = max_len
+    zero = 0
+    if HAS_LIMITS:
+        size = 2 * max_len - 1
+        zero = max_len - 1
+    position_table = position_sums + program.to(tl.int64) * size
     if HAS_POSITION:
         scratch += program * (BLOCK * BLOCK)
-        for at in range(0, max_len, BLOCK):
+        for at in range(0, size, BLOCK):
             entries = at + tl.arange(0, BLOCK)
-            tl.store(position_table + entries, tl.zeros([BLOCK], tl.float32), mask=entries < max_len)
+            tl.store(position_table + entries, tl.zeros([BLOCK], tl.float32), mask=entries < size)
     time_table = tl.zeros([BUCKETS], tl.float32)
     total = tl.load(first_tile + sequences).to(tl.int32) * SHARES
     for work in range(program, total, tl.num_programs(0)):
-        start, length, begin = locate(order, first_tile, offsets, work // SHARES, sequences, BLOCK, True)
+        start, length, begin, sequence = locate(order, first_tile, offsets, work // SHARES, sequences, BLOCK, True)
         rows = begin + tl.arange(0, BLOCK)
         times = load_times(timestamps + start, rows, length) if HAS_TIME else rows
-        for other in range(work % SHARES * BLOCK, begin + BLOCK, SHARES * BLOCK):
+        first = work % SHARES * BLOCK
+        last = begin + BLOCK
+        if HAS_LIMITS:
+            history = history_of(num_targets, sequence, length)
+            prefix = tl.minimum(contextual, history)
+            first_key, last = seen_keys(begin, length, history, prefix, window, BLOCK)
+            first += first_key // (SHARES * BLOCK) * (SHARES * BLOCK)
+        for other in range(first, last, SHARES * BLOCK):
             columns = other + tl.arange(0, BLOCK)
             distance = rows[:, None] - columns[None, :]
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
@@ -156,6 +185,7 @@ def hstu_attention_tables(
             bias = add_bias(
                 tl.zeros([BLOCK, BLOCK], tl.float32),
                 *(distance, position_bias, time_bias, bucket_ends, last_bucket, max_len, gap, HAS_POSITION, HAS_TIME),
+                HAS_LIMITS,
             )
             d_scores = tl.zeros([BLOCK, BLOCK], tl.float32)
             for head in range(0, heads):
@@ -170,9 +200,11 @@ def hstu_attention_tables(
                 )
                 d_scores += d_weights * silu_gradient(scores, sigmoid(scores))
             counts = (distance >= 0) & (rows < length)[:, None]
+            if HAS_LIMITS:
+                counts = sees(rows[:, None], columns[None, :], history, prefix, window) & (rows < length)[:, None]
             d_scores = tl.where(counts, d_scores, 0.0)
             if HAS_POSITION:
-                _add_diagonals(position_table, scratch, d_scores, rows, columns, max_len, BLOCK)
+                _add_diagonals(position_table, scratch, d_scores, rows, columns, zero, size, BLOCK)
             if HAS_TIME:
                 # Volatile loads, because the compiler would otherwise load the timestamps before the loop over heads
                 # and keep the tile's gaps in registers.
@@ -200,7 +232,7 @@ def tables_configs(widest: int, dtype: torch.dtype) -> list[triton.Config]:
 
 @cache
 def _kernel(widest: int, dtype: torch.dtype) -> Any:
-    key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME"]
+    key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "HAS_LIMITS"]
     return tuned(tables_configs(widest, dtype), key, "q")(hstu_attention_tables)
 
 
@@ -212,7 +244,7 @@ def table_gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Set
     if q.numel() and (len(position) or len(time)):
         by_distance, by_bucket = _sums(grad, q, k, v, settings)
         if len(position):
-            position[settings.max_len - 1 :] = by_distance.sum(0) / settings.max_len
+            position[len(position) - by_distance.shape[1] :] = by_distance.sum(0) / settings.max_len
         if len(time):
             entries = min(len(time), by_bucket.shape[1])
             time[:entries] = by_bucket.sum(0)[:entries] / settings.max_len
@@ -220,12 +252,13 @@ def table_gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Set
 
 
 def _sums(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Each program's position sums (programs, max_len) and time sums (programs, buckets); uninitialised if not used."""
+    """Each program's sums (programs, distances) and (programs, buckets); uninitialised where not used."""
     widest = max(block_of(q.shape[2]), block_of(v.shape[2]))
     block = tables_block(widest, q.dtype)
     arguments = common_arguments(q, v, settings, block)
     number, buckets = programs(q, 2), block_of(arguments["last_bucket"] + 1)
-    position_sums = q.new_empty(number, settings.max_len, dtype=torch.float32)
+    distances = settings.max_len if settings.limits.are_none else 2 * settings.max_len - 1
+    position_sums = q.new_empty(number, distances, dtype=torch.float32)
     time_sums = q.new_empty(number, buckets, dtype=torch.float32)
     scratch = q.new_empty(number, block, block, dtype=torch.float32)
     strides = {

@@ -94,6 +94,13 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float = 10000.0) -> tuple[
     return _ROPE.of(q)(q, k, offsets, float(base))
 
 
+def rope_at(q: Tensor, k: Tensor, position: Tensor, base: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """`rope` at the positions int64 (T,), in plain torch: for tokens that continue sequences."""
+    check_tensor(position, "position", (q.shape[0],), (torch.int64,))
+    check_same(q, "q", dtype=False, position=position)
+    return eager.rope_at(q, k, position, base)
+
+
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`SiLU(gate) * up` (Shazeer 2020, equation 6, between the projections).
 

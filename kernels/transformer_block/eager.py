@@ -14,10 +14,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> 
 
 
 def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    token = torch.arange(q.shape[0], device=q.device)
+    return rope_at(q, k, token - offsets[torch.searchsorted(offsets, token, right=True) - 1], base)
+
+
+def rope_at(q: Tensor, k: Tensor, position: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    """`rope` at given positions int64 (T,)."""
     half = q.shape[-1] // 2
     wide = torch.promote_types(q.dtype, torch.float32)
-    token = torch.arange(q.shape[0], device=q.device)
-    position = token - offsets[torch.searchsorted(offsets, token, right=True) - 1]
     frequencies = base ** (-torch.arange(half, dtype=wide, device=q.device) / half)
     angles = (position[:, None] * frequencies)[:, None, :]
     cos, sin = angles.cos(), angles.sin()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from uqabench import kernels
+from uqabench.kernels.key_values import KeyValues
 
 RAGGED = (40, 0, 33, 7, 7, 1)
 NAN = float("nan")
@@ -78,6 +79,36 @@ def _attention(x: _Random, tokens: int) -> dict[str, Tensor]:
 def _causal_attention(x: _Random, lengths: tuple[int, ...]) -> Case:
     arrays = _attention(x, sum(lengths))
     return Case(kernels.causal_attention, arrays, ("tokens",), lengths, {"scale": 0.4}, dict.fromkeys("qkv", NAN))
+
+
+OLD_TOKENS = 3  # of each history that a step continues
+
+
+def _call_step(operator: Callable[..., Any]) -> Callable[..., Tensor]:
+    def call(offsets: Any, cached_k: Tensor, cached_v: Tensor, **arrays: Any) -> Tensor:
+        old = torch.arange(0, OLD_TOKENS * len(cached_k) + 1, OLD_TOKENS, device=cached_k.device)
+        return operator(
+            offsets=offsets, cache=KeyValues(cached_k.flatten(0, 1), cached_v.flatten(0, 1), old), **arrays
+        )[0]
+
+    return call
+
+
+def _step(x: _Random, lengths: tuple[int, ...], operator: Callable[..., Any], settings: Mapping[str, Any]) -> Case:
+    cached = {"cached_k": (2, 5), "cached_v": (2, 19)}
+    arrays = _attention(x, sum(lengths))
+    arrays |= {name: x.normal(len(lengths), OLD_TOKENS, *shape) for name, shape in cached.items()}
+    poison = dict.fromkeys("qkv", NAN)
+    return Case(_call_step(operator), arrays, ("tokens",), lengths, settings, poison, tuple(cached))
+
+
+def _causal_attention_step(x: _Random, lengths: tuple[int, ...]) -> Case:
+    return _step(x, lengths, kernels.causal_attention_step, {"scale": 0.4})
+
+
+def _hstu_attention_step(x: _Random, lengths: tuple[int, ...]) -> Case:
+    settings = {"max_len": max(lengths, default=1) + OLD_TOKENS, "scale": 0.7, "max_attn_len": 20}
+    return _step(x, lengths, kernels.hstu_attention_step, settings)
 
 
 def _causal_conv1d(x: _Random, lengths: tuple[int, ...]) -> Case:
@@ -211,10 +242,12 @@ def _swiglu(x: _Random, lengths: tuple[int, ...]) -> Case:
 
 _CASES = {
     "causal_attention": _causal_attention,
+    "causal_attention_step": _causal_attention_step,
     "causal_conv1d": _causal_conv1d,
     "embedding_bag_mean": _embedding_bag_mean,
     "gru": _gru,
     "hstu_attention": _hstu_attention,
+    "hstu_attention_step": _hstu_attention_step,
     "info_nce": _info_nce,
     "layer_norm": _layer_norm,
     "linear_cross_entropy": _linear_cross_entropy,

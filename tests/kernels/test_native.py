@@ -31,7 +31,7 @@ def test_eager_hstu_attention_is_registered_correctly():
     q, k, v, position, time = (torch.randn(shape).requires_grad_() for shape in [(9, 2, 5)] * 3 + [(19,), (24,)])
     offsets, times = torch.tensor([0, 5, 9]), torch.arange(9)
     torch.library.opcheck(
-        torch.ops.uqabench.hstu_attention, (q, k, v, offsets, position, time, times, 10, 1.0, "eager")
+        torch.ops.uqabench.hstu_attention, (q, k, v, offsets, position, time, times, None, 10, 1.0, 0, 0, "eager")
     )
 
 

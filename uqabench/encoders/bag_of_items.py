@@ -21,3 +21,9 @@ class BagOfItems(nn.Module):
     def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None) -> Tensor:
         """(T, width), as it came."""
         return x
+
+    def append(
+        self, state: tuple[()] | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, tuple[()]]:
+        """The same: no state depends on the history."""
+        return x, ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,10 +23,17 @@ class GRULayer(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(3 * hidden, hidden))
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        return self._run(x, offsets)
+
+    def append(self, state: Tensor | None, x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden states (T, hidden), and the last of each history (1, B, hidden)."""
+        return self._run(x, offsets, h0=state, return_state=True)
+
+    def _run(self, x: Tensor, offsets: Tensor, **state: Any) -> Any:
         x = as_product_input(x)
         weights = (cast(self.weight_ih, x), cast(self.weight_hh, x), None, None)
         with torch.autocast(x.device.type, enabled=False):  # the kernel chooses the precision of its own products
-            return gru(x, [weights], offsets)
+            return gru(x, [weights], offsets, **state)
 
 
 @register("gru4rec")
@@ -51,3 +60,13 @@ class GRU4Rec(nn.Module):
         for layer in self.layers:
             hidden = layer(F.dropout(hidden, self.config.dropout, self.training), offsets)
         return self.norm(cast(self.dense(hidden), x))
+
+    def append(
+        self, state: tuple[Tensor, ...] | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """States of inputs that continue histories, and the histories' new state: each layer's last hidden state."""
+        hidden, kept = x, []
+        for layer, last in zip(self.layers, state or (None,) * len(self.layers), strict=True):
+            hidden, last = layer.append(last, F.dropout(hidden, self.config.dropout, self.training), offsets)
+            kept.append(last)
+        return self.norm(cast(self.dense(hidden), x)), tuple(kept)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.layers import as_product_input, cast, check_longest, init_gaussian
+from uqabench.encoders.layers import as_product_input, cast, check_longest, check_room, init_gaussian
 from uqabench.encoders.registry import register
-from uqabench.kernels import hstu_attention, layer_norm, linear_silu, norm_gate
+from uqabench.kernels import hstu_attention, hstu_attention_step, layer_norm, linear_silu, norm_gate
 from uqabench.kernels.backend import choose
+from uqabench.kernels.key_values import KeyValues
 from uqabench.settings.encoders import HSTUConfig
 
 EPS = 1e-6
@@ -32,18 +33,33 @@ class HSTUBlock(nn.Module):
             self.time_bias = nn.Parameter(torch.empty(config.time_buckets + 1))
 
     def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
-        config, tokens = self.config, x.shape[0]
+        u, q, k, v = self.project(x)
+        biases = self.biases(q, timestamps)
+        attended = hstu_attention(q, k, v, offsets, max_len=self.config.max_len, **biases)
+        return x + self.out(self.gate(attended.reshape(x.shape[0], self.v_width), u))
+
+    def append(
+        self, cache: KeyValues | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None
+    ) -> tuple[Tensor, KeyValues]:
+        u, q, k, v = self.project(x)
+        biases = self.biases(q, timestamps)
+        attended, cache = hstu_attention_step(q, k, v, offsets, cache, max_len=self.config.max_len, **biases)
+        return x + self.out(self.gate(attended.reshape(x.shape[0], self.v_width), u)), cache
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U (T, heads * v_dim), and Q, K and V by heads."""
+        config = self.config
         mixed = linear_silu(as_product_input(layer_norm(x, eps=EPS)), as_product_input(self.uvqk.weight))
         u, v, q, k = mixed.split([self.v_width, self.v_width, self.qk_width, self.qk_width], dim=-1)
         q, k = (part.unflatten(-1, (config.heads, config.qk_dim)) for part in (q, k))
-        biases = {}
-        if timestamps is not None and config.bias == "auto":
-            biases = dict(
-                position_bias=cast(self.position_bias, q), time_bias=cast(self.time_bias, q), timestamps=timestamps
-            )
-        v = v.unflatten(-1, (config.heads, config.v_dim))
-        attended = hstu_attention(q, k, v, offsets, max_len=config.max_len, **biases)
-        return x + self.out(self.gate(attended.reshape(tokens, self.v_width), u))
+        return u, q, k, v.unflatten(-1, (config.heads, config.v_dim))
+
+    def biases(self, q: Tensor, timestamps: Tensor | None) -> dict[str, Tensor]:
+        """The tables in q's dtype, and what the time's is read by; nothing where there is no bias."""
+        if timestamps is None or self.config.bias != "auto":
+            return {}
+        tables = {"position_bias": cast(self.position_bias, q), "time_bias": cast(self.time_bias, q)}
+        return tables | {"timestamps": timestamps}
 
     def gate(self, attended: Tensor, u: Tensor) -> Tensor:
         """dropout(U * LayerNorm(attended)): by the GPU kernel in one pass, which saves 10 of 26 bytes a number forward
@@ -83,3 +99,18 @@ class HSTU(nn.Module):
         for block in self.blocks:
             x = block(x, offsets, timestamps)
         return x
+
+    def append(
+        self, state: tuple[KeyValues, ...] | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, tuple[KeyValues, ...]]:
+        """States of inputs that continue histories, and the histories' new state: keys and values of every block.
+
+        Raises InputError when a history gets longer than `max_len`.
+        """
+        caches = state or (None,) * len(self.blocks)
+        check_room(caches[0], offsets, self.config.max_len, "HSTU")
+        kept = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, cache = block.append(cache, x, offsets, timestamps)
+            kept.append(cache)
+        return x, tuple(kept)

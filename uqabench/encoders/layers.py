@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from uqabench.errors import InputError
 from uqabench.kernels import layer_norm, rms_norm
-from uqabench.kernels.checks import host_longest
+from uqabench.kernels.checks import host_array, host_longest
+from uqabench.kernels.key_values import KeyValues
 from uqabench.kernels.memory import remember
 
 EMBEDDING_STD = 0.02
@@ -72,6 +74,25 @@ def check_longest(offsets: Tensor, max_len: int, encoder: str) -> None:
         raise InputError(
             f"A sequence has {longest} items, but {encoder} was built with max_len = {max_len}: "
             f"cut the sequences to the last {max_len} or build it with max_len = {longest}."
+        )
+
+
+def places_behind(cache: KeyValues | None, offsets: Tensor, tokens: int) -> Tensor:
+    """Index of each of `tokens` new tokens in its history, which continues a cached one: int64 (T,)."""
+    place = positions(offsets, tokens)
+    if cache is None:
+        return place
+    return place + torch.repeat_interleave(cache.offsets.diff(), offsets.diff(), output_size=tokens)
+
+
+def check_room(cache: KeyValues | None, offsets: Tensor, max_len: int, encoder: str) -> None:
+    """InputError when a history gets longer than the encoder was built for."""
+    new = host_array(offsets)
+    longest = int(np.diff(new if cache is None else new + host_array(cache.offsets)).max(initial=0))
+    if longest > max_len:
+        raise InputError(
+            f"A history has {longest} items with those appended, but {encoder} was built with max_len = {max_len}: "
+            f"begin it anew with the last {max_len} (state None) or build the encoder with max_len = {longest}."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ from uqabench.settings.encoders import Mamba2Config, Mamba4RecConfig
 DT_RANGE = (0.001, 0.1)
 
 
+class MixerState(NamedTuple):
+    """Of B histories: the convolution's last inputs (B, channels, taps - 1), and the state of the scan."""
+
+    inputs: Tensor | None
+    scan: Tensor | None
+
+
 class CausalConv(nn.Module):
     """Depthwise causal convolution of (T, channels) that stops at sequence starts, then SiLU."""
 
@@ -25,8 +33,9 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(channels, taps) / math.sqrt(3 * taps))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        return causal_conv1d(x, cast(self.weight, x), cast(self.bias, x), offsets, activation="silu")
+    def forward(self, x: Tensor, offsets: Tensor, **state: Any) -> Any:
+        """With the kernel's `return_state`, also the last inputs of each history."""
+        return causal_conv1d(x, cast(self.weight, x), cast(self.bias, x), offsets, activation="silu", **state)
 
 
 def initial_dt_bias(size: int) -> Tensor:
@@ -55,12 +64,20 @@ class S6Mixer(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
         u, z = self.in_proj(x).chunk(2, dim=-1)
-        u = self.conv(u, offsets)
+        return self.out_proj(self._scan(self.conv(u, offsets), z, offsets))
+
+    def append(self, state: MixerState | None, x: Tensor, offsets: Tensor) -> tuple[Tensor, MixerState]:
+        before = state or MixerState(None, None)
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u, inputs = self.conv(u, offsets, initial_state=before.inputs, return_state=True)
+        y, scan = self._scan(u, z, offsets, initial_state=before.scan, return_state=True)
+        return self.out_proj(y), MixerState(inputs, scan)
+
+    def _scan(self, u: Tensor, z: Tensor, offsets: Tensor, **state: Any) -> Any:
         dt, b, c = self.x_proj(u).split([self.rank, self.state, self.state], dim=-1)
         a = -torch.exp(full_precision(self.A_log))
         delta = self.dt_proj(dt)
-        y = selective_scan(u, delta, a, b, c, self.D, z, self.dt_bias, offsets, delta_softplus=True)
-        return self.out_proj(y)
+        return selective_scan(u, delta, a, b, c, self.D, z, self.dt_bias, offsets, delta_softplus=True, **state)
 
 
 class SSDMixer(nn.Module):
@@ -79,12 +96,25 @@ class SSDMixer(nn.Module):
         self.out_proj = nn.Linear(self.inner, config.width, bias=False)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        z, mixed, dt = self.in_proj(x).split([self.inner, self.inner + 2 * self.state, self.heads], dim=-1)
-        u, b, c = self.conv(mixed, offsets).split([self.inner, self.state, self.state], dim=-1)
+        z, mixed, dt = self._project(x)
+        return self.out_proj(self.norm(self._scan(self.conv(mixed, offsets), z, dt, offsets).flatten(1)))
+
+    def append(self, state: MixerState | None, x: Tensor, offsets: Tensor) -> tuple[Tensor, MixerState]:
+        before = state or MixerState(None, None)
+        z, mixed, dt = self._project(x)
+        mixed, inputs = self.conv(mixed, offsets, initial_state=before.inputs, return_state=True)
+        y, scan = self._scan(mixed, z, dt, offsets, initial_state=before.scan, return_state=True)
+        return self.out_proj(self.norm(y.flatten(1))), MixerState(inputs, scan)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.in_proj(x).split([self.inner, self.inner + 2 * self.state, self.heads], dim=-1)
+
+    def _scan(self, mixed: Tensor, z: Tensor, dt: Tensor, offsets: Tensor, **state: Any) -> Any:
+        u, b, c = mixed.split([self.inner, self.state, self.state], dim=-1)
         u, z = (part.unflatten(-1, (self.heads, self.head_dim)) for part in (u, z))
         a = -torch.exp(full_precision(self.A_log))
-        y = ssd_scan(u, dt, a, b.unsqueeze(1), c.unsqueeze(1), self.D, z, self.dt_bias, offsets, dt_softplus=True)
-        return self.out_proj(self.norm(y.flatten(1)))
+        b, c = b.unsqueeze(1), c.unsqueeze(1)
+        return ssd_scan(u, dt, a, b, c, self.D, z, self.dt_bias, offsets, dt_softplus=True, **state)
 
 
 class Mamba4RecLayer(nn.Module):
@@ -100,7 +130,14 @@ class Mamba4RecLayer(nn.Module):
         self.norm2 = LayerNorm(config.width)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        x = self.norm1(x + self._drop(self.mixer(x, offsets)))
+        return self._mix(x, self.mixer(x, offsets))
+
+    def append(self, state: MixerState | None, x: Tensor, offsets: Tensor) -> tuple[Tensor, MixerState]:
+        update, state = self.mixer.append(state, x, offsets)
+        return self._mix(x, update), state
+
+    def _mix(self, x: Tensor, update: Tensor) -> Tensor:
+        x = self.norm1(x + self._drop(update))
         return self.norm2(x + self._drop(self.down(self._drop(F.gelu(self.up(x))))))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -129,6 +166,16 @@ class Mamba4Rec(nn.Module):
             x = layer(x, offsets)
         return x
 
+    def append(
+        self, state: tuple[MixerState, ...] | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, tuple[MixerState, ...]]:
+        """States of inputs that continue histories, and the histories' new state, a `MixerState` a layer."""
+        x, kept = self.norm(F.dropout(x, self.config.dropout, self.training)), []
+        for layer, before in zip(self.layers, state or (None,) * len(self.layers), strict=True):
+            x, after = layer.append(before, x, offsets)
+            kept.append(after)
+        return x, tuple(kept)
+
 
 @register("mamba2")
 class Mamba2(nn.Module):
@@ -150,3 +197,15 @@ class Mamba2(nn.Module):
             update = mixer(norm(residual).to(x.dtype), offsets)
             residual = residual + F.dropout(update, self.config.dropout, self.training)
         return residual.to(x.dtype)
+
+    def append(
+        self, state: tuple[MixerState, ...] | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, tuple[MixerState, ...]]:
+        """States of inputs that continue histories, and the histories' new state, a `MixerState` a block."""
+        residual, kept = full_precision(x), []
+        befores = state or (None,) * len(self.mixers)
+        for norm, mixer, before in zip(self.norms, self.mixers, befores, strict=True):
+            update, after = mixer.append(before, norm(residual).to(x.dtype), offsets)
+            residual = residual + F.dropout(update, self.config.dropout, self.training)
+            kept.append(after)
+        return residual.to(x.dtype), tuple(kept)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.layers import EMBEDDING_STD, LayerNorm, cast, check_longest, init_gaussian, positions
+from uqabench.encoders.layers import (
+    EMBEDDING_STD,
+    LayerNorm,
+    cast,
+    check_longest,
+    check_room,
+    init_gaussian,
+    places_behind,
+    positions,
+)
 from uqabench.encoders.registry import register
-from uqabench.kernels import causal_attention
+from uqabench.kernels import causal_attention, causal_attention_step
+from uqabench.kernels.key_values import KeyValues
 from uqabench.settings.encoders import SASRecConfig
 
 
@@ -29,9 +41,17 @@ class SASRecLayer(nn.Module):
         self.norm2 = LayerNorm(config.width)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x).chunk(3, dim=-1))
-        attended = self.out(causal_attention(q, k, v, offsets).reshape(x.shape))
-        x = self.norm1(x + self._drop(attended))
+        return self._mix(x, causal_attention(*self._heads(x), offsets))
+
+    def append(self, cache: KeyValues | None, x: Tensor, offsets: Tensor) -> tuple[Tensor, KeyValues]:
+        attended, cache = causal_attention_step(*self._heads(x), offsets, cache)
+        return self._mix(x, attended), cache
+
+    def _heads(self, x: Tensor) -> Iterator[Tensor]:
+        return (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x).chunk(3, dim=-1))
+
+    def _mix(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.norm1(x + self._drop(self.out(attended.reshape(x.shape))))
         return self.norm2(x + self._drop(self.down(self._drop(F.relu(self.up(x))))))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -60,8 +80,26 @@ class SASRec(nn.Module):
         Raises InputError when a sequence is longer than `max_len`.
         """
         check_longest(offsets, self.config.max_len, "SASRec")
-        x = x + cast(self.position_embedding(positions(offsets, x.shape[0])), x)
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = self._place(x, positions(offsets, x.shape[0]))
         for layer in self.layers:
             x = layer(x, offsets)
         return self.norm(x)
+
+    def append(
+        self, state: tuple[KeyValues, ...] | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, tuple[KeyValues, ...]]:
+        """States of inputs that continue histories, and the histories' new state: keys and values of every layer.
+
+        Raises InputError when a history gets longer than `max_len`.
+        """
+        caches = state or (None,) * len(self.layers)
+        check_room(caches[0], offsets, self.config.max_len, "SASRec")
+        x = self._place(x, places_behind(caches[0], offsets, x.shape[0]))
+        kept = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x, cache = layer.append(cache, x, offsets)
+            kept.append(cache)
+        return self.norm(x), tuple(kept)
+
+    def _place(self, x: Tensor, place: Tensor) -> Tensor:
+        return F.dropout(x + cast(self.position_embedding(place), x), self.config.dropout, self.training)

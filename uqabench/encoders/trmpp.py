@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uqabench.encoders.layers import RMSNorm, init_gaussian
+from uqabench.encoders.layers import RMSNorm, init_gaussian, places_behind
 from uqabench.encoders.registry import register
-from uqabench.kernels import causal_attention, rope, swiglu
+from uqabench.kernels import causal_attention, causal_attention_step, rope, swiglu
+from uqabench.kernels.key_values import KeyValues
+from uqabench.kernels.transformer_block import rope_at
 from uqabench.settings.encoders import TrmPPConfig
 
 
@@ -29,10 +32,22 @@ class TrmPPLayer(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        parts = self.qkv(self.norm1(x)).chunk(3, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
+        q, k, v = self._heads(x)
         q, k = rope(q, k, offsets, self.config.rope_base)
-        attended = causal_attention(q, k, v, offsets).reshape(x.shape)
+        return self._mix(x, causal_attention(q, k, v, offsets))
+
+    def append(self, cache: KeyValues | None, x: Tensor, offsets: Tensor) -> tuple[Tensor, KeyValues]:
+        q, k, v = self._heads(x)
+        q, k = rope_at(q, k, places_behind(cache, offsets, x.shape[0]), self.config.rope_base)
+        attended, cache = causal_attention_step(q, k, v, offsets, cache)
+        return self._mix(x, attended), cache
+
+    def _heads(self, x: Tensor) -> Iterator[Tensor]:
+        parts = self.qkv(self.norm1(x)).chunk(3, dim=-1)
+        return (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
+
+    def _mix(self, x: Tensor, attended: Tensor) -> Tensor:
+        attended = attended.reshape(x.shape)
         hidden, x = self.norm2.add(F.dropout(self.out(attended), self.config.dropout, self.training), x)
         hidden = self.down(swiglu(self.gate(hidden), self.up(hidden)))
         return x + F.dropout(hidden, self.config.dropout, self.training)
@@ -61,3 +76,13 @@ class TrmPP(nn.Module):
         for layer in self.layers:
             x = layer(x, offsets)
         return x
+
+    def append(
+        self, state: tuple[KeyValues, ...] | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, tuple[KeyValues, ...]]:
+        """States of inputs that continue histories, and the histories' new state: keys and values of every layer."""
+        kept = []
+        for layer, cache in zip(self.layers, state or (None,) * len(self.layers), strict=True):
+            x, cache = layer.append(cache, x, offsets)
+            kept.append(cache)
+        return x, tuple(kept)

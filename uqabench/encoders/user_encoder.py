@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -120,6 +120,25 @@ class UserEncoder(nn.Module):
         return states
 
     forward = states
+
+    def append(
+        self, state: Any, items: Tensor, offsets: Tensor, timestamps: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """States (T, width) of new items that continue B histories, and the histories' new state.
+
+        They are those that `states` gives the new items of the whole histories, for the work of the new items alone
+        (attention reads a history's keys and values). `state` is what the last call returned, None for empty
+        histories; it is a value that stays as it is, so that a history may be continued in two ways.
+
+        Raises InputError for an item outside the catalogue, an encoder without `append`, or a history that gets longer
+        than the encoder takes.
+        """
+        if not hasattr(self.encoder, "append"):
+            raise InputError(
+                f"The encoder {self.name} cannot continue histories: it has no method "
+                "append(state, x, offsets, timestamps)."
+            )
+        return self.encoder.append(state, self.tower(items), offsets, timestamps)
 
     def queries(self, states: Tensor) -> Tensor:
         """Project states (T, width) to the item table's space: (T, item_dim)."""

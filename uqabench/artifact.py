@@ -115,13 +115,15 @@ class Stage:
     """One result that can be built into a folder, and what it depends on.
 
     name: of the stage. config: its settings as JSON values. inputs: content hash of what it reads, by role.
-    make: fills the folder. Two stages with equal name, config and inputs have equal results.
+    make: fills the folder. together: every process of a run takes part in it, not the first alone. Two stages with
+    equal name, config and inputs have equal results.
     """
 
     name: str
     config: dict[str, Any]
     inputs: dict[str, str]
     make: Make
+    together: bool = False
 
     @property
     def key(self) -> str:

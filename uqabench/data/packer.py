@@ -1,7 +1,7 @@
 """Packed batches: sequences laid end to end, filled to a token budget, with no padding.
 
 Every choice is a function of (seed, epoch), so an epoch is the same on any machine and with any number of threads,
-and the ranks of a distributed run cut it into disjoint shares without talking to each other.
+and the processes of a run share out each batch without talking to each other.
 """
 
 from __future__ import annotations
@@ -44,20 +44,15 @@ def plan_batches(
     *,
     seed: int,
     epoch: int,
-    rank: int = 0,
-    world: int = 1,
     shuffle: bool = True,
 ) -> list[np.ndarray]:
-    """The rows (int64) of each batch of this rank's share of an epoch; no batch exceeds `token_budget` tokens.
+    """The rows (int64) of each batch of an epoch; no batch exceeds `token_budget` tokens, and each row occurs once.
 
     With `shuffle`, rows are permuted, sorted by length within pools of some dozens of batches, filled greedily, and
-    the batches permuted; without, rows are sorted by length (ties by row). Over all ranks each row occurs once.
-    Batches are split until every rank has equally many, unless there are fewer rows than that takes.
-    Raises InputError for a sequence longer than the budget, negative lengths, or a rank outside 0..world-1.
+    the batches permuted; without, rows are sorted by length (ties by row).
+    Raises InputError for a sequence longer than the budget, or negative lengths.
     """
     lengths = np.asarray(lengths, np.int64)
-    if not 0 <= rank < world:
-        raise InputError(f"rank is {rank} and must lie in 0..{world - 1}.")
     if seed < 0 or epoch < 0:
         raise InputError(f"seed is {seed} and epoch is {epoch}: neither may be negative.")
     if len(lengths) == 0:
@@ -70,13 +65,13 @@ def plan_batches(
             "raise the budget or shorten the windows."
         )
     if not shuffle:
-        return _share(_batches(np.argsort(lengths, kind="stable"), lengths, token_budget), rank, world)
+        return _batches(np.argsort(lengths, kind="stable"), lengths, token_budget)
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
     order = random.permutation(len(lengths))
     pool = (np.cumsum(lengths[order]) - 1) // (token_budget * _POOL_BATCHES)
     order = order[np.lexsort((lengths[order], pool))]
     batches = _batches(order, lengths, token_budget)
-    return _share([batches[i] for i in random.permutation(len(batches))], rank, world)
+    return [batches[i] for i in random.permutation(len(batches))]
 
 
 def _batches(order: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
@@ -98,13 +93,15 @@ def _cuts(lengths, token_budget):
     return cuts[:found]
 
 
-def _share(batches: list[np.ndarray], rank: int, world: int) -> list[np.ndarray]:
-    while len(batches) % world:
-        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-        if len(batches[largest]) < 2:
-            break
-        batches[largest : largest + 1] = np.array_split(batches[largest], 2)
-    return batches[rank::world]
+def share_evenly(sizes: np.ndarray, shares: int) -> list[np.ndarray]:
+    """Places (int64, ascending) of a batch's members, of these sizes (n,), shared out: the largest first, each to the
+    share that has least so far. With fewer members than shares some are empty."""
+    filled = np.zeros(shares, np.int64)
+    owner = np.empty(len(sizes), np.int64)
+    for member in np.argsort(-np.asarray(sizes), kind="stable"):
+        owner[member] = filled.argmin()
+        filled[owner[member]] += sizes[member]
+    return [np.flatnonzero(owner == share) for share in range(shares)]
 
 
 def windows(

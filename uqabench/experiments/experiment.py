@@ -24,6 +24,7 @@ from uqabench.plan.plan import Plan, Planned, plan, problem_of
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
 from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
+from uqabench.stages.distributed import processes
 from uqabench.vocabulary import SUBTASKS, TASKS, display_name
 
 
@@ -88,11 +89,12 @@ def run_experiments(
 ) -> dict[str, dict[str, Any]]:
     """Run experiments in the run folder `folder`; returns (and writes) each one's results by name.
 
-    Cells that fail are in the results with the reason; the same call goes on from there.
+    Cells that fail are in the results with the reason; the same call goes on from there. All but the first of several
+    processes return nothing.
     """
     check_device(config)
     with claimed(folder, wait=wait), Opened() as opened:
-        tools = Tools(opened, progress)
+        tools = Tools(opened, progress and processes().is_first)
         planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
         outcome = execute(
             [node for each in planned for node in each.targets()],
@@ -101,6 +103,8 @@ def run_experiments(
             progress=progress,
             strict=strict,
         )
+        if not processes().is_first:
+            return {}
         return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare) for each in planned}
 
 

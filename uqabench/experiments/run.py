@@ -24,6 +24,7 @@ from uqabench.report.results import load_results
 from uqabench.report.write import write_tables
 from uqabench.settings import RunConfig
 from uqabench.settings.reader import to_dict
+from uqabench.stages.distributed import processes
 from uqabench.stages.pretrain import popularity_metrics
 from uqabench.vocabulary import BASELINES
 
@@ -44,14 +45,14 @@ def run(
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
     the results under "failed", but where only baselines are left the first error is raised. None where the run stops
-    before evaluation. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
+    before evaluation, and from all but the first of several processes. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
     that works in the folder. strict: stop at a failure.
     """
     folder = Path(folder)
     check_device(config)
     problems = problems_of(config)
     with claimed(folder, wait=wait), Opened() as opened:
-        tools = Tools(opened, progress)
+        tools = Tools(opened, progress and processes().is_first)
         methods = [method for method in parse_methods(config) if method.name not in problems]
         planned = plan(config, tools, methods=methods)
         outcome = execute(
@@ -67,6 +68,7 @@ def run(
             raise next(iter(failed.values()))
         if until != "evaluate":
             _refuse_failures(failed)
+        if until != "evaluate" or not processes().is_first:
             return None
         return _write_results(folder, planned, outcome, failed, tools, compare)
 

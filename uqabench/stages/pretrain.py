@@ -22,7 +22,11 @@ from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
-from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
+from uqabench.stages.distributed import processes
+from uqabench.stages.distributed.catalogue import share_item_table, whole_item_table
+from uqabench.stages.distributed.data_parallel import new_trainer
+from uqabench.stages.distributed.shares import SharedPretrainLoss, share_sequences, whole_step
+from uqabench.stages.training import fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 
@@ -61,10 +65,14 @@ class PretrainLoss:
         share = (popularity + 1.0) / (popularity.sum() + len(popularity))
         self.log_q = torch.from_numpy(np.log(share).astype(np.float32))
 
-    def __call__(self, batch: TorchBatch) -> tuple[Tensor, int]:
+    def queries(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
+        """The M queries (M, item_dim) of a batch whose next item is known, and those items (M,)."""
         states = self.model.states(batch.items, batch.offsets, batch.timestamps)
         at, targets = next_item_labels(batch)
-        queries = self.model.queries(states.index_select(0, at)).float()
+        return self.model.queries(states.index_select(0, at)).float(), targets
+
+    def __call__(self, batch: TorchBatch) -> tuple[Tensor, int]:
+        queries, targets = self.queries(batch)
         if self.config.objective == "sl":
             return linear_cross_entropy(queries, self.model.item_weight, targets), len(batch.items)
         positives = normalize(torch.nn.functional.embedding(targets, self.model.item_weight), dim=-1)
@@ -159,7 +167,8 @@ def pretrain(
         with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
             return _train(store, folder, work, config, torch.device(device), progress)
 
-    return Stage("pretrain", {**key_dict(config), "device": device}, {"data": store.content_hash}, make)
+    settings = {**key_dict(config), "device": device}
+    return Stage("pretrain", settings, {"data": store.content_hash}, make, together=True)
 
 
 def _train(
@@ -167,22 +176,38 @@ def _train(
 ) -> float:
     seed_everything(config.seed, device)
     model = UserEncoder.build(config.encoder, store.catalogue).to(device)
+    share_item_table(model)
     loss = PretrainLoss(model, config, store.catalogue.popularity)
-    trainer = Trainer(
+    is_shared = processes().are_several
+
+    def pack_batch(part: tuple[np.ndarray, ...]) -> TorchBatch:
+        return TorchBatch.pack(store, *part, device)
+
+    def batches_of(epoch: int) -> list[Any]:
+        batches = training_batches(store, config, epoch)
+        return [share_sequences(batch) for batch in batches] if is_shared else batches
+
+    trainer = new_trainer(
         {"model": model},
-        lambda part: loss(TorchBatch.pack(store, *part, device)),
+        SharedPretrainLoss(loss, pack_batch) if is_shared else lambda part: loss(pack_batch(part)),
         config.optim,
         total_steps=len(training_batches(store, config, 0)) * config.optim.epochs,
         work=work,
         log=out / "log.jsonl",
         label=f"pretrain {config.encoder.encoder}",
         progress=progress,
+        parts=whole_step,
+        seed=config.seed,
     )
+
+    def measure() -> tuple[Tensor, float]:
+        with whole_item_table(model):
+            return last_item_ranks(model, store, config)
 
     def after_epoch(epoch: int) -> bool:
         if not config.patience:
             return False
-        ranks, perplexity = last_item_ranks(model, store, config)
+        ranks, perplexity = measure()
         metrics = ranking_metrics(ranks)
         trainer.records.append({"epoch": epoch, "step": trainer.step, "perplexity": perplexity, **metrics})
         best = trainer.extra.get("best", -math.inf)
@@ -193,13 +218,17 @@ def _train(
         return trainer.extra["stale"] >= config.patience
 
     if config.train:
-        trainer.run(lambda epoch: training_batches(store, config, epoch), after_epoch)
-    ranks, perplexity = last_item_ranks(model, store, config)
+        trainer.run(batches_of, after_epoch)
+    with whole_item_table(model):
+        ranks, perplexity = last_item_ranks(model, store, config)
+        weights = unshared(model)
+    if not processes().is_first:
+        return trainer.seconds
     metrics: dict[str, Any] = {**ranking_metrics(ranks), "perplexity": perplexity, "users": len(ranks)}
     metrics["steps"] = trainer.step
     metrics["encoder_parameters"] = sum(parameter.numel() for parameter in model.encoder.parameters())
     trainer.write_log()
-    save_file({name: t.contiguous() for name, t in unshared(model).items()}, out / "model.safetensors")
+    save_file({name: t.contiguous() for name, t in weights.items()}, out / "model.safetensors")
     write_json(out / "metrics.json", metrics)
     write_json(out / "encoder.json", to_dict(config.encoder))
     return trainer.seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class Trainer:
         self.checkpoint_path, self.log_path = work / "checkpoint.pt", log
         self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.device = self.parameters[0].device
         self.step = self.epoch = self.step_in_epoch = 0
         self.seconds = 0.0
         self.records: list[dict[str, Any]] = []
@@ -124,7 +126,7 @@ class Trainer:
                 bar.update()
                 if self.step % 10 == 0 or self.step == self.total_steps:
                     bar.set_postfix_str(f"loss {loss:.3f}, {tokens / (now - started):,.0f} tokens/s")
-                if now - last_saved >= self.config.checkpoint_seconds:
+                if self._is_due(now - last_saved):
                     self.seconds += now - started
                     self._save()
                     started, last_saved, tokens = now, now, 0
@@ -141,7 +143,7 @@ class Trainer:
     def _step(self, batch: Any) -> tuple[float, int]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step) * group["scale"]
-        device = self.parameters[0].device
+        device = self.device
         self.optimizer.zero_grad(set_to_none=True)
         value, tokens = 0.0, 0
         for part, weight in self.parts(batch):
@@ -150,11 +152,12 @@ class Trainer:
             (loss * weight).backward()
             value += float(loss.detach()) * weight
             tokens += count
-            if not math.isfinite(value):
-                raise RunError(
-                    f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off."
-                )
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        value = float(self._step_loss(torch.tensor(value, dtype=torch.float64, device=device)))
+        if not math.isfinite(value):
+            raise RunError(
+                f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off."
+            )
+        norm = self._clip()
         if not math.isfinite(float(norm)):
             raise RunError(
                 f"{self.label}: the gradient became {float(norm)} at step {self.step}: lower lr or turn bf16 off."
@@ -165,15 +168,28 @@ class Trainer:
             self._record({"step": self.step, "train_loss": value, "lr": self.learning_rate(self.step - 1)})
         return value, tokens
 
+    def _step_loss(self, value: Tensor) -> Tensor:
+        """The loss of a step, of which this process computed `value`."""
+        return value
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient; returns its norm before that."""
+        return nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+
+    def _is_due(self, seconds: float) -> bool:
+        """Whether to save, so many seconds after the last checkpoint."""
+        return seconds >= self.config.checkpoint_seconds
+
     def _record(self, row: dict[str, Any]) -> None:
         self.records.append(row)
 
     def write_log(self) -> None:
-        """All records as JSON lines."""
-        write_bytes(self.log_path, self._log_lines())
+        """Write all records, as JSON lines and for TensorBoard."""
+        write_bytes(self.log_path, self.log_lines())
         write_tensorboard(self.log_path.with_name("tensorboard"), self.records)
 
-    def _log_lines(self) -> bytes:
+    def log_lines(self) -> bytes:
+        """All records as JSON lines."""
         return "".join(json.dumps(record) + "\n" for record in self.records).encode()
 
     def _save(self) -> None:
@@ -190,10 +206,17 @@ class Trainer:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(self.checkpoint_path, buffer.getvalue())
-        write_bytes(self.checkpoint_path.with_name("log.jsonl"), self._log_lines())
+        write_bytes(self.checkpoint_path.with_name("log.jsonl"), self.log_lines())
+        for of_several in self.checkpoint_path.parent.glob("shards-*"):  # older ones
+            shutil.rmtree(of_several, ignore_errors=True)
 
     def _resume(self) -> None:
         if not self.checkpoint_path.exists():
+            if any(self.checkpoint_path.parent.glob("shards-*")):  # of several processes
+                from uqabench.stages.distributed.checkpoint import resume
+                from uqabench.stages.distributed.data_parallel import LossModule
+
+                resume(self, LossModule(self.modules, self.loss_fn))
             return
         try:
             self._restore(torch.load(self.checkpoint_path, map_location="cpu", weights_only=True))

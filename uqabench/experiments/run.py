@@ -45,8 +45,8 @@ def run(
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
     the results under "failed", but where only baselines are left the first error is raised. None where the run stops
-    before evaluation, and from all but the first of several processes. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
-    that works in the folder. strict: stop at a failure.
+    before evaluation, and from all but the first of several processes. compare: "paper" puts the paper's numbers beside
+    those of the tables. wait: for another process that works in the folder. strict: stop at a failure.
     """
     folder = Path(folder)
     check_device(config)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -39,9 +40,10 @@ def new_trainer(
 ) -> Trainer:
     """A `Trainer`, or with several processes one that trains with the others.
 
-    seed: of what differs between processes, which is dropout. shards: modules, used as a whole in a forward pass, whose weights and moments no process holds alone (FSDP), with
-    all other weights; none: every process has all weights. With several processes `options["parts"]` gives this
-    process's share of a step, and a part's weight is its share of the step times the number of processes.
+    seed: of what differs between processes, which is dropout. shards: modules, used as a whole in a forward pass,
+    whose weights and moments no process holds alone (FSDP), with all other weights; none: every process has all
+    weights. With several processes `options["parts"]` gives this process's share of a step, and a part's weight is its
+    share of the step times the number of processes.
     """
     if processes().are_several:
         return DistributedTrainer(modules, loss_fn, config, seed=seed, shards=list(shards), **options)
@@ -149,11 +151,11 @@ class DistributedTrainer(Trainer):
 def _replicated(root: LossModule) -> DistributedDataParallel:
     device = next(root.parameters()).device
     apart = [name for name, p in root.named_parameters() if isinstance(p, DTensor)]
+    apart += [name for name, _ in root.named_buffers()]  # the catalogue's, equal everywhere
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(root, apart)
     return DistributedDataParallel(
         root,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         # An encoder may leave weights unused: HSTU its time bias where the log has no timestamps.
         find_unused_parameters=True,
         gradient_as_bucket_view=True,
@@ -165,3 +167,24 @@ def _sharded(root: LossModule, shards: list[nn.Module]) -> LossModule:
     for module in shards:
         fully_shard(module, mesh=mesh)
     return fully_shard(root, mesh=mesh)
+
+
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state, whose weights may lie in several processes: whole in the first one, empty in the others.
+
+    All processes call it.
+    """
+    if not processes().are_several:
+        return module.state_dict()
+    return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def gathered_model(model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
+    """In the first process `fresh()` with the weights of the trained `model`, which lie in several processes; in the
+    others, which call it as well, `model` itself."""
+    state = whole_state(model)
+    if not processes().is_first:
+        return model
+    whole = fresh()
+    whole.load_state_dict(state)
+    return whole

@@ -70,15 +70,20 @@ class SharedPretrainLoss:
 
 
 def share_parts(
-    step: list[Any], sizes: np.ndarray, cut: Callable[[list[Any]], list[list[Any]]], weigh: Callable[[list[Any]], float]
+    step: list[Any],
+    size: Callable[[Any], int],
+    cut: Callable[[list[Any]], list[list[Any]]],
+    weigh: Callable[[list[Any]], float],
 ) -> list[tuple[list[Any], float]]:
-    """This process's share of a step's groups (n,) of such sizes, `cut` into parts with their weights in the step.
+    """This process's share of a step's groups, `cut` into parts with their weights; all of it in one process.
 
-    weigh: the share of a part in the step's loss. Weights are multiplied by the number of processes. A process for which
-    no group is left has the first one with weight 0.
+    size: of a group; the processes' sums are about equal. weigh: the share of a part in the step's loss, which is
+    multiplied by the number of processes. A process for which no group is left has the first one with weight 0.
     """
     group = processes()
-    own = share_evenly(sizes, group.world)[group.rank]
+    if not group.are_several:
+        return [(part, weigh(part)) for part in cut(step)]
+    own = share_evenly(np.array([size(member) for member in step]), group.world)[group.rank]
     if not len(own):
         return [(step[:1], 0.0)]
     return [(part, weigh(part) * group.world) for part in cut([step[i] for i in own])]

@@ -69,7 +69,7 @@ def pretraining(encoder: str, objective: str, **changes) -> PretrainConfig:
 
 
 def alignment(**changes) -> AlignConfig:
-    optim = OptimConfig(lr=1e-3, epochs=STEPS, checkpoint_seconds=changes.pop("checkpoint_seconds", 1e9))
+    optim = OptimConfig(lr=5e-5, epochs=STEPS, checkpoint_seconds=changes.pop("checkpoint_seconds", 1e9))
     return AlignConfig(**{"batch_questions": 512, "token_budget": 1024, "lora_rank": 4, "optim": optim, **changes})
 
 

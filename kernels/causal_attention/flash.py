@@ -46,9 +46,10 @@ def problem(name: str) -> str | None:
         return f"does not import ({' '.join(str(error).split())[:120]})"
     if found is None:
         return f"has no {function}"
-    parameters = inspect.signature(found).parameters
-    if lacking := [argument for argument in _call(name, *[None] * 6) if argument not in parameters]:
-        return f"{function} takes no {lacking[0]}: another version is needed"
+    try:
+        inspect.signature(found).bind(**_call(name, *[None] * 6))
+    except TypeError as error:
+        return f"another version is needed ({function}: {error})"
     if name == FLASH_ATTN_3 and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] != _HOPPER:
         return "runs on Hopper GPUs only"
     return None

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tests.stages.distributed import operators
 from uqabench.artifact import Stage
 from uqabench.data.store import InteractionStore
 from uqabench.errors import UQABenchError
@@ -39,13 +40,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Jobs:
-    """Stages over the same data. states: the artefact of an encoder's frozen states."""
+    """Stages over the same data. states: the artefact of an encoder's frozen states. checks_operators: before them,
+    what several processes compute together is compared with one process's operators."""
 
     store: Path
     jobs: list[Job]
     asked: tuple[Any, Any] | None = None
     model: Path | None = None
     states: Any = None
+    checks_operators: bool = False
 
     def stage(self, job: Job) -> Stage:
         store = InteractionStore.open(self.store)
@@ -71,7 +74,9 @@ def kill_before(rank: int, step: int) -> None:
 def run(jobs: Jobs, out: Path) -> None:
     """Build every stage into `out`, with the other processes if there are any."""
     torch.set_num_threads(1)
-    with joined():
+    with joined() as group:
+        if jobs.checks_operators and group.are_several:
+            operators.check()
         for job in jobs.jobs:
             if job.kill is not None:
                 kill_before(*job.kill)

@@ -98,9 +98,11 @@ def prompts(small_store, small_train, small_evaluation, pretrained, model_folder
 
 
 def test_losses_are_those_of_one_process(prompts, tmp_path):
-    """20 steps of each objective, and of alignment with the adapter and low-rank matrices, and of the whole model."""
+    """20 steps of each objective, and of alignment with low-rank matrices and of the whole model; before them, the
+    operators by themselves."""
     todo = replace(
         prompts,
+        checks_operators=True,
         jobs=[
             Job("sl", pretraining("trm++", "sl")),
             Job("cl", pretraining("hstu", "cl")),
@@ -123,6 +125,7 @@ def test_losses_are_those_of_one_process(prompts, tmp_path):
         assert manifests[0]["key"] == manifests[1]["key"] and not (tmp_path / "two" / f"{name}.work").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_the_run_goes_on_from_there(small_store, tmp_path):
     """Killed before step 12 with a checkpoint every step; resumed by three processes, then by one."""
     config = pretraining("hstu", "sl", checkpoint_seconds=0.0)

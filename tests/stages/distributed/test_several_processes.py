@@ -100,7 +100,7 @@ def prompts(small_store, small_train, small_evaluation, pretrained, model_folder
 def test_losses_are_those_of_one_process(prompts, tmp_path):
     """20 steps of each objective, and of alignment with low-rank matrices and of the whole model; before them, the
     operators by themselves."""
-    todo = replace(
+    jobs = replace(
         prompts,
         checks_operators=True,
         jobs=[
@@ -110,8 +110,8 @@ def test_losses_are_those_of_one_process(prompts, tmp_path):
             Job("full", alignment(strategy="full", recompute=True)),
         ],
     )
-    run_several(todo, tmp_path / "two")
-    run(todo, tmp_path / "one")
+    run_several(jobs, tmp_path / "two")
+    run(jobs, tmp_path / "one")
     for name, files in (
         ("sl", ["model.safetensors"]),
         ("cl", ["model.safetensors"]),

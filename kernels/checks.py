@@ -1,7 +1,8 @@
 """The argument checks of the operators: each raises a TypeError or ValueError that names the argument.
 
-Values that Python reads (offsets, indices) are read once for each tensor and remembered on it, so that a model of many
-layers pays for one read, which on CUDA is a synchronisation, per batch. While torch.compile traces or a CUDA graph is
+Values that Python reads (offsets, indices) are read once for each tensor and remembered on it (memory.py), so that a
+model of many layers pays for one read, which on CUDA is a synchronisation, per batch, and for none where the host
+packed the tensor and said what it holds (`know_offsets`, `know_bounds`). While torch.compile traces or a CUDA graph is
 captured, shapes and dtypes are checked and values are not. NaN and infinity are not checked for: they propagate within
 their own sequence and never into another.
 """
@@ -9,16 +10,17 @@ their own sequence and never into another.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from .memory import is_captured, known, remember
 from .tensors import are_alike, are_rows, do_lie_below, do_rise, fit_like, fits
 
-Value = TypeVar("Value")
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -115,47 +117,46 @@ def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
         return
     if offsets.is_meta:
         raise ValueError(f"{name} is on the device meta, where it has no values.")
-    values = host_offsets(offsets)
+    if known(offsets, "rises to") == tokens.shape[0]:
+        return
+    check_rising(host_array(offsets), tokens.shape[0], name)
+
+
+def check_rising(values: np.ndarray, tokens: int, name: str = "offsets") -> None:
+    """The host's int64 offsets (B+1,) are monotone from 0 to `tokens`; a ValueError names the first that is not."""
     if values[0] != 0:
         raise ValueError(f"{name} must begin with 0, not {values[0]}.")
-    for i in range(len(values) - 1):
-        if values[i + 1] < values[i]:
-            raise ValueError(f"{name} must not fall: {name}[{i + 1}] = {values[i + 1]} after {values[i]}.")
-    if values[-1] != tokens.shape[0]:
-        raise ValueError(f"{name} must end at the number of tokens, {tokens.shape[0]}, not at {values[-1]}.")
+    falls = np.flatnonzero(values[1:] < values[:-1])
+    if len(falls):
+        i = int(falls[0])
+        raise ValueError(f"{name} must not fall: {name}[{i + 1}] = {values[i + 1]} after {values[i]}.")
+    if values[-1] != tokens:
+        raise ValueError(f"{name} must end at the number of tokens, {tokens}, not at {values[-1]}.")
 
 
 def are_values_hidden(x: Tensor) -> bool:
     """Whether `x` has no values yet (torch.compile traces) or none to wait for (a CUDA graph is captured)."""
-    return is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+    return is_compiling() or is_captured(x)
 
 
-def remember(x: Tensor, key: str, build: Callable[[], Value]) -> Value:
-    """`build()`, cached on the tensor under `key` until `x` is changed in place (not cached in inference mode)."""
-    if x.is_inference():
-        return build()
-    kept = x.__dict__.setdefault("_uqabench", {})
-    version, value = kept.get(key, (None, None))
-    if version != x._version:
-        value = build()
-        kept[key] = (x._version, value)
-    return value
+def host_array(offsets: Tensor) -> np.ndarray:
+    """The offsets as the host's array int64 (B+1,), read once a tensor, not at all where the host packed them."""
+    return remember(offsets, "values", lambda: offsets.numpy(force=True), on_host=True)
 
 
 def host_offsets(offsets: Tensor) -> list[int]:
-    """The offsets as Python integers, read once a tensor."""
-    return remember(offsets, "offsets", offsets.tolist)
+    """The offsets as Python integers (see `host_array`)."""
+    return remember(offsets, "offsets", lambda: host_array(offsets).tolist(), on_host=True)
 
 
 def host_lengths(offsets: Tensor) -> list[int]:
-    """The sequences' lengths as Python integers (see `host_offsets`)."""
-    values = host_offsets(offsets)
-    return [end - start for start, end in zip(values, values[1:], strict=False)]
+    """The sequences' lengths as Python integers (see `host_array`)."""
+    return np.diff(host_array(offsets)).tolist()
 
 
 def host_longest(offsets: Tensor) -> int:
-    """The longest sequence's length, 0 without sequences (see `host_offsets`)."""
-    return remember(offsets, "longest", lambda: max(host_lengths(offsets), default=0))
+    """The longest sequence's length, 0 without sequences (see `host_array`)."""
+    return remember(offsets, "longest", lambda: int(np.diff(host_array(offsets)).max(initial=0)), on_host=True)
 
 
 def check_indices(ids: Tensor, size: int, name: str, ignored: int | None = None) -> None:
@@ -163,7 +164,12 @@ def check_indices(ids: Tensor, size: int, name: str, ignored: int | None = None)
     cached."""
     if are_values_hidden(ids) or do_lie_below(ids, size, ignored) or ids.numel() == 0:
         return
-    bounds = remember(ids, f"bounds {ignored}", lambda: _bounds(ids if ignored is None else ids[ids != ignored]))
+    given = known(ids, "bounds")
+    if given is not None and given[0] >= 0 and given[1] < size:
+        return
+    bounds = remember(
+        ids, f"bounds {ignored}", lambda: _bounds(ids if ignored is None else ids[ids != ignored]), on_host=True
+    )
     if bounds and (bounds[0] < 0 or bounds[1] >= size):
         raise ValueError(f"{name} must lie in [0, {size}), but holds {bounds[0] if bounds[0] < 0 else bounds[1]}.")
 

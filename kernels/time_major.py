@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import host_offsets, remember
+from .checks import host_array
+from .memory import know, remember
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,17 @@ def time_major(offsets: Tensor) -> TimeMajor:
 
 
 def _order(offsets: Tensor) -> TimeMajor:
-    starts = np.asarray(host_offsets(offsets), dtype=np.int64)
+    sizes, arrays = order_arrays(host_array(offsets))
+    return TimeMajor(sizes, *(torch.from_numpy(array).to(offsets.device) for array in arrays.values()))
+
+
+def know_order(offsets: Tensor, sizes: list[int], arrays: dict[str, Tensor]) -> None:
+    """Keeps the order of `order_arrays`, whose arrays lie on the device by now, as what `time_major(offsets)` is."""
+    know(offsets, {"time_major": TimeMajor(sizes, **arrays)})
+
+
+def order_arrays(starts: np.ndarray) -> tuple[list[int], dict[str, np.ndarray]]:
+    """The sizes, and by name the arrays int64, of the time-major order of offsets that the host has, int64 (B+1,)."""
     lengths = np.diff(starts)
     sequences = np.argsort(-lengths, kind="stable")
     ranks = np.argsort(sequences)
@@ -40,7 +51,5 @@ def _order(offsets: Tensor) -> TimeMajor:
     sizes = np.bincount(steps)
     first_positions = np.cumsum(sizes) - sizes
     positions = first_positions[steps] + np.repeat(ranks, lengths)
-    return TimeMajor(
-        sizes.tolist(),
-        *(torch.from_numpy(a).to(offsets.device) for a in (np.argsort(positions), positions, sequences, ranks)),
-    )
+    arrays = {"tokens": np.argsort(positions), "positions": positions, "sequences": sequences, "ranks": ranks}
+    return sizes.tolist(), arrays

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -17,20 +17,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import remember
+from .memory import remember
+from .triton_tuning import Tuned
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
-def tuned(configs: Sequence[triton.Config], key: Sequence[str]) -> Callable[[Any], Any]:
-    """Decorates a `triton.jit` function: the fastest of `configs` for each value of the arguments named in `key`.
+def tuned(configs: Sequence[triton.Config], key: Sequence[str], tokens: str | None = None) -> Callable[[Any], Any]:
+    """Decorates a `triton.jit` function: the fastest of `configs` for each value of the arguments named in `key`, and
+    each power of two of the tokens that the argument `tokens` counts (None: an argument of the key says it).
 
-    `configs` is the committed list that bench/aot.py compiles ahead of time. The choice is kept in Triton's cache
-    folder, so another process does not measure again.
+    `configs` is the committed list that bench/aot.py compiles ahead of time; triton_tuning.py says who chooses.
     """
     if INTERPRETED or len(configs) == 1:
         return triton.autotune(list(configs[:1]), key=[])
-    return triton.autotune(list(configs), key=list(key), cache_results=True)
+    return partial(Tuned, configs=configs, key=key, tokens=tokens)
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
@@ -67,8 +68,8 @@ def tile_schedule(offsets: Tensor, block: int) -> tuple[Tensor, Tensor]:
         first_tile: int64 (B+1,), tile t belongs to sequence order[s] where first_tile[s] <= t < first_tile[s + 1];
             first_tile[B] tiles in all. Kept on the offsets tensor, so the layers of a model share it.
 
-    A captured CUDA graph keeps the schedule of the offsets that it was captured with: after a change of offsets in
-    place it must be captured anew.
+    A captured CUDA graph makes its own at each replay, and at each call: it follows the offsets' values, but the number
+    of tokens and of sequences is that of the capture.
     """
     return remember(offsets, f"tiles of {block}", lambda: _tile_schedule(offsets, block))
 

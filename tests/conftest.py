@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+os.environ.setdefault("UQABENCH_TUNING", "first")  # on a GPU: tests decide nothing for anybody
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is imported
 

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "llm": BASE | {"data", "kernels", "questions"},
     "integrations": BASE | {"data", "kernels", "questions", "encoders", "llm"},
     "stages": BASE | {"data", "kernels", "questions", "encoders", "llm", "integrations"},
-    "report": BASE | {"questions"},
+    "report": BASE | {"__version__", "data", "questions"},
     "plan": BASE | {"data", "kernels", "questions", "encoders", "llm", "integrations", "stages"},
     "experiments": BASE | {"data", "questions", "encoders", "llm", "integrations", "stages", "plan", "report"},
     "doctor": {"__version__", "kernels"},

@@ -13,7 +13,6 @@ from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare,
 from uqabench.data.rejections import LISTED, REASONS
 from uqabench.encoders import PRESETS as ENCODERS
 from uqabench.plan.methods import packaged_variants
-from uqabench.questions.baselines import BASELINES
 from uqabench.questions.core.context import REASONS as DISCARDED
 from uqabench.questions.generate import generate
 from uqabench.questions.kinds import KIND_INDEX, KINDS, kinds
@@ -21,7 +20,7 @@ from uqabench.questions.render import history_items
 from uqabench.questions.tables import equal_texts
 from uqabench.settings import PAPER_MIX, QuestionConfig
 from uqabench.settings.run import PRESETS, run_config
-from uqabench.vocabulary import QUESTION_VERSIONS
+from uqabench.vocabulary import BASELINES, QUESTION_VERSIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -67,7 +66,7 @@ def test_questions_page_lists_kinds_mix_reasons_and_baselines():
     assert ", ".join(f"{name} {count}" for name, count in PAPER_MIX.items()) in " ".join(DOCS["questions"].split())
     assert f"{sum(PAPER_MIX.values()):,} questions" in DOCS["questions"]
     assert ", ".join(DISCARDED[1:]) in " ".join(DOCS["questions"].split())
-    assert {row[0] for row in table("questions", "name")} == {*BASELINES, "no-history", "shuffled"}
+    assert {row[0] for row in table("questions", "name")} == set(BASELINES)
     assert f"`recent_window` ({QuestionConfig().recent_window}) items" in DOCS["questions"]
     assert f"`extra_cuts` ({QuestionConfig().extra_cuts})" in DOCS["decisions"]
 
@@ -77,7 +76,7 @@ def test_methods_page_lists_encoders_variants_and_presets():
     listed = [name for row in table("methods", "variant") for name in row[0].split(", ")]
     assert listed == list(packaged_variants())
     rows = {row[0]: row[1:] for row in table("methods", "setting")}
-    configs = [run_config(name) for name in PRESETS]
+    configs = [run_config(name) for name in PRESETS if name != "demo-v1"]
     widths = [ENCODERS["trm++"][config.pretrain.encoder.preset].width for config in configs]
     assert rows == {
         "data": [config.data.source for config in configs],
@@ -112,7 +111,7 @@ def test_figures_of_the_demo_s_data(demo_store: InteractionStore):
 
 def test_figures_of_the_demo_s_questions(demo_store: InteractionStore):
     store = demo_store
-    questions, report = generate(store, "evaluation", run_config("demo").questions.evaluation)
+    questions, report = generate(store, "evaluation", run_config("demo-v1").questions.evaluation)
     codes = equal_texts(store.catalogue)
     new = {}
     for name in ("ip_next", "ap_next"):

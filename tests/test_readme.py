@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands, in a folder of its own; what cannot be run is checked."""
+"""What the README and the pages for users show is run as it stands, in a folder of its own; the rest is checked."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ from uqabench.report import load_results
 from uqabench.settings import PrepareConfig
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "docs/install.md", "docs/running.md", "docs/own.md", "docs/kernels.md")
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+README = TEXTS["README.md"]
 BLOCK = re.compile(r"(?:<!-- (test|file|check): (\S+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
-BLOCKS = [match.groups() for match in BLOCK.finditer(README)]
+BLOCKS = [match.groups() for text in TEXTS.values() for match in BLOCK.finditer(text)]
 RUN_BELOW = {"python", "own-data", "own-encoder", "own-templates", "own-llm", "layout", "results", "kernels"}
 
 
 def block(name: str) -> str:
     found = [text for _, label, _, text in BLOCKS if label == name]
-    assert len(found) == 1, f"the README has {len(found)} blocks called {name}"
+    assert len(found) == 1, f"the pages have {len(found)} blocks called {name}"
     return found[0]
 
 
@@ -88,7 +90,7 @@ def project_extras() -> list[str]:
 
 
 def test_every_block_is_run_or_checked():
-    assert all(kind for kind, *_ in BLOCKS), "a block of the README has no marker"
+    assert all(kind for kind, *_ in BLOCKS), "a block of a page has no marker"
     assert {name for kind, name, *_ in BLOCKS if kind == "test"} == RUN_BELOW
 
 
@@ -111,19 +113,23 @@ def test_commands_that_are_too_long_to_run_exist():
     assert found >= 15
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
+
+
 def test_links_paths_and_lists_are_true():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
     for path in re.findall(r"`((?:uqabench|docs|tests)/[^`]*)`", README):
         assert (ROOT / path).exists(), path
-    assert f"torch {re.search(r'TORCH .= (.*)', (ROOT / 'Makefile').read_text())[1]}+cpu" in README
-    listed = re.search(r"after `@` are (.*?),\s+joined", README, re.DOTALL)[1]
+    assert f"torch {re.search(r'TORCH .= (.*)', (ROOT / 'Makefile').read_text())[1]}+cpu" in TEXTS["docs/install.md"]
+    listed = re.search(r"after `@` are (.*?),\s+joined", TEXTS["docs/running.md"], re.DOTALL)[1]
     assert re.findall(r"`([^`]+)`", listed) == list(packaged_variants())
-    listed = re.search(r"^## Kernels\n(.*?)\. Each", README, re.DOTALL | re.MULTILINE)[1]
+    listed = re.search(r"^# Kernels\n(.*?)\. Each", TEXTS["docs/kernels.md"], re.DOTALL | re.MULTILINE)[1]
     from uqabench import kernels
 
     assert set(re.findall(r"`([^`]+)`", listed)) == set(kernels.__all__) - {"use_backend"}
-    shown = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    shown = re.findall(r"^\| `(\w+)` \|", TEXTS["docs/install.md"], re.MULTILINE)
     assert shown == project_extras()
 
 
@@ -160,7 +166,7 @@ def test_own_encoder_takes_its_arguments_from_settings(folder: Path):
     from uqabench.plan.methods import parse_method
     from uqabench.settings import run_config
 
-    override = re.search(r"`--set\s+(pretrain\.encoder\.overrides\S+)`", README)[1]
+    override = re.search(r"`--set\s+(pretrain\.encoder\.overrides\S+)`", TEXTS["docs/own.md"])[1]
     sys.path.insert(0, str(folder))
     encoder = parse_method("my_encoder:MyEncoder", run_config("tiny", None, (override,))).config.pretrain.encoder
     built = build_encoder(encoder.encoder, encoder.preset, **encoder.overrides)
@@ -186,10 +192,10 @@ def test_layout_of_a_run(folder: Path, own: dict[str, Any]):
         label = {"data": "synthetic", "questions": "methods"}.get(stage, "my_encoder-MyEncoder")
         (base,) = Path(run, stage).glob(f"{label}*-????????")
         for name in (*names, "manifest.json"):
-            assert (base / name).exists() and (name in README), base / name
+            assert (base / name).exists() and (name in TEXTS["docs/running.md"]), base / name
     names = {"table2", "pretrain", "comparisons"} | ({"accuracy", "tokens"} if find_spec("matplotlib") else set())
     assert {path.stem for path in Path(run, "tables").iterdir()} <= names
-    assert all(name in README for name in names)
+    assert all(name in TEXTS["docs/running.md"] for name in names)
     assert not [path for path in Path(run).rglob(".*partial*")]
 
 

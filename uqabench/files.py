@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -136,15 +136,22 @@ def folder_files(folder: Path) -> list[str]:
 
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file aside and rename it."""
+    write_aside(path, lambda partial: partial.write_bytes(data))
+
+
+def write_aside(path: Path | str, write: Callable[[Path], Any]) -> None:
+    """Have `write` make a file aside, and rename it."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
+        write(partial)
         os.replace(partial, path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):  # a path below a file cannot even be looked up
             partial.unlink(missing_ok=True)
+        if not (isinstance(error, OSError) or is_disk_full(error)):
+            raise
         raise _failed(path, error) from error
 
 

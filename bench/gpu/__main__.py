@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,22 +13,19 @@ from bench.envelope import check_writable
 from bench.gpu import steps
 from bench.gpu.measure import GROUPS
 from bench.gpu.report import Report, machine
-from bench.gpu.steps import Step
+from bench.gpu.session import LIMITS, Session
 from bench.gpu.table import lines
+from bench.gpu.visit import CALLS, make_call
 from uqabench.errors import InputError, UQABenchError
 
 RESULTS = Path(__file__).parents[1] / "results"
-LIMITS = {"build": 80.0, "aot": 45.0, "tests": 110.0, "sanitize": 40.0}
-"""Seconds of a step at most, of nine minutes; fewer in proportion where less is given."""
-NEEDED = {"ceilings": 1, "attention": 4, "rows": 2, "recurrent": 4, "catalogue": 2, "encoders": 4, "language": 2}
-"""Shares of the time for measuring ours; what they leave goes to the baselines."""
-OURS = 0.75
-AGAIN = 15.0
-"""Seconds under which a process that crashed is not started again for the rows behind the crash."""
 NO_GPU = "no GPU: what needs none was done; run the same command on a machine with one for the figures"
 
 EXAMPLES = """examples:
-  python -m bench.gpu                                  # all of it, into bench/results/gpu-CARD.json
+  python -m bench.gpu                                  # a short visit: check, tune, goals, into runs/gpu
+  python -m bench.gpu tune --out /tmp/gpu              # one of its three calls
+  python -m bench.gpu --rehearse                       # all three, with tiny shapes on the CPU
+  python -m bench.gpu all                              # nine minutes, into bench/results/gpu-CARD.json
   python -m bench.gpu --dry-run                        # what would be done, with the time limits
   python -m bench.gpu --steps build,measure --groups ceilings,attention --minutes 4
   python -m bench.gpu --rehearse --steps measure       # tiny shapes on the CPU: finds errors, measures nothing
@@ -45,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "calls", nargs="*", metavar="CALL",
+        help=f"of {', '.join(CALLS)} (default: these in turn); or all: every row, with other ways beside it",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), metavar="DIR", help="folder of results")
     parser.add_argument("--json", type=Path, metavar="OUT", help="result file (default: bench/results/gpu-CARD.json)")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for everything (default: 9)")
     parser.add_argument("--dry-run", action="store_true", help="only print the steps, limits and rows")
@@ -61,62 +61,6 @@ def chosen(text: str, known: Sequence[str], option: str) -> list[str]:
     for name in sorted(names - set(known)):
         raise InputError(f"{option} has '{name}': choose of {', '.join(known)}.")
     return [name for name in known if name in names]
-
-
-class Session:
-    """One run of the command: its deadline, its environment for other processes, and what is known so far."""
-
-    def __init__(
-        self, report: Report, minutes: float, device: str, *, is_small: bool, with_baselines: bool, scratch: Path
-    ) -> None:
-        self.report, self.device, self.is_small, self.scratch = report, device, is_small, scratch
-        self.with_baselines = with_baselines
-        self.minutes = minutes
-        self.deadline = time.monotonic() + 60 * minutes - 8  # the table and the file come after
-        dropped = ("TRITON_INTERPRET", "UQABENCH_BACKEND")
-        self.environment = {k: v for k, v in os.environ.items() if k not in dropped} | {"HF_HUB_OFFLINE": "1"}
-
-    @property
-    def left(self) -> float:
-        return self.deadline - time.monotonic()
-
-    def limit(self, step: str) -> float:
-        return min(self.left, LIMITS[step] * self.minutes / 9)
-
-    def measure(self, groups: Sequence[str], *, baselines: bool) -> None:
-        """Each group's rows in a process; a share of the time each, and what one leaves goes to the next."""
-        available = self.left * (1.0 if baselines or not self.with_baselines else OURS)
-        begun = time.monotonic()
-        for i, group in enumerate(groups):
-            needed = sum(NEEDED[other] for other in groups[i:])
-            seconds = (available - (time.monotonic() - begun)) * NEEDED[group] / needed
-            self.report.add_step(self._measure_group(group, seconds, baselines))
-
-    def _measure_group(self, group: str, seconds: float, baselines: bool) -> Step:
-        name = f"{'baselines of ' if baselines else ''}{group}"
-        started, done, told = time.monotonic(), set(), ""
-        while True:
-            left = seconds - (time.monotonic() - started)
-            if left < min(AGAIN, seconds / 2):
-                return Step(name, "time over", time.monotonic() - started, f"{len(done)} rows{told}")
-            out, skip = self.scratch / "rows.jsonl", self.scratch / "skip.txt"
-            out.write_text("")
-            skip.write_text("\n".join(sorted(done)))
-            command = [sys.executable, "-m", "bench.gpu.measure", "--group", group, "--out", str(out)]
-            command += ["--device", self.device, "--skip", str(skip), "--share", "0.001" if self.is_small else "0.2"]
-            command += ["--small"] * self.is_small + ["--baselines"] * baselines
-            ended = steps.run(command, left, self.environment, self.scratch / f"{group}.log")
-            finished, begun = self.report.add_lines(out.read_text().splitlines())
-            done |= finished
-            if not ended.is_over and not ended.code:
-                return Step(name, "ok", time.monotonic() - started, f"{len(done)} rows{told}")
-            reason = "time over" if ended.is_over else f"crashed: {steps.last_line(ended.output)}"
-            if begun is None and not finished:
-                return Step(name, "failed", time.monotonic() - started, reason)
-            if begun is not None:
-                self.report.fail(begun, reason)
-                done.add(begun)
-                told += f"; {begun}: {reason}"
 
 
 def plan(names: Sequence[str], groups: Sequence[str], minutes: float) -> None:
@@ -158,11 +102,41 @@ def perform(session: Session, names: Sequence[str], groups: Sequence[str], *, ha
             session.measure([g for g in groups if g not in ("ceilings", "language")], baselines=True)
 
 
+def visit(calls: Sequence[str], out: Path, *, is_rehearsed: bool) -> int:
+    """The calls in order; exit code 1 where the package cannot be built, 2 for a call that does not exist."""
+    import torch
+
+    has_gpu = torch.cuda.is_available() and not is_rehearsed
+    try:
+        names = [chosen(name, list(CALLS), "CALL")[0] for name in calls]
+        if not has_gpu and not is_rehearsed:
+            print(f"{NO_GPU}; --rehearse runs the calls with tiny shapes here.")
+            return 0
+        code, device = 0, "cuda" if has_gpu else "cpu"
+        for name in names:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                about = machine(device)
+                lines_ = make_call(name, out, about, device, is_small=is_rehearsed, scratch=Path(folder))
+            print("\n".join(["", f"== {name} ==", *lines_]), flush=True)
+            code |= int(any(line.startswith("step build: failed") for line in lines_))
+    except UQABenchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"\nwritten to {out}" if has_gpu else f"\n{NO_GPU}")
+    return code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 whatever the goals come to, 1 where the package cannot be built, 2 for wrong arguments."""
     import torch
 
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    of_all = ("json", "minutes", "dry_run", "steps", "groups", "no_baselines")
+    if not options.calls and all(getattr(options, name) == parser.get_default(name) for name in of_all):
+        options.calls = list(CALLS)
+    if options.calls and options.calls != ["all"]:
+        return visit(options.calls, options.out, is_rehearsed=options.rehearse)
     has_gpu = torch.cuda.is_available() and not options.rehearse
     device = "cuda" if has_gpu else "cpu"
     try:

@@ -13,6 +13,10 @@ ALIGNED, ALIGN_EPOCHS, ASKED = 30_000, 3, 7_192
 STEP_TOKENS = 65_536
 MINUTES = 30.0
 PROJECTED = "hstu"
+PIPELINE = "pipeline step, hstu, V=994447"
+TABLE_BYTES = 7 * 4 + (4 + 2) + (2 + 4) + 3 * 4
+"""A weight of the item table and step: AdamW reads four and writes three floats; the copy in bf16; its gradient made
+fp32; the gradient's norm, and its scaling."""
 LOSS = "linear_cross_entropy T=8192, V=994447 fwd+bwd"
 
 
@@ -98,8 +102,9 @@ def judge(rows: Mapping[str, Mapping[str, Any]], ceilings: Mapping[str, float]) 
 def end_to_end(rows: Mapping[str, Mapping[str, Any]]) -> Verdict:
     """The paper's run of one encoder, projected from measured steps.
 
-    Pre-training: every interaction passes through the encoder's step and the loss over the catalogue, and each step
-    of 65,536 tokens moves the item table's parameter, gradient and moments (7 fp32 passes at the copy bandwidth).
+    Pre-training is the pipeline's own step where that was measured. Else every interaction passes through the encoder's
+    step and the loss over the catalogue, and each step of 65,536 tokens moves the item table, its bf16 copy, its
+    gradients in either dtype and its moments (`TABLE_BYTES` at the copy bandwidth).
     Then the adapter's alignment and the evaluation, one prompt of 144 tokens a question.
     """
     name = f"paper end to end, {PROJECTED}"
@@ -109,20 +114,33 @@ def end_to_end(rows: Mapping[str, Mapping[str, Any]]) -> Verdict:
         "align": "3 B model, adapter alignment step",
         "ask": "3 B model, evaluation step",
     }
+    if rows.get(PIPELINE, {}).get("seconds"):
+        steps = {"pre-training": PIPELINE, "align": steps["align"], "ask": steps["ask"]}
     for step in steps.values():
         if not rows.get(step, {}).get("seconds"):
             return Verdict(name, None, f"not measured: {step}")
     a_token = {key: rows[step]["seconds"] / rows[step]["tokens"] for key, step in steps.items()}
     tokens = INTERACTIONS * EPOCHS
-    bandwidth = rows[steps["encoder"]].get("bandwidth") or 2.5e12
-    tables = tokens / STEP_TOKENS * 7 * 4 * 994_447 * 128 / bandwidth
-    parts = {
-        "encoder": tokens * a_token["encoder"],
-        "loss": tokens * a_token["loss"],
-        "item table": tables,
+    if "pre-training" in steps:
+        parts = {"pre-training": tokens * a_token["pre-training"]}
+    else:
+        bandwidth = rows[steps["encoder"]].get("bandwidth") or 2.5e12
+        tables = tokens / STEP_TOKENS * TABLE_BYTES * 994_447 * 128 / bandwidth
+        parts = {
+            "encoder": tokens * a_token["encoder"],
+            "loss": tokens * a_token["loss"],
+            "item table": tables,
+        }
+    parts |= {
         "alignment": ALIGNED * ALIGN_EPOCHS * 144 * a_token["align"],
         "evaluation": ASKED * 144 * a_token["ask"],
     }
     minutes = sum(parts.values()) / 60
     told = ", ".join(f"{part} {seconds / 60:.1f}" for part, seconds in parts.items())
     return Verdict(name, minutes <= MINUTES, f"{minutes:.1f} minutes of {MINUTES:.0f} ({told})")
+
+
+def judged_rows() -> list[str]:
+    """The rows that a verdict needs, each once."""
+    projected = (PIPELINE, "3 B model, adapter alignment step", "3 B model, evaluation step")
+    return list(dict.fromkeys([*(name for goal in GOALS for name in goal.rows), *projected]))

@@ -19,20 +19,30 @@ from typing import Any
 import torch
 
 from bench.gpu.clock import ceilings, seconds_a_call
+from bench.gpu.goals import judged_rows
 from bench.gpu.row import Made, Row, Setting
 
-GROUPS = ("ceilings", "attention", "rows", "recurrent", "catalogue", "encoders", "language")
+GROUPS = ("ceilings", "attention", "rows", "recurrent", "catalogue", "encoders", "language", "pipeline")
 FIRST = ("uniform to 2048", "uniform to 512", "width", "V=994447")
 """Sizes that a goal judges are measured before the others of their group."""
+JUDGED = "goals"
 _MOST_KERNELS = 6
 
 
-def group_rows(group: str) -> list[Row]:
-    """The rows of a group in the order in which they are measured."""
-    from bench.gpu import attention, encoders, language, operators, recurrent
+def all_rows() -> dict[str, Row]:
+    """Every row by name."""
+    from bench.gpu import attention, encoders, language, operators, pipeline, recurrent
 
-    modules: tuple[Any, ...] = (attention, operators, recurrent, encoders, language)
-    found = [row for module in modules for row in module.rows() if row.group == group]
+    modules: tuple[Any, ...] = (attention, operators, recurrent, encoders, language, pipeline)
+    return {row.name: row for module in modules for row in module.rows()}
+
+
+def group_rows(group: str) -> list[Row]:
+    """The rows of a group in the order in which they are measured; of "goals", those that goals are judged by."""
+    rows = all_rows()
+    if group == JUDGED:
+        return [rows[name] for name in judged_rows()]
+    found = [row for row in rows.values() if row.group == group]
     return sorted(found, key=lambda row: not any(text in row.name for text in FIRST))
 
 
@@ -48,8 +58,9 @@ def measure_ours(row: Row, setting: Setting, share: float) -> Iterator[dict[str,
             result["agrees"] = result["error"] <= row.bound
     result["seconds"] = seconds_a_call(made.ours, setting.device, share=share)
     result["rate"] = result["work"] / result["seconds"]
+    result["configurations"] = _configurations()
     yield result
-    if setting.device == "cuda":
+    if setting.device == "cuda" and row.name in judged_rows():
         yield from _kernels(row, made)
 
 
@@ -83,6 +94,19 @@ def _kernels(row: Row, made: Made) -> Iterator[dict[str, Any]]:
     for event in events[:_MOST_KERNELS]:
         seconds = event.self_device_time_total / max(1, event.count) / 1e6
         yield {"kernel": event.key[:120], "row": row.name, "seconds": seconds, "launches": event.count}
+
+
+def _configurations() -> dict[str, str]:
+    """Configuration and registers of each tuned kernel that ran since the last asking."""
+    from uqabench.kernels import backend
+
+    if backend.unavailable("triton", "cuda") is not None:
+        return {}
+    from uqabench.kernels import triton_tuning
+
+    found = dict(triton_tuning.ran)
+    triton_tuning.ran.clear()
+    return found
 
 
 def _clear(setting: Setting) -> None:
@@ -125,7 +149,7 @@ def run(group: str, setting: Setting, out: Path, *, baselines: bool, share: floa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.measure", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--group", choices=GROUPS, required=True)
+    parser.add_argument("--group", choices=(*GROUPS, JUDGED), required=True)
     parser.add_argument("--out", type=Path, required=True, help="lines of JSON are appended")
     parser.add_argument("--baselines", action="store_true", help="measure the other ways instead of ours")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")

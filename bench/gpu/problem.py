@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -116,6 +116,7 @@ def _make(problem: Problem, is_both: bool, setting: Setting) -> Made:
         baselines=baselines,
         check=partial(_error, problem, is_both, sets[0], setting),
         backend=backend.choose(problem.operator, setting.device, dtype),
+        compared=partial(_compared, problem, is_both, sets[0], setting),
     )
 
 
@@ -137,14 +138,30 @@ def _as_list(returned: Any) -> list[Tensor]:
 
 def _error(problem: Problem, is_both: bool, example: Example, setting: Setting) -> float:
     """Largest error over outputs and gradients, each relative to its largest value; infinite for a NaN."""
-    poison(setting.device, 256 << 20)
-    found = [x.detach().float() for x in example.run(problem.call, problem.leaves, is_both)]
-    expected = _on_eager(partial(example.wide().run, problem.call, problem.leaves, is_both))
     worst = 0.0
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(*_results(problem, is_both, example, setting), strict=True):
         if not bool(ours.isfinite().all()):
             return float("inf")
         if theirs.numel():
-            error, scale = (ours - theirs.detach().float()).abs().max(), theirs.detach().float().abs().max()
+            error, scale = (ours - theirs).abs().max(), theirs.abs().max()
             worst = max(worst, float(error) / max(float(scale), 1e-30))
     return worst
+
+
+def _compared(
+    problem: Problem, is_both: bool, example: Example, setting: Setting
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """(name, ours, plain torch's in the same dtype, in fp32) of every output, and with `is_both` of every gradient."""
+    gradients = [f"gradient of {name}" for name in problem.leaves] if is_both else []
+    ours, exact = _results(problem, is_both, example, setting)
+    plain = _on_eager(partial(example.run, problem.call, problem.leaves, is_both))
+    names = [f"output {i}" for i in range(len(ours) - len(gradients))] + gradients
+    yield from zip(names, ours, plain, exact, strict=True)
+
+
+def _results(problem: Problem, is_both: bool, example: Example, setting: Setting) -> tuple[list[Tensor], list[Tensor]]:
+    """Ours and fp32 plain torch's, outputs and gradients, as fp32."""
+    poison(setting.device, 256 << 20)
+    found = [x.detach().float() for x in example.run(problem.call, problem.leaves, is_both)]
+    expected = _on_eager(partial(example.wide().run, problem.call, problem.leaves, is_both))
+    return found, [x.detach().float() for x in expected]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +21,16 @@ class Setting:
 class Made:
     """A row's calls on its inputs.
 
-    ours: one call for each set of inputs, which take turns. baselines: the same by other means, by name. check:
-    largest error of ours against fp32 plain torch, relative to each result's largest value. backend: what ran.
+    ours: one call for each set of inputs, which take turns. baselines: the same by other means, by name. check: largest
+    error of ours against fp32 plain torch, relative to each result's largest value. backend: what ran. compared: the
+    name of each result, ours, plain torch's in the same dtype, and in fp32.
     """
 
     ours: Sequence[Call]
     baselines: Mapping[str, Callable[[], Sequence[Call]]] = field(default_factory=dict)
     check: Callable[[], float] | None = None
     backend: str = ""
+    compared: Callable[[], Iterator[tuple[str, Any, Any, Any]]] | None = None
 
 
 @dataclass(frozen=True)

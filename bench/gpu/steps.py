@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ def build(scratch: Path, seconds: float, environment: dict[str, str]) -> Step:
 
 def _build_native(scratch: Path, package: Path, seconds: float, environment: Mapping[str, str]) -> str | None:
     """Build uqabench._native by cmake into `package`; what is missing or failed, in one line."""
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "no native module: Python.h is missing (the package python3-dev has it)"
     pybind = run([sys.executable, "-m", "pybind11", "--cmakedir"], 30, environment, scratch / "pybind.log")
     if shutil.which("cmake") is None or pybind.code:
         return f"no native module: {'cmake' if shutil.which('cmake') is None else 'pybind11'} is missing"
@@ -148,7 +151,7 @@ def compile_ahead(scratch: Path, seconds: float, environment: Mapping[str, str],
     command = [sys.executable, "-m", "bench.aot", "--arch", "90", "--seconds", f"{0.8 * seconds:.0f}"]
     command += ["--processes", str(min(12, os.cpu_count() or 2)), *(["--subset", "--no-cuda"] if is_subset else [])]
     done = run(command, seconds, environment, scratch / "aot.log")
-    return _judged("ahead-of-time compilation", done)
+    return judged("ahead-of-time compilation", done)
 
 
 def tests(scratch: Path, seconds: float, environment: Mapping[str, str]) -> Step:
@@ -181,10 +184,12 @@ def tests(scratch: Path, seconds: float, environment: Mapping[str, str]) -> Step
     return Step("tests on the GPU", result, time.monotonic() - started, text)
 
 
-def sanitize(scratch: Path, seconds: float, environment: Mapping[str, str]) -> Iterator[Step]:
+def sanitize(
+    scratch: Path, seconds: float, environment: Mapping[str, str], tools: Sequence[str] = ("memcheck", "racecheck")
+) -> Iterator[Step]:
     """NVIDIA's memcheck and racecheck over the CUDA C++ kernels' tests; they report and never fail the run."""
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    for tool in ("memcheck", "racecheck"):
+    for tool in tools:
         name = f"compute-sanitizer {tool}"
         if not Path(program).exists():
             yield Step(name, "left out", 0.0, "not installed")
@@ -193,14 +198,14 @@ def sanitize(scratch: Path, seconds: float, environment: Mapping[str, str]) -> I
             yield Step(name, "left out", 0.0, "no CUDA C++ kernels were built")
             continue
         test = [sys.executable, "-m", "pytest", "-m", "not slow", "-x", "-k", "cuda and little", str(GPU_TESTS)]
-        done = run([program, "--tool", tool, *test], seconds / 2, environment, scratch / f"{tool}.log")
+        done = run([program, "--tool", tool, *test], seconds / len(tools), environment, scratch / f"{tool}.log")
         found = re.findall(r"(?:ERROR|RACECHECK) SUMMARY:.*", done.output)
         yield Step(
             name, "time over" if done.is_over else "ok", done.seconds, found[-1] if found else last_line(done.output)
         )
 
 
-def _judged(name: str, done: Ended) -> Step:
+def judged(name: str, done: Ended) -> Step:
     result = "time over" if done.is_over else "failed" if done.code else "ok"
     return Step(name, result, done.seconds, last_line(done.output))
 

@@ -28,8 +28,13 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"step {step['name']}: {step['result']} ({step['seconds']:.0f} s) {step['text']}".rstrip()
     yield ""
     for verdict in report["goals"]:
-        word = {True: "PASS", False: "FAIL", None: "----"}[verdict["passed"]]
-        yield f"{word}  {verdict['goal']}: {verdict['text']}"
+        yield judged_line(verdict)
+
+
+def judged_line(verdict: Mapping[str, Any]) -> str:
+    """One goal: PASS, FAIL or ----, and the figures."""
+    word = {True: "PASS", False: "FAIL", None: "----"}[verdict["passed"]]
+    return f"{word}  {verdict['goal']}: {verdict['text']}"
 
 
 HEAD = ("row", "backend", "time", "rate", "of ceiling", "error", "other ways")

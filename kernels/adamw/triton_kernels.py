@@ -125,7 +125,7 @@ def column_block(width: int) -> int:
     return min(512, triton.next_power_of_2(max(width, 1)))
 
 
-_pieces = tuned(PIECES_CONFIGS, [])(sparse_adamw_pieces)
+_pieces = tuned(PIECES_CONFIGS, [], "count")(sparse_adamw_pieces)
 _long_runs = tuned(LONG_RUNS_CONFIGS, [])(sparse_adamw_long_runs)
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..backend import choose, requested_backend
-from ..checks import host_lengths, remember
+from ..checks import host_longest
+from ..memory import remember
 from ..tracing import constant_when_traced, never_traced
 
 FLASH_ATTN_3, FLASH_ATTN, TORCH_VARLEN = "flash-attn 3", "flash-attn", "torch varlen_attn"
@@ -105,7 +106,7 @@ def causal_attention(name: str, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor
     if q.shape[0] == 0:
         return (q.sum() + k.sum()) * v
     bounds = remember(offsets, "int32", lambda: offsets.to(torch.int32))
-    longest = max(host_lengths(offsets))
+    longest = host_longest(offsets)
     module, function = _FUNCTIONS[name]
     out = getattr(importlib.import_module(module), function)(**_call(name, q, k, v, bounds, longest, scale))
     return out[0] if isinstance(out, tuple) else out  # some versions return each row's log-sum beside it

@@ -188,17 +188,19 @@ def causal_attention_backward_queries(
 
 @cache
 def _tuned_delta() -> Any:
-    return tuned(DELTA_CONFIGS, [])(causal_attention_delta)
+    return tuned(DELTA_CONFIGS, [], "tokens")(causal_attention_delta)
 
 
 @cache
 def _tuned_keys(width: int, dtype: torch.dtype, arch: int) -> Any:
-    return tuned(keys_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"])(causal_attention_backward_keys)
+    return tuned(keys_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"], "tokens")(causal_attention_backward_keys)
 
 
 @cache
 def _tuned_queries(width: int, dtype: torch.dtype, arch: int) -> Any:
-    return tuned(queries_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"])(causal_attention_backward_queries)
+    return tuned(queries_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"], "tokens")(
+        causal_attention_backward_queries
+    )
 
 
 def launch_backward(

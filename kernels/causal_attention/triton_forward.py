@@ -107,7 +107,7 @@ def causal_attention_forward(
 
 @cache
 def _tuned(width: int, dtype: torch.dtype, arch: int) -> Any:
-    return tuned(forward_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"])(causal_attention_forward)
+    return tuned(forward_configs(width, dtype, arch), ["BLOCK_D", "BLOCK_DV"], "tokens")(causal_attention_forward)
 
 
 def launch_forward(

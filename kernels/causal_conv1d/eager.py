@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from ..checks import remember
+from ..memory import remember
 
 _BLOCK_ELEMENTS = 1 << 18  # 1 MB of float32
 

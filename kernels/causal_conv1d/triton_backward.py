@@ -26,7 +26,7 @@ WEIGHT_CONFIGS = [
 ]
 
 
-@tuned(WEIGHT_CONFIGS, key=["channels", "TAPS"])
+@tuned(WEIGHT_CONFIGS, key=["channels", "TAPS"], tokens="x")
 @triton.jit
 def weight_gradient_kernel(
     inner, partials, grad, grad_stride, x, stride, weight, bias, initial,
@@ -78,7 +78,7 @@ def received(
     return total
 
 
-@tuned(INPUT_CONFIGS, key=["channels", "TAPS"])
+@tuned(INPUT_CONFIGS, key=["channels", "TAPS"], tokens="inner")
 @triton.jit
 def input_gradient_kernel(
     dx, inner, weight, grad_state, offsets, order, first_tile, sequences, channels,

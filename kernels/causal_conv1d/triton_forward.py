@@ -58,7 +58,7 @@ def sum_of_taps(
     return total
 
 
-@tuned(CONFIGS, key=["channels", "TAPS"])
+@tuned(CONFIGS, key=["channels", "TAPS"], tokens="x")
 @triton.jit
 def convolve_kernel(
     y, x, stride, weight, bias, initial, offsets, order, first_tile, sequences, channels,

@@ -100,9 +100,9 @@ def embedding_bag_long_runs(
         tl.store(gradient + row * width + columns, total.to(gradient.dtype.element_ty), mask=columns < width)
 
 
-_mean = tuned(MEAN_CONFIGS, ["BLOCK"])(embedding_bag_mean)
+_mean = tuned(MEAN_CONFIGS, ["BLOCK"], "out")(embedding_bag_mean)
 _values = tuned(VALUES_CONFIGS, [])(embedding_bag_values)
-_pieces = tuned(PIECES_CONFIGS, ["BLOCK"])(embedding_bag_pieces)
+_pieces = tuned(PIECES_CONFIGS, ["BLOCK"], "count")(embedding_bag_pieces)
 _long_runs = tuned(LONG_RUNS_CONFIGS, [])(embedding_bag_long_runs)
 
 

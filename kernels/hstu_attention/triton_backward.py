@@ -149,7 +149,7 @@ def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton
 @cache
 def _kernel(block: int, widest: int, dtype: torch.dtype) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "OF_QUERIES", "WITH_OWN"]
-    return tuned(backward_configs(block, widest, dtype), key)(hstu_attention_backward)
+    return tuned(backward_configs(block, widest, dtype), key, "own")(hstu_attention_backward)
 
 
 def backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:

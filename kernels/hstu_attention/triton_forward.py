@@ -116,7 +116,7 @@ def forward_configs(block: int, widest: int, dtype: torch.dtype, is_biased: bool
 @cache
 def _kernel(block: int, widest: int, dtype: torch.dtype, is_biased: bool) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME"]
-    return tuned(forward_configs(block, widest, dtype, is_biased), key)(hstu_attention_forward)
+    return tuned(forward_configs(block, widest, dtype, is_biased), key, "q")(hstu_attention_forward)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:

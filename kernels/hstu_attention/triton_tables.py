@@ -201,7 +201,7 @@ def tables_configs(widest: int, dtype: torch.dtype) -> list[triton.Config]:
 @cache
 def _kernel(widest: int, dtype: torch.dtype) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME"]
-    return tuned(tables_configs(widest, dtype), key)(hstu_attention_tables)
+    return tuned(tables_configs(widest, dtype), key, "q")(hstu_attention_tables)
 
 
 def table_gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

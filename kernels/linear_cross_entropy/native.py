@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import remember
+from ..memory import remember
 from ..native import call, native_op, uninitialised
 from ..tensors import do_lie_below
 

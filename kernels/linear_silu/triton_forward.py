@@ -75,7 +75,7 @@ def forward_kernel(
     _finish(y + offset, z_tile, bias_tile, second, row, column + BLOCK_N // 2, rows, columns, first_column)
 
 
-_tuned_kernel = tuned(TILES, key=("columns", "width"))(forward_kernel)
+_tuned_kernel = tuned(TILES, key=("columns", "width"), tokens="rows")(forward_kernel)
 
 
 def forward(y: Tensor, z: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

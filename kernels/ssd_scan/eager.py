@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
-from ..checks import host_offsets, remember
+from ..checks import host_array
+from ..memory import remember
 from ..time_major import TimeMajor, time_major
 
 CHUNK = 32
@@ -31,7 +32,7 @@ class _Chunks:
 
 
 def _chunks(offsets: Tensor) -> _Chunks:
-    starts = np.asarray(host_offsets(offsets), dtype=np.int64)
+    starts = host_array(offsets)
     lengths = np.diff(starts)
     size = int(min(CHUNK, lengths.max(initial=1)))
     counts = -(-lengths // size)

@@ -23,7 +23,7 @@ from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load
 CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=4, num_stages=1)]
 
 
-@tuned(CONFIGS, key=["width", "states"])
+@tuned(CONFIGS, key=["width", "states"], tokens="tokens")
 @triton.jit
 def input_gradients_kernel(
     dx, dz, of_token, of_chunk, grad, ungated, before, after,

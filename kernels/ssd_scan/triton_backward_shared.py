@@ -18,7 +18,7 @@ from .triton_chunk import decays, find_chunk, load_rows, load_steps, store_rows
 CONFIGS = [triton.Config({"BLOCK": 16}, num_warps=8, num_stages=1)]
 
 
-@tuned(CONFIGS, key=["width", "states"])
+@tuned(CONFIGS, key=["width", "states"], tokens="tokens")
 @triton.jit
 def shared_gradients_kernel(
     ddt, dB, dC, of_token, of_chunk, grad, before, after,

@@ -20,7 +20,7 @@ CONFIGS = [
 ]
 
 
-@tuned(CONFIGS, key=["width", "states"])
+@tuned(CONFIGS, key=["width", "states"], tokens="x")
 @triton.jit
 def outputs_kernel(
     y, ungated, before, x, x_token, x_head, z, z_token, z_head, B, B_token, B_group, C, C_token, C_group,

@@ -23,7 +23,7 @@ CONFIGS = [
 ]
 
 
-@tuned(CONFIGS, key=["width", "states"])
+@tuned(CONFIGS, key=["width", "states"], tokens="rows")
 @triton.jit
 def states_kernel(
     between, final, initial, rows, rows_token, rows_head, gate, gate_token, gate_head, other, other_token, other_group,

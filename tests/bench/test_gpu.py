@@ -16,7 +16,7 @@ pytest.importorskip("transformers")  # the Mamba baselines and the language mode
 pytest.importorskip("triton")
 
 from bench.gpu import __main__ as command
-from bench.gpu import goals, lengths, measure, steps, table
+from bench.gpu import goals, hot_checks, lengths, measure, steps, table, tune
 from bench.gpu.report import Report
 from bench.gpu.row import Setting
 
@@ -48,7 +48,7 @@ def test_every_row_runs_and_agrees_with_fp32(group: str, tmp_path: Path, monkeyp
     for row in report.rows.values():
         assert "problem" not in row, row
         assert row["seconds"] > 0 and row["rate"] > 0 and row["work"] > 0 and row["tokens"] > 0
-        assert row.get("agrees", group == "language") is True, row
+        assert row.get("agrees", group in ("language", "pipeline")) is True, row
         for name, other in row.get("baselines", {}).items():
             assert other["seconds"], (row["name"], name, other["problem"])
 
@@ -107,9 +107,13 @@ def test_the_papers_run_is_projected_from_steps():
     steps_needed += ["3 B model, adapter alignment step", "3 B model, evaluation step"]
     rows = {name: measured(name, 0.5, bandwidth=3e12) for name in steps_needed}
     found = goals.end_to_end(rows)
-    # 310 M tokens at 1 ms for 65,536 are 4.73 s, encoder and loss each; the item table adds 5.62 s.
-    expected = (2 * 4.730 + 5.62 + 90_000 * 144 / 65_536e3 + 7_192 * 144 / 65_536e3) / 60
+    # 310 M tokens at 1 ms for 65,536 are 4.73 s, encoder and loss each; the item table adds 10.43 s.
+    expected = (2 * 4.730 + 10.43 + 90_000 * 144 / 65_536e3 + 7_192 * 144 / 65_536e3) / 60
     assert found.passed is True and found.text.startswith(f"{expected:.1f} minutes of 30")
+    rows[goals.PIPELINE] = measured(goals.PIPELINE, 0.5) | {"seconds": 3e-3}  # what the pipeline calls is priced first
+    expected += (3 * 4.730 - 2 * 4.730 - 10.43) / 60
+    assert goals.end_to_end(rows).text.startswith(f"{expected:.1f} minutes of 30 (pre-training 0.2")
+    del rows[goals.PIPELINE]
     del rows[goals.LOSS]
     assert goals.end_to_end(rows).passed is None
 
@@ -129,6 +133,44 @@ def test_the_command_without_a_gpu(tmp_path: Path):
     assert [step["result"] for step in report["steps"]] == ["ok"] * 3, report["steps"]
     assert len(report["rows"]) == 12 and report["ceilings"]["memory"] > 0
     assert "FAIL  SwiGLU" in done.stdout and "----  HSTU training step" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_visit_is_rehearsed_to_its_end(tmp_path: Path):
+    """All three calls, verdicts first, everything in one folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu", "--rehearse", "--out", str(tmp_path)],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("no GPU: ")
+    for call, first in (("check", "PASS  hstu_attention"), ("tune", goals.PIPELINE), ("goals", "FAIL  HSTU")):
+        text = (tmp_path / f"{call}.txt").read_text()
+        assert text.startswith(first) and json.loads((tmp_path / f"{call}.json").read_text())["steps"]
+    assert "minutes of 30 (pre-training" in done.stdout
+    checks = json.loads((tmp_path / "checks.json").read_text())
+    assert len(checks) > 20 and all(check["passed"] for check in checks)
+
+
+def test_errors_are_of_each_row():
+    """A small row that is wrong is seen beside large ones that are right; one that is nearly nothing counts little."""
+    right = torch.tensor([[100.0, 100.0], [3.0, 4.0], [1e-6, 0.0]])
+    wrong = right + torch.tensor([[0.0, 0.0], [0.0, 0.5], [1e-4, 0.0]])
+    assert hot_checks.relative_rows(wrong, right) == pytest.approx(0.1)
+    assert hot_checks.relative_rows(right * torch.nan, right) == float("inf")
+    assert hot_checks.relative_rows(torch.tensor(3.0), torch.tensor(2.0)) == pytest.approx(0.5)
+    assert set(hot_checks.CHECKED) | set(tune.TUNED) <= set(measure.all_rows())
+
+
+def test_a_visit_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str]):
+    if not torch.cuda.is_available():
+        assert command.main(["check"]) == 0 and "--rehearse runs the calls" in capsys.readouterr().out
+    assert command.main(["fly"]) == 2 and "CALL has 'fly': choose of check, tune, goals" in capsys.readouterr().err
+
+
+def test_what_the_build_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(steps.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert "Python.h is missing" in steps._build_native(tmp_path, tmp_path, 5, os.environ)
 
 
 def test_the_plan(capsys: pytest.CaptureFixture[str]):
@@ -160,7 +202,7 @@ def test_a_crashed_process_goes_on_behind_the_row_it_crashed_in(tmp_path: Path, 
         return steps.Ended(0 if skip else 1, False, 0.1, "CUDA error: an illegal memory access was encountered\n")
 
     monkeypatch.setattr(steps, "run", crashing)
-    step = session._measure_group("rows", 60, baselines=False)
+    step = session.measure_group("rows", 60, baselines=False)
     assert skipped == [[], ["a", "b"]] and step.result == "ok" and "illegal memory access" in step.text
     assert "illegal" in report.rows["b"]["problem"] and report.rows["a"]["seconds"]
     assert any("failed" in cell for cell in table.cells(report.rows["b"], {}))

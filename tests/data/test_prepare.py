@@ -17,9 +17,11 @@ import pytest
 
 from uqabench.artifact import build, open_artifact
 from uqabench.data import InteractionStore, PrepareConfig, describe, open_source, prepare, read_ids
+from uqabench.data.facts import check_facts
 from uqabench.data.prepare import prepare_key, write_store
 from uqabench.data.split import split_users
 from uqabench.errors import InputError
+from uqabench.files import read_json
 
 ALL = PrepareConfig(min_item_interactions=1, min_user_length=1)
 
@@ -77,6 +79,30 @@ def test_manifest_counts_and_table(plain_log, tmp_path):
     for name in ("users", "items", "interactions"):
         removed = sum(row[name] for row in table[1:-3])
         assert steps["as read"][name] + removed == steps["kept"][name]
+
+
+def test_validation_users_change_nothing_for_evaluation(plain_log, tmp_path):
+    stores = {}
+    for fraction in (0.0, 0.4):
+        config = replace(ALL, evaluation_fraction=0.3, validation_fraction=fraction)
+        stores[fraction] = prepare(open_source("tables", **plain_log), tmp_path / str(fraction), config, progress=False)
+    two, three = stores.values()
+    assert three.users("evaluation").tolist() == two.users("evaluation").tolist() and three.held_out == "validation"
+    assert sorted([*three.users("train"), *three.users("validation")]) == two.users("train").tolist()
+    assert two.held_out == "evaluation" and two.users("validation").tolist() == []
+    for column in ("items", "timestamps", "offsets"):
+        assert getattr(two, column).tolist() == getattr(three, column).tolist()
+    assert two.catalogue.popularity.tolist() == three.catalogue.popularity.tolist()
+    assert two.evaluation_hash == two.split_hash == three.evaluation_hash != three.split_hash
+    assert two.content_hash != three.content_hash
+    seen = three.about("evaluation")
+    assert seen.split.tolist() == two.split.tolist() and seen.split_hash == two.split_hash
+    assert three.about("train") is three.about("validation") is three and two.about("evaluation") is two
+    assert describe(three)[-1]["step"] == "validation users" and describe(three)[-1]["users"] == 3
+    facts = read_json(three.path / "store.json")
+    del facts["evaluation_hash"]
+    with pytest.raises(InputError, match="'evaluation_hash' is missing"):
+        check_facts(three.path / "store.json", facts)
 
 
 def test_a_store_made_by_hand_has_no_report(ragged_store):
@@ -320,8 +346,8 @@ def test_exclusion_lists_are_read_and_their_content_stays_out(plain_log, tmp_pat
 
 
 def test_unknown_sources_and_options():
-    with pytest.raises(InputError, match="source 'amazon' is unknown: choose one of completejourney"):
-        open_source("amazon")
+    with pytest.raises(InputError, match="source 'netflix' is unknown: choose one of .*completejourney"):
+        open_source("netflix")
     with pytest.raises(InputError, match="'synthetic' has no option 'user'"):
         open_source("synthetic", user=3)
 

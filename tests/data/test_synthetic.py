@@ -11,7 +11,7 @@ import pytest
 from uqabench.data import PrepareConfig, open_source, prepare
 from uqabench.data.arrow import map_arrow
 from uqabench.data.rejections import Rejections
-from uqabench.data.sources.synthetic import word
+from uqabench.data.sources.synthetic import SyntheticConfig, successors, word
 from uqabench.errors import InputError
 
 KEEP_ALL = PrepareConfig(min_item_interactions=1, min_user_length=1, max_sequence=10_000)
@@ -50,6 +50,34 @@ def test_truth_beside_the_store_explains_each_stretch(tmp_path):
                 errors += [abs(share - weight) for share, weight in zip(shares, weights, strict=True)]
     assert drifted > 80 and len(errors) > 100
     assert np.mean(errors) < 0.03  # binomial: about 0.02 at a few hundred interactions
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_the_planted_order_is_followed_as_often_as_it_says_and_only_inside_a_stretch(lag):
+    options = {"users": 150, "items": 90, "categories": 4, "mean_length": 150.0, "repeat_probability": 0.0}
+    options |= {"transitions": 0.6, "transition_lag": lag}
+    config, log = SyntheticConfig(**options), draw(**options)
+    successor = successors(config)
+    assert np.array_equal(successor % 4, np.arange(90) % 4)  # in its own category
+    for category in range(4):
+        item, seen = category, set()
+        while item not in seen:
+            seen.add(item)
+            item = int(successor[item])
+        assert seen == set(range(category, 90, 4))  # one cycle through all of it
+    starts = np.flatnonzero(np.diff(log.users, prepend=-1))
+    first_rows = np.repeat(starts, np.diff([*starts, len(log.users)]))
+    rows = np.flatnonzero(np.arange(len(log.users)) - first_rows >= lag)
+    for other in (1, 2, 3):
+        rows_of = rows[np.arange(len(log.users))[rows] - first_rows[rows] >= other]
+        followed = (log.items[rows_of] == successor[log.items[rows_of - other]]).mean()
+        # Beyond the planted share, some follow by chance; short of it, a drift breaks the order.
+        assert (0.55 < followed < 0.68) if other == lag else followed < 0.3
+
+
+def test_without_an_order_the_log_is_what_it_is_without_the_setting():
+    plain, none = draw(users=60), draw(users=60, transitions=0.0, transition_lag=5)
+    assert np.array_equal(plain.items, none.items) and np.array_equal(plain.times, none.times)
 
 
 def test_popularity_follows_zipf():

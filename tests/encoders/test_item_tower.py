@@ -63,7 +63,7 @@ def test_width_of_the_concatenation(tower: ItemTower) -> None:
 def test_each_distinct_item_is_embedded_once(tower: ItemTower, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     embed = tower.embed
-    monkeypatch.setattr(tower, "embed", lambda items: seen.append(items) or embed(items))
+    monkeypatch.setattr(tower, "embed", lambda items, bags: seen.append(items) or embed(items, bags))
     tower(ITEMS)
     assert [items.tolist() for items in seen] == [[0, 1, 2, 3, 6, 8]]
 

@@ -123,7 +123,7 @@ def test_own_class_with_a_wrong_output(own_module: str, catalogue) -> None:
     "name, overrides, message",
     [
         ("hsut", {}, r"'hsut' is unknown \(did you mean 'hstu'\?\).*gru4rec, .*package\.module:Class"),
-        ("zzz", {}, r"'zzz' is unknown: choose one of gru4rec"),
+        ("zzz", {}, r"'zzz' is unknown: choose one of bag-of-items, gru4rec"),
         ("hstu", {"head": 2}, r"hstu has no setting 'head' \(did you mean 'heads'\?\)"),
         ("own_encoders:Mena", {}, r"own_encoders has no class 'Mena' \(did you mean 'Mean'\?\)"),
         ("own_encoders:", {}, "own_encoders has no class ''"),

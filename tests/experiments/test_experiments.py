@@ -14,8 +14,8 @@ from uqabench.integrations import integration_names
 from uqabench.report.results import load_experiment as load_results
 from uqabench.settings import patched, run_config
 
-TABLES = {"encoders": 15, "pretraining": 6, "finetuning": 2 * len(integration_names()), "model-size": 16,
-          "sequence-length": 5, "controls": 10}  # fmt: skip
+TABLES = {"encoders": 17, "pretraining": 6, "finetuning": 2 * len(integration_names()), "model-size": 16,
+          "sequence-length": 5, "choose-pretraining": 12, "controls": 18, "efficiency": 13}  # fmt: skip
 PAPER_SIZES = [(4, 256, 4), (4, 512, 8), (8, 512, 8), (8, 768, 12), (12, 768, 12), (24, 1024, 8), (24, 1536, 12),
                (24, 2048, 16)]  # fmt: skip
 
@@ -23,30 +23,41 @@ PAPER_SIZES = [(4, 256, 4), (4, 512, 8), (8, 512, 8), (8, 768, 12), (12, 768, 12
 @pytest.mark.parametrize("preset", ["tiny", "demo", "small", "published", "paper"])
 @pytest.mark.parametrize("name", TABLES)
 def test_every_experiment_has_its_cells_in_every_preset(name, preset):
-    found = cells(load_experiment(name), run_config(preset), preset)
+    found = cells(load_experiment(name), run_config(preset))
     assert len(found) == TABLES[name]
     assert len({(cell.method.name, *cell.axes.values()) for cell in found}) == len(found)
 
 
 def test_the_experiments_stand_in_the_order_of_the_papers_tables():
     assert experiment_names() == tuple(TABLES)
-    assert [each.name for each in load_experiments(["all"])] == list(TABLES)
+    apart = [name for name in TABLES if load_experiment(name).choice or load_experiment(name).costs]
+    assert [each.name for each in load_experiments(["all"])] == [name for name in TABLES if name not in apart]
+    assert apart == ["choose-pretraining", "efficiency"]
+
+
+def test_settings_are_not_chosen_on_evaluation_users(tmp_path):
+    experiments = load_experiments(["choose-pretraining"])
+    with pytest.raises(InputError, match="evaluation users must not be asked for that: add --validation"):
+        survey_experiments(tmp_path / "run", experiments, run_config("tiny"))
+    asked = patched(run_config("tiny"), {"questions.users": "validation"})
+    rows = survey_experiments(tmp_path / "run", experiments, asked)
+    assert sum(row["node"].startswith("pretrain") for row in rows) == 12 and not (tmp_path / "run").exists()
 
 
 def test_published_sizes_and_lengths_are_the_papers():
-    found = cells(load_experiment("model-size"), run_config("published"), "published")
+    found = cells(load_experiment("model-size"), run_config("published"))
     shapes = [cell.method.config.pretrain.encoder.overrides for cell in found if cell.method.name == "trm++"]
     assert [(s["layers"], s["width"], s["heads"]) for s in shapes] == PAPER_SIZES
-    found = cells(load_experiment("sequence-length"), run_config("published"), "published")
+    found = cells(load_experiment("sequence-length"), run_config("published"))
     assert [cell.method.config.pretrain.length for cell in found] == [32, 64, 128, 256, 512]
 
 
 def test_scaled_sizes_keep_the_papers_ratios():
-    found = cells(load_experiment("model-size"), run_config("demo"), "demo")
+    found = cells(load_experiment("model-size"), run_config("demo"))
     shapes = [cell.method.config.pretrain.encoder.overrides for cell in found if cell.method.name == "trm++"]
     scaled = [(s["layers"], s["width"], s["heads"]) for s in shapes]
     assert scaled == [(layers // 4, width // 8, heads // 4) for layers, width, heads in PAPER_SIZES]
-    found = cells(load_experiment("sequence-length"), run_config("demo"), "demo")
+    found = cells(load_experiment("sequence-length"), run_config("demo"))
     assert [cell.method.config.pretrain.length for cell in found] == [8, 16, 32, 64, 128]
     items = {cell.method.config.pretrain.length * cell.method.config.pretrain.batch_size for cell in found}
     assert items == {4096}, "cells train on different numbers of items a step"
@@ -68,7 +79,7 @@ def test_ones_own_experiment_crosses_methods_axes_and_seeds(tmp_path):
             "  - methods: [oracle]\n",
         )
     )
-    found = cells(own, run_config("tiny"), "tiny")
+    found = cells(own, run_config("tiny"))
     assert len(found) == 2 * 2 * 2 * 2 + 2
     assert axes_of(found) == {"a": ["x", "y"], "b": ["2", "4"]}
     wide = [cell for cell in found if cell.method.name == "wide" and cell.axes == {"a": "y", "b": "4"}]
@@ -76,7 +87,7 @@ def test_ones_own_experiment_crosses_methods_axes_and_seeds(tmp_path):
     config = wide[0].method.config
     assert (config.pretrain.objective, config.align.n_queries) == ("cl", 4)
     assert config.pretrain.encoder.overrides["hidden"] == 96
-    assert {cell.method.config.seed for cell in cells(own, run_config("tiny"), "tiny", (7,))} == {7}
+    assert {cell.method.config.seed for cell in cells(own, run_config("tiny"), (7,))} == {7}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +107,7 @@ def test_ones_own_experiment_crosses_methods_axes_and_seeds(tmp_path):
 )
 def test_what_is_wrong_in_a_file_is_one_sentence(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as error:
-        cells(load_experiment(write(tmp_path / "mine.yaml", text)), run_config("tiny"), "tiny")
+        cells(load_experiment(write(tmp_path / "mine.yaml", text)), run_config("tiny"))
     assert len(str(error.value)) < 500 and "\n" not in str(error.value)
 
 
@@ -122,7 +133,9 @@ def everything(small, tmp_path_factory):
 
 def test_all_experiments_run_and_keep_their_contract(everything):
     folder, finished = everything
-    assert {name: len(results["cells"]) for name, results in finished.items()} == TABLES
+    assert {name: len(results["cells"]) for name, results in finished.items()} == {
+        each.name: TABLES[each.name] for each in load_experiments(["all"])
+    }
     for name, results in finished.items():
         assert results == load_results(folder / "experiments" / name)
         assert {cell["status"] for cell in results["cells"]} == {"done"}
@@ -155,7 +168,7 @@ def test_experiments_share_what_they_have_in_common(everything):
 
 def test_a_finished_experiment_is_reused_whole(everything, small):
     folder, finished = everything
-    rows = survey_experiments(folder, load_experiments(["all"]), small, "tiny")
+    rows = survey_experiments(folder, load_experiments(["all"]), small)
     assert {row["action"] for row in rows if row["node"] != "prompts"} == {"reuse"}
     again = run_experiments(folder, load_experiments(["pretraining"]), small, "tiny", progress=False)
     assert again["pretraining"] == finished["pretraining"]

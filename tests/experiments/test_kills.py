@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from uqabench.experiments.run import run
-from uqabench.experiments.spec import experiment_names
+from uqabench.experiments.spec import load_experiments
 from uqabench.report.results import load_experiment, load_results
 
 STAGES = ("data", "questions", "lm", "pretrain", "states", "align", "evaluate", "tables")
@@ -197,7 +197,7 @@ def test_all_experiments_killed_at_random_moments_end_in_the_same_results(launch
     for _ in range(5):
         assert launch(tmp_path / "killed" / "t", kill_after=rng.uniform(0.03, 0.18) * seconds, command=command) is None
     assert launch(tmp_path / "killed" / "t", command=command)["code"] == 0
-    for name in experiment_names():
+    for name in (each.name for each in load_experiments(["all"])):
         whole, killed = (load_experiment(tmp_path / each / "t" / "experiments" / name) for each in ("whole", "killed"))
         for results in (whole, killed):
             for cell in results["cells"]:

@@ -17,6 +17,7 @@ from uqabench.experiments.run import run
 from uqabench.experiments.show import question_card
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.scoring import read_predictions, score_files
+from uqabench.report.page import FILE_NAME
 from uqabench.report.results import load_results
 from uqabench.vocabulary import SUBTASKS, TASKS
 
@@ -61,7 +62,7 @@ def test_no_training_user_is_asked_about_and_no_evaluation_user_trained_on(finis
     training = set(small_store.users("train").tolist())
     for file in finished.glob("evaluate/*/predictions.jsonl"):
         assert not training & {row["user"] for row in read_predictions(file)}
-    for label in ("methods", "language-model"):
+    for label in ("methods", "language-model-v1"):
         path = stage_folder(finished, "questions", label) / "train.arrow"
         assert set(QuestionSet.open(path).user.tolist()) <= training
     card = json.loads((stage_folder(finished, "lm", "trained") / "model" / "card.json").read_text())
@@ -99,6 +100,13 @@ def test_the_tables_hold_every_method(finished):
     for suffix in ("txt", "md", "tex", "csv"):
         text = (finished / "tables" / f"table2.{suffix}").read_text()
         assert all(name in text.lower() for name in ("sasrec", "oracle", "text8", "trm++"))
+
+
+def test_the_page_is_written_unless_it_is_left_out(finished, small_config, copy):
+    assert b"</html>" in (finished / FILE_NAME).read_bytes()
+    run(copy, small_config(), progress=False, page=False)
+    assert not (copy / FILE_NAME).exists()  # the one of the run before might speak of other results
+    assert (copy / "tables" / "calibration.txt").is_file() and (copy / "results.json").is_file()
 
 
 def test_two_runs_from_nothing_are_equal_apart_from_seconds(execute, finished, tmp_path):
@@ -173,7 +181,8 @@ def test_swapping_the_language_model_in_its_folder_is_noticed(execute, finished,
 def test_a_foreign_language_model_stops_before_pre_training(execute, finished, tmp_path, stage_folder):
     shutil.copytree(stage_folder(finished, "lm", "trained") / "model", tmp_path / "model")
     card = json.loads((tmp_path / "model" / "card.json").read_text())
-    (tmp_path / "model" / "card.json").write_text(json.dumps({**card, "split_hash": "f" * 64}))
+    foreign = {"split_hash": "f" * 64, "evaluation_hash": "f" * 64}
+    (tmp_path / "model" / "card.json").write_text(json.dumps({**card, **foreign}))
     with pytest.raises(InputError, match="trained on users of another split"):
         execute(tmp_path / "run", f"llm.name={tmp_path / 'model'}", methods=("sasrec",))
     assert not (tmp_path / "run" / "pretrain").exists()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uqabench.errors import InputError
-from uqabench.integrations import Pooling, span_means, window_means
+from uqabench.integrations import NEXT, Pooling, span_means, window_means
 
 
 def packed(lengths, width, seed=0):
@@ -60,7 +60,7 @@ def test_names_tell_poolings_apart():
     assert names == ["mean", "last", "mean+last", "mean+last-10+last"]
 
 
-@pytest.mark.parametrize("window", [0, -3])
+@pytest.mark.parametrize("window", [-1, -3])
 def test_a_window_without_items_is_refused(window):
     with pytest.raises(InputError, match=f"a window must be a positive number of items or None, not {window}"):
         window_means(None, window)
@@ -74,3 +74,10 @@ def test_another_shape_than_promised_is_named(function, got):
     states, offsets = packed([4, 2], 3)
     with pytest.raises(InputError, match=rf"The pooling odd returned {got}: it must return a tensor \(2, 2, 3\)"):
         Pooling("odd", 2, function)(states, offsets)
+
+
+def test_what_comes_next_is_pooled_as_the_last_state():
+    states, offsets = torch.randn(9, 3), torch.tensor([0, 4, 4, 9])
+    pooling = window_means(None, NEXT)
+    torch.testing.assert_close(pooling(states, offsets)[:, 1], window_means(1)(states, offsets)[:, 0])
+    assert pooling.name == "mean+next" and pooling.scores and not window_means(None, 1).scores

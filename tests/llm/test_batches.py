@@ -16,6 +16,7 @@ from uqabench.llm.batches import (
     batch_hidden,
     collate,
     common_prefix,
+    group_over_users,
     group_prompts,
     letter_logits,
     plan_group_batches,
@@ -213,3 +214,50 @@ def test_positions_restart_after_the_prefix(small_lm):
         [1, 1, 1, 0, 1, 1],
     ]
     assert (batch.mask[1, 0, 4:] == 0).int().tolist() == [[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]]  # padding
+
+
+def test_a_soft_prompt_that_stands_last_is_shared_by_no_prefix(lm, small_store, small_train, templates):
+    """Prompts about several users in one row: each has its own soft prompt, and the logits of a row of its own."""
+    rows = np.arange(40)
+    prompts = ask(lm, small_store, small_train, templates, rows, n_soft=N_SOFT, place="last")
+    keys = keys_of(small_train, rows)
+    soft = torch.randn(keys.max() + 1, N_SOFT, lm.width)
+    tail = lm.encode([lm.chat_after])[0]
+    for prompt in prompts:
+        assert prompt[-len(tail) - N_SOFT :].tolist() == [SOFT] * N_SOFT + tail
+        assert SOFT not in prompt[: -len(tail) - N_SOFT]
+    groups = group_over_users(prompts, keys, small_train.answer[rows], rows)
+    assert max(len(set(group.keys)) for group in groups) > 1, "no row is about several users: nothing would be tested"
+    assert sum(group.n_tokens() for group in groups) < sum(map(len, prompts))
+    with torch.no_grad():
+        for packed in (False, True):
+            batch = collate(groups, lm, N_SOFT, with_answers=False, packed=packed)
+            got = letter_logits(lm, batch, batch_hidden(lm, batch, soft.flatten(0, 1)))
+            assert sorted(batch.questions.tolist()) == rows.tolist()
+            for question, logits in zip(batch.questions.tolist(), got, strict=True):
+                expected = one_by_one(lm, prompts[question], soft[keys[question]])[-1, lm.letter_ids]
+                torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=30),
+    st.integers(1, 3),
+    st.integers(1, 5),
+)
+def test_groups_over_users_hold_every_prompt_once(heads, n_soft, max_questions):
+    prompts = [np.array([9, *head, *[SOFT] * n_soft, 7]) for head in heads]
+    keys = np.arange(len(prompts)) % 4
+    groups = group_over_users(prompts, keys, keys, np.arange(len(prompts)), max_questions=max_questions)
+    found = {}
+    for group in groups:
+        assert len(group.rests) <= max_questions and SOFT not in group.prefix
+        for place, (question, rest) in enumerate(zip(group.questions, group.rests, strict=True)):
+            assert group.key_of(place) == keys[question] == group.answers[place]
+            found[question] = np.concatenate([group.prefix, rest]).tolist()
+    assert found == {row: prompt.tolist() for row, prompt in enumerate(prompts)}
+
+
+def test_no_prefix_cuts_a_soft_prompt():
+    same = np.array([5, SOFT, SOFT])
+    assert common_prefix([same, same]) == 1
+    assert common_prefix([np.array([SOFT, SOFT, 1]), np.array([SOFT, SOFT, 2])]) == 2

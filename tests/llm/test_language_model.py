@@ -213,6 +213,20 @@ def test_a_model_of_another_split_is_refused(make_lm):
         lm.check_split("b" * 64)
 
 
+def test_questions_about_evaluation_users_may_be_put_to_a_model_that_knows_all_others(make_lm):
+    lm = make_lm()
+    lm.card["split_hash"] = "a" * 64  # trained on whoever does not evaluate, validation users among them
+    lm.check_split("b" * 64, "a" * 64)
+    with pytest.raises(InputError, match="another split"):
+        lm.check_split("b" * 64)  # the questions are about validation users
+    lm.card |= {"split_hash": "c" * 64, "evaluation_hash": "d" * 64}
+    lm.check_split("b" * 64, "d" * 64)
+    lm.check_split("c" * 64)
+    for evaluation in (None, "c" * 64):
+        with pytest.raises(InputError, match="another split"):
+            lm.check_split("b" * 64, evaluation)
+
+
 def test_load_reads_the_card_and_says_what_is_missing(tmp_path, make_lm):
     lm = make_lm()
     lm.model.save_pretrained(tmp_path / "model")

@@ -21,13 +21,17 @@ CONFIG = run_config("tiny")
     [
         ("trm++", "encoder", 0),
         ("mamba2", "encoder", 0),
+        ("bag-of-items", "encoder", 0),
+        ("history-vector", "history-vector", 0),
         ("my.module:Class", "encoder", 0),
+        ("trm++@text5", "encoder", 5),
         ("text20", "text", 20),
         ("text7", "text", 7),
         ("no-history", "no-history", 0),
         ("shuffled", "shuffled", 0),
         ("oracle", "baseline", 0),
         ("seen-option", "baseline", 0),
+        ("history-model", "baseline", 0),
     ],
 )
 def test_kinds(name, kind, n_text):
@@ -35,8 +39,8 @@ def test_kinds(name, kind, n_text):
     assert (method.name, method.kind, method.n_text) == (name, kind, n_text)
 
 
-def test_all_fifteen_are_known():
-    assert len({parse_method(name, CONFIG).name for name in DEFAULT_METHODS}) == 15
+def test_all_seventeen_are_known():
+    assert len({parse_method(name, CONFIG).name for name in DEFAULT_METHODS}) == 17
 
 
 def test_a_method_without_variant_changes_its_encoder_only():
@@ -73,7 +77,7 @@ def test_every_built_in_integration_has_a_variant():
         ("hstu@cl+", "there is no variant ''"),
         (
             "hsut",
-            r"There is no method 'hsut' \(did you mean 'hstu'\?\): choose among gru4rec, hstu.*package.module:Class",
+            r"There is no method 'hsut' \(did you mean 'hstu'\?\): choose among bag-of-items.*package.module:Class",
         ),
         ("text", "There is no method 'text'"),
         ("text0", "There is no method 'text0'"),

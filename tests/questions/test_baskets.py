@@ -257,3 +257,14 @@ def test_chinese_words_follow_what_an_interaction_is(grocery, grocery_v2):
     for i in range(len(questions)):
         text = render(questions, i, grocery.catalogue, "zh").question
         assert "点击" not in text and "浏览" not in text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_share_of_matched_questions_is_a_setting(share):
+    store = random_store(1, users=60)
+    config = QuestionConfig(
+        version="v2", mix={"ap": 1}, n_questions=40, history=48, min_history=20, matched_share=share, seed=2
+    )
+    questions = generate(store, "train", config)[0]
+    matched = np.mean([KINDS[kind].level == "matched" for kind in questions.kind])
+    assert matched == pytest.approx(share)

@@ -1,9 +1,22 @@
-"""Results as JSON gives them: a run of fourteen methods, two variants and a user's own encoder, and an experiment."""
+"""Results as JSON gives them (a run of fourteen methods, two variants and a user's own encoder, and an experiment), and
+run folders with made-up answers to real questions."""
+
+from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from uqabench.data.store import InteractionStore
+from uqabench.questions.kinds import KINDS
+from uqabench.questions.questions import QuestionSet
+from uqabench.questions.scoring import score, write_predictions
+from uqabench.vocabulary import LETTERS, SUBTASKS
 
 COUNTS = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
 TASKS = {
@@ -91,3 +104,123 @@ def sweep() -> dict:
     pair = {"difference": 1.5, "ci95": [0.5, 2.5], "p_value": 0.01, "n": 6000, "users": 217, "detectable": 1.4}
     value["comparisons"] = [{"a": "SL, full", "b": "CL, full", "scope": "overall", **pair}]
     return json.loads(json.dumps(value))
+
+
+METHODS = {"text20": 0.5, "hstu": 0.55, "trm++@q-former": 0.45, "uniform": 0.25, "oracle": 1.0}
+"""Methods and how often they are right."""
+
+
+def _stage(folder: Path, stage: str, content: str, inputs: dict[str, str]) -> Path:
+    folder.mkdir(parents=True)
+    manifest = {"stage": stage, "format": 1, "key": content, "content": content, "config": {}, "inputs": inputs}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": {}}))
+    return folder
+
+
+def make_run(folder: Path, store: InteractionStore, questions: QuestionSet, seed: int = 0) -> Path:
+    """A finished run's folder. Methods answer at random: right in their share of METHODS, for some users oftener."""
+    folder.mkdir(parents=True)
+    (folder / "uqabench-run.json").write_text("{}")
+    shutil.copytree(store.path, folder / "data" / "synthetic-0")
+    asked = _stage(folder / "questions" / "methods-0", "questions", "asked", {})
+    questions.save(asked / "evaluation.arrow")
+    rng = np.random.default_rng(seed)
+    luck = rng.normal(0, 0.15, len(store))
+    n, methods = len(questions), {}
+    for name, share in METHODS.items():
+        label = name.replace("@", "-")
+        right = rng.random(n) < (share if share == 1 else np.clip(share + luck[questions.user], 0, 1))
+        given = np.where(right, questions.answer, (questions.answer + rng.integers(1, 4, n)) % 4)
+        inputs = {"data": store.content_hash, "questions": "asked"}
+        if name not in ("uniform", "oracle"):
+            aligned = _stage(folder / "align" / label, "align", f"align {name}", {})
+            lines = [{"step": step, "loss": 3 / step, "lr": 0.1} for step in range(1, 9)]
+            (aligned / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            inputs["align"] = f"align {name}"
+        evaluated = _stage(folder / "evaluate" / label, "evaluate", f"evaluate {name}", inputs)
+        rows = [
+            {
+                **{"id": i, "user": int(questions.user[i]), "cut": int(questions.cut[i])},
+                **{"subtask": SUBTASKS[questions.subtask[i]], "level": KINDS[questions.kind[i]].level},
+                **{
+                    "prediction": LETTERS[given[i]],
+                    "answer": LETTERS[questions.answer[i]],
+                    "tokens": 20,
+                    "method": name,
+                },
+            }
+            for i in range(n)
+        ]
+        rows = [{key: value for key, value in row.items() if value != ""} for row in rows]
+        if "align" in inputs:
+            logits = rng.normal(0, 1, (n, 4))
+            logits[np.arange(n), given] = logits.max(axis=1) + rng.random(n)
+            rows = [{**row, "logits": [round(float(x), 4) for x in of]} for row, of in zip(rows, logits, strict=True)]
+        write_predictions(evaluated / "predictions.jsonl", rows)
+        entry = score(rows, seed=0)
+        path = f"evaluate/{label}/predictions.jsonl"
+        methods[name] = {key: entry[key] for key in ("overall", "tasks", "subtasks")} | {
+            "avg_tokens": 20,
+            "predictions": path,
+        }
+    results: dict[str, Any] = {"schema": 1, "dataset": "synthetic", "llm": "made up", "seed": seed}
+    results |= {"methods": methods, "folders": {"data": "data/synthetic-0", "questions": "questions/methods-0"}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[..., Path]:
+    """`make_run`."""
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def made_run(small_store, small_evaluation, tmp_path_factory) -> Path:
+    """A run of five methods on the small log's evaluation questions."""
+    return make_run(tmp_path_factory.mktemp("made") / "mine", small_store, small_evaluation)
+
+
+@pytest.fixture(scope="session")
+def made_experiment(small_store, small_evaluation, tmp_path_factory) -> Path:
+    """An experiment's folder: the method hstu with two lengths of history, whose questions differ, and two seeds."""
+    run = tmp_path_factory.mktemp("swept") / "run"
+    run.mkdir()
+    (run / "uqabench-run.json").write_text("{}")
+    cells: list[dict[str, Any]] = []
+    rows = []
+    asked = {"short": small_evaluation.select(np.arange(30)), "long": small_evaluation}
+    for length, questions in asked.items():
+        for seed in (0, 1):
+            part = make_run(run / f"part-{length}-{seed}", small_store, questions, seed=seed + 2 * (length == "long"))
+            for stage in ("evaluate", "align"):
+                shutil.copytree(part / stage / "hstu", run / stage / f"hstu-{length}-{seed}")
+            for stage, name in (("questions", f"methods-{length}"), ("data", "synthetic-0")):
+                if not (run / stage / name).exists():
+                    shutil.copytree(next((part / stage).iterdir()), run / stage / name)
+            for file in ([run / "questions" / f"methods-{length}"], (run / "evaluate").glob(f"hstu-{length}-*")):
+                for folder in file:
+                    manifest = folder / "manifest.json"
+                    manifest.write_text(manifest.read_text().replace('"asked"', f'"asked {length}"'))
+            entry = json.loads((part / "results.json").read_text())["methods"]["hstu"]
+            predictions = f"evaluate/hstu-{length}-{seed}/predictions.jsonl"
+            cell = {"method": "hstu", "label": "HSTU", "axes": {"length": length}, "seed": seed, "status": "done"}
+            scores = {"overall": entry["overall"], **entry["tasks"], **entry["subtasks"]}
+            rows += [{"cell": len(cells), "scope": scope, **each} for scope, each in scores.items()]
+            cells.append({**cell, "avg_tokens": 20, "predictions": predictions})
+            shutil.rmtree(part)
+    results = {"schema": 1, "kind": "experiment", "name": "lengths", "title": "Lengths", "dataset": "synthetic"}
+    results |= {"llm": "made up", "axes": {"length": ["short", "long"]}, "cells": cells, "rows": rows}
+    folder = run / "experiments" / "lengths"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    costs = [
+        {
+            **{key: cell[key] for key in ("method", "label", "axes", "seed")},
+            "first_token_seconds": 0.1,
+            "peak_bytes": 5e6,
+        }
+        for cell in cells
+    ]
+    (folder / "efficiency.json").write_text(json.dumps({"schema": 1, "rows": costs}))
+    return folder

@@ -42,10 +42,8 @@ def aligned(context, shown, tmp_path_factory):
 
 
 def answer(context, shown, aligned, out, **changes):
-    shuffle = changes.pop("shuffle", False)
-    artifact, reused = evaluate(
-        context, shown, aligned, ZERO_SHOT, EvaluateConfig(**changes), shuffle=shuffle, progress=False
-    ).build(out)
+    stage = evaluate(context, shown, aligned, ZERO_SHOT, EvaluateConfig(**changes), progress=False)
+    artifact, reused = stage.build(out)
     return artifact, read_predictions(artifact.path / "predictions.jsonl"), reused
 
 
@@ -233,3 +231,33 @@ def test_baselines_are_evaluated_without_a_model(context, tmp_path):
         assert artifact.manifest["inputs"] == inputs
     assert accuracy["oracle"] == 100.0 and max(accuracy.values()) == 100.0
     assert json.loads((tmp_path / "oracle" / "metrics.json").read_text())["avg_tokens"] == 0
+
+
+def test_cyclic_orders_average_an_options_logits(context, shown, aligned, tmp_path):
+    """Each order answered alone, by hand, and then the mean: a preference for a letter falls on every option alike."""
+    _, rows, _ = answer(context, shown, aligned, tmp_path / "four", permutations=4)
+    by_option = []
+    for steps in range(4):
+        turned = replace(context, evaluation=context.evaluation.rotated(steps))
+        _, each, _ = answer(turned, shown, aligned, tmp_path / f"{steps}")
+        assert [LETTERS[(LETTERS.index(row["answer"]) + steps) % 4] for row in rows] == [row["answer"] for row in each]
+        by_option.append([[row["logits"][(option + steps) % 4] for option in range(4)] for row in each])
+    mean = np.mean(by_option, axis=0)
+    np.testing.assert_allclose([row["logits"] for row in rows], mean, atol=2e-4)
+    assert [row["prediction"] for row in rows] == [LETTERS[int(np.argmax(row["logits"]))] for row in rows]
+    assert [row["answer"] for row in rows] == [LETTERS[letter] for letter in context.evaluation.answer]
+    assert not np.allclose(mean, by_option[0], atol=1e-3)
+
+
+def test_a_rotated_question_asks_the_same(small_evaluation):
+    turned = small_evaluation.rotated(3)
+    for i in range(len(turned)):
+        options = small_evaluation.options(i)
+        assert turned.options(i) == [*options[1:], options[0]]
+        assert turned.option(i, turned.answer[i]) == small_evaluation.option(i, small_evaluation.answer[i])
+    assert (turned.rotated(1).answer == small_evaluation.answer).all()
+
+
+def test_orders_and_generated_text_are_one_or_the_other():
+    with pytest.raises(InputError, match="permutations averages logits, which `generate` does not use"):
+        EvaluateConfig(generate=True, permutations=4)

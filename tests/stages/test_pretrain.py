@@ -15,15 +15,18 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, normalize
 
 from uqabench.artifact import Artifact
+from uqabench.data.ties import shuffled_ties
 from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError, RunError
 from uqabench.files import read_json
+from uqabench.stages.labels import next_item_labels
+from uqabench.stages.packed import TorchBatch
 from uqabench.stages.pretrain import (
     CUTOFFS,
+    NumberedBatch,
     PretrainLoss,
-    TorchBatch,
+    labelled_batch,
     last_item_ranks,
-    next_item_labels,
     popularity_metrics,
     pretrain,
     ranking_metrics,
@@ -32,19 +35,57 @@ from uqabench.stages.pretrain import (
 from uqabench.stages.states import load_encoder
 from uqabench.stages.training import OptimConfig, seed_everything
 
+CPU = torch.device("cpu")
+
 
 def one_sequence(store, user, start, end):
     """A batch of one user's items [start, end)."""
-    return TorchBatch.pack(store, np.array([user]), np.array([start]), np.array([end]), torch.device("cpu"))
+    return TorchBatch.pack(store, np.array([user]), np.array([start]), np.array([end]), CPU)
+
+
+def labelled(store, users, lengths, config):
+    """A batch of the first items of some users, with its labels."""
+    spans = (users, np.zeros(len(users), int), np.array(lengths))
+    packed, labels = labelled_batch(store, NumberedBatch(0, 0, spans), config)
+    return TorchBatch.of(packed, CPU, labels=labels)
 
 
 @given(st.lists(st.integers(0, 5), max_size=8))
 def test_labels_are_each_items_successor_in_its_sequence(lengths):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    items = torch.arange(100, 100 + int(offsets[-1]))
-    at, targets = next_item_labels(TorchBatch(items, torch.from_numpy(offsets), None))
+    labels = next_item_labels(np.arange(100, 100 + int(offsets[-1])), offsets)
+    at, targets = labels["label"], labels["target"]
     expected = [i for begin, end in zip(offsets, offsets[1:], strict=False) for i in range(begin, end - 1)]
     assert at.tolist() == expected and targets.tolist() == [100 + i + 1 for i in expected]
+
+
+@given(st.lists(st.lists(st.integers(1, 4), max_size=5), max_size=6), st.integers(0, 9))
+def test_shuffled_ties_stay_in_their_basket(sequences, seed):
+    sizes = [sum(baskets) for baskets in sequences]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    stamps = np.concatenate([np.repeat(np.arange(len(b)), b) for b in sequences] or [[]]).astype(np.int64)
+    baskets = np.repeat(np.arange(sum(map(len, sequences))), [size for b in sequences for size in b])
+    items = np.arange(len(stamps))
+    shuffled = shuffled_ties(items, offsets, stamps, np.random.default_rng(seed))
+    assert sorted(shuffled) == items.tolist() and (baskets[shuffled] == baskets).all()
+
+
+def test_ties_are_shuffled_anew_in_each_batch_and_epoch(small_store, pretrain_config):
+    """By the batch's number alone, so that training goes on after an interruption as it would have gone on."""
+    users = np.flatnonzero(small_store.lengths >= 30)[:5]
+    spans = (users, np.zeros(5, int), np.full(5, 30))
+    stamps = labelled_batch(small_store, NumberedBatch(0, 0, spans), pretrain_config())[0].timestamps
+    assert (np.diff(stamps) == 0).any()
+
+    def items(epoch, index, **changes):
+        part = NumberedBatch(epoch, index, spans)
+        return labelled_batch(small_store, part, pretrain_config(**changes))[0].items.tolist()
+
+    stored = items(0, 0)
+    orders = [items(epoch, index, ties="shuffled") for epoch in (0, 1) for index in (0, 1)]
+    assert len({tuple(order) for order in [stored, *orders]}) == 5
+    assert all(sorted(order) == sorted(stored) for order in orders)
+    assert orders[0] == items(0, 0, ties="shuffled") != items(0, 0, ties="shuffled", seed=1)
 
 
 @pytest.mark.parametrize("mode", ["last", "chunks"])
@@ -76,7 +117,7 @@ def test_the_sl_loss_is_cross_entropy_over_the_catalogue(small_store, pretrain_c
     model = load_encoder(pretrained["sl"], small_store)
     loss = PretrainLoss(model, pretrain_config(), small_store.catalogue.popularity)
     users = np.flatnonzero(small_store.lengths >= 30)[:5]
-    batch = TorchBatch.pack(small_store, users, np.zeros(5, int), np.array([9, 2, 14, 30, 5]), torch.device("cpu"))
+    batch = labelled(small_store, users, [9, 2, 14, 30, 5], pretrain_config())
     terms = []
     for b in range(5):
         items = batch.items[batch.offsets[b] : batch.offsets[b + 1]]
@@ -94,9 +135,9 @@ def test_the_cl_loss_is_info_nce_with_log_q(small_store, pretrain_config, pretra
     config = pretrain_config("hstu", objective="cl", temperature=0.2)
     popularity = small_store.catalogue.popularity
     users = np.flatnonzero(small_store.lengths >= 20)[:3]
-    batch = TorchBatch.pack(small_store, users, np.zeros(3, int), np.array([9, 12, 20]), torch.device("cpu"))
+    batch = labelled(small_store, users, [9, 12, 20], config)
     value, _ = PretrainLoss(model, config, popularity)(batch)
-    at, targets = next_item_labels(batch)
+    at, targets = batch.labels["label"], batch.labels["target"]
     states = model.states(batch.items, batch.offsets, batch.timestamps)
     queries = normalize(model.queries(states[at]), dim=-1)
     q = torch.from_numpy((popularity + 1.0) / (popularity + 1.0).sum()).float()

@@ -14,7 +14,8 @@ from torch import nn
 from uqabench.encoders.registry import register
 from uqabench.errors import InputError, RunError
 from uqabench.integrations import Integration, Pooling, find_integration, window_means
-from uqabench.stages.pretrain import TorchBatch, pretrain
+from uqabench.stages.packed import TorchBatch
+from uqabench.stages.pretrain import pretrain
 from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories, load_encoder
 
 MEAN, STATES = find_integration("mean-pooling"), find_integration("q-former")

@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from uqabench.errors import InputError
+from uqabench.integrations import NEXT
 from uqabench.llm.batches import answer_loss, collate
 from uqabench.llm.demo import SmallLMConfig
-from uqabench.llm.history import history_vectors
+from uqabench.llm.history import history_vectors, window_marker
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import SOFT, PromptBuilder, PromptConfig
 from uqabench.questions.render import history_items
 from uqabench.stages import train_lm as train_lm_module
-from uqabench.stages.lm_documents import Documents, TrainLMConfig
+from uqabench.stages.lm_documents import DocumentBatch, Documents, TrainLMConfig, token_windows
 from uqabench.stages.lm_embeddings import train_embeddings
 from uqabench.stages.lm_probe import OptionProbe
+from uqabench.stages.lm_vectors import SoftVectors
 from uqabench.stages.train_lm import train_lm
 from uqabench.stages.training import OptimConfig
 
@@ -35,14 +37,22 @@ def config(steps=3, **changes):
 
 @pytest.fixture
 def documents(small_lm, small_store, small_train, templates):
-    builder = PromptBuilder(small_lm, small_store, templates, PromptConfig())
-    return Documents(small_lm, small_store, small_train, builder, config())
+    return new_documents(small_lm, small_store, small_train, templates, config())
+
+
+def new_documents(lm, store, questions, templates, settings):
+    builder = PromptBuilder(lm, store, templates, PromptConfig())
+    documents = Documents(SoftVectors(lm, builder), store, questions, builder, settings)
+    documents.measure_vectors()
+    return documents
 
 
 @pytest.fixture
 def train(small_store, small_train, templates):
-    def run(out, settings, questions=small_train):
-        return train_lm(small_store, questions, "hash", templates, PromptConfig(), settings, progress=False).build(out)
+    def run(out, settings, *sets):
+        asked = {f"v{number}": questions for number, questions in enumerate(sets or (small_train,), start=1)}
+        contents = dict.fromkeys(asked, "hash")
+        return train_lm(small_store, asked, contents, templates, PromptConfig(), settings, progress=False).build(out)
 
     return run
 
@@ -53,7 +63,7 @@ def test_held_out_users_are_never_trained_on(documents, small_train):
     seen = set()
     for epoch in range(30):
         for batch in documents.batches(epoch):
-            for group in batch:
+            for group in batch.groups:
                 users = {int(small_train.user[question]) for question in group.questions}
                 assert users == {int(documents.pairs[group.key, 0])}
                 seen |= users
@@ -63,26 +73,31 @@ def test_held_out_users_are_never_trained_on(documents, small_train):
 
 def test_hints_come_first_and_fade(small_lm, small_store, small_train, templates):
     """Single questions about vectors: first the right answer's own, then ever more the history's; then all kinds."""
-    builder = PromptBuilder(small_lm, small_store, templates, PromptConfig())
     settings = config(hint_rounds=2, fade_rounds=3, documents_a_round=32)
-    documents = Documents(small_lm, small_store, small_train, builder, settings)
+    documents = new_documents(small_lm, small_store, small_train, templates, settings)
     assert [documents.hint_weight(n) for n in range(7)] == [1, 1, 0.75, 0.5, 0.25, 0, 0]
     weight = small_lm.model.get_input_embeddings().weight.detach()
     likeness = []
     for n in range(5):
-        groups = [group for batch in documents.batches(n) for group in batch]
-        assert all(len(group.questions) == 1 for group in groups)
-        assert {SOFT in group.prefix for group in groups} == {True, False}
-        groups = [group for group in groups if SOFT in group.prefix]
-        soft, _ = documents.soft(groups, noise=0.5)
-        answers = [documents.option_tokens(g.questions[0])[g.answers[0]] for g in groups]
-        named = torch.stack([weight[torch.from_numpy(ids)].mean(0) for ids in answers])
-        likeness.append(float(torch.cosine_similarity(soft.detach(), named).mean()))
-        torch.testing.assert_close(soft.square().mean(1), weight.square().mean().expand(len(soft)))
+        batches = documents.batches(n)
+        assert all(len(group.questions) == 1 for batch in batches for group in batch.groups)
+        assert {len(batch.windows) for batch in batches} == {0, 1, 2, 8}
+        alike = []
+        for batch in (batch for batch in batches if batch.windows):
+            marked, _ = documents.soft(batch, noise=0.5)
+            soft = marked.detach().view(len(batch.groups), len(batch.windows), -1) - markers(small_lm, batch.windows)
+            answers = [documents.option_tokens(g.questions[0])[g.answers[0]] for g in batch.groups]
+            named = torch.stack([weight[torch.from_numpy(ids)].mean(0) for ids in answers])
+            alike.append(torch.cosine_similarity(soft, named[:, None], dim=-1).flatten())
+            torch.testing.assert_close(soft.square().mean(-1), weight.square().mean().expand(soft.shape[:2]))
+        likeness.append(float(torch.cat(alike).mean()))
     assert likeness[0] == pytest.approx(1) and likeness[1] == pytest.approx(1)
     assert sorted(likeness, reverse=True)[2:] == likeness[2:] and likeness[4] < 0.6
-    groups = [group for batch in documents.batches(5) for group in batch]
-    assert {SOFT in group.prefix for group in groups} == {True, False}
+    assert max(len(group.questions) for batch in documents.batches(5) for group in batch.groups) > 1
+
+
+def markers(lm, windows):
+    return torch.stack([window_marker(lm, window) for window in windows]).detach()
 
 
 @pytest.mark.parametrize(("hint", "least", "most"), [(1.0, 3, 3), (0.5, 11, 13)])
@@ -112,17 +127,19 @@ def test_a_hinted_text_shows_the_right_answer_and_no_wrong_one(documents, small_
 
 
 def test_vectors_are_asked_what_they_can_know(documents, small_train):
-    groups = documents.groups(np.arange(len(documents.pairs)), 0, 1)
-    asked = small_train.subtask_names()[[row for group in groups for row in group.questions]]
-    assert set(asked) == {"ip", "ap", "li", "si", "it"}
-    groups = documents.groups(np.arange(len(documents.pairs)), 5, 0)
-    assert len({row for group in groups for row in group.questions}) == len(small_train)
+    def asked(n_text, windows):
+        groups = documents.groups(np.arange(len(documents.pairs)), n_text, windows)
+        return [row for group in groups for row in group.questions]
+
+    assert set(small_train.subtask_names()[asked(0, (None,))]) == {"ip", "ap", "li", "si", "it"}
+    assert set(small_train.subtask_names()[asked(0, (None, 1))]) == {"df", "ip", "ap", "li", "si", "it"}
+    assert sorted(asked(5, ())) == list(range(len(small_train)))
 
 
 def test_the_probe_finds_where_options_end(documents):
     lm = documents.lm
     probe = OptionProbe(lm)
-    groups = documents.groups(np.arange(20), 5, 0) + documents.groups(np.arange(20), 0, 1)
+    groups = documents.groups(np.arange(20), 5) + documents.groups(np.arange(20), 0, (None,))
     batch = collate(groups, lm, 1, with_answers=True)
     ids, ends = batch.ids.reshape(-1), probe.option_ends(batch)
     rows = [row for group in groups for row in group.questions]
@@ -138,7 +155,7 @@ def test_the_probe_asks_for_the_right_option_and_for_letters(documents):
     """With heads that know both, its loss is next to nothing; with the wrong option marked, it is not."""
     lm = documents.lm
     probe = OptionProbe(lm)
-    batch = collate(documents.groups(np.arange(20), 0, 0), lm, 1, with_answers=True)
+    batch = collate(documents.groups(np.arange(20), 0), lm, 1, with_answers=True)
     ends = probe.option_ends(batch)
     marks = torch.zeros(batch.ids.numel(), lm.width)
     marks[ends, 1 + torch.arange(4)] = 1.0
@@ -160,7 +177,9 @@ def test_trained_embeddings_compare_histories_with_answers(documents):
         rows = np.flatnonzero(documents.for_vectors)
         pairs = documents.pairs[documents.owner[rows]]
         histories = [history_items(documents.store, int(u), int(c), documents.questions.n_history) for u, c in pairs]
-        means = torch.stack([weight[torch.from_numpy(documents.tokens.of(items))].mean(0) for items in histories])
+        means = torch.stack(
+            [weight[torch.from_numpy(documents.vectors.tokens.of(items))].mean(0) for items in histories]
+        )
         tokens = [ids for row in rows for ids in documents.option_tokens(int(row))]
         options = torch.stack([weight[torch.from_numpy(ids)].mean(0) for ids in tokens]).view(len(rows), 4, -1)
         scores = ((means - means.mean(0))[:, None] * options).sum(-1)
@@ -168,41 +187,81 @@ def test_trained_embeddings_compare_histories_with_answers(documents):
 
     size = documents.lm.model.get_input_embeddings().weight.detach().square().mean()
     before = nearest()
-    reported = train_embeddings(documents, 120, seed=0)
+    reported = train_embeddings([documents], 120, seed=0)
     torch.testing.assert_close(documents.lm.model.get_input_embeddings().weight.detach().square().mean(), size)
     assert nearest() > before + 0.1 and reported > 100 * before
-    assert train_embeddings(documents, 0, seed=0) == 0.0
+    assert train_embeddings([documents], 0, seed=0) == 0.0
 
 
 def test_rounds_follow_the_seed_alone(documents):
     def shape(batches):
-        return [[(g.key, g.prefix.tolist(), g.questions) for g in batch] for batch in batches]
+        return [(b.windows, [(g.key, g.prefix.tolist(), g.questions) for g in b.groups]) for b in batches]
 
     assert shape(documents.batches(3)) == shape(documents.batches(3)) != shape(documents.batches(4))
 
 
-def test_a_soft_slot_holds_the_vector_of_its_history(documents, small_store, small_train):
-    groups = [group for batch in documents.batches(0) for group in batch]
-    soft, renumbered = documents.soft(groups, noise=0.0)
-    slots = [i for i, group in enumerate(groups) if SOFT in group.prefix]
-    assert 1 < len(slots) < len(groups)
-    histories = [
-        history_items(small_store, *(int(x) for x in documents.pairs[groups[i].key]), small_train.n_history)
-        for i in slots
-    ]
-    weight = documents.lm.model.get_input_embeddings().weight
-    expected = history_vectors(weight, *documents.tokens.bags(histories)).detach()
-    torch.testing.assert_close(soft.detach(), expected)
-    assert [renumbered[i].key for i in slots] == list(range(len(slots)))
-    noisy, _ = documents.soft(groups, noise=0.5)
-    assert 0 < float((noisy.detach() - expected).square().mean()) < float(0.3 * expected.square().mean())
+def test_soft_slots_hold_the_vectors_of_their_windows(documents, small_store, small_train, small_lm):
+    """By the definition of history vectors, with mean and spread of all documents; then a marker. The last slot of
+    segments+next is what follows."""
+    everyone = np.arange(documents.n_train)
+    documents.vectors.measure([documents.shown(pair) for pair in everyone], documents.windows)
+    windows = token_windows("segments+next")
+    groups = documents.groups(everyone, 0, windows)
+    assert [np.sum(group.prefix == SOFT) for group in groups] == [8] * len(groups)
+    keys = [group.key for group in groups]
+    soft, renumbered = documents.soft(DocumentBatch(documents, groups, windows), noise=0.0)
+    soft = soft.detach().view(len(groups), 8, -1)
+    assert [group.key for group in renumbered] == list(range(len(groups)))
+    weight, tokens = small_lm.model.get_input_embeddings().weight.detach(), documents.vectors.tokens
+    for place, window in enumerate(windows):
+        items = []
+        for user, cut in documents.pairs[everyone].tolist():
+            history = history_items(small_store, user, cut, small_train.n_history)
+            following = small_store.sequence(user)[cut : cut + 10]
+            items.append(following if window == NEXT else history if window is None else history[-window:])
+        expected = history_vectors(weight, *tokens.bags(items))[keys] + markers(small_lm, (window,))
+        torch.testing.assert_close(soft[:, place], expected, rtol=1e-4, atol=1e-5)
+    assert not markers(small_lm, (None,)).any() and len(markers(small_lm, windows).unique(dim=0)) == 8
+
+
+def test_noisy_vectors_are_what_a_regression_predicts(documents):
+    """Σ (Σ + N)⁻¹ times the view, and so orthogonal to the error: E[v̂ᵀ(v − v̂)] = 0; less noise, nearer."""
+    everyone = np.arange(documents.n_train)
+    shown = [documents.shown(pair) for pair in everyone]
+    documents.vectors.measure(shown, (None,))
+    exact = documents.vectors.of(shown, (None,)).detach()
+    torch.manual_seed(0)
+    draws = torch.stack([documents.vectors.as_regressed(exact, (None,), 2.0) for _ in range(400)])
+    inner, error = (draws * (exact - draws)).sum(-1).mean(), (exact - draws).square().sum(-1).mean()
+    assert abs(float(inner)) < 0.05 * float(error)
+    nearer = documents.vectors.as_regressed(exact, (None,), 0.1)
+    assert float((exact - nearer).square().mean()) < 0.5 * float((exact - draws[0]).square().mean())
+    torch.testing.assert_close(documents.vectors.as_regressed(exact, (None,), 0.0), exact, rtol=1e-3, atol=1e-3)
+
+
+def test_what_comes_next_is_seen_through_more_noise(documents):
+    everyone = np.arange(documents.n_train)
+    shown = [documents.shown(pair) for pair in everyone]
+    torch.manual_seed(0)
+    explained = {}
+    for window in (None, NEXT):
+        documents.vectors.measure(shown, (window,))
+        exact = documents.vectors.of(shown, (window,)).detach()
+        seen = documents.vectors.as_regressed(exact, (window,), 6.0)
+        explained[window] = 1 - float((exact - seen).square().sum() / exact.square().sum())
+    assert explained[NEXT] < explained[None] < 1
+
+
+def test_an_integration_without_windows_is_refused(small_lm, small_store, small_train, templates):
+    with pytest.raises(InputError, match="llm.train.integrations has q-former, whose tokens are no means of windows"):
+        new_documents(small_lm, small_store, small_train, templates, config(integrations=("q-former",)))
 
 
 def test_a_few_steps_lower_the_loss(train, tmp_path):
     artifact, _ = train(tmp_path / "x", config(steps=20, token_budget=1024))
     losses = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in losses if "loss" in row]
-    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.5
+    assert losses[-1] < losses[0] - 0.5
 
 
 def test_the_model_carries_its_card(train, tmp_path, small_store):
@@ -213,9 +272,18 @@ def test_the_model_carries_its_card(train, tmp_path, small_store):
         lm.check_split("0" * 64)
     assert lm.card["steps"] == 3 == artifact.json("metrics.json")["steps"]
     assert lm.card["parameters"] == sum(p.numel() for p in lm.model.parameters())
-    assert {"text20", "text50", "no-history"} <= set(lm.card["held_out_accuracy"])
-    for scores in lm.card["held_out_accuracy"].values():
+    held_out = lm.card["held_out_accuracy"]["v1"]
+    assert {"text20", "text50", "segments", "probe segments", "no-history"} <= set(held_out)
+    for scores in held_out.values():
         assert 0 <= scores["overall"] <= 100 and scores["n"] > 0
+
+
+def test_question_sets_take_turns(train, small_train, tmp_path):
+    """Rounds alternate between the sets, and the card has a part for each."""
+    halves = [small_train.select(np.arange(len(small_train)) % 2 == part) for part in (0, 1)]
+    artifact, _ = train(tmp_path / "x", config(steps=4), *halves)
+    assert set(LanguageModel.load(artifact.path / "model").card["held_out_accuracy"]) == {"v1", "v2"}
+    assert artifact.content != train(tmp_path / "y", config(steps=4), *halves[::-1])[0].content
 
 
 def test_equal_seeds_equal_models_and_reuse(train, tmp_path):
@@ -263,7 +331,7 @@ def test_questions_about_counts_alone_are_enough(train, small_train, tmp_path):
     """No vector can answer them and no hint shows a count, so all documents are texts without hints."""
     counts = small_train.select(small_train.subtask_names() == "mf")
     artifact, _ = train(tmp_path / "x", config(hint_rounds=1, fade_rounds=1, held_out_users=2), counts)
-    assert LanguageModel.load(artifact.path / "model").card["held_out_accuracy"]["mean-embedding"] == {"n": 0}
+    assert LanguageModel.load(artifact.path / "model").card["held_out_accuracy"]["v1"]["mean-pooling"] == {"n": 0}
 
 
 def test_questions_of_evaluation_users_are_refused(train, small_evaluation, tmp_path):

@@ -29,6 +29,21 @@ def batches_of(epoch):
     return list(torch.randn(BATCHES, 4, 6, generator=generator))
 
 
+class Clock:
+    """`time.monotonic` that moves only when what it is told to watch is called."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def passes(self, seconds, function):
+        def call(*args, **kwargs):
+            self.now += seconds
+            return function(*args, **kwargs)
+
+        return call
+
+
 class Job:
     """A small regression with dropout, whose weights depend on the random state of every step."""
 
@@ -92,11 +107,11 @@ def test_a_run_killed_at_any_step_ends_in_the_same_weights(undisturbed, kills):
 def test_checkpoints_far_apart_repeat_steps_and_change_nothing(tmp_path, undisturbed, monkeypatch):
     """Saved after steps 4 and 8 only, killed at 6 and at 9."""
     config = OptimConfig(lr=1e-2, epochs=EPOCHS, checkpoint_seconds=3.5)
-    clock = iter(range(10_000))
-    monkeypatch.setattr("uqabench.stages.training.time.monotonic", lambda: next(clock))
+    clock = Clock(monkeypatch)
     resumed = []
     for step in (6, 9, None):
         job = Job(tmp_path, kill_at=step, config=config)
+        job.trainer.loss_fn = clock.passes(1, job.loss)
         resumed.append(job.trainer.step)
         try:
             job.run()
@@ -104,6 +119,40 @@ def test_checkpoints_far_apart_repeat_steps_and_change_nothing(tmp_path, undistu
             continue
     assert resumed == [0, 4, 8]
     assert equal(job.state(), undisturbed[0]) and job.trainer.records == undisturbed[1]
+
+
+@pytest.mark.parametrize(("interval", "saved_at"), [(3.5, [4, 53]), (0.0, [*range(1, 61)])])
+def test_a_slow_save_makes_room_for_training(tmp_path, monkeypatch, caplog, interval, saved_at):
+    """A save of a second is 2 % of what follows it, unless each step is to be saved."""
+    clock, seen = Clock(monkeypatch), []
+    job = Job(tmp_path, config=OptimConfig(epochs=12, checkpoint_seconds=interval))
+    trainer = job.trainer
+    trainer.total_steps, trainer.loss_fn = 60, clock.passes(1, job.loss)
+    write = trainer.checkpoints._write
+    trainer.checkpoints._write = clock.passes(1 if interval else 5, lambda *a: seen.append(trainer.step) or write(*a))
+    with caplog.at_level("DEBUG"):
+        job.run()
+    assert seen[: len(saved_at)] == saved_at and trainer.checkpoints.seconds == (2 if interval else 300)
+    assert trainer.seconds == (62 if interval else 360)
+    assert f"{len(saved_at)} checkpoints took" in caplog.text
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.integers(0, TOTAL - 1), min_size=1, max_size=3, unique=True).map(sorted))
+def test_checkpoints_of_a_thread_lose_nothing_either(undisturbed, kills):
+    def job(folder, **kwargs):
+        made = Job(folder, **kwargs)
+        made.trainer.checkpoints.in_thread = True
+        return made
+
+    with tempfile.TemporaryDirectory() as folder:
+        for step in kills:
+            with pytest.raises(Killed):
+                job(folder, kill_at=step).run()
+        last = job(folder)
+        assert last.trainer.step <= kills[-1]
+        last.run()
+    assert equal(last.state(), undisturbed[0]) and last.trainer.records == undisturbed[1]
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path, undisturbed):
@@ -188,7 +237,7 @@ def test_a_step_in_parts_is_the_whole_step(tmp_path):
     for job in (whole, parted):
         job.model.eval()  # without dropout, which draws for each part
     results = [job.trainer._step(batch) for job in (whole, parted)]
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5) and results[0][1] == results[1][1] == 4
+    assert whole.trainer.loss == pytest.approx(parted.trainer.loss, rel=1e-5) and results == [4, 4]
     for name, expected in whole.state().items():
         torch.testing.assert_close(parted.state()[name], expected)
 

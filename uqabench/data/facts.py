@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COUNTED = ("users", "items", "interactions")
 _SIDES = ("all", "train", "evaluation")
+"""What every store counts; one with validation users counts these too."""
 
 _SIZES = {name: int for name in COUNTED}
 _LENGTHS = {"mean_length": float, "median_length": float, "max_length": int}
@@ -34,7 +35,8 @@ _SHAPE: dict[str, Any] = {
 
 def counts_of_store(store: InteractionStore) -> dict[str, Any]:
     """Users, items, interactions and sequence lengths of the store and of each side of its split."""
-    return {name: _sizes(store, name) for name in _SIDES}
+    sides = (*_SIDES, "validation") if store.held_out == "validation" else _SIDES
+    return {name: _sizes(store, name) for name in sides}
 
 
 def _sizes(store: InteractionStore, split: str) -> dict[str, Any]:
@@ -70,6 +72,9 @@ def check_facts(path: Path, facts: Any) -> dict[str, Any]:
     wrong = _misfit(facts, _SHAPE, "")
     if wrong is None and "read" in facts["counts"]:
         wrong = _misfit(facts["counts"]["read"], _SIZES, "counts.read")
+    if wrong is None and "validation" in facts["counts"]:
+        shape = {"counts": {"validation": _SHAPE["counts"]["all"]}, "evaluation_hash": str}
+        wrong = _misfit(facts, shape, "")
     if wrong is not None:
         where = f"'{wrong.lstrip('.')}' is missing or of another type" if wrong else "it holds no mapping"
         raise InputError(f"{path}: {where}: run `uqabench prepare` again.")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from uqabench.data.rejections import Rejections
+
+if TYPE_CHECKING:
+    from uqabench.settings.data import PrepareConfig
 
 MICROSECONDS = 1_000_000
 
@@ -81,6 +84,14 @@ class Source(Protocol):
 
     def read(self, rejections: Rejections) -> RawLog:
         """The whole log; bad rows go to `rejections`."""
+
+
+@runtime_checkable
+class FinishedSource(Protocol):
+    """A source whose files are filtered and split already: it writes the store's files itself."""
+
+    def write_store(self, folder: Path, config: PrepareConfig) -> None:
+        """Write all files of a store (`InteractionStore.write_files`) and rejected.jsonl into `folder`."""
 
 
 def counts(users: np.ndarray, items: np.ndarray) -> tuple[int, int, int]:

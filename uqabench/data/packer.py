@@ -37,6 +37,14 @@ class PackedBatch:
         """The number of sequences."""
         return len(self.rows)
 
+    def take(self, sequences: np.ndarray) -> PackedBatch:
+        """Of the sequences those at these places int64 (n,), in their order."""
+        lengths = np.diff(self.offsets)[sequences]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(offsets[-1]) + np.repeat(self.offsets[sequences] - offsets[:-1], lengths)
+        timestamps = None if self.timestamps is None else self.timestamps[at]
+        return PackedBatch(self.items[at], timestamps, offsets, self.rows[sequences])
+
 
 def plan_batches(
     lengths: Sequence[int] | np.ndarray,

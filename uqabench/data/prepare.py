@@ -19,10 +19,18 @@ from uqabench.data.anonymise import anonymise, fingerprint, read_salt
 from uqabench.data.arrow import write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.facts import COUNTED, counts_of_store
-from uqabench.data.log import MICROSECONDS, RawLog, Removal, Source, counts, one_chunk
+from uqabench.data.log import MICROSECONDS, FinishedSource, RawLog, Removal, Source, counts, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
-from uqabench.data.split import TRAIN, name_digests, published_order, sequence_digests, split_hash, split_users
+from uqabench.data.split import (
+    EVALUATION,
+    name_digests,
+    published_order,
+    sequence_digests,
+    split_hash,
+    split_users,
+    two_sided,
+)
 from uqabench.data.store import FORMAT, STAGE, STORE_FILES, InteractionStore
 from uqabench.data.tokens import build_tokens
 from uqabench.errors import InputError
@@ -79,6 +87,9 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
     Raises InputError for files that cannot be read, a log of which nothing is left, and under `config.strict` for the
     first bad row.
     """
+    if isinstance(source, FinishedSource):
+        source.write_store(folder, config)
+        return
     salt = read_salt(config.salt_file)
     with tqdm(total=len(_STEPS), desc="prepare", disable=not progress, leave=False) as bar:
         rejections = Rejections(config.strict)
@@ -91,7 +102,7 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
         filter_log(log, config)
         bar.update()
         store, truth = _compact(log, config, salt)
-        store = replace(store, manifest=_facts(store, log, source, config, rejections))
+        store = replace(store, manifest=store.manifest | _facts(store, log, source, config, rejections))
         bar.update()
         rejections.save(folder / "rejected.jsonl")
         if truth is not None:
@@ -161,7 +172,9 @@ def _compact(log: RawLog, config: PrepareConfig, salt: bytes) -> tuple[Interacti
     users, items = user_index[log.users], item_index[log.items]
     rows = np.argsort(users, kind="stable")
     lengths = np.bincount(users, minlength=len(raw_users))
-    split = split_users(raw_users, config.evaluation_fraction, config.split_seed)
+    split = split_users(
+        raw_users, config.evaluation_fraction, config.split_seed, config.validation_fraction, config.validation_seed
+    )
     hashed = anonymise(raw_users, salt)
     # The order of the raw ids would undo the digests: whoever has a list of them had only to sort it.
     digests = _digests(log, rows, _offsets(lengths), items, item_ids)
@@ -169,12 +182,9 @@ def _compact(log: RawLog, config: PrepareConfig, salt: bytes) -> tuple[Interacti
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     rows = np.argsort(place[users], kind="stable")
-    offsets, items, in_training = (
-        _offsets(lengths[order]),
-        items[rows],
-        np.repeat(split[order] == TRAIN, lengths[order]),
-    )
-    popularity = np.bincount(items[in_training], minlength=len(item_ids)).astype(np.int64)
+    offsets, items = _offsets(lengths[order]), items[rows]
+    counted = np.repeat(split[order] != EVALUATION, lengths[order])
+    popularity = np.bincount(items[counted], minlength=len(item_ids)).astype(np.int64)
     user_ids = [hashed[user] for user in order]
     store = InteractionStore(
         offsets=offsets,
@@ -185,6 +195,7 @@ def _compact(log: RawLog, config: PrepareConfig, salt: bytes) -> tuple[Interacti
         split=split[order],
         catalogue=_catalogue(log, item_ids, item_index, popularity, config.max_tokens),
         split_hash=split_hash(digests, split),
+        manifest={"evaluation_hash": split_hash(digests, two_sided(split))} if config.validation_fraction else {},
     )
     return store, _truth(log.truth, [raw_users[user] for user in order], user_ids)
 
@@ -250,9 +261,10 @@ def _facts(
 
 
 def describe(store: InteractionStore) -> list[dict[str, Any]]:
-    """Rows of the before/after table: the log as read, what each rule removed, the store and the two sides.
+    """Rows of the before/after table: the log as read, what each rule removed, the store and its sides.
 
-    Every row has "step", "users", "items", "interactions"; the last three also mean, median and maximum length.
+    Every row has "step", "users", "items", "interactions"; those of the store and its sides also mean, median and
+    maximum length.
     Rules that removed nothing are left out. Raises InputError for a store that `prepare` did not write.
     """
     facts = store.manifest
@@ -263,5 +275,10 @@ def describe(store: InteractionStore) -> list[dict[str, Any]]:
         toll = {name: -removal[name] for name in COUNTED}
         if any(toll.values()):
             rows.append({"step": removal["rule"], **toll})
-    names = {"all": "kept", "train": "training users", "evaluation": "evaluation users"}
-    return rows + [{"step": names[name], **facts["counts"][name]} for name in names]
+    names = {
+        "all": "kept",
+        "train": "training users",
+        "evaluation": "evaluation users",
+        "validation": "validation users",
+    }
+    return rows + [{"step": names[name], **facts["counts"][name]} for name in names if name in facts["counts"]]

@@ -20,6 +20,9 @@ REASONS = (
     "unparsable time",
     "unknown item",
     "duplicate item",
+    "lists of unequal length",
+    "id out of range",
+    "unreadable question",
 )
 
 

@@ -3,11 +3,12 @@
 manifest.json        of the artefact: settings, versions, digests of the input files and of the files below
 store.json           source and its notes, settings, counts before and after, rules, split hash, content hash
 offsets.arrow        offset int64 (U + 1,): user u's rows are offset[u]:offset[u + 1]
-users.arrow          user_id string, split int8 (0 train, 1 evaluation)
+users.arrow          user_id string, split int8 (0 train, 1 evaluation, 2 validation)
 interactions.arrow   item int32, and where the log has them timestamp int64 (Unix seconds), action int8
 catalogue/           items.arrow, vocabulary.arrow and one file for each attribute's distinct strings
 rejected.jsonl       the first bad rows of each reason, by file and row
 truth.arrow          what was planted (synthetic logs only)
+questions_*.arrow    questions that came with the data (the published files only)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from uqabench.artifact import Artifact, build, open_artifact
 from uqabench.data.arrow import map_arrow, view, write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.facts import check_facts, facts_by_hand
+from uqabench.data.split import SPLITS, VALIDATION, two_sided
 from uqabench.errors import InputError
 from uqabench.files import folder_files, read_json, sha256_file, write_json
 
@@ -36,9 +38,12 @@ _READ = frozenset(
     ("store.json", "offsets.arrow", "users.arrow", "interactions.arrow")
     + tuple(f"catalogue/{name}.arrow" for name in ("items", "vocabulary", *ATTRIBUTES))
 )
-STORE_FILES = _READ | {"manifest.json", "seconds.json", "rejected.jsonl", "truth.arrow"}
+_BESIDE = ("rejected.jsonl", "truth.arrow", "questions_train.arrow", "questions_evaluation.arrow")
+STORE_FILES = _READ | {"manifest.json", "seconds.json", *_BESIDE}
 """Every file that may lie in the folder."""
-SPLITS = ("train", "evaluation")
+ASKED_ONLY = len(SPLITS)
+"""The split of a sequence that questions are about and that belongs to no side: it trains, validates and evaluates no
+encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,8 @@ class InteractionStore:
     """U users' sequences, R interactions in all, in time order.
 
     offsets int64 (U + 1,), items int32 (R,), timestamps int64 (R,) Unix seconds or None, actions int8 (R,) or None
-    (a code's name is manifest["actions"][code]), user_ids salted hashes, split int8 (U,): 0 train, 1 evaluation.
+    (a code's name is manifest["actions"][code]), user_ids salted hashes, split int8 (U,): 0 train, 1 evaluation, 2
+    validation, 3 (`ASKED_ONLY`) none. evaluation_hash: the split hash that there would be if validation users trained.
     Users are in the order of a digest of their rows. manifest: the content of store.json.
     """
 
@@ -71,12 +77,28 @@ class InteractionStore:
         return np.diff(self.offsets)
 
     def users(self, split: str | None = None) -> np.ndarray:
-        """int64: the users of "train" or "evaluation" in ascending order; all with None."""
+        """int64: the users of "train", "evaluation" or "validation" in ascending order; all with None."""
         if split is None:
             return np.arange(len(self), dtype=np.int64)
         if split not in SPLITS:
             raise InputError(f"There is no split '{split}': choose one of {', '.join(SPLITS)}.")
         return np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int64)
+
+    @property
+    def held_out(self) -> str:
+        """The side on which training may be watched: "validation", or "evaluation" where nobody validates."""
+        return "validation" if bool((self.split == VALIDATION).any()) else "evaluation"
+
+    @property
+    def evaluation_hash(self) -> str:
+        """Which sequences evaluate: the split hash of the store with validation users counted as training users."""
+        return self.manifest.get("evaluation_hash", self.split_hash)
+
+    def about(self, split: str) -> InteractionStore:
+        """The store as questions about `split` know it: about evaluation users, validation users train."""
+        if split != "evaluation" or self.held_out == "evaluation":
+            return self
+        return replace(self, split=two_sided(self.split), split_hash=self.evaluation_hash)
 
     def sequence(self, user: int) -> np.ndarray:
         """int32 view of a user's items in time order."""
@@ -115,6 +137,8 @@ class InteractionStore:
         self.catalogue.save(folder / "catalogue")
         digests = {name: sha256_file(folder / name) for name in folder_files(folder)}
         tail = {"split_hash": self.split_hash, "content_hash": _content_hash(digests, self.split)}
+        if self.held_out == "validation":
+            tail["evaluation_hash"] = self.evaluation_hash
         write_json(folder / "store.json", {**facts_by_hand(self), **self.manifest, **tail})
 
     def save(self, path: Path | str) -> Artifact:
@@ -175,8 +199,8 @@ class InteractionStore:
             raise InputError(f"{where}offsets do not rise from 0 to the {len(items)} interactions: prepare it again.")
         if len(self.user_ids) != len(self) or len(self.split) != len(self):
             raise InputError(f"{where}users.arrow does not hold one row for each of the {len(self)} users.")
-        if not np.isin(self.split, range(len(SPLITS))).all():
-            raise InputError(f"{where}users.arrow holds a split that is neither 0 nor 1: prepare it again.")
+        if not np.isin(self.split, range(ASKED_ONLY + 1)).all():
+            raise InputError(f"{where}users.arrow holds a split that is none of 0, 1, 2 and 3: prepare it again.")
         if len(items) and not 0 <= int(items.min()) <= int(items.max()) < len(self.catalogue):
             raise InputError(f"{where}interactions hold items past the catalogue's {len(self.catalogue)}.")
         names = self.manifest.get("actions", [])

@@ -1,5 +1,6 @@
 """Sequence encoders over packed batches, the item tower before them, and a registry that anyone can add to."""
 
+from uqabench.encoders.bag_of_items import BagOfItems
 from uqabench.encoders.gru4rec import GRU4Rec
 from uqabench.encoders.hstu import HSTU
 from uqabench.encoders.item_tower import ItemTower
@@ -27,6 +28,7 @@ __all__ = [
     "INPUTS",
     "PRESETS",
     "PRESET_NAMES",
+    "BagOfItems",
     "EncoderConfig",
     "GRU4Rec",
     "GRU4RecConfig",

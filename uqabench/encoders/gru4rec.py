@@ -32,6 +32,7 @@ class GRU4Rec(nn.Module):
     """GRU layers with dropout on each layer's input, a Linear from `hidden` to `width`, a layer norm."""
 
     causal = True
+    is_recurrent = True
 
     def __init__(self, config: GRU4RecConfig) -> None:
         super().__init__()

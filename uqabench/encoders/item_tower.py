@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uqabench.encoders.item_plan import Bags, ItemPlan, Text, as_item_plan, on_device, plan_items
 from uqabench.encoders.layers import EMBEDDING_STD
 from uqabench.errors import InputError
 from uqabench.kernels import embedding_bag_mean
@@ -67,28 +69,46 @@ class ItemTower(nn.Module):
         self._keep_catalogue(catalogue)
 
     def _keep_catalogue(self, catalogue: Catalogue) -> None:
-        """The catalogue's codes and tokens as buffers; it has them on disk, so no checkpoint repeats them."""
-        for attribute in dict.fromkeys(self.id_features + self.text_features):
-            self._buffer(f"codes_{attribute}", catalogue.codes[attribute])
-        for attribute in self.text_features:
-            offsets, ids = catalogue.tokens[attribute]
-            self._buffer(f"token_offsets_{attribute}", offsets)
-            self._buffer(f"token_ids_{attribute}", ids)
+        """Codes as buffers, texts on the host. No checkpoint repeats them: the catalogue has them on disk."""
+        for attribute in self.id_features:
+            codes = torch.from_numpy(np.array(catalogue.codes[attribute]))
+            self.register_buffer(f"codes_{attribute}", codes, persistent=False)
+        self._texts = {name: Text(catalogue.codes[name], *catalogue.tokens[name]) for name in self.text_features}
 
-    def _buffer(self, name: str, values: np.ndarray) -> None:
-        self.register_buffer(name, torch.from_numpy(np.array(values)), persistent=False)
+    def plan(self, items: np.ndarray) -> dict[str, np.ndarray]:
+        """What `forward` needs to know of items int64 (T,) that the host has: arrays int64, by name.
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Map item indices int64 (T,), each in [0, V), to (T, width). Each distinct item is embedded once."""
-        unique, inverse = torch.unique(items, return_inverse=True)
+        Raises InputError for an item outside [0, V).
+        """
+        size = self.item_table.num_embeddings
+        low, high = (int(items.min()), int(items.max())) if len(items) else (0, 0)
+        if low < 0 or high >= size:
+            raise InputError(
+                f"Item index {low if low < 0 else high} is outside the item table of {size} items: "
+                f"prepare the data again, or use the encoder that was trained on this catalogue."
+            )
+        return plan_items(items, size, self._texts)
+
+    def planned(self, tensors: Mapping[str, Tensor], arrays: Mapping[str, np.ndarray]) -> ItemPlan:
+        """The plan of `arrays`, which `plan` made and which lie on the table's device as `tensors`."""
+        return as_item_plan(tensors, arrays, list(self._texts))
+
+    def forward(self, items: Tensor, plan: ItemPlan | None = None) -> Tensor:
+        """Map item indices int64 (T,), each in [0, V), to (T, width). Each distinct item is embedded once.
+
+        Without the `plan` of these items they are read from the device.
+        """
+        if plan is None:
+            arrays = self.plan(items.numpy(force=True))
+            plan = self.planned(on_device(arrays, items.device), arrays)
         # F.embedding gathers with a backward that sums in a fixed order, so equal seeds give equal bits.
-        return F.embedding(inverse, self.embed(unique))
+        return F.embedding(plan.places, self.embed(plan.distinct, plan.bags))
 
-    def embed(self, items: Tensor) -> Tensor:
-        """`forward` without looking for repeats: (U,) -> (U, width)."""
+    def embed(self, items: Tensor, bags: Mapping[str, Bags]) -> Tensor:
+        """Map distinct items (U,), with the bags of their texts, to (U, width)."""
         parts = [self.item_table(items)]
         parts += [self._id_part(attribute, items) for attribute in self.id_features]
-        parts += [self._text_part(attribute, items) for attribute in self.text_features]
+        parts += [self._text_part(bags[attribute]) for attribute in self.text_features]
         return self.project(torch.cat(parts, dim=-1))
 
     def _id_part(self, attribute: str, items: Tensor) -> Tensor:
@@ -96,15 +116,5 @@ class ItemTower(nn.Module):
         rows = self.side_tables[attribute](codes.clamp(min=0))
         return rows * (codes >= 0).unsqueeze(-1).to(rows.dtype)
 
-    def _text_part(self, attribute: str, items: Tensor) -> Tensor:
-        codes, inverse = torch.unique(getattr(self, f"codes_{attribute}")[items].long(), return_inverse=True)
-        starts = getattr(self, f"token_offsets_{attribute}")
-        clamped = codes.clamp(min=0)
-        first = starts[clamped]
-        lengths = (starts[clamped + 1] - first) * (codes >= 0)  # an item without the attribute has no tokens
-        offsets = F.pad(lengths.cumsum(0), (1, 0))
-        total = int(offsets[-1])
-        slots = torch.arange(total, device=items.device)
-        slots = slots + torch.repeat_interleave(first - offsets[:-1], lengths, output_size=total)
-        ids = getattr(self, f"token_ids_{attribute}")[slots].long()
-        return F.embedding(inverse, embedding_bag_mean(self.token_table.weight, ids, offsets))
+    def _text_part(self, bags: Bags) -> Tensor:
+        return F.embedding(bags.of_item, embedding_bag_mean(self.token_table.weight, bags.ids, bags.offsets))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from uqabench.errors import InputError
 from uqabench.kernels import layer_norm, rms_norm
-from uqabench.kernels.checks import host_lengths
+from uqabench.kernels.checks import host_longest
+from uqabench.kernels.memory import remember
 
 EMBEDDING_STD = 0.02
 """Standard deviation with which embedding tables start, at any width."""
@@ -53,16 +54,20 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def positions(offsets: Tensor, tokens: int) -> Tensor:
-    """Index of each of `tokens` packed tokens in its own sequence: int64 (T,), from 0."""
-    token = torch.arange(tokens, device=offsets.device)
-    return token - offsets[torch.searchsorted(offsets, token, right=True) - 1]
+    """Index of each of `tokens` packed tokens in its own sequence: int64 (T,), from 0, once a batch."""
+
+    def count() -> Tensor:
+        token = torch.arange(tokens, device=offsets.device)
+        return token - offsets[torch.searchsorted(offsets, token, right=True) - 1]
+
+    return count() if torch.compiler.is_compiling() else remember(offsets, "positions", count)
 
 
 def check_longest(offsets: Tensor, max_len: int, encoder: str) -> None:
     """InputError when a sequence is longer than the encoder was built for (not while torch.compile traces)."""
     if torch.compiler.is_compiling():
         return
-    longest = max(host_lengths(offsets), default=0)
+    longest = host_longest(offsets)
     if longest > max_len:
         raise InputError(
             f"A sequence has {longest} items, but {encoder} was built with max_len = {max_len}: "

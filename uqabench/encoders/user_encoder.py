@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uqabench.encoders.item_plan import ItemPlan
 from uqabench.encoders.item_tower import ItemTower
 from uqabench.encoders.registry import build_encoder
 from uqabench.errors import InputError
+from uqabench.kernels.time_major import know_order, order_arrays
 from uqabench.settings.encoders import UserEncoderConfig
 
 if TYPE_CHECKING:
@@ -18,6 +22,14 @@ if TYPE_CHECKING:
 
 # Five times the other dimensions' 0.02: the score head's bias, which carries it, need not be as large then.
 POPULARITY_STD = 0.1
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """Arrays int64 by name, to be copied to the device with their batch; sizes: the steps' of a recurrent encoder."""
+
+    arrays: dict[str, np.ndarray]
+    sizes: list[int] | None
 
 
 class UserEncoder(nn.Module):
@@ -74,13 +86,33 @@ class UserEncoder(nn.Module):
         """The item-id table (V, item_dim), by which `queries` are scored: logits = queries @ item_weight.T."""
         return self.tower.item_table.weight
 
-    def states(self, items: Tensor, offsets: Tensor, timestamps: Tensor | None = None) -> Tensor:
+    def plan(self, items: np.ndarray, offsets: np.ndarray) -> HostPlan:
+        """What the model needs to know of a batch that the host has packed: items int64 (T,), offsets int64 (B+1,).
+
+        Raises InputError for an item outside the catalogue.
+        """
+        arrays, sizes = self.tower.plan(items), None
+        if getattr(self.encoder, "is_recurrent", False):
+            sizes, order = order_arrays(offsets)
+            arrays |= {f"order.{name}": array for name, array in order.items()}
+        return HostPlan(arrays, sizes)
+
+    def planned(self, plan: HostPlan, tensors: Mapping[str, Tensor], offsets: Tensor) -> ItemPlan:
+        """The plan for `states` once its arrays lie on the device as `tensors`, and what `offsets` is known to be."""
+        if plan.sizes is not None:
+            order = {name: tensors[f"order.{name}"] for name in ("tokens", "positions", "sequences", "ranks")}
+            know_order(offsets, plan.sizes, order)
+        return self.tower.planned(tensors, plan.arrays)
+
+    def states(
+        self, items: Tensor, offsets: Tensor, timestamps: Tensor | None = None, plan: ItemPlan | None = None
+    ) -> Tensor:
         """States (T, width) of items int64 (T,) packed by offsets int64 (B+1,); timestamps int64 (T,) in seconds.
 
+        `plan`: what `planned` gave for these items; without it they are read from the device.
         Raises InputError for an item outside the catalogue, or an encoder whose output has another shape.
         """
-        self._check_items(items)
-        states = self.encoder(self.tower(items), offsets, timestamps)
+        states = self.encoder(self.tower(items, plan), offsets, timestamps)
         wanted = (items.shape[0], self.width)
         if not isinstance(states, Tensor) or tuple(states.shape) != wanted:
             got = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
@@ -92,14 +124,3 @@ class UserEncoder(nn.Module):
     def queries(self, states: Tensor) -> Tensor:
         """Project states (T, width) to the item table's space: (T, item_dim)."""
         return self.score_head(states)
-
-    def _check_items(self, items: Tensor) -> None:
-        size = self.item_weight.shape[0]
-        if items.numel() == 0:
-            return
-        low, high = torch.stack(torch.aminmax(items)).tolist()
-        if low < 0 or high >= size:
-            raise InputError(
-                f"Item index {low if low < 0 else high} is outside the item table of {size} items: "
-                f"prepare the data again, or use the encoder that was trained on this catalogue."
-            )

@@ -96,10 +96,16 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
     for name in ("device", "seed"):
         if getattr(args, name) is not None:
             mapping[name] = getattr(args, name)
+    if args.questions is not None:
+        mapping = merge(mapping, {"questions": {"version": args.questions}})
     if args.llm is not None:
         mapping = merge(mapping, {"llm": {"name": args.llm}})
     if args.generate:
         mapping = merge(mapping, {"evaluate": {"generate": True}})
+    if args.validation:
+        mapping = merge(mapping, {"questions": {"users": "validation"}})
+    if getattr(args, "shape", None):
+        mapping = merge(mapping, {"efficiency": {"shape": args.shape}})
     config = made_from(mapping)
     if args.command == "experiment":
         return config
@@ -107,9 +113,9 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
     return patched(config, {"methods": [*methods, *args.encoder]})
 
 
-def seeds_of(text: str | None) -> tuple[int, ...]:
-    """The seeds that `--seeds 0,1,2` names; none without it."""
+def numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """The whole numbers that an option such as `--seeds 0,1,2` names; none without it."""
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError as error:
-        raise InputError(f"--seeds {text}: give whole numbers with commas between, for example 0,1,2.") from error
+        raise InputError(f"{option} {text}: give whole numbers with commas between, for example 0,1,2.") from error

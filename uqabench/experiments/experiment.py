@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from uqabench.artifact import Artifact, versions
-from uqabench.errors import UQABenchError
-from uqabench.experiments.results import comparisons
-from uqabench.experiments.run import check_device
+from uqabench.errors import InputError, UQABenchError
+from uqabench.experiments.costs import cost_node, write_costs
+from uqabench.experiments.results import comparisons, flags
+from uqabench.experiments.run import check_device, probes_of
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
-from uqabench.files import atomic_folder, sweep, write_json
+from uqabench.experiments.trackers import check_tracker, track
+from uqabench.experiments.twins import Scored, twin_differences
+from uqabench.files import atomic_folder, hash_json, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
 from uqabench.plan.folder import check_is_run, claimed
@@ -21,20 +24,23 @@ from uqabench.plan.node import Node
 from uqabench.plan.nodes import Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
 from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
+from uqabench.settings.reader import to_dict
 from uqabench.stages.distributed import processes
 from uqabench.vocabulary import SUBTASKS, TASKS, display_name
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell and its nodes, or why it has none."""
+    """A cell and its nodes, or why it has none; `costs` where those are measured."""
 
     cell: Cell
     nodes: Planned | None
     problem: UQABenchError | None = None
+    costs: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -51,15 +57,25 @@ class PlannedExperiment:
         return [node for of_seed in self.plans.values() for node in of_seed.essential()]
 
     def targets(self) -> list[Node]:
-        """The last node of every cell."""
-        return [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+        """The last nodes of every cell; what is timed comes when all else is done."""
+        evaluated = [planned.nodes.evaluate for planned in self.cells if planned.nodes is not None]
+        return evaluated + [planned.costs for planned in self.cells if planned.costs is not None]
+
+    def probes(self) -> list[Node]:
+        """What is read of the cells' embeddings beside their answers."""
+        return [node for of_seed in self.plans.values() for node in of_seed.probes()]
 
 
 def plan_experiment(
-    experiment: Experiment, config: RunConfig, preset: str, tools: Tools, seeds: tuple[int, ...] = ()
+    experiment: Experiment, config: RunConfig, tools: Tools, seeds: tuple[int, ...] = ()
 ) -> PlannedExperiment:
     """The nodes of an experiment. Cells whose encoder refuses its settings are kept with the reason."""
-    found = cells(experiment, config, preset, seeds)
+    if experiment.choice and config.questions.users != "validation":
+        raise InputError(
+            f"The experiment {experiment.name} chooses settings, and evaluation users must not be asked for that: add "
+            "--validation."
+        )
+    found = cells(experiment, config, seeds)
     planned: dict[int, PlannedCell] = {}
     plans: dict[int, Plan] = {}
     for seed in dict.fromkeys(cell.seed for cell in found):
@@ -69,7 +85,8 @@ def plan_experiment(
         seeded = patched(config, {"seed": config.seed + seed})
         plans[seed] = plan(seeded, tools, methods=[found[index].method for index in usable])
         planned |= {
-            index: PlannedCell(found[index], nodes) for index, nodes in zip(usable, plans[seed].methods, strict=True)
+            index: PlannedCell(found[index], nodes, costs=cost_node(experiment, nodes, tools))
+            for index, nodes in zip(usable, plans[seed].methods, strict=True)
         }
         planned |= {index: PlannedCell(found[index], None, problems[index]) for index in mine if problems[index]}
     return PlannedExperiment(experiment, config, plans, [planned[index] for index in range(len(found))])
@@ -86,18 +103,20 @@ def run_experiments(
     progress: bool = True,
     wait: bool = False,
     strict: bool = False,
+    page: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Run experiments in the run folder `folder`; returns (and writes) each one's results by name.
 
     Cells that fail are in the results with the reason; the same call goes on from there. All but the first of several
-    processes return nothing.
+    processes return nothing. page: write report.html, the page of the results, beside them.
     """
     check_device(config)
+    check_tracker(config.tracker)
     with claimed(folder, wait=wait), Opened() as opened:
         tools = Tools(opened, progress and processes().is_first)
-        planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
+        planned = [plan_experiment(experiment, config, tools, seeds) for experiment in experiments]
         outcome = execute(
-            [node for each in planned for node in each.targets()],
+            [node for each in planned for node in (*each.targets(), *each.probes())],
             folder,
             essential=[node for each in planned for node in each.essential()],
             progress=progress,
@@ -105,28 +124,41 @@ def run_experiments(
         )
         if not processes().is_first:
             return {}
-        return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare) for each in planned}
+        track(config.tracker, folder, outcome.made.values())
+        return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare, page) for each in planned}
 
 
 def survey_experiments(
-    folder: Path, experiments: list[Experiment], config: RunConfig, preset: str, seeds: tuple[int, ...] = ()
+    folder: Path, experiments: list[Experiment], config: RunConfig, seeds: tuple[int, ...] = ()
 ) -> list[dict[str, Any]]:
     """What `run_experiments` would do: a row a node (`plan.dry_run.survey`)."""
     check_is_run(folder)
     tools = Tools(Opened(), False)
-    planned = [plan_experiment(experiment, config, preset, tools, seeds) for experiment in experiments]
-    return survey([node for each in planned for node in (*each.essential(), *each.targets())], folder)
+    planned = [plan_experiment(experiment, config, tools, seeds) for experiment in experiments]
+    return survey([node for each in planned for node in (*each.essential(), *each.targets(), *each.probes())], folder)
 
 
 def _write(
-    folder: Path, planned: PlannedExperiment, outcome: Outcome, preset: str, tools: Tools, compare: str | None
+    folder: Path,
+    planned: PlannedExperiment,
+    outcome: Outcome,
+    preset: str,
+    tools: Tools,
+    compare: str | None,
+    page: bool,
 ) -> dict[str, Any]:
     results = _results(folder, planned, outcome, preset, tools)
     path = folder / "experiments" / planned.experiment.name
     sweep(path)
     with atomic_folder(path) as out:
         write_json(out / "results.json", results)
+        write_json(out / "config.json", to_dict(planned.config))
         write_experiment(load_experiment(out), out, compare, folder)
+        if planned.experiment.costs:
+            costs = {index: each.costs for index, each in enumerate(planned.cells) if each.costs is not None}
+            write_costs(results, costs, outcome, planned.config.efficiency.prices, out)
+        if page and results["rows"]:
+            write_page([out], out / FILE_NAME, folder)
     return results
 
 
@@ -150,16 +182,19 @@ def _results(folder: Path, planned: PlannedExperiment, outcome: Outcome, preset:
         "paper": experiment.paper,
         "preset": preset,
         "dataset": config.data.source,
+        "users": config.questions.users,
         "llm": config.llm.name,
         "split_seed": split_seed,
         "seeds": list(dict.fromkeys(cell.seed for cell in found)),
         "versions": versions(),
-        "mix": outcome.of(first.questions).json("metrics.json")["evaluation"]["counts"],
+        "folders": {"data": os.path.relpath(outcome.of(first.data).path, folder)},
+        "mix": outcome.of(first.questions).json("metrics.json")[config.questions.users]["counts"],
         "axes": axes_of(found),
         "cells": entries,
         "rows": rows,
         "rule": _rule(config),
-        "comparisons": _comparisons(planned, outcome),
+        **_tests(planned, outcome),
+        "twins": _twins(planned, outcome),
     }
 
 
@@ -181,6 +216,9 @@ def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict
         "seconds": {stage: round(artifact.seconds, 3) for stage, artifact in artifacts.items()},
         "predictions": os.path.relpath(artifacts["evaluate"].path / "predictions.jsonl", folder),
     }
+    probes = probes_of([each.nodes], outcome)
+    if probes:
+        entry["probes"] = probes[name]
     if "pretrain" in artifacts:
         trained = artifacts["pretrain"].json("metrics.json")
         entry["pretrain"] = trained
@@ -208,10 +246,11 @@ def _score_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str, Any]]:
-    """Paired tests among the methods of an experiment without axes, for its first seed."""
+def _tests(planned: PlannedExperiment, outcome: Outcome) -> dict[str, list[dict[str, Any]]]:
+    """Paired tests among the methods of an experiment without axes, and what the judges object to, for its first
+    seed."""
     if axes_of([each.cell for each in planned.cells]):
-        return []
+        return {"comparisons": []}
     first = planned.cells[0].cell.seed
     done = [
         each
@@ -219,9 +258,27 @@ def _comparisons(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str,
         if each.cell.seed == first and each.nodes is not None and each.nodes.evaluate.key in outcome.made
     ]
     if not done:
-        return []
+        return {"comparisons": []}
     folders = {each.cell.method.name: outcome.of(each.nodes.evaluate).path for each in done}
-    return comparisons(folders, [each.cell.method for each in done], _rule(planned.config))
+    rule = _rule(planned.config)
+    return {
+        "comparisons": comparisons(folders, [each.cell.method for each in done], rule),
+        "flags": flags(folders, rule),
+    }
+
+
+def _twins(planned: PlannedExperiment, outcome: Outcome) -> list[dict[str, Any]]:
+    """Every encoder that was trained against its untrained twin, over all seeds of both."""
+    same: dict[str, list[int]] = {}
+    for index, each in enumerate(planned.cells):
+        if each.nodes is not None and each.nodes.evaluate.key in outcome.made:
+            same.setdefault(hash_json([each.cell.method.name, each.cell.axes]), []).append(index)
+    scored = []
+    for indices in same.values():
+        cells = {planned.cells[index].cell.seed: planned.cells[index] for index in indices}
+        folders = {seed: outcome.of(each.nodes.evaluate).path for seed, each in cells.items()}
+        scored.append(Scored({seed: each.cell.method for seed, each in cells.items()}, folders, indices))
+    return twin_differences(scored, _rule(planned.config))
 
 
 def _rule(config: RunConfig) -> str:

@@ -11,7 +11,9 @@ import torch
 
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
-from uqabench.experiments.results import best, comparisons, method_entry
+from uqabench.experiments.results import best, comparisons, flags, method_entry, probe_scores
+from uqabench.experiments.trackers import check_tracker, track
+from uqabench.experiments.twins import Scored, twin_differences
 from uqabench.files import atomic_folder, sweep, write_json
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
@@ -20,6 +22,7 @@ from uqabench.plan.methods import Method, parse_methods
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.plan import Plan, Planned, plan, problem_of
+from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_results
 from uqabench.report.write import write_tables
 from uqabench.settings import RunConfig
@@ -40,29 +43,34 @@ def run(
     compare: str | None = None,
     wait: bool = False,
     strict: bool = False,
+    page: bool = True,
 ) -> dict[str, Any] | None:
     """Run the stages up to `until` ("pretrain", "align", "evaluate") in `folder`; returns (and writes) the results.
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
     the results under "failed", but where only baselines are left the first error is raised. None where the run stops
     before evaluation, and from all but the first of several processes. compare: "paper" puts the paper's numbers beside
-    those of the tables. wait: for another process that works in the folder. strict: stop at a failure.
+    those of the tables. wait: for another process that works in the folder. strict: stop at a failure. page: write
+    report.html, the page of the results.
     """
     folder = Path(folder)
     check_device(config)
+    check_tracker(config.tracker)
     problems = problems_of(config)
     with claimed(folder, wait=wait), Opened() as opened:
         tools = Tools(opened, progress and processes().is_first)
         methods = [method for method in parse_methods(config) if method.name not in problems]
         planned = plan(config, tools, methods=methods)
         outcome = execute(
-            planned.targets(until),
+            [*planned.targets(until), *(planned.probes() if until == "evaluate" else [])],
             folder,
             essential=planned.essential(until),
             early=planned.pretrained(),
             progress=progress,
             strict=strict,
         )
+        if processes().is_first:
+            track(config.tracker, folder, outcome.made.values())
         failed = {**problems, **failures(planned.methods, outcome, until)}
         if failed and _only_baselines_are_left(parse_methods(config), failed):
             raise next(iter(failed.values()))
@@ -70,14 +78,20 @@ def run(
             _refuse_failures(failed)
         if until != "evaluate" or not processes().is_first:
             return None
-        return _write_results(folder, planned, outcome, failed, tools, compare)
+        results = _write_results(folder, planned, outcome, failed, tools, compare)
+        sweep(folder / FILE_NAME)
+        (folder / FILE_NAME).unlink(missing_ok=True)  # one of earlier results would speak of others
+        if page:
+            write_page([folder], folder / FILE_NAME)
+        return results
 
 
 def survey_run(folder: Path, config: RunConfig, until: str = "evaluate") -> list[dict[str, Any]]:
     """What `run` would do: a row a node (`plan.dry_run.survey`)."""
     check_is_run(folder)
     planned = plan(config, Tools(Opened(), False))
-    return survey([*planned.essential(until), *planned.pretrained(), *planned.targets(until)], folder)
+    probes = planned.probes() if until == "evaluate" else []
+    return survey([*planned.essential(until), *planned.pretrained(), *planned.targets(until), *probes], folder)
 
 
 def train_demo_model(folder: Path | str, config: RunConfig, *, progress: bool = True) -> Path:
@@ -153,6 +167,7 @@ def _write_results(
     results = {
         "schema": 1,
         "dataset": config.data.source,
+        "users": config.questions.users,
         "llm": config.llm.name,
         "seed": config.seed,
         "split_seed": store.manifest["config"]["split_seed"],
@@ -161,12 +176,19 @@ def _write_results(
             "data": os.path.relpath(store.path, folder),
             "questions": os.path.relpath(outcome.of(planned.questions).path, folder),
         },
-        "mix": outcome.of(planned.questions).json("metrics.json")["evaluation"]["counts"],
+        "mix": outcome.of(planned.questions).json("metrics.json")[config.questions.users]["counts"],
         "methods": methods,
         "pretrain": table,
         "best": best(folders, rule),
+        "flags": flags(folders, rule),
         "comparisons": comparisons(folders, [each.method for each in finished], rule),
+        "twins": twin_differences(
+            [Scored({0: each.method}, {0: folders[each.method.name]}) for each in finished], rule
+        ),
     }
+    probes = probes_of(finished, outcome)
+    if probes:
+        results["probes"] = probes
     if failed:
         results["failed"] = {name: str(error) for name, error in failed.items()}
     for name in ("results.json", "config.json", "tables"):
@@ -174,8 +196,19 @@ def _write_results(
     write_json(folder / "results.json", results)
     write_json(folder / "config.json", to_dict(config))
     with atomic_folder(folder / "tables") as tables:
-        write_tables(load_results(folder / "results.json"), tables, compare)
+        write_tables(load_results(folder / "results.json"), tables, compare, folder, to_dict(config))
     return results
+
+
+def probes_of(planned: list[Planned], outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """What probes read of each method, by place; probes that failed are left out."""
+    found = {
+        each.method.name: probe_scores(
+            {place: outcome.made[node.key] for place, node in each.probes.items() if node.key in outcome.made}
+        )
+        for each in planned
+    }
+    return {name: places for name, places in found.items() if places}
 
 
 def _predictions(folder: Path, evaluated: Path) -> str:

@@ -19,11 +19,11 @@ from uqabench.vocabulary import LETTERS, SUBTASKS
 
 
 def question_card(run: Path, number: int, language: str | None = None) -> str:
-    """Text for evaluation question `number` of the finished run in folder `run`."""
+    """Text for question `number` of the finished run in folder `run`."""
     config = from_dict(RunConfig, read_json(run / "config.json"), "config.json")
     results = load_results(run)
     store = InteractionStore.open(run / results["folders"]["data"])
-    questions = QuestionSet.open(run / results["folders"]["questions"] / "evaluation.arrow")
+    questions = QuestionSet.open(run / results["folders"]["questions"] / f"{config.questions.users}.arrow")
     if not 0 <= number < len(questions):
         raise InputError(f"There is no question {number}: the run has questions 0 to {len(questions) - 1}.")
     templates = Templates.load(config.questions.templates)
@@ -31,14 +31,20 @@ def question_card(run: Path, number: int, language: str | None = None) -> str:
     user, cut = int(questions.user[number]), int(questions.cut[number])
     prompts = PromptText(store, templates, config.prompt)
     text = prompts.history_text(user, cut, questions.n_history, by_basket=questions.by_basket)
-    rendered = render(questions, number, store.catalogue, language, templates)
+    if questions.texts is not None:
+        asked = [questions.texts[number]]
+    else:
+        rendered = render(questions, number, store.catalogue, language, templates)
+        asked = [
+            f"{rendered.question} {rendered.instruction}".strip(),
+            *(f"{letter}. {option}" for letter, option in zip(LETTERS, rendered.options, strict=True)),
+        ]
     lines = [
         f"question {number} ({SUBTASKS[int(questions.subtask[number])]}) about user {store.user_ids[user][:12]}, "
         f"cut {cut}, the last {min(cut, questions.n_history)} items:",
         text,
         "",
-        f"{rendered.question} {rendered.instruction}".strip(),
-        *(f"{letter}. {option}" for letter, option in zip(LETTERS, rendered.options, strict=True)),
+        *asked,
         f"truth: {LETTERS[int(questions.answer[number])]}",
         "",
     ]

@@ -52,6 +52,10 @@ class Experiment:
     seeds: tuple[int, ...] = setting(
         (0,), "added to the run's seed; each cell is run with all of them", ge=0, le=MAX_SEED
     )
+    costs: bool = setting(False, "measure tokens, time and memory of every method that asks the language model")
+    choice: bool = setting(
+        False, 'settings are chosen by it: it runs on validation users only, and "all" leaves it out'
+    )
     name: str = setting("", "of its folder")
 
 
@@ -86,9 +90,16 @@ def load_experiment(name: str) -> Experiment:
         return _read(path, name)
 
 
+def _stands_apart(name: str) -> bool:
+    experiment = load_experiment(name)
+    return experiment.costs or experiment.choice
+
+
 def load_experiments(names: list[str]) -> list[Experiment]:
-    """Several experiments by name or path; "all" stands for every one that ships with uqabench."""
-    chosen = [each for name in names for each in (experiment_names() if name == "all" else (name,))]
+    """Several experiments by name or path; "all" stands for every one that ships with uqabench, but for those that
+    choose settings, and those that measure costs: these want a machine that does nothing else."""
+    every = [name for name in experiment_names() if not _stands_apart(name)] if "all" in names else []
+    chosen = [each for name in names for each in (every if name == "all" else (name,))]
     found = [load_experiment(name) for name in dict.fromkeys(chosen)]
     titles = [experiment.name for experiment in found]
     twice = next((name for name in titles if titles.count(name) > 1), None)
@@ -130,9 +141,11 @@ def _scaled(value: Any, divisor: int) -> Any:
     return max(1, value // divisor) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def cells(experiment: Experiment, config: RunConfig, preset: str, seeds: tuple[int, ...] = ()) -> list[Cell]:
-    """Every cell of an experiment, seeds innermost; `seeds` in place of the experiment's own."""
+def cells(experiment: Experiment, config: RunConfig, seeds: tuple[int, ...] = ()) -> list[Cell]:
+    """Every cell of an experiment, seeds innermost; `seeds` in place of the experiment's own. Axes are scaled as the
+    preset of the encoders says."""
     found = []
+    preset = config.pretrain.encoder.preset
     for index, sweep in enumerate(experiment.sweeps):
         axes = {
             name: axis_values(axis, preset, f"experiment {experiment.name}, sweeps[{index}].axes.{name}")

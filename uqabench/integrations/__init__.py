@@ -5,13 +5,15 @@ from uqabench.integrations.last import Last
 from uqabench.integrations.linear import LinearTokens, WindowTokens
 from uqabench.integrations.mean import MeanPooling
 from uqabench.integrations.mean_last import MeanAndLast
-from uqabench.integrations.pooling import Pooling, Window, span_means, window_means, window_name
+from uqabench.integrations.pooling import NEXT, Pooling, Window, span_means, window_means, window_name
 from uqabench.integrations.q_former import QFormer, QFormerAdapter
 from uqabench.integrations.registry import check_integration, find_integration, integration_names, register
 from uqabench.integrations.ridge import RidgeFit, fit_ridge, ridge_regression
 from uqabench.integrations.segments import Segments
+from uqabench.integrations.segments_next import SegmentsAndNext
 
 __all__ = [
+    "NEXT",
     "Integration",
     "IntegrationSettings",
     "Last",
@@ -23,6 +25,7 @@ __all__ = [
     "QFormerAdapter",
     "RidgeFit",
     "Segments",
+    "SegmentsAndNext",
     "TrainingHistories",
     "Window",
     "WindowTokens",

@@ -26,7 +26,7 @@ class TrainingHistories:
 
     users int64 (n,): whose history it is; histories of one user are alike. inputs(rows int64 (m,)): what the adapter
     takes for these histories, `(pooled,)` or `(states, offsets)`. vectors(window): (n, LLM width) float, the language
-    model's own vector of the last `window` items (`uqabench.llm.history`).
+    model's own vector of the last `window` items (`uqabench.llm.history`), or for NEXT of what the encoder expects.
     """
 
     users: Tensor

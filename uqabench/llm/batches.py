@@ -5,20 +5,21 @@ history), so a row of a batch holds that prefix once, followed by the rest of ea
 each rest see the prefix and itself only, and positions restart after the prefix. The result equals one row a
 question, at a fraction of the tokens (a 50-item text history with six questions: 3.9 times fewer).
 
-Not every architecture can be driven so (`uqabench.llm.layout`): others get one question a row, and mask and count for
-themselves.
+Long prefixes are packed (`uqabench.llm.packed`): rows follow one another without padding. Not every architecture can be
+driven so (`uqabench.llm.layout`): others get one question a row, and mask and count for themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.packed import Stretches, attend_by_stretches
 from uqabench.llm.prompts import SOFT
 
 
@@ -26,7 +27,8 @@ from uqabench.llm.prompts import SOFT
 class PromptGroup:
     """Questions with one prefix. `key` indexes the soft prompt; `questions` their rows; `answers` letters 0..3.
 
-    own_mask: one question, for which the model makes mask and positions by itself.
+    own_mask: one question, for which the model makes mask and positions by itself. keys: the soft prompt of each
+    question, in place of `key`, where they are about several users; none then stands in the prefix.
     """
 
     key: int
@@ -35,6 +37,16 @@ class PromptGroup:
     questions: list[int]
     answers: list[int]
     own_mask: bool = False
+    keys: list[int] | None = None
+
+    def key_of(self, question: int) -> int:
+        """The soft prompt of the group's `question`-th question."""
+        return self.key if self.keys is None else self.keys[question]
+
+    def with_keys(self, new: Callable[[int], int]) -> PromptGroup:
+        """The same questions with `new(key)` in place of each key."""
+        keys = None if self.keys is None else [new(key) for key in self.keys]
+        return replace(self, key=new(self.key), keys=keys)
 
     def n_tokens(self) -> int:
         return len(self.prefix) + sum(len(rest) for rest in self.rests)
@@ -45,14 +57,15 @@ class GroupBatch:
     """R rows padded to L tokens, with the places where Q answers are read.
 
     ids (R, L); mask (R, 1, L, L) additive, with position_ids (R, L); or mask (R, L), 1 at tokens and 0 at padding, with
-    none, where the model makes mask and positions by itself; prompt_end (Q,) flat index of each prompt's last token;
+    none, where the model makes mask and positions by itself; or, packed, ids and position_ids (1, all tokens) with
+    `stretches` in place of a mask; prompt_end (Q,) flat index of each prompt's last token;
     questions, answers (Q,); target_at, targets (M,) flat index and token id of every assistant token;
     soft_at (S,) flat index of soft slots, soft_from (S,) row of the flattened (keys × n_soft) soft prompts.
     """
 
     ids: Tensor
     position_ids: Tensor | None
-    mask: Tensor
+    mask: Tensor | None
     prompt_end: Tensor
     questions: Tensor
     answers: Tensor
@@ -60,14 +73,19 @@ class GroupBatch:
     targets: Tensor
     soft_at: Tensor
     soft_from: Tensor
+    stretches: Stretches | None = None
 
 
 def common_prefix(prompts: list[np.ndarray]) -> int:
-    """Length of the longest common prefix that leaves at least one token to every prompt."""
+    """Length of the longest common prefix that leaves at least one token to every prompt and cuts no soft prompt."""
     length = min(len(prompt) for prompt in prompts) - 1
     stack = np.stack([prompt[:length] for prompt in prompts])
     differs = np.flatnonzero((stack != stack[0]).any(axis=0))
-    return int(differs[0]) if len(differs) else length
+    shared = int(differs[0]) if len(differs) else length
+    if prompts[0][shared] == SOFT:  # a soft prompt is kept in one piece
+        ordinary = np.flatnonzero(prompts[0][:shared] != SOFT)
+        shared = int(ordinary[-1]) + 1 if len(ordinary) else 0
+    return shared
 
 
 def group_prompts(
@@ -94,6 +112,33 @@ def group_prompts(
             rests = [prompts[i][shared:] for i in part]
             numbers, letters = [int(rows[i]) for i in part], [int(answers[i]) for i in part]
             groups.append(PromptGroup(key, prompts[part[0]][:shared], rests, numbers, letters, own_mask))
+    return groups
+
+
+def group_over_users(
+    prompts: list[np.ndarray],
+    keys: np.ndarray,
+    answers: np.ndarray,
+    rows: np.ndarray,
+    *,
+    max_questions: int = 16,
+    max_tokens: int | None = None,
+    answer_tokens: int = 0,
+) -> list[PromptGroup]:
+    """Group prompts with the longest common beginnings, whomever they are about; arguments as `group_prompts`.
+
+    The soft prompt has to stand behind what they share: the beginning ends before the first soft slot at the latest.
+    """
+    # Of prompts in the order of their tokens, neighbours share the longest beginnings.
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i].tolist())
+    groups = []
+    for part in _parts(prompts, order, max_questions, max_tokens, answer_tokens):
+        soft = np.flatnonzero(prompts[part[0]] == SOFT)
+        shared = min([common_prefix([prompts[i] for i in part]), *soft[:1].tolist()])
+        own = [int(keys[i]) for i in part]
+        rests, numbers = [prompts[i][shared:] for i in part], [int(rows[i]) for i in part]
+        letters = [int(answers[i]) for i in part]
+        groups.append(PromptGroup(own[0], prompts[part[0]][:shared], rests, numbers, letters, keys=own))
     return groups
 
 
@@ -149,40 +194,52 @@ def _row_spans(group: PromptGroup, answers: list[list[int]] | None) -> Iterator[
         yield np.concatenate([rest, np.array(tail, dtype=np.int64)])
 
 
-def collate(groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_answers: bool) -> GroupBatch:
+def collate(
+    groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_answers: bool, packed: bool = False
+) -> GroupBatch:
     """Lay groups out as rows. `with_answers` appends the right answers' tokens for training. Either all groups or none
-    have their model's own mask."""
+    have their model's own mask; others can be `packed`, one behind the other without padding."""
     answers = [[lm.answer_ids[answer] for answer in group.answers] if with_answers else None for group in groups]
     rows = [list(_row_spans(group, answer)) for group, answer in zip(groups, answers, strict=True)]
-    width = max(sum(len(ids) for ids in row) for row in rows)
-    ids = np.zeros((len(rows), width), dtype=np.int64)
-    position = np.zeros((len(rows), width), dtype=np.int64)
-    span = np.full((len(rows), width), -1, dtype=np.int32)
+    lengths = [sum(len(ids) for ids in row) for row in rows]
+    own_mask = groups[0].own_mask
+    width = max(lengths)
+    starts = np.cumsum([0, *lengths]) if packed else np.arange(len(rows) + 1) * width
+    shape = (1, int(starts[-1])) if packed else (len(rows), width)
+    ids = np.zeros(shape, dtype=np.int64)
+    position = np.zeros(shape, dtype=np.int64)
+    span = np.full(shape, -1, dtype=np.int32)
+    owner = np.zeros(shape, dtype=np.int64)
     prompt_end, target_at, targets = [], [], []
     for r, row in enumerate(rows):
-        column, shared = 0, len(row[0])
+        column, shared = int(starts[r]), len(row[0])
         for s, tokens in enumerate(row):
             end = column + len(tokens)
-            ids[r, column:end], span[r, column:end] = tokens, s
-            position[r, column:end] = np.arange(len(tokens)) + (shared if s else 0)
+            ids.ravel()[column:end], span.ravel()[column:end] = tokens, s
+            owner.ravel()[column:end] = groups[r].key_of(s - 1) if s else groups[r].key
+            position.ravel()[column:end] = np.arange(len(tokens)) + (shared if s else 0)
             if s:
                 q = s - 1
-                last = r * width + column + len(groups[r].rests[q]) - 1
+                last = column + len(groups[r].rests[q]) - 1
                 prompt_end.append(last)
                 if answers[r] is not None:
                     target_at.extend(range(last, last + len(answers[r][q])))
                     targets.extend(answers[r][q])
             column = end
     soft_at = np.flatnonzero(ids.ravel() == SOFT)
-    soft_from = np.array([g.key for g in groups], dtype=np.int64)[soft_at // width] * max(n_soft, 1)
+    soft_from = owner.ravel()[soft_at] * max(n_soft, 1)
     if n_soft:
         soft_from = soft_from + np.tile(np.arange(n_soft), len(soft_at) // n_soft)
     tensor = torch.from_numpy
-    own_mask = groups[0].own_mask
+    mask = None
+    if own_mask:
+        mask = tensor((span >= 0).astype(np.int64))
+    elif not packed:
+        mask = _mask(tensor(span))
     return GroupBatch(
         ids=tensor(np.maximum(ids, 0)),
         position_ids=None if own_mask else tensor(position),
-        mask=tensor((span >= 0).astype(np.int64)) if own_mask else _mask(tensor(span)),
+        mask=mask,
         prompt_end=torch.tensor(prompt_end),
         questions=torch.tensor([q for group in groups for q in group.questions]),
         answers=torch.tensor([a for group in groups for a in group.answers]),
@@ -190,7 +247,12 @@ def collate(groups: list[PromptGroup], lm: LanguageModel, n_soft: int, *, with_a
         targets=torch.tensor(targets, dtype=torch.int64),
         soft_at=tensor(soft_at),
         soft_from=tensor(soft_from),
+        stretches=_stretches(rows) if packed else None,
     )
+
+
+def _stretches(rows: list[list[np.ndarray]]) -> Stretches:
+    return Stretches.of([len(row[0]) for row in rows], [[len(ids) for ids in row[1:]] for row in rows])
 
 
 def _mask(span: Tensor) -> Tensor:
@@ -216,12 +278,14 @@ def batch_hidden(
             raise ValueError("soft: the batch has soft-prompt slots but no soft prompts were given")
         vectors = soft.index_select(0, batch.soft_from.to(device)).to(embeds.dtype)
         embeds = embeds.index_copy(0, batch.soft_at.to(device), vectors)
-    hidden = lm.hidden(
-        embeds.reshape(rows, length, width),
-        batch.mask.to(device) if batch.position_ids is None else batch.mask.to(device, embeds.dtype),
-        None if batch.position_ids is None else batch.position_ids.to(device),
-        layer=layer,
-    )
+    embeds = embeds.reshape(rows, length, width)
+    positions = None if batch.position_ids is None else batch.position_ids.to(device)
+    if batch.stretches is not None:
+        with attend_by_stretches(lm.body, batch.stretches) as mask:
+            hidden = lm.hidden(embeds, mask, positions, layer=layer)
+    else:
+        mask = batch.mask.to(device) if positions is None else batch.mask.to(device, embeds.dtype)
+        hidden = lm.hidden(embeds, mask, positions, layer=layer)
     if layer is None:
         return hidden.reshape(rows * length, -1)
     return tuple(states.reshape(rows * length, -1) for states in hidden)

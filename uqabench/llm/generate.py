@@ -22,14 +22,14 @@ def greedy_texts(
     pass over the prompt (an answer is one token): transformers' `generate` takes no soft prompts for one architecture
     in ten, counts positions otherwise for others, and follows a model's own penalties.
     """
-    n_soft = int((groups[0].prefix == SOFT).sum()) if groups else 0
     for group in groups:
-        for question, rest in zip(group.questions, group.rests, strict=True):
+        for place, (question, rest) in enumerate(zip(group.questions, group.rests, strict=True)):
             ids = torch.from_numpy(np.concatenate([group.prefix, rest])).to(lm.device)
             embeds = lm.embed(ids.clamp_min(0))
             if soft is not None:
-                embeds = embeds.clone()
-                embeds[ids == SOFT] = soft[group.key * n_soft : (group.key + 1) * n_soft].to(embeds.dtype)
+                embeds, slots = embeds.clone(), ids == SOFT
+                own = soft.unflatten(0, (-1, int(slots.sum())))[group.key_of(place)]
+                embeds[slots] = own.to(embeds.dtype)
             produced = _greedy(lm, embeds, max_new_tokens)
             yield question, lm.tokenizer.decode(produced, skip_special_tokens=True).strip()
 

@@ -44,13 +44,37 @@ def token_bags(lists: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(starts.astype(np.int64))
 
 
-def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor) -> Tensor:
+def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor, among: Tensor | None = None) -> Tensor:
     """Vectors (n, width) of n histories given as `HistoryTokens.bags`, with gradient to `weight` (V, width).
 
     Centred over these histories and scaled to the root mean square of the embedding table, without which a single
-    vector would be zero: give at least two histories.
+    vector would be zero: give at least two histories. among: indices of those histories whose mean and spread count,
+    if not all do.
     """
     mean = embedding_bag(ids.to(weight.device), weight, starts.to(weight.device), mode="mean")
-    centred = mean - mean.detach().mean(0)
-    spread = centred.detach().square().mean().sqrt().clamp_min(1e-8)
+    known = mean.detach() if among is None else mean.detach()[among.to(mean.device)]
+    centre = known.mean(0)
+    centred = mean - centre
+    spread = (known - centre).square().mean().sqrt().clamp_min(1e-8)
     return centred * (weight.detach().square().mean().sqrt() / spread)
+
+
+def window_text(window: int | None) -> str:
+    """What a soft token of a history's last `window` items (0: of what comes next) is called; the whole has no name."""
+    if window is None:
+        return ""
+    return {0: "next items", 1: "last item"}.get(window, f"last {window} items")
+
+
+def window_marker(lm: LanguageModel, window: int | None) -> Tensor:
+    """What is added to every vector of a history's last `window` items: (width,), with gradient to the embeddings.
+
+    The mean embedding of the window's name, as large as a token embedding; zeros for the whole history. Soft tokens
+    have no order that a model with relative positions could tell, so each says which part of the history it stands for.
+    """
+    weight = lm.model.get_input_embeddings().weight
+    text = window_text(window)
+    if not text:
+        return weight.new_zeros(weight.shape[1])
+    mean = weight[torch.tensor(lm.encode([text])[0], device=weight.device)].mean(0)
+    return mean * (weight.detach().square().mean().sqrt() / mean.detach().square().mean().sqrt().clamp_min(1e-8))

@@ -20,6 +20,7 @@ from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.llm import chat as chats
 from uqabench.llm.chat import Chat, ControlTokens, words_only
+from uqabench.llm.products import use_onednn
 from uqabench.llm.sources import find_model, load_language_model
 
 if TYPE_CHECKING:
@@ -66,15 +67,23 @@ class LanguageModel:
         """Load by Hugging Face name, folder or installed alias (`sources.load_language_model`), and find out how it
         can be asked (`layout`); InputError for a model that cannot be asked at all."""
         model, tokenizer = load_language_model(str(name), device=device, dtype=dtype)
+        use_onednn(model)
         card = read_card(find_model(name) / "card.json")
         lm = cls(str(name), model, tokenizer, card, system, template_args or {}, chat)
         _ = lm.layout
         return lm
 
-    def check_split(self, split_hash: str) -> None:
-        """InputError when the model was trained on another split: its training users may be evaluation users here."""
+    def check_split(self, split_hash: str, evaluation_hash: str | None = None) -> None:
+        """InputError when the model was trained on another split: its training users may be asked about here.
+
+        evaluation_hash: which users evaluate (`InteractionStore.evaluation_hash`), where the questions are about these
+        alone. A model that was trained on any of the others will do then.
+        """
         trained = self.card.get("split_hash")
-        if trained is not None and trained != split_hash:
+        if trained is None or trained == split_hash:
+            return
+        knows_no_evaluation = evaluation_hash == self.card.get("evaluation_hash", trained)
+        if evaluation_hash is None or not knows_no_evaluation:
             raise InputError(
                 f"The language model {self.name} was trained on users of another split ({trained[:12]}…, the data has "
                 f"{split_hash[:12]}…): use its data and split seed, or train one for this split (llm.name=train)."
@@ -105,15 +114,17 @@ class LanguageModel:
         """Token ids of texts that come from data: none of them is a control token."""
         return self.encode([self.control.split(text) for text in texts])
 
-    def encode_messages(self, before: str, contents: list[str]) -> list[list[int]]:
-        """Token ids of `before`, a user's message as plain text, and the end of the chat, for each message.
+    def encode_messages(self, before: str, contents: list[str], after: str | None = None) -> list[list[int]]:
+        """Token ids of `before`, a user's message as plain text, and `after` (None: the end of the chat), for each
+        message.
 
         All have the same control tokens, those of the template, whatever stands in the messages.
         """
-        encoded = self.encode([before + self.control.split(content) + self.chat_after for content in contents])
-        allowed = self.control.count(self.encode([before + self.chat_after]))[0]
+        after = self.chat_after if after is None else after
+        encoded = self.encode([before + self.control.split(content) + after for content in contents])
+        allowed = self.control.count(self.encode([before + after]))[0]
         for i in np.flatnonzero(self.control.count(encoded) != allowed):  # a tokenizer that rewrites what it reads
-            encoded[i] = self.encode([before + words_only(contents[i]) + self.chat_after])[0]
+            encoded[i] = self.encode([before + words_only(contents[i]) + after])[0]
         return encoded
 
     # Sizes
@@ -236,10 +247,10 @@ class LanguageModel:
 
     def letter_logits(self, hidden: Tensor) -> Tensor:
         """Logits (N, 4) of the answer letters after last hidden states (N, width), computed in float32: in bfloat16 one
-        question in ten has two letters with the same logit."""
+        question in ten has two letters with the same logit. The head's other rows are left out where it is linear."""
         at = self.letter_ids.to(hidden.device)
         head = self.model.get_output_embeddings()
-        if hidden.dtype == torch.float32 or not isinstance(head, nn.Linear):
+        if not isinstance(head, nn.Linear):
             return self.logits(hidden).index_select(1, at).float()
         weight, bias = head.weight[at].float(), None if head.bias is None else head.bias[at].float()
 

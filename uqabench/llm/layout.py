@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from uqabench.errors import InputError
-from uqabench.llm.batches import SOFT, PromptGroup, batch_hidden, collate, group_prompts
+from uqabench.llm.batches import SOFT, PromptGroup, batch_hidden, collate, group_over_users, group_prompts
+from uqabench.llm.packed import can_pack
 
 if TYPE_CHECKING:
     from uqabench.llm.language_model import LanguageModel
@@ -39,6 +40,9 @@ _LEAK, _LEAK_HALF = 1e-5, 2e-3
 # choose among more tokens than there are in the prompts compared here.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
+# Mean tokens of prefixes from which packing pays: a row costs a call in every layer.
+_LONG_PREFIX = 64
+
 # What configurations call the number of tokens that a layer looks back.
 _WINDOWS = (
     "sliding_window",
@@ -53,22 +57,38 @@ _WINDOWS = (
 @dataclass(frozen=True)
 class Layout:
     """shared: several questions may stand in one row, of at most `max_row_tokens` tokens with their answers (None: any
-    number); else each has its own. reason: why, where it is not simply the fastest."""
+    number); else each has its own. packed: rows may follow one another without padding. reason: why, where it is not
+    simply the fastest."""
 
     shared: bool
     max_row_tokens: int | None = None
     reason: str = ""
+    packed: bool = False
+
+    def packs(self, groups: list[PromptGroup]) -> bool:
+        """Whether these rows are faster without padding, and may be laid out so."""
+        alone = groups[0].own_mask
+        return self.packed and not alone and sum(len(group.prefix) for group in groups) >= _LONG_PREFIX * len(groups)
 
     def group(
-        self, prompts: list[np.ndarray], keys: np.ndarray, answers: np.ndarray, rows: np.ndarray, answer_tokens: int
+        self,
+        prompts: list[np.ndarray],
+        keys: np.ndarray,
+        answers: np.ndarray,
+        rows: np.ndarray,
+        answer_tokens: int,
+        *,
+        over_users: bool = False,
     ) -> list[PromptGroup]:
-        """`batches.group_prompts` as this layout allows. Prompts that are followed by up to `answer_tokens` tokens and
-        then longer than a shared row may be get rows of their own, all of the set."""
+        """`batches.group_prompts` as this layout allows; `over_users`: `batches.group_over_users`. Prompts that are
+        followed by up to `answer_tokens` tokens and then longer than a shared row may be get rows of their own, all of
+        the set."""
         longest = max((len(prompt) for prompt in prompts), default=0) + answer_tokens
         alone = not self.shared or (self.max_row_tokens is not None and longest > self.max_row_tokens)
-        return group_prompts(
-            prompts, keys, answers, rows, max_tokens=self.max_row_tokens, answer_tokens=answer_tokens, own_mask=alone
-        )
+        limits = {"max_tokens": self.max_row_tokens, "answer_tokens": answer_tokens}
+        if over_users and not alone:
+            return group_over_users(prompts, keys, answers, rows, **limits)
+        return group_prompts(prompts, keys, answers, rows, own_mask=alone, **limits)
 
 
 def find_layout(lm: LanguageModel) -> Layout:
@@ -121,7 +141,8 @@ class _Comparison:
         else:
             why = self._difference_of_shared_rows()
             if not why:
-                return Layout(True, window, f"rows of at most {window} tokens, the window" if window else "")
+                reason = f"rows of at most {window} tokens, the window" if window else ""
+                return Layout(True, window, reason, packed=self._can_be_packed())
         alone = self._difference(self._own_groups(), self.tolerance)
         if alone:
             raise self._refusal(alone)
@@ -175,10 +196,14 @@ class _Comparison:
             tolerance = min(tolerance, _TIMES_ROUNDING * rounding + _LEAK_HALF)
         return self._difference(self._shared_groups(), tolerance)
 
-    def _difference(self, groups: list[PromptGroup], tolerance: float) -> str:
+    def _can_be_packed(self) -> bool:
+        """Whether rows without padding have the same logits; an architecture where not gets padded ones."""
+        return can_pack(self.lm.model) and not self._difference(self._shared_groups(), self.tolerance, packed=True)
+
+    def _difference(self, groups: list[PromptGroup], tolerance: float, *, packed: bool = False) -> str:
         """What is wrong with the logits of these rows; nothing when they are right."""
         try:
-            error = self._errors(groups)
+            error = self._errors(groups, packed=packed)
         except Exception as error:  # an architecture that takes other arguments may raise anything
             return _undriven(error)
         if not self.leak <= (_LEAK_HALF if self.half else _LEAK):
@@ -187,11 +212,11 @@ class _Comparison:
             return f"logits differ from its own forward pass by {error:.2g} of their spread"
         return ""
 
-    def _errors(self, groups: list[PromptGroup], first: int | None = None) -> float:
+    def _errors(self, groups: list[PromptGroup], first: int | None = None, *, packed: bool = False) -> float:
         """Root mean square error of the logits of these rows' `first` questions (None: all); `leak` is then the
         difference between the answers to a question that is asked twice among them."""
         lm = self.lm
-        batch = collate(groups, lm, 0, with_answers=True)
+        batch = collate(groups, lm, 0, with_answers=True, packed=packed)
         logits = lm.logits(batch_hidden(lm, batch, None)[batch.target_at.to(lm.device)]).float()
         lengths = [len(lm.answer_ids[answer]) for answer in self.answers]
         asked = [question for group in groups for question in group.questions][:first]

@@ -9,7 +9,7 @@ import numpy as np
 from uqabench.data.catalogue import ATTRIBUTES
 from uqabench.llm.language_model import LanguageModel
 from uqabench.questions.messages import PromptText
-from uqabench.questions.render import format_question, history_items
+from uqabench.questions.render import history_items
 from uqabench.settings.llm import PromptConfig
 
 if TYPE_CHECKING:
@@ -48,13 +48,7 @@ class PromptBuilder(PromptText):
             name: np.array([len(v.encode("utf-8", "replace")) for v in catalogue.values[name]] + [0])
             for name in catalogue.attributes()
         }
-        language = self.templates.languages[self.config.language]
-        asked, owner = np.unique(np.stack([questions.kind, questions.template]), axis=1, return_inverse=True)
-        wording = [
-            len((phrasings := language.phrasings[kind])[template % len(phrasings)] + language.instructions[kind])
-            for kind, template in asked.T.tolist()
-        ]
-        size = np.array(wording, dtype=np.int64)[owner.ravel()]
+        size = self._wording_size(questions)
         for place, name in enumerate(ATTRIBUTES):
             rows = np.flatnonzero(questions.attribute == place) if name in sizes else []
             if len(rows):  # counts are no codes; a code of -1 has the size 0 at the end
@@ -68,9 +62,21 @@ class PromptBuilder(PromptText):
             size += np.array(histories, dtype=np.int64)[owner.ravel()]
         return size
 
+    def _wording_size(self, questions: QuestionSet) -> np.ndarray:
+        """Bytes (Q,) of each question's wording, without the values that it shows."""
+        if questions.texts is not None:
+            return np.array([len(text.encode("utf-8", "replace")) for text in questions.texts], dtype=np.int64)
+        language = self.templates.languages[self.config.language]
+        asked, owner = np.unique(np.stack([questions.kind, questions.template]), axis=1, return_inverse=True)
+        wording = [
+            len((phrasings := language.phrasings[kind])[template % len(phrasings)] + language.instructions[kind])
+            for kind, template in asked.T.tolist()
+        ]
+        return np.array(wording, dtype=np.int64)[owner.ravel()]
+
     def encode(self, questions: QuestionSet, rows: np.ndarray, *, n_text: int = 0, n_soft: int = 0) -> list[np.ndarray]:
         """Prompt ids (int64, SOFT at soft-prompt slots) of the given rows, up to where the answer begins."""
-        contents = [format_question(self.question(questions, int(row))) for row in rows]
+        contents = [self.message(questions, int(row)) for row in rows]
         return self.encode_contents(questions, rows, contents, n_text=n_text, n_soft=n_soft)
 
     def encode_contents(
@@ -84,5 +90,9 @@ class PromptBuilder(PromptText):
         if n_soft and self.config.soft_prompt_place == "before-question":
             head = self.lm.encode([self.lm.chat_before])[0] if self.lm.chat_before else []
             return [np.array(head + soft + tail, dtype=np.int64) for tail in self.lm.encode_messages("", full)]
+        if n_soft and self.config.soft_prompt_place == "last":
+            tail = self.lm.encode([self.lm.chat_after])[0]
+            heads = self.lm.encode_messages(self.lm.chat_before, full, after="")
+            return [np.array(head + soft + tail, dtype=np.int64) for head in heads]
         ids = self.lm.encode_messages(self.lm.chat_before, full)
         return [np.array(soft + row, dtype=np.int64) for row in ids]

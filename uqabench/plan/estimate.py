@@ -12,6 +12,7 @@ from typing import Any
 from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.plan.node import Node
+from uqabench.vocabulary import QUESTION_USERS
 
 ENCODER_RATE, LANGUAGE_MODEL_RATE = 1.2e11, 5e10
 """FLOP/s in float32 on two CPU cores, as the demo's stages reach them on AVX2 with all their overheads."""
@@ -26,7 +27,7 @@ QUESTION_TOKENS = 30
 TEXT_TOKENS_PER_ITEM = 6
 SHARING = 4
 """Questions that share the tokens of one text history."""
-FIXED = {"data": 20.0, "questions": 12.0, "states": 4.0, "llm": 2.0}
+FIXED = {"data": 20.0, "questions": 12.0, "states": 4.0, "llm": 2.0, "probe": 3.0, "efficiency": 15.0}
 """Seconds of stages that hardly depend on their settings."""
 START = 1.0
 """Seconds of any stage for loading and writing."""
@@ -92,8 +93,10 @@ def _parameters(node: Node) -> float:
     return LANGUAGE_MODEL_PARAMETERS.get(name, LARGE)
 
 
-def _asked(node: Node, split: str) -> float:
-    config = node.inputs["questions"].settings[split]
+def _asked(node: Node, *splits: str) -> float:
+    """How many questions are asked of the first of `splits` that there are questions about."""
+    sets = node.inputs["questions"].settings
+    config = next(sets[split] for split in splits if split in sets)
     return config["n_questions"] or sum((config["mix"] or config["default_mix"]).values())
 
 
@@ -109,4 +112,4 @@ def _alignment(node: Node) -> float:
 
 def _evaluation(node: Node) -> float:
     n_text = node.inputs["align"].settings["n_text"] if "align" in node.inputs else 0
-    return 2 * _parameters(node) * _asked(node, "evaluation") * _tokens_a_question(n_text)
+    return 2 * _parameters(node) * _asked(node, *QUESTION_USERS) * _tokens_a_question(n_text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -14,7 +14,7 @@ from uqabench.encoders import encoder_names
 from uqabench.errors import InputError, nearest
 from uqabench.settings.reader import load_yaml, merge, nested
 from uqabench.settings.run import MethodConfig, RunConfig, patched
-from uqabench.vocabulary import BASELINES, MODEL_FREE_BASELINES
+from uqabench.vocabulary import ASIDE, BASELINES, MODEL_FREE_BASELINES, group
 
 PATCHABLE = ("pretrain", "align", "prompt", "evaluate", "llm")
 """Sections that a method may change: methods of one run share data and questions, or could not be compared."""
@@ -24,9 +24,10 @@ PATCHABLE = ("pretrain", "align", "prompt", "evaluate", "llm")
 class Method:
     """A method and its settings.
 
-    base: name without variants. kind: "encoder", "text" (the last `n_text` items as text), "no-history", "shuffled" or
-    "baseline" (answers without a language model). config: the run's settings with the method's patch laid over them.
-    title: what messages call it, where the name alone tells too little.
+    base: name without variants. kind: "encoder", "history-vector" (the closed form's target in place of an encoder),
+    "text" (the last `n_text` items as text), "no-history", "shuffled" or "baseline" (answers without a language model);
+    an encoder may have `n_text` items beside its soft prompt. config: the run's settings with the method's patch laid
+    over them. title: what messages call it, where the name alone tells too little.
     """
 
     name: str
@@ -36,8 +37,24 @@ class Method:
     n_text: int = 0
     title: str = ""
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether it shows the history as soft tokens."""
+        return self.kind in ("encoder", "history-vector")
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether a language model is aligned to it."""
+        return self.has_vectors or self.kind in ("text", "no-history")
+
     def __str__(self) -> str:
         return self.title or self.name
+
+
+def rated(methods: Iterable[Method]) -> list[Method]:
+    """The methods whose best is sought: encoders, or where all of them are controls, these."""
+    encoders = [method for method in methods if method.kind == "encoder" and not method.config.evaluate.shuffle]
+    return [method for method in encoders if group(method.name) not in ASIDE] or encoders
 
 
 def parse_method(
@@ -66,7 +83,8 @@ def parse_method(
     patch = merge(patch, nested(extra))
     if kind == "encoder":
         patch = merge(patch, {"pretrain": {"encoder": {"encoder": base}}})
-    return Method(name, base, kind, patched(config, patch), n_text)
+    settled = patched(config, patch)
+    return Method(name, base, kind, settled, settled.prompt.text_items if kind == "encoder" else n_text)
 
 
 def parse_methods(config: RunConfig) -> list[Method]:
@@ -89,11 +107,11 @@ def _kind(base: str) -> tuple[str, int]:
         return "text", int(text.group(1))
     if base in MODEL_FREE_BASELINES:
         return "baseline", 0
-    if base in BASELINES:
+    if base in BASELINES or base == "history-vector":
         return base, 0
     if base in encoder_names() or ":" in base:
         return "encoder", 0
-    known = [*encoder_names(), "text20", "text50", *BASELINES]
+    known = [*encoder_names(), "history-vector", "text20", "text50", *BASELINES]
     raise InputError(
         f"There is no method '{base}'{nearest(base, known)}: choose among {', '.join(known)}, or name "
         "package.module:Class."

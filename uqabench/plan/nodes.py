@@ -20,7 +20,9 @@ from uqabench.plan.opened import Opened
 from uqabench.settings import DataConfig, QuestionConfig, RunConfig
 from uqabench.settings.reader import key_dict
 from uqabench.stages.align import Context, PromptedMethod, align, check_prompts
+from uqabench.stages.efficiency import encoder_cost, measure_costs, measured_settings
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
+from uqabench.stages.history_states import history_states
 from uqabench.stages.prepare import GivenStore, prepare_stage
 from uqabench.stages.pretrain import pretrain
 from uqabench.stages.question_sets import build_questions
@@ -56,9 +58,10 @@ class Nodes:
         def facts(artifact: Artifact) -> str:
             store = self.tools.opened.store(artifact)
             sizes = store.manifest["counts"]["all"]
+            validate = f", {len(store.users('validation')):,} validate" if store.held_out == "validation" else ""
             return (
                 f"{sizes['users']:,} users, {sizes['items']:,} items, {sizes['interactions']:,} interactions; "
-                f"{len(store.users('evaluation')):,} users evaluate"
+                f"{len(store.users('evaluation')):,} users evaluate{validate}"
             )
 
         settings = {"path": config.path} if given else key_dict(config)
@@ -77,7 +80,7 @@ class Nodes:
         """The questions that methods of a run are aligned and evaluated on."""
         asked = config.questions
         train = replace(asked.train, seed=asked.train.seed + config.seed)
-        return self.questions(self.data(config.data), "methods", {"train": train, "evaluation": asked.evaluation})
+        return self.questions(self.data(config.data), "methods", {"train": train, asked.users: asked.evaluation})
 
     def language_model(self, config: RunConfig) -> Node:
         """The language model: one that exists, named and checked, or a small one trained in the run."""
@@ -86,6 +89,7 @@ class Nodes:
     def _existing_model(self, config: RunConfig) -> Node:
         llm = config.llm
         settings = {"name": llm.name, "dtype": llm.dtype, "system": llm.system, "template_args": llm.template_args}
+        settings["users"] = config.questions.users  # of whom the model must know nothing
 
         def open_(made: Made) -> Stage:
             folder = _model_folder(llm.name)
@@ -93,7 +97,7 @@ class Nodes:
 
             def make(out: Path, work: Path) -> float:
                 # A model that cannot be loaded, or knows the evaluation users, ends here and not after pre-training.
-                self._context(config, made, folder).load_lm()
+                self.context(config, made, folder).load_lm()
                 write_json(out / "model.json", {"name": llm.name, "folder": str(folder), "files": files})
                 return 0.0
 
@@ -105,20 +109,28 @@ class Nodes:
 
     def _trained_model(self, config: RunConfig) -> Node:
         data = self.data(config.data)
-        questions = self.questions(data, "language-model", {"train": config.llm.questions})
+        prompt = replace(config.prompt, text_items=0)  # a hybrid method asks the model that the others ask
+        asked = config.llm.questions
+        mixes = config.llm.train.versions or {asked.version: asked.mix}
+        questions = {
+            version: self.questions(
+                data, f"language-model-{version}", {"train": replace(asked, version=version, mix=mix)}
+            )
+            for version, mix in mixes.items()
+        }
         settings = {
             "train": key_dict(config.llm.train),
-            "prompt": key_dict(config.prompt),
+            "prompt": key_dict(prompt),
             "templates": config.questions.templates,
         }
 
         def open_(made: Made) -> Stage:
             return train_lm(
                 self.tools.opened.store(made["data"]),
-                self.tools.opened.questions(made["questions"], "train"),
-                made["questions"].content,
+                {version: self.tools.opened.questions(made[f"questions {version}"], "train") for version in mixes},
+                {version: made[f"questions {version}"].content for version in mixes},
                 self.tools.opened.templates(config.questions.templates),
-                config.prompt,
+                prompt,
                 config.llm.train,
                 progress=self.tools.progress,
             )
@@ -126,13 +138,14 @@ class Nodes:
         def facts(artifact: Artifact) -> str:
             return f"{artifact.json('metrics.json')['steps']:,} steps, {artifact.seconds:.0f} s"
 
-        return Node("lm", "trained", settings, {"data": data, "questions": questions}, open_, facts=facts)
+        inputs = {"data": data, **{f"questions {version}": node for version, node in questions.items()}}
+        return Node("lm", "trained", settings, inputs, open_, facts=facts)
 
     def prompt_checks(self, methods: list[Method]) -> list[Node]:
         """For every language model of these methods, whether it has positions for their longest prompts."""
         by_model: dict[str, list[Method]] = {}
         for method in methods:
-            if method.kind in ("encoder", "text", "no-history"):
+            if method.is_prompted:
                 by_model.setdefault(self.language_model(method.config).key, []).append(method)
         return [self._prompt_check(of_model) for of_model in by_model.values()]
 
@@ -146,15 +159,14 @@ class Nodes:
         asks = {hash_json(ask := self._ask(method)): (ask, method) for method in methods}
 
         def open_(made: Made) -> Stage:
-            context = self._context(config, made)
+            context = self.context(config, made)
 
             def make(out: Path, work: Path) -> float:
                 started, lm = time.monotonic(), context.load_lm()
                 for _, method in asks.values():
                     own = replace(context, prompt=method.config.prompt)
-                    has_states = method.kind == "encoder"
                     check_prompts(
-                        own, lm, str(method), method.config.align, n_text=method.n_text, has_states=has_states
+                        own, lm, str(method), method.config.align, n_text=method.n_text, has_states=method.has_vectors
                     )
                 write_json(out / "prompts.json", {"positions": lm.max_positions})
                 return time.monotonic() - started
@@ -170,7 +182,7 @@ class Nodes:
     def _ask(self, method: Method) -> dict[str, Any]:
         """What decides how long a method's prompts are."""
         align = method.config.align
-        soft = [align.integration, align.n_queries] if method.kind == "encoder" else []
+        soft = [align.integration, align.n_queries] if method.has_vectors else []
         return {"n_text": method.n_text, "soft": soft, "prompt": key_dict(method.config.prompt)}
 
     def pretrain(self, method: Method) -> Node:
@@ -188,6 +200,8 @@ class Nodes:
 
     def states(self, method: Method) -> Node:
         """The frozen encoder's output for every history that a question is about."""
+        if method.kind == "history-vector":
+            return self._history_vectors(method)
         config = method.config
         integration = find_integration(config.align.integration)
         vectors = integration.pooling.n_vectors if integration.pooling else 0
@@ -199,7 +213,7 @@ class Nodes:
         }
 
         def open_(made: Made) -> Stage:
-            sets = [self.tools.opened.questions(made["questions"], split) for split in ("train", "evaluation")]
+            sets = [self.tools.opened.questions(made["questions"], split) for split in _asked(config)]
             return encode_histories(
                 self.tools.opened.store(made["data"]),
                 made["pretrain"],
@@ -218,6 +232,28 @@ class Nodes:
         label = f"{method.base}-{integration.kept}"
         return Node("states", label, settings, inputs, open_, title=str(method))
 
+    def _history_vectors(self, method: Method) -> Node:
+        """In place of an encoder's output, what the closed form would make of a perfect one."""
+        config = method.config
+        integration = find_integration(config.align.integration)
+        settings = {
+            "kept": integration.kept,
+            "prompt": key_dict(config.prompt),
+            "templates": config.questions.templates,
+            "device": config.device,
+        }
+
+        def open_(made: Made) -> Stage:
+            return history_states(self.context(config, made), integration)
+
+        inputs = {
+            "data": self.data(config.data),
+            "questions": self.method_questions(config),
+            "llm": self.language_model(config),
+        }
+        label = f"{method.base}-{integration.kept}"
+        return Node("states", label, settings, inputs, open_, title=str(method))
+
     def align(self, method: Method) -> Node:
         """Stage 2 of a method that prompts the language model."""
         config = method.config
@@ -231,8 +267,8 @@ class Nodes:
         }
 
         def open_(made: Made) -> Stage:
-            context = self._context(config, made)
-            prompted = self._prompted(method, made)
+            context = self.context(config, made)
+            prompted = self.prompted(method, made)
             return align(context, prompted, seeded, progress=self.tools.progress)
 
         def facts(artifact: Artifact) -> str:
@@ -251,8 +287,8 @@ class Nodes:
 
         def open_(made: Made) -> Stage:
             return evaluate(
-                self._context(method.config, made),
-                self._prompted(method, made),
+                self.context(method.config, made),
+                self.prompted(method, made),
                 made["align"],
                 method.config.align,
                 seeded,
@@ -262,6 +298,34 @@ class Nodes:
         inputs = {**self._prompt_inputs(method), "align": self.align(method)}
         settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
+
+    def efficiency(self, method: Method) -> Node:
+        """What a method costs that asks the language model; its timings differ between equal runs."""
+        config = method.config
+        settings = {"method": method.name, "token_budget": config.evaluate.token_budget}
+        inputs = {**self._prompt_inputs(method), "align": self.align(method)}
+        if method.kind == "encoder":
+            inputs["pretrain"] = self.pretrain(method)
+
+        def open_(made: Made) -> Stage:
+            return measure_costs(
+                self.context(config, made),
+                self.prompted(method, made),
+                made["align"],
+                config.align,
+                config.evaluate,
+                config.efficiency,
+                encoder_cost(made["pretrain"], made["states"]) if method.kind == "encoder" else None,
+            )
+
+        def facts(artifact: Artifact) -> str:
+            costs = artifact.json("costs.json")
+            return (
+                f"{costs['tokens']['input']['mean']:,.0f} tokens, {costs['questions_per_second']['1']:,.1f} questions/s"
+            )
+
+        settings |= measured_settings(config.efficiency)
+        return Node("efficiency", method.name, settings, inputs, open_, title=str(method), facts=facts)
 
     def _evaluate_baseline(self, method: Method) -> Node:
         config = method.config
@@ -275,7 +339,7 @@ class Nodes:
                 store,
                 method.base,
                 opened.questions(made["questions"], "train"),
-                opened.questions(made["questions"], "evaluation"),
+                opened.questions(made["questions"], config.questions.users),
                 {"questions": made["questions"].content, "data": store.content_hash},
                 seeded,
             )
@@ -293,7 +357,8 @@ class Nodes:
 
     def _evaluate_shuffled(self, method: Method, encoders: list[Method]) -> Node:
         """The best embedding method of the run (by its score) with another user's soft prompt."""
-        seeded = replace(method.config.evaluate, seed=method.config.evaluate.seed + method.config.seed)
+        own = method.config.evaluate
+        seeded = replace(own, seed=own.seed + method.config.seed, shuffle=True)
         owners = {str(index): encoder for index, encoder in enumerate(encoders)}  # two may share a name
         inputs = {"data": self.data(method.config.data), "questions": self.method_questions(method.config)}
         for index, encoder in owners.items():
@@ -307,17 +372,20 @@ class Nodes:
             owner = owners[best]
             of_owner = {role: made.get(f"{role} {best}", made.get(role)) for role in _ROLES}
             return evaluate(
-                self._context(owner.config, of_owner),
-                replace(self._prompted(owner, of_owner), name=method.name),
+                self.context(owner.config, of_owner),
+                replace(self.prompted(owner, of_owner), name=method.name),
                 of_owner["align"],
                 owner.config.align,
                 seeded,
-                shuffle=True,
                 progress=self.tools.progress,
             )
 
         settings = {"method": method.name, **key_dict(seeded)}
         return Node("evaluate", method.name, settings, inputs, open_, title=str(method), facts=_accuracy)
+
+    def asked(self, method: Method, made: Made) -> tuple[Context, PromptedMethod]:
+        """With what a method asks the language model, from the artefacts that its alignment read."""
+        return self.context(method.config, made), self.prompted(method, made)
 
     def _prompt_inputs(self, method: Method) -> dict[str, Node]:
         inputs = {
@@ -325,17 +393,17 @@ class Nodes:
             "questions": self.method_questions(method.config),
             "llm": self.language_model(method.config),
         }
-        if method.kind == "encoder":
+        if method.has_vectors:
             inputs["states"] = self.states(method)
         return inputs
 
-    def _prompted(self, method: Method, made: Made) -> PromptedMethod:
+    def prompted(self, method: Method, made: Made) -> PromptedMethod:
         """How a method shows the history."""
-        if method.kind == "encoder":
-            return PromptedMethod(method.name, 0, FrozenStates.open(made["states"]), made["states"].content)
+        if method.has_vectors:
+            return PromptedMethod(method.name, method.n_text, FrozenStates.open(made["states"]), made["states"].content)
         return PromptedMethod(method.name, method.n_text)
 
-    def _context(self, config: RunConfig, made: Made, model: Path | None = None) -> Context:
+    def context(self, config: RunConfig, made: Made, model: Path | None = None) -> Context:
         """What prompted methods share; `model`: the folder of a language model that is being checked."""
         opened = self.tools.opened
         templates = opened.templates(config.questions.templates)
@@ -343,7 +411,7 @@ class Nodes:
         inputs = {"data": store.content_hash, "templates": templates.digest}
         train = evaluation = None
         if model is None:
-            train, evaluation = (opened.questions(made["questions"], split) for split in ("train", "evaluation"))
+            train, evaluation = (opened.questions(made["questions"], split) for split in _asked(config))
             inputs |= {"questions": made["questions"].content, "llm": made["llm"].content}
         return Context(
             store,
@@ -357,10 +425,16 @@ class Nodes:
             config.llm.system,
             inputs,
             config.llm.template_args,
+            config.questions.users,
         )
 
 
 _ROLES = ("data", "questions", "llm", "states", "align")
+
+
+def _asked(config: RunConfig) -> tuple[str, str]:
+    """The two question sets of a run's methods, by whom they are about."""
+    return "train", config.questions.users
 
 
 def _model_folder(name: str) -> Path:

@@ -10,12 +10,14 @@ from uqabench.encoders.item_tower import INPUTS
 from uqabench.encoders.registry import REGISTRY
 from uqabench.errors import InputError
 from uqabench.integrations import check_integration, find_integration
-from uqabench.plan.methods import Method, parse_method, parse_methods
+from uqabench.plan.methods import Method, parse_method, parse_methods, rated
 from uqabench.plan.node import Node
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
+from uqabench.plan.probes import probe_nodes
 from uqabench.settings import RunConfig
 from uqabench.stages.align import check_training
+from uqabench.stages.history_states import check_windows
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Planned:
     evaluate: Node
     align: Node | None = None
     pretrain: Node | None = None
+    probes: dict[str, Node] = field(default_factory=dict)
 
     def target(self, until: str) -> Node | None:
         """The last node of this method in a run that stops after the stage `until`."""
@@ -55,6 +58,10 @@ class Plan:
         last = [planned.target(until) for planned in self.methods]
         return [node for node in last if node is not None]
 
+    def probes(self) -> list[Node]:
+        """What is read of the embedding methods beside their answers."""
+        return [node for planned in self.methods for node in planned.probes.values()]
+
     def pretrained(self) -> list[Node]:
         """The encoders: built one after the other, before anything is aligned."""
         return [planned.pretrain for planned in self.methods if planned.pretrain is not None]
@@ -67,7 +74,7 @@ def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Met
     """
     nodes = Nodes(tools or Tools(Opened()))
     chosen = parse_methods(config) if methods is None else list(methods)
-    encoders = [method for method in chosen if method.kind == "encoder"] or [parse_method("trm++", config)]
+    encoders = rated(chosen) or [parse_method("trm++", config)]
     prompted = [method for method in chosen if method.kind != "baseline"]
     return Plan(
         config,
@@ -75,17 +82,17 @@ def plan(config: RunConfig, tools: Tools | None = None, *, methods: Iterable[Met
         nodes.method_questions(config),
         nodes.language_model(config) if prompted else None,
         nodes.prompt_checks(prompted + (encoders if any(method.kind == "shuffled" for method in chosen) else [])),
-        [_planned(nodes, method, encoders) for method in chosen],
+        [_planned(nodes, method, encoders, probe=config.probe) for method in chosen],
     )
 
 
-def _planned(nodes: Nodes, method: Method, encoders: list[Method]) -> Planned:
-    has_alignment = method.kind in ("encoder", "text", "no-history")
+def _planned(nodes: Nodes, method: Method, encoders: list[Method], *, probe: bool) -> Planned:
     return Planned(
         method,
         nodes.evaluate(method, encoders),
-        nodes.align(method) if has_alignment else None,
+        nodes.align(method) if method.is_prompted else None,
         nodes.pretrain(method) if method.kind == "encoder" else None,
+        probe_nodes(nodes, method) if probe else {},
     )
 
 
@@ -94,13 +101,27 @@ def problem_of(method: Method) -> InputError | None:
 
     InputError for one that is not there: that is a name to be corrected, and no result of the method.
     """
-    has_states = method.kind == "encoder"
     try:
-        if method.kind in ("encoder", "text", "no-history"):
-            check_training(str(method), method.config.align, method.config.llm.dtype, has_states=has_states)
+        if method.is_prompted:
+            align, dtype = method.config.align, method.config.llm.dtype
+            check_training(str(method), align, dtype, has_states=method.has_vectors)
+        if method.config.evaluate.shuffle and method.kind in ("text", "no-history"):
+            raise InputError(f"{method} shows no soft prompt, so that evaluate.shuffle has nothing to shuffle.")
     except InputError as error:
         return error
-    return _problem_of_encoder(method) if has_states else None
+    if method.kind == "history-vector":
+        return _problem_of_windows(method)
+    return _problem_of_encoder(method) if method.kind == "encoder" else None
+
+
+def _problem_of_windows(method: Method) -> InputError | None:
+    name = method.config.align.integration
+    integration = find_integration(name)
+    try:
+        check_windows(name, integration)
+    except InputError as error:
+        return error
+    return None
 
 
 def _problem_of_encoder(method: Method) -> InputError | None:

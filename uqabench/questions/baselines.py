@@ -22,6 +22,7 @@ from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import basket_starts, equal_texts
+from uqabench.vocabulary import JUDGES
 
 UNIFORM_SEED = 20250219
 
@@ -104,16 +105,45 @@ BASELINES: dict[str, Callable[..., np.ndarray]] = {
     "oracle": predict_oracle,
 }
 
+SEEDED = ("uniform", "seen-option")
+"""Baselines that draw."""
+
 
 def predict(
     name: str, questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, seed: int = UNIFORM_SEED
 ) -> np.ndarray:
     """int8 (Q,), indices of the options that the baseline called `name` takes; `seed` serves those that draw."""
+    store = store.about(questions.split)
+    if name in JUDGES:
+        from uqabench.questions.judges import predict_judge  # scikit-learn takes a second to import
+
+        return predict_judge(name, questions, store, train_questions, seed)
     if name not in BASELINES:
-        raise InputError(f"There is no baseline '{name}': choose from {', '.join(BASELINES)}.")
-    if name in ("uniform", "seen-option"):
+        raise InputError(f"There is no baseline '{name}': choose from {', '.join((*BASELINES, *JUDGES))}.")
+    if questions.texts is not None:
+        return _predict_given(name, questions, store, train_questions, seed)
+    if name in SEEDED:
         return BASELINES[name](questions, store, train_questions, seed)
     return BASELINES[name](questions, store, train_questions)
+
+
+def _predict_given(
+    name: str, questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, seed: int
+) -> np.ndarray:
+    """Baselines that need no option's value: questions that came with the data hold their options as words only."""
+    if name == "uniform":
+        return predict_uniform(questions, store, train_questions, seed)
+    if name == "majority":
+        letters = np.zeros(int(max(questions.subtask, default=0)) + 1, np.int8)
+        for subtask in np.unique(train_questions.subtask):
+            answers = train_questions.answer[train_questions.subtask == subtask]
+            if subtask < len(letters):
+                letters[subtask] = np.bincount(answers, minlength=OPTIONS).argmax()
+        return letters[questions.subtask]
+    raise InputError(
+        f"The baseline '{name}' compares options' values, and questions that came with the data are words: choose "
+        "uniform, majority, no-history or shuffled."
+    )
 
 
 def right_options(questions: QuestionSet, store: InteractionStore, i: int) -> list[int]:

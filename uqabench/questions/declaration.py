@@ -113,7 +113,7 @@ class Family:
     """The kinds of question that one generator makes; all serve one sub-task.
 
     file: the `__file__` of the module that declares it; its phrasings lie in the YAML file of the same name.
-    versions: the question versions that it is part of. share: its weight among the families of its sub-task.
+    versions: the question versions that it is part of.
     generate: compiled, (context, asked, state, records, row) → outcome: writes one candidate into a row of `Records`,
     its kind as an index in `kinds`, and returns a code of `core.context.REASONS`.
     right_answer: compiled, (context, codes, starts, out) → (outcome, length): the answer for a history's codes, where
@@ -128,7 +128,6 @@ class Family:
     file: str
     generate: Callable[..., int]
     versions: tuple[str, ...] = QUESTION_VERSIONS
-    share: int = 1
     right_answer: Callable[..., tuple[int, int]] | None = None
     single_limit: float | None = None
     single_pool_share: float | None = None

@@ -30,19 +30,23 @@ _CUT_SALT, _ORDER_SALT, _EXTRA_SALT = 11, 12, 13
 def generate(
     store: InteractionStore, split: str, config: QuestionConfig, *, threads: int | None = None
 ) -> tuple[QuestionSet, QuestionReport]:
-    """Ask questions about the users of `split` ("train" or "evaluation").
+    """Ask questions about the users of `split` ("train", "evaluation" or "validation").
 
     Whatever wrong options are matched with or drawn from (popularity, what comes next, right answers of others) is
-    taken from training users. The result depends on store, split and config only; `threads` (default: numba's
-    setting) changes the time alone. Questions are sorted by user and cut.
+    taken from training users; where the questions are about evaluation users, validation users are among them. The
+    result depends on store, split and config only; `threads` (default: numba's setting) changes the time alone.
+    Questions are sorted by user and cut.
 
     Raises InputError when no question at all is possible, or when a sub-task cannot reach the count that `config.mix`
     demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
+    store = store.about(split)
     context = build_context(store, config)
     possible = tuple(name for name in SUBTASKS if _askable(name, config.version, context))
     counts = config.counts(possible)
     everybody = store.users(split)
+    if split == "validation" and len(everybody) == 0:
+        raise InputError("The data has no validation users: set data.prepare.validation_fraction above 0.")
     cuts = _cuts(context, everybody, config)
     users, cuts = everybody[cuts[:, 0] >= 0], cuts[cuts[:, 0] >= 0]
     order = np.random.Generator(np.random.Philox(key=[config.seed, _ORDER_SALT])).permutation(len(users))
@@ -56,7 +60,7 @@ def generate(
     with ThreadPoolExecutor(workers) as pool:
         for name, count in counts.items():
             own: list[Selection] = []
-            for family, part in _shared_out(count, families(config.version, name)):
+            for family, part in _shared_out(count, families(config.version, name), config.matched_share):
                 selection = Selection(context, family, users[order], cuts[order], config, pool, workers)
                 # Whoever missed the last family's final turn is first in the next one's.
                 order = np.roll(order, -selection.run(part)) if len(users) else order
@@ -136,10 +140,13 @@ def _askable(subtask: str, version: str, context: Context) -> bool:
     return any(not kind.attributes or present & set(kind.attributes) for kind in own)
 
 
-def _shared_out(count: int, own: list[Family]) -> list[tuple[Family, int]]:
-    """A sub-task's count by family, in proportion to their shares and to the exact total."""
-    bounds = np.cumsum([0, *(family.share for family in own)]) * count // sum(family.share for family in own)
-    return [(family, int(part)) for family, part in zip(own, np.diff(bounds), strict=True)]
+def _shared_out(count: int, own: list[Family], matched_share: float) -> list[tuple[Family, int]]:
+    """A sub-task's count by family, to the exact total: in equal parts, where there are levels by `matched_share`."""
+    matched = round(1000 * matched_share)
+    shares = {"natural": 1000 - matched, "matched": matched}
+    parts = [0, *(shares.get(family.kinds[0].level, 1000) for family in own)]
+    bounds = np.cumsum(parts) * count // sum(parts)
+    return [(family, int(part)) for family, part in zip(own, np.diff(bounds), strict=True) if part]
 
 
 def _shortage(report: QuestionReport, name: str, own: list[Selection], whom: str, *, demanded: bool) -> str:
@@ -219,4 +226,5 @@ def _collect(chosen: list[Selection], store: InteractionStore, split: str, confi
 
 def _domain(store: InteractionStore) -> str:
     """What an interaction of the log is, by the name of its source; a click where that says nothing."""
-    return DOMAIN_OF_SOURCE.get(store.manifest.get("source", {}).get("name"), "click")
+    source = store.manifest.get("source", {})
+    return source.get("options", {}).get("domain") or DOMAIN_OF_SOURCE.get(source.get("name"), "click")

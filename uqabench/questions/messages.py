@@ -47,6 +47,12 @@ class PromptText:
         """One question in words."""
         return render(questions, row, self.store.catalogue, self.config.language, self.templates)
 
+    def message(self, questions: QuestionSet, row: int) -> str:
+        """One question and its options as the user's message: rendered, or in the words that it came with."""
+        if questions.texts is not None:
+            return questions.texts[row]
+        return format_question(self.question(questions, row))
+
     def with_history(self, questions: QuestionSet, row: int, content: str, n_text: int) -> str:
         """The user's message: the text history of a question, if any, in front of `content`."""
         if n_text == 0:
@@ -58,4 +64,4 @@ class PromptText:
 
     def content(self, questions: QuestionSet, row: int, n_text: int) -> str:
         """The user's message: the text history if any, the question, its options."""
-        return self.with_history(questions, row, format_question(self.question(questions, row)), n_text)
+        return self.with_history(questions, row, self.message(questions, row), n_text)

@@ -14,7 +14,7 @@ from uqabench.errors import InputError
 from uqabench.files import write_bytes
 from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
 from uqabench.questions.kinds import KIND_INDEX, KINDS, kinds
-from uqabench.vocabulary import QUESTION_VERSIONS, SUBTASKS
+from uqabench.vocabulary import GIVEN_QUESTIONS, QUESTION_VERSIONS, SUBTASKS
 
 _COLUMNS = {
     "user": np.int32,
@@ -35,6 +35,8 @@ class QuestionSet:
     (modulo the phrasings that the kind has) · attribute int8, index in ATTRIBUTES, -1 none · params int32 (Q, 4),
     named by the kind · option_values int32 (Q, 4, 3), codes of the attribute or one count, padded with -1 ·
     option_lengths int8 (Q, 4) · answer int8, 0..3.
+    texts: of questions that came with the data (version "official"), each one's message in full; those have no kind,
+    attribute or option values (-1) and no option lengths (0), since their options are words.
     split: whose questions these are. split_hash: of the store they were made from. version: of the rules they follow.
     """
 
@@ -52,6 +54,7 @@ class QuestionSet:
     split: str = ""
     split_hash: str = ""
     version: str = "v1"
+    texts: list[str] | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -73,7 +76,7 @@ class QuestionSet:
     @property
     def by_basket(self) -> bool:
         """Whether the order inside a basket is no fact to these questions."""
-        return self.version != "v1"
+        return self.version not in ("v1", GIVEN_QUESTIONS)
 
     def subtask_names(self) -> np.ndarray:
         """str (Q,): entries of SUBTASKS."""
@@ -82,7 +85,18 @@ class QuestionSet:
     def select(self, mask: np.ndarray) -> QuestionSet:
         """The questions under a boolean mask or at the given indices."""
         columns = {name: getattr(self, name)[mask] for name in (*_COLUMNS, "params", "option_values", "option_lengths")}
-        return replace(self, **columns, extra=dict(self.extra))
+        texts = None if self.texts is None else np.array(self.texts, object)[mask].tolist()
+        return replace(self, **columns, texts=texts, extra=dict(self.extra))
+
+    def rotated(self, steps: int) -> QuestionSet:
+        """The same questions with every option `steps` letters further on, those past D at the beginning."""
+        return replace(
+            self,
+            option_values=np.roll(self.option_values, steps, axis=1),
+            option_lengths=np.roll(self.option_lengths, steps, axis=1),
+            answer=((self.answer + steps) % OPTIONS).astype(self.answer.dtype),
+            extra=dict(self.extra),
+        )
 
     def save(self, path: Path | str) -> None:
         """Write one Arrow IPC file, aside and renamed; equal sets give equal bytes."""
@@ -93,11 +107,14 @@ class QuestionSet:
         )
         names = [kind.name for kind in kinds(self.version)]
         own = {name: getattr(self, name) for name in _COLUMNS}
-        own["kind"] = np.array([names.index(KINDS[index].name) for index in self.kind], np.int16)
+        if self.texts is None:
+            own["kind"] = np.array([names.index(KINDS[index].name) for index in self.kind], np.int16)
         columns = {name: pa.array(np.ascontiguousarray(own[name], kind)) for name, kind in _COLUMNS.items()}
         params = pa.array(np.ascontiguousarray(self.params, np.int32).reshape(-1))
         columns["params"] = pa.FixedSizeListArray.from_arrays(params, 4)
         columns["options"] = pa.FixedSizeListArray.from_arrays(lists, OPTIONS)
+        if self.texts is not None:
+            columns["text"] = pa.array(self.texts, pa.string())
         batch = pa.record_batch(list(columns.values()), names=list(columns))
         metadata = {
             **{f"extra.{key}": value for key, value in sorted(self.extra.items())},
@@ -123,9 +140,10 @@ class QuestionSet:
         batch, metadata = _read(Path(path))
         if metadata.get("artefact") != "uqabench-questions":
             raise InputError(f"{path} is an Arrow file but holds no questions: name the file that generation wrote.")
-        version = f"v{metadata.get('version')}"
+        version = _version(metadata.get("version", ""))
         names = [kind.name for kind in kinds(version)]
-        if version not in QUESTION_VERSIONS or metadata.get("kinds") != " ".join(names):
+        given = version == GIVEN_QUESTIONS
+        if version not in (*QUESTION_VERSIONS, GIVEN_QUESTIONS) or metadata.get("kinds") != " ".join(names):
             raise InputError(f"{path} was written by another version of uqabench: generate the questions again.")
         try:
             columns = {name: batch.column(name).to_numpy(zero_copy_only=True) for name in _COLUMNS}
@@ -134,8 +152,10 @@ class QuestionSet:
             flat = options.values.to_numpy()
             params = batch.column("params").flatten().to_numpy().reshape(-1, 4)
             lengths = np.diff(offsets).reshape(-1, OPTIONS)
-            _check(columns, lengths, len(names))
-            columns["kind"] = np.array([KIND_INDEX[name] for name in names], np.int16)[columns["kind"]]
+            texts = batch.column("text").to_pylist() if given else None
+            _check(columns, lengths, None if given else len(names))
+            if not given:
+                columns["kind"] = np.array([KIND_INDEX[name] for name in names], np.int16)[columns["kind"]]
             n_history = int(metadata["n_history"])
         except (KeyError, ValueError, pa.ArrowInvalid, AttributeError) as error:
             raise InputError(
@@ -153,8 +173,13 @@ class QuestionSet:
             split=metadata.get("split", ""),
             split_hash=metadata.get("split_hash", ""),
             version=version,
+            texts=texts,
             extra=extra,
         )
+
+
+def _version(written: str) -> str:
+    return written if written == GIVEN_QUESTIONS else f"v{written}"
 
 
 def _read(path: Path) -> tuple[pa.RecordBatch, dict[str, str]]:
@@ -175,13 +200,13 @@ def _read(path: Path) -> tuple[pa.RecordBatch, dict[str, str]]:
     return batch, metadata
 
 
-def _check(columns: dict[str, Any], lengths: np.ndarray, n_kinds: int) -> None:
-    """ValueError naming the column and row that no writer would write."""
+def _check(columns: dict[str, Any], lengths: np.ndarray, n_kinds: int | None) -> None:
+    """ValueError naming the column and row that no writer would write; n_kinds is None for given questions."""
     limits = {
         "user": (0, None),
         "cut": (1, None),
         "subtask": (0, len(SUBTASKS)),
-        "kind": (0, n_kinds),
+        "kind": (-1, 0) if n_kinds is None else (0, n_kinds),
         "template": (0, None),
         "attribute": (-1, 5),
         "answer": (0, OPTIONS),
@@ -192,5 +217,6 @@ def _check(columns: dict[str, Any], lengths: np.ndarray, n_kinds: int) -> None:
             wrong |= columns[name] >= high
         if columns[name].dtype != _COLUMNS[name] or wrong.any():
             raise ValueError(f"column '{name}', row {int(np.argmax(wrong))}")
-    if ((lengths < 1) | (lengths > LONGEST_ANSWER)).any():
+    shortest, longest = (0, 0) if n_kinds is None else (1, LONGEST_ANSWER)
+    if ((lengths < shortest) | (lengths > longest)).any():
         raise ValueError("column 'options'")

@@ -25,29 +25,29 @@ from pydantic_core import from_json
 
 from uqabench.errors import InputError
 from uqabench.files import write_bytes
-from uqabench.questions.statistics import Accuracy, accuracy, paired_difference, significantly_best, wilson
+from uqabench.questions.statistics import (
+    LEVEL,
+    Accuracy,
+    above,
+    accuracy,
+    paired_above,
+    paired_difference,
+    significantly_best,
+    wilson,
+)
 from uqabench.settings.results import PublishedPrediction, QuestionPrediction, check
-from uqabench.vocabulary import SCOPES, SUBTASKS, TASKS
+from uqabench.vocabulary import SCOPES, SUBTASK_MARKERS, SUBTASKS, TASKS
 
 RULES = ("letter", "starts-with")
-
-# Tried in this order: a question may hold the marker of a later sub-task too.
-MARKERS: dict[str, tuple[str, ...]] = {
-    "df": ("次浏览的商品的", "次（从1开始计数）浏览的"),
-    "mf": ("长度是多少？", "的商品有多少个"),
-    "ip": ("下一个可能点击的商品的标题是什么",),
-    "ap": ("用户下一个可能点击的商品的",),
-    "li": ("用户最感兴趣的3个",),
-    "si": ("用户近期最感兴趣的",),
-    "it": ("偏好的转移路径是什么",),
-}
+SHORT_CUT = 27.0
+"""Percent that a model without the history may reach: chance and two points."""
 
 Row = Mapping[str, Any]
 
 
 def detect_subtask(question: str) -> str:
     """Sub-task key of a published question, by the first marker that its text holds."""
-    for subtask, markers in MARKERS.items():
+    for subtask, markers in SUBTASK_MARKERS.items():
         if any(marker in question for marker in markers):
             return subtask
     raise InputError(f"No sub-task's marker occurs in the question {question[:60]!r}: it is not in the published form.")
@@ -177,6 +177,35 @@ def best_methods(rows: Mapping[str, Sequence[Row]], *, rule: str = "letter", see
         best = significantly_best(correct[:, asked], users[asked], seed=seed)
         if best is not None:
             found[scope] = names[best]
+    return found
+
+
+def flags(
+    no_history: Sequence[Row], history: Sequence[Row], *, rule: str = "letter", seed: int
+) -> list[dict[str, Any]]:
+    """What the two judges' predictions say against sub-tasks and their levels: entries of results.json.
+
+    A "short-cut" is where the accuracy without history is significantly above SHORT_CUT %, "no-headroom" where the one
+    with history is not significantly above it (one-sided tests over users at the 5 % level).
+    """
+    correct, subtasks, users = align_answers([no_history, history], rule)
+    found = []
+    scopes = [name for name in SUBTASKS if scope_mask(subtasks, name).any()]
+    for scope in (*scopes, *sorted({name for name in subtasks.tolist() if ":" in name})):
+        asked = scope_mask(subtasks, scope)
+        without, having = correct[:, asked]
+        short_cut = above(without, users[asked], SHORT_CUT / 100, seed=seed)
+        gained = paired_above(having, without, users[asked], seed=seed)
+        accuracies = {
+            "no_history": round(100 * float(without.mean()), 4),
+            "history": round(100 * float(having.mean()), 4),
+        }
+        for flag, raised, p in (
+            ("short-cut", short_cut < 1 - LEVEL, short_cut),
+            ("no-headroom", gained >= 1 - LEVEL, gained),
+        ):
+            if raised:
+                found.append({"scope": scope, "flag": flag, **accuracies, "p_value": p, "n": int(asked.sum())})
     return found
 
 

@@ -128,6 +128,30 @@ def paired_difference(
     )
 
 
+def above(correct: np.ndarray, user: np.ndarray, share: float, *, n_perm: int = 10_000, seed: int) -> float:
+    """One-sided p that the accuracy is above `share` (0 to 1) no more than chance would have it.
+
+    correct: (Q,) bool. user: (Q,) the user that each question is about. The sign-flip test over users of
+    `paired_difference`, on a user's right answers beyond `share` of the questions asked.
+    """
+    correct, user = _check(correct, user)
+    if len(correct) == 0:
+        return math.nan
+    net = _sums(user, correct) - share * _sums(user, np.ones_like(correct))
+    return _sign_flip(net, n_perm, seed, one_sided=True)
+
+
+def paired_above(
+    correct_a: np.ndarray, correct_b: np.ndarray, user: np.ndarray, *, n_perm: int = 10_000, seed: int
+) -> float:
+    """One-sided p that a is better than b by chance: `paired_difference`'s test; correct_a, correct_b: (Q,) bool."""
+    correct_a, user = _check(correct_a, user)
+    correct_b, _ = _check(correct_b, user)
+    if len(correct_a) == 0:
+        return math.nan
+    return _sign_flip(_sums(user, correct_a) - _sums(user, correct_b), n_perm, seed, one_sided=True)
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """(M,) float64 p values adjusted for M tests (Holm 1979): rejecting those below 0.05 keeps the probability of any
     wrong rejection below 0.05, whatever the dependence between the tests."""
@@ -179,12 +203,13 @@ def _bootstrap(numerator: np.ndarray, asked: np.ndarray, n_boot: int, seed: int)
     return 100 * float(low), 100 * float(high)
 
 
-def _sign_flip(net: np.ndarray, n_perm: int, seed: int) -> float:
-    """Two-sided p of |sum(net)| when each entry's sign is flipped with probability one half."""
+def _sign_flip(net: np.ndarray, n_perm: int, seed: int, *, one_sided: bool = False) -> float:
+    """p of |sum(net)|, or `one_sided` of sum(net), when each entry's sign is flipped with probability one half."""
     sizes, counts = np.unique(np.abs(net[net != 0]), return_counts=True)
     positive = _generator(seed).binomial(counts, 0.5, size=(n_perm, len(counts)))
     flipped = (2 * positive - counts) @ sizes
-    return float(1 + (np.abs(flipped) >= abs(net.sum())).sum()) / (1 + n_perm)
+    extreme = flipped >= net.sum() if one_sided else np.abs(flipped) >= abs(net.sum())
+    return float(1 + extreme.sum()) / (1 + n_perm)
 
 
 def _detectable(net: np.ndarray, asked: np.ndarray) -> float:

@@ -1,6 +1,7 @@
-"""What a run or an experiment found, as tables and figures. Reads result files only: no model, no data, no torch."""
+"""What a run or an experiment found, as tables, figures and a page. Reads what the stages left: no model, no torch."""
 
 from uqabench.report.experiment import experiment_table
+from uqabench.report.probes import probe_table
 from uqabench.report.render import FORMATS
 from uqabench.report.results import load_experiment, load_results
 from uqabench.report.rows import ScoreRow, experiment_rows, run_rows
@@ -17,6 +18,7 @@ __all__ = [
     "load_results",
     "main_table",
     "pretrain_table",
+    "probe_table",
     "run_rows",
     "write_experiment",
     "write_tables",

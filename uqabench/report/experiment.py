@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from uqabench.report.flags import flag_notes, flagged
 from uqabench.report.model import Table
 from uqabench.report.paper import paper_tables
 from uqabench.report.rows import ScoreRow, comparable, experiment_rows, rivals
@@ -13,9 +14,12 @@ from uqabench.report.scores import (
     best_notes,
     check_compare,
     count_notes,
+    level_notes,
     paper_order,
     score_table,
+    users_notes,
 )
+from uqabench.report.tables import power_notes
 from uqabench.settings.results import ExperimentResults
 
 LONGEST_LIST = 6  # failures named one by one in the notes
@@ -34,13 +38,17 @@ def experiment_table(
     if not results["axes"]:
         rows = [rows[index] for index in paper_order([row.method for row in rows])]
     paper = results.get("paper") if compare else None
-    notes = [_heading(results), *accuracy_notes(results["axes"]), *_seed_notes(rows)]
-    notes += [*best_notes(rows, tested=comparable(rivals(rows))), *count_notes(rows), *_gaps(rows)]
+    notes = [_heading(results), *users_notes(results), *accuracy_notes(results["axes"]), *_seed_notes(rows)]
+    flags = [] if results["axes"] else results.get("flags", [])
+    levels = [] if results["axes"] else level_notes(rows)
+    notes += [*best_notes(rows, tested=comparable(rivals(rows))), *power_notes(results.get("comparisons", []))]
+    notes += [*levels, *flag_notes(flags)]
+    notes += [*count_notes(rows), *_gaps(rows)]
     notes += [law.sentence() for law in fit_scaling(rows)]
     if compare and paper not in paper_tables():
         notes.append("The paper has no table of this experiment.")
         paper = None
-    return score_table(results["name"], rows, notes, axes=list(results["axes"]), paper=paper)
+    return score_table(results["name"], rows, notes, axes=list(results["axes"]), paper=paper, marks=flagged(flags))
 
 
 def _heading(results: ExperimentResults) -> str:

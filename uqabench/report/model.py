@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TERMINAL_WIDTH = 110
-BEST = "significantly better than every other method (paired test over users, Holm, p < 0.05), baselines aside."
+BEST = (
+    "significantly better than every other method (paired test over users, Holm, p < 0.05), controls and baselines "
+    "aside."
+)
 """What marks a cell: "* " in a terminal, "Bold: " elsewhere stands before it in a table's notes."""
 
 

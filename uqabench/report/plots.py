@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = dict(zip(GROUPS, ("#d98c21", "#2f6db3", "#8a8a8a"), strict=True))
+COLOURS = dict(zip(GROUPS, ("#d98c21", "#2f6db3", "#7aa6d6", "#8a8a8a"), strict=True))
 _AXIS = "Accuracy, % (95 % interval)"
 
 
 def plot_accuracy(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     """Bars of the rows' overall accuracy with 95 % intervals as whiskers, and a line at chance (25 %)."""
-    figure = _figure(width=2 + 0.5 * len(rows))
+    figure = new_figure(width=2 + 0.5 * len(rows))
     axes = figure.add_subplot()
     positions = range(len(rows))
     axes.bar(
@@ -33,25 +33,25 @@ def plot_accuracy(rows: Sequence[ScoreRow], path: Path | str) -> Path:
         [row.scores["overall"]["accuracy"] for row in rows],
         yerr=_arms(rows),
         capsize=3,
-        color=[_COLOURS[row.group] for row in rows],
+        color=[COLOURS[row.group] for row in rows],
     )
     axes.set_xticks(positions, [row.name for row in rows], rotation=40, ha="right")
     axes.axhline(25, color="black", linewidth=0.8, linestyle=":")
     axes.set_ylabel(_AXIS)
     axes.set_ylim(0, 103)
     _legend(axes, rows)
-    return _save(figure, Path(path))
+    return save_figure(figure, Path(path))
 
 
 def plot_tokens(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     """Overall accuracy against the mean number of prompt tokens (log scale), of rows that have both."""
-    figure = _figure(width=7)
+    figure = new_figure(width=7)
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # behind the check that it is there
 
     axes = figure.add_subplot()
     for row in rows:
         point = (row.avg_tokens, row.scores["overall"]["accuracy"])
-        axes.errorbar(*point, yerr=_arms([row]), fmt="o", capsize=3, color=_COLOURS[row.group])
+        axes.errorbar(*point, yerr=_arms([row]), fmt="o", capsize=3, color=COLOURS[row.group])
     axes.set_xscale("log")
     axes.margins(x=0.3)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -61,7 +61,7 @@ def plot_tokens(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     axes.set_xlabel("Prompt tokens, mean")
     axes.set_ylabel(_AXIS)
     _legend(axes, rows)
-    return _save(figure, Path(path))
+    return save_figure(figure, Path(path))
 
 
 def plot_scaling(laws: Sequence[PowerLaw], path: Path | str) -> Path:
@@ -69,7 +69,7 @@ def plot_scaling(laws: Sequence[PowerLaw], path: Path | str) -> Path:
 
     A law without draws, as the paper's, is drawn with hollow points, a dashed line and no band.
     """
-    figure = _figure(width=7)
+    figure = new_figure(width=7)
     axes = figure.add_subplot()
     for law in laws:
         line = np.geomspace(law.sizes.min(), law.sizes.max(), 100)
@@ -92,10 +92,10 @@ def plot_scaling(laws: Sequence[PowerLaw], path: Path | str) -> Path:
     axes.set_xlabel("Parameters of the encoder's blocks")
     axes.set_ylabel(_AXIS)
     axes.legend(fontsize=8)
-    return _save(figure, Path(path))
+    return save_figure(figure, Path(path))
 
 
-def _figure(width: float) -> Figure:
+def new_figure(width: float) -> Figure:
     """A figure with its own canvas: pyplot would keep it alive and pick a window system."""
     try:
         from matplotlib.figure import Figure
@@ -129,10 +129,10 @@ def _legend(axes: Axes, rows: Sequence[ScoreRow]) -> None:
     from matplotlib.patches import Patch
 
     shown = [title for title in GROUPS if any(row.group == title for row in rows)]
-    axes.legend(handles=[Patch(color=_COLOURS[title], label=title) for title in shown], fontsize=8)
+    axes.legend(handles=[Patch(color=COLOURS[title], label=title) for title in shown], fontsize=8)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
     """Write the figure aside and rename it; equal results give equal bytes."""
     import matplotlib
 

@@ -23,6 +23,8 @@ _LATEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }

@@ -14,8 +14,8 @@ import numpy as np
 from uqabench.errors import InputError
 from uqabench.questions.scoring import align_answers, read_predictions, scope_mask
 from uqabench.questions.statistics import accuracy, significantly_best
-from uqabench.settings.results import ExperimentCell, ExperimentResults, RunResults, Score
-from uqabench.vocabulary import SCOPES, display_name, group
+from uqabench.settings.results import ExperimentCell, ExperimentResults, RunResults, Score, TwinDifference
+from uqabench.vocabulary import ASIDE, SCOPES, display_name, group
 
 BOOTSTRAP_SEED = 0
 
@@ -38,7 +38,8 @@ class ScoreRow:
 
     `scores` holds, by scope, accuracy and interval in percent (over several seeds: the mean) and the number of
     questions a seed; `spread` the standard deviation over seeds. `status` is "done" if a seed is; `failures` says why
-    others are not. `best` holds the scopes in which the row is significantly better than every other one.
+    others are not. `best` holds the scopes in which the row is significantly better than every other one;
+    `over_twin` its lead over its untrained twin.
     """
 
     method: str
@@ -55,6 +56,7 @@ class ScoreRow:
     seconds: dict[str, float | None] = field(default_factory=dict)
     best: frozenset[str] = frozenset()
     answers: Answers | None = None
+    over_twin: TwinDifference | None = None
 
     @property
     def group(self) -> str:
@@ -75,14 +77,21 @@ def setting_name(value: Any) -> str:
 def run_rows(results: RunResults) -> list[ScoreRow]:
     """A run's methods as rows, in the file's order."""
     best = results.get("best", {})
+    over_twin = {record["method"]: record for record in results.get("twins", [])}
     return [
         ScoreRow(
             name,
             display_name(name),
-            scores={"overall": entry["overall"], **entry.get("tasks", {}), **entry.get("subtasks", {})},
+            scores={
+                "overall": entry["overall"],
+                **entry.get("tasks", {}),
+                **entry.get("subtasks", {}),
+                **entry.get("levels", {}),
+            },
             avg_tokens=entry.get("avg_tokens"),
             seconds=entry.get("seconds", {}),
             best=frozenset(scope for scope, winner in best.items() if winner == name),
+            over_twin=over_twin.get(name),
         )
         for name, entry in results["methods"].items()
     ]
@@ -103,6 +112,7 @@ def experiment_rows(results: ExperimentResults, run_folder: Path | str | None = 
     for index, cell in enumerate(results["cells"]):
         merged.setdefault(json.dumps([cell["method"], cell["label"], cell["axes"]], sort_keys=True), []).append(index)
     answers = None if run_folder is None else _read_answers(results, scores, Path(run_folder))
+    over_twin = {index: record for record in results.get("twins", []) for index in record.get("cells", [])}
     rows = []
     for indices in merged.values():
         cells = [results["cells"][index] for index in indices]
@@ -110,7 +120,7 @@ def experiment_rows(results: ExperimentResults, run_folder: Path | str | None = 
         row = _merge(cells, [results["cells"][index] for index in done], [scores[index] for index in done])
         if answers is not None and done:
             row = _pool(row, [answers[index] for index in done])
-        rows.append(row)
+        rows.append(replace(row, over_twin=next((over_twin[index] for index in indices if index in over_twin), None)))
     return _mark_best(_in_order(rows, results))
 
 
@@ -157,13 +167,15 @@ def _means(tables: Sequence[dict[str, float | None]]) -> dict[str, float | None]
 
 
 def _in_order(rows: list[ScoreRow], results: ExperimentResults) -> list[ScoreRow]:
-    """Baselines last, methods as they first come, and within a method the axes' values as `axes` lists them."""
+    """Controls and baselines last, methods as they first come, and within a method the axes' values as `axes` lists
+    them."""
     labels = list(dict.fromkeys((row.method, row.label) for row in rows))
     axes = results["axes"]
 
-    def rank(row: ScoreRow) -> tuple[bool, int, list[int]]:
+    def rank(row: ScoreRow) -> tuple[int, int, list[int]]:
         places = [axes[axis].index(row.axes[axis]) if axis in row.axes else -1 for axis in axes]
-        return row.group == "Baselines", labels.index((row.method, row.label)), places
+        behind = ASIDE.index(row.group) + 1 if row.group in ASIDE else 0
+        return behind, labels.index((row.method, row.label)), places
 
     return sorted(rows, key=rank)
 
@@ -197,9 +209,9 @@ def _pool(row: ScoreRow, answers: list[Answers]) -> ScoreRow:
         np.concatenate([of_seed.users for of_seed in answers]),
     )
     scores = dict(row.scores)
-    for scope in SCOPES:
+    for scope in row.scores:
         asked = scope_mask(pooled.subtasks, scope)
-        if scope in scores and asked.any():
+        if asked.any():
             interval = accuracy(pooled.correct[asked], pooled.users[asked], seed=BOOTSTRAP_SEED).ci95
             scores[scope] = {**scores[scope], "ci95": list(interval)}
     return replace(row, scores=scores, answers=pooled)
@@ -218,8 +230,8 @@ def comparable(rows: Sequence[ScoreRow]) -> bool:
 
 
 def rivals(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """The rows among which the best is sought: those with scores, baselines aside."""
-    return [row for row in rows if row.group != "Baselines" and row.status == "done"]
+    """The rows among which the best is sought: those with scores, controls and baselines aside."""
+    return [row for row in rows if row.group not in ASIDE and row.status == "done"]
 
 
 def _mark_best(rows: list[ScoreRow]) -> list[ScoreRow]:

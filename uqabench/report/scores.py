@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from uqabench.errors import InputError
 from uqabench.report.model import BEST, TERMINAL_WIDTH, Cell, Column, Section, Table
 from uqabench.report.paper import PaperCell, paper_table
 from uqabench.report.rows import ScoreRow, setting_name
+from uqabench.settings.results import ExperimentResults, RunResults, TwinDifference
 from uqabench.vocabulary import BASELINES, ENCODERS, GROUPS, SCOPES, SUBTASKS, TASK_INITIALS, TASKS, display_name, group
 
 _ORDER = ("text20", "text50", *ENCODERS[:3], "mamba2", *ENCODERS[3:], *BASELINES)
-WIDE = 130  # characters in a terminal, with the paper's numbers beside
+WIDE = 130  # characters in a terminal, with the paper's numbers or the lead over twins beside
+_TWIN_COLUMN = Column("Over untrained", decimals=1, fixed=True, signed=True)
+_TWIN_NOTE = (
+    "Over untrained: Overall minus that of the untrained twin (same architecture, seed, adapter and language model, no "
+    "pre-training), in points with its 95 % interval, on the same questions, users as the unit, seeds taken together; "
+    "marked like the best where p < 0.05 (Holm over the column)."
+)
 
 
 def score_table(
@@ -22,20 +30,25 @@ def score_table(
     *,
     axes: Sequence[str] = (),
     paper: str | None = None,
+    marks: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Scores of `rows`: without axes by sub-task and task (Table 2), with axes by task (Tables 3 to 6).
 
-    paper: the key of the paper's table whose numbers stand beside. The records for CSV have the sub-tasks always.
+    paper: the key of the paper's table whose numbers stand beside. marks: by scope, what stands behind its heading.
+    The records for CSV have the sub-tasks always, and their levels where there are any.
     """
     columns, body = leading_columns("Method", rows, axes)
-    scores, keys = _task_columns() if axes else _subtask_columns()
+    levels = levels_of(rows)
+    scores, keys = _task_columns() if axes else subtask_columns(levels, marks)
     extras = _extra_columns(rows, axes)
-    columns += [*scores, *(column for column, _ in extras)]
+    twins = any(row.over_twin for row in rows)
+    columns += [*scores, *([_TWIN_COLUMN] if twins else []), *(column for column, _ in extras)]
     for row, cells in zip(rows, body, strict=True):
-        cells += [_score_cell(row, key) for key in keys]
+        cells += [score_cell(row, key) for key in keys]
+        cells += [_twin_cell(row)] if twins else []
         cells += [Cell(value_of(row)) for _, value_of in extras]
     records = [_record(row, axes) for row in rows]
-    notes = list(notes)
+    notes = [*notes, *([_TWIN_NOTE] if twins else [])]
     if paper:
         beside, by_rank = paper_table(paper).beside(rows)
         columns += _add_paper(body, beside)
@@ -44,7 +57,8 @@ def score_table(
         if by_rank:
             notes.append("No setting here is one of the paper's: the paper's stand beside ours in order.")
     sections = sections_of(rows, body, titled=not axes)
-    return Table(name, columns, sections, _filled(records), notes, WIDE if paper else TERMINAL_WIDTH)
+    is_wide = paper or twins or (levels and not axes)
+    return Table(name, columns, sections, _filled(records), notes, WIDE if is_wide else TERMINAL_WIDTH)
 
 
 def check_compare(compare: str | None) -> None:
@@ -70,6 +84,13 @@ def accuracy_notes(axes: Collection[str] = ()) -> list[str]:
     initials = "; ".join(f"{short}: {display_name(task).lower()}" for task, short in TASK_INITIALS.items())
     note = "Accuracy in percent, averaged over questions; the interval of Overall is 95 %, over users."
     return [note, *([f"{initials}."] if axes else [])]
+
+
+def users_notes(results: RunResults | ExperimentResults) -> list[str]:
+    """That the questions are not about evaluation users, where they are not."""
+    if results.get("users", "evaluation") == "evaluation":
+        return []
+    return ["The questions are about validation users, by whom settings are chosen, and about no evaluation user."]
 
 
 def best_notes(rows: Sequence[ScoreRow], *, tested: bool) -> list[str]:
@@ -106,7 +127,10 @@ def pretrain_scores(heading: str, rows: Sequence[ScoreRow], axes: Sequence[str] 
         {heading.lower(): row.method, **_settings_record(row, axes), **{m: row.pretrain.get(m) for m in metrics}}
         for row in rows
     ]
-    notes = ["Recall and NDCG in percent: the rank of each evaluation user's last item among all items."]
+    notes = [
+        "Recall and NDCG in percent: the rank of each held-out user's last item among all items; held out are the "
+        "validation users, or the evaluation users where nobody validates."
+    ]
     return Table("pretrain", columns, sections_of(rows, body, titled=not axes), _filled(records), notes)
 
 
@@ -150,15 +174,41 @@ def bounds(interval: Sequence[float] | None) -> dict[str, float | None]:
     return {"ci95_low": low, "ci95_high": high}
 
 
-def _subtask_columns() -> tuple[list[Column], list[str]]:
-    """Columns and scopes of Table 2."""
+def levels_of(rows: Sequence[ScoreRow]) -> dict[str, list[str]]:
+    """By sub-task, the scopes of its levels ("ip:natural") for which some row has a score."""
+    levels: dict[str, list[str]] = {}
+    for scope in sorted({scope for row in rows for scope in row.scores if ":" in scope}):
+        levels.setdefault(scope.partition(":")[0], []).append(scope)
+    return levels
+
+
+def subtask_columns(
+    levels: Mapping[str, list[str]] = MappingProxyType({}), marks: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Column], list[str]]:
+    """Columns and scopes of Table 2; a sub-task's levels stand behind it."""
     columns, keys = [], []
     for task, subtasks in TASKS.items():
         span = display_name(task)
-        columns += [Column(subtask.upper(), span=span) for subtask in subtasks]
+        for subtask in subtasks:
+            mark = marks.get(subtask, "")
+            columns.append(Column(subtask.upper() + mark, span=span))
+            keys.append(subtask)
+            for scope in levels.get(subtask, ()):
+                level, mark = scope.partition(":")[2], marks.get(scope, "")
+                columns.append(Column(level[:3] + "." + mark, alone=f"{subtask.upper()} {level}{mark}", span=span))
+                keys.append(scope)
         columns.append(Column("Avg", alone=f"{span} avg", span=span))
-        keys += [*subtasks, task]
+        keys.append(task)
     return [*columns, Column("Overall")], [*keys, "overall"]
+
+
+def level_notes(rows: Sequence[ScoreRow]) -> list[str]:
+    """What the columns of levels are."""
+    levels = sorted({scope.partition(":")[2] for row in rows for scope in row.scores if ":" in scope})
+    if not levels:
+        return []
+    shown = ", ".join(f"{level[:3]}. {level}" for level in levels)
+    return [f"Behind a sub-task stand the levels at which it is asked: {shown}."]
 
 
 def _task_columns() -> tuple[list[Column], list[str]]:
@@ -166,13 +216,21 @@ def _task_columns() -> tuple[list[Column], list[str]]:
     return [*map(Column, TASK_INITIALS.values()), Column("Overall")], [*TASK_INITIALS, "overall"]
 
 
-def _score_cell(row: ScoreRow, scope: str) -> Cell:
+def score_cell(row: ScoreRow, scope: str) -> Cell:
     """Accuracy, for Overall with its interval; where there is none, a failed row says so."""
     score = row.scores.get(scope)
     if score is None:
         return Cell("failed" if scope == "overall" and row.status == "failed" else None)
     interval = (score["ci95"][0], score["ci95"][1]) if scope == "overall" else None
     return Cell(score["accuracy"], interval, best=scope in row.best)
+
+
+def _twin_cell(row: ScoreRow) -> Cell:
+    """The lead over the untrained twin, marked where it is significant, whichever of the two leads."""
+    lead = row.over_twin
+    if lead is None:
+        return Cell(None)
+    return Cell(lead["difference"], (lead["ci95"][0], lead["ci95"][1]), best=lead["p_holm"] < 0.05)
 
 
 def _extra_columns(
@@ -232,11 +290,24 @@ def _record(row: ScoreRow, axes: Sequence[str]) -> dict[str, Any]:
     accuracy = {scope: score["accuracy"] for scope, score in row.scores.items()}
     overall = row.scores.get("overall")
     record: dict[str, Any] = {"method": row.method, "group": row.group, **_settings_record(row, axes)}
-    record |= {scope: accuracy.get(scope) for scope in _subtask_columns()[1]} | accuracy
+    record |= {scope: accuracy.get(scope) for scope in subtask_columns()[1]} | accuracy
     record |= bounds(overall and overall["ci95"]) | {"n": overall and overall["n"]}
+    if row.over_twin is not None:
+        record |= {f"over_untrained{name}": value for name, value in _lead(row.over_twin).items()}
     record |= {f"sd_{scope}": value for scope, value in row.spread.items()}
     record |= {"avg_tokens": row.avg_tokens, **row.sizes, **row.pretrain}
     return record | {f"seconds_{stage}": row.seconds.get(stage) for stage in ("pretrain", "align", "evaluate")}
+
+
+def _lead(lead: TwinDifference) -> dict[str, float]:
+    low, high = lead["ci95"]
+    return {
+        "": lead["difference"],
+        "_ci95_low": low,
+        "_ci95_high": high,
+        "_p": lead["p_value"],
+        "_p_holm": lead["p_holm"],
+    }
 
 
 def _settings_record(row: ScoreRow, axes: Sequence[str]) -> dict[str, Any]:

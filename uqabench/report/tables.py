@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from uqabench.questions.statistics import holm
+from uqabench.report.flags import flag_notes, flagged
 from uqabench.report.model import Cell, Column, Section, Table
 from uqabench.report.rows import ScoreRow, run_rows
 from uqabench.report.scores import (
@@ -13,9 +14,11 @@ from uqabench.report.scores import (
     bounds,
     check_compare,
     count_notes,
+    level_notes,
     paper_order,
     pretrain_scores,
     score_table,
+    users_notes,
 )
 from uqabench.settings.results import Comparison, RunResults
 from uqabench.vocabulary import SCOPES, SUBTASKS, display_name
@@ -29,8 +32,10 @@ def main_table(results: RunResults, compare: str | None = None) -> Table:
     check_compare(compare)
     rows = run_rows(results)
     rows = [rows[index] for index in paper_order([row.method for row in rows])]
-    notes = [*accuracy_notes(), *best_notes(rows, tested="best" in results), *count_notes(rows)]
-    return score_table("table2", rows, notes, paper="table2" if compare else None)
+    flags = results.get("flags", [])
+    notes = [*users_notes(results), *accuracy_notes(), *best_notes(rows, tested="best" in results)]
+    notes += [*power_notes(results.get("comparisons", [])), *level_notes(rows), *flag_notes(flags), *count_notes(rows)]
+    return score_table("table2", rows, notes, paper="table2" if compare else None, marks=flagged(flags))
 
 
 def pretrain_table(results: RunResults) -> Table | None:
@@ -65,12 +70,12 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
     notes = [
         "Differences in percentage points with 95 % intervals, on the same questions; users are the unit of all tests.",
         f"p is two-sided; Holm p is adjusted for the {len(comparisons)} comparisons of this table (Holm 1979).",
-        *_power_notes(comparisons),
+        *power_notes(comparisons),
     ]
     return Table("comparisons", columns, sections, records, notes)
 
 
-def _power_notes(comparisons: Sequence[Comparison]) -> list[str]:
+def power_notes(comparisons: Sequence[Comparison]) -> list[str]:
     """What the questions of each scope could show, from the pair of methods with the smallest detectable difference."""
     smallest: dict[str, Comparison] = {}
     for c in comparisons:
@@ -83,10 +88,12 @@ def _power_notes(comparisons: Sequence[Comparison]) -> list[str]:
     for scope in sorted(smallest, key=lambda scope: SCOPES.index(scope) if scope in SCOPES else len(SCOPES)):
         c = smallest[scope]
         users = f" of {c['users']:,} users" if "users" in c else ""
-        facts.append(f"{_scope_name(scope)} {c['detectable']:.1f} points ({c['n']:,} questions{users})")
+        facts.append(
+            f"{_scope_name(scope)}: {c['n']:,} questions{users} cannot see less than {c['detectable']:.1f} points"
+        )
     return [
         "Detectable: the true difference that such a test finds four times in five (5 %, two-sided, before Holm). "
-        f"No pair of this table can show less than: {', '.join(facts)}."
+        f"Even for the pair of methods that is easiest to compare: {'; '.join(facts)}."
     ]
 
 

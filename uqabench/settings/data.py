@@ -28,6 +28,10 @@ class PrepareConfig:
     )
     split_seed: int = setting(0, "seed of the user split, apart from every other seed", ge=0, le=MAX_SEED)
     evaluation_fraction: float = setting(0.1, "share of the users that evaluate", gt=0, lt=1)
+    validation_seed: int = setting(0, "seed by which validation users are drawn from the others", ge=0, le=MAX_SEED)
+    validation_fraction: float = setting(
+        0.0, "share of the other users that neither train nor evaluate: settings are chosen on them", ge=0, lt=1
+    )
     strict: bool = setting(False, "stop at the first bad row instead of counting it")
     max_tokens: int = setting(100_000, "size of the word table of item texts; rarer words are left out", ge=1, le=10**8)
 

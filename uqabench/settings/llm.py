@@ -7,9 +7,10 @@ from typing import Any
 from uqabench.settings.questions import QuestionConfig
 from uqabench.settings.schema import MAX_COUNT, MAX_SEED, section, setting
 from uqabench.settings.training import OptimConfig
+from uqabench.vocabulary import QUESTION_VERSIONS
 
 DTYPES = ("float32", "bfloat16", "float16")
-SOFT_PROMPT_PLACES = ("before-chat", "before-question")
+SOFT_PROMPT_PLACES = ("before-chat", "before-question", "last")
 
 
 @section("prompt")
@@ -22,8 +23,12 @@ class PromptConfig:
     )
     soft_prompt_place: str = setting(
         "before-chat",
-        "before-chat: in front of the whole chat, as published; before-question: in the user's message",
+        "before-chat: in front of all, as published; before-question: where the user's message begins; last: where it "
+        "ends",
         choices=SOFT_PROMPT_PLACES,
+    )
+    text_items: int = setting(
+        0, "hybrid: an encoder's soft prompt is accompanied by the last so many items as text", ge=0, le=999_999
     )
     history_header: str = setting("History:", "one line before a text history")
 
@@ -52,13 +57,26 @@ class TrainLMConfig:
     """Training of the small language model."""
 
     model: SmallLMConfig = setting(default_factory=SmallLMConfig)
+    versions: dict[str, dict[str, float]] = setting(
+        default_factory=dict,
+        help="question versions that it learns from, and the mix of each; none: those of `llm.questions`",
+        ge=0,
+        le=10**9,
+    )
     embedding_steps: int = setting(1_500, "steps of the embeddings alone, before anything else", ge=0, le=10**9)
     text_lengths: tuple[int, ...] = setting(
         (5, 20, 50), "items shown when the history is text", ge=1, le=10**6, size=(1, 64)
     )
     soft_share: float = setting(0.6, "share of documents whose history is a soft vector", ge=0, le=1)
     empty_share: float = setting(0.05, "share of documents without history", ge=0, le=1)
-    noise: float = setting(0.5, "largest noise added to the soft vectors, relative to them", ge=0, le=1e3)
+    integrations: tuple[str, ...] = setting(
+        ("mean-pooling", "last", "mean+last", "segments", "segments+next"),
+        "integrations whose soft tokens it learns to read",
+        size=(1, 64),
+    )
+    noise: float = setting(
+        1.0, "noise of the views from which soft vectors are regressed, at most, relative to them", ge=0, le=1e3
+    )
     token_budget: int = setting(4_096, "padded tokens a step", ge=1, le=MAX_COUNT)
     documents_a_round: int = setting(512, "documents drawn and batched together", ge=1, le=10**7)
     hint_rounds: int = setting(
@@ -73,6 +91,9 @@ class TrainLMConfig:
     seed: int = setting(0, "seed of weights, documents and noise", ge=0, le=MAX_SEED)
 
     def __post_init__(self) -> None:
+        for version in self.versions:
+            if version not in QUESTION_VERSIONS:
+                raise ValueError(f"versions has no '{version[:40]}': choose among {', '.join(QUESTION_VERSIONS)}.")
         if self.soft_share + self.empty_share > 1:
             raise ValueError(
                 f"soft_share ({self.soft_share}) and empty_share ({self.empty_share}) exceed 1: lower one."

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from uqabench.errors import InputError
 from uqabench.settings.schema import MAX_LENGTH, MAX_SEED, section, setting
-from uqabench.vocabulary import DOMAINS, QUESTION_VERSIONS, SUBTASKS
+from uqabench.vocabulary import DOMAINS, GIVEN_QUESTIONS, QUESTION_USERS, QUESTION_VERSIONS, SUBTASKS
+
+_VERSIONS = (*QUESTION_VERSIONS, GIVEN_QUESTIONS)
 
 PAPER_MIX = {"df": 1508, "mf": 128, "ip": 1164, "ap": 1458, "li": 797, "si": 1373, "it": 764}
 """Questions by sub-task in the paper's 7,192, recovered from the averages of its Table 2."""
+
+
+MATCHED_SHARE = 0.1
 
 
 @section("questions")
 class QuestionConfig:
     """Settings of question generation."""
 
-    version: str = setting("v1", "rules of the questions (follows `questions.version`)", choices=QUESTION_VERSIONS)
+    version: str = setting("v1", "rules of the questions (follows `questions.version`)", choices=_VERSIONS)
     domain: str | None = setting(
         None, "what an interaction is, for the words of v2; null: what the data source is known for", choices=DOMAINS
     )
@@ -32,6 +37,12 @@ class QuestionConfig:
         512, "N in items: a question is about the last N before its cut (follows `history_length`)", ge=4, le=MAX_LENGTH
     )
     min_history: int = setting(20, "the earliest cut, in items", ge=4, le=MAX_LENGTH)
+    matched_share: float = setting(
+        MATCHED_SHARE,
+        "v2: part of ip and ap asked at the level matched (follows `questions.matched_share`)",
+        ge=0,
+        le=1,
+    )
     recent_window: int = setting(10, "the last items that short-term interest (si) is about", ge=1, le=MAX_LENGTH)
     cuts_per_user: int = setting(3, "into how many histories a user's questions are gathered", ge=1, le=MAX_LENGTH)
     extra_cuts: int = setting(
@@ -86,9 +97,18 @@ class QuestionsConfig:
     """The question sets of a run."""
 
     version: str = setting(
-        "v1", "v1: as first published; v2: the order inside a basket is no fact, ip and ap have levels",
-        choices=QUESTION_VERSIONS,
+        "v1",
+        "v1: as first published; v2: no order inside a basket, levels of ip and ap; official: those that came with the "
+        "data",
+        choices=_VERSIONS,
     )  # fmt: skip
+    users: str = setting(
+        "evaluation", "whom the questions that decide the score are about: choose settings on validation users",
+        choices=QUESTION_USERS,
+    )  # fmt: skip
+    matched_share: float = setting(
+        MATCHED_SHARE, "v2: part of ip and ap asked at the level matched, the rest natural", ge=0, le=1
+    )
     train: QuestionConfig = setting(default_factory=QuestionConfig)
     evaluation: QuestionConfig = setting(default_factory=QuestionConfig)
     templates: str | None = setting(None, "a file of phrasings of your own, laid over the built-in ones")

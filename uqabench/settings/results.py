@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import NotRequired, TypedDict, get_type_hints, is_typeddict
 
 from uqabench.errors import InputError
-from uqabench.vocabulary import LETTERS, SUBTASKS, TASKS
+from uqabench.vocabulary import LETTERS, PROBED, QUESTION_USERS, SUBTASKS, TASKS
 
 SCHEMA = 1
 """Version of both results files."""
@@ -67,7 +67,9 @@ PointsInterval = Annotated[
 ]
 Task = Literal[tuple(TASKS)]  # type: ignore[valid-type]
 Subtask = Literal[SUBTASKS]  # type: ignore[valid-type]
+Probed = Literal[PROBED]  # type: ignore[valid-type]
 Letter = Literal[LETTERS]  # type: ignore[valid-type]
+Users = Literal[QUESTION_USERS]  # type: ignore[valid-type]
 
 
 class Score(TypedDict):
@@ -78,14 +80,19 @@ class Score(TypedDict):
     n: Count
 
 
-class MethodResult(TypedDict):
-    """One method of a run. A data set without questions of a sub-task has no score for it; `levels` has those of
-    sub-tasks that are asked at several levels, as "ip:natural"."""
+class MethodScores(TypedDict):
+    """Scores by scope. A data set without questions of a sub-task has no score for it; `levels` has those of sub-tasks
+    that are asked at several levels, as "ip:natural"."""
 
     overall: Score
     tasks: NotRequired[dict[Task, Score]]
     subtasks: NotRequired[dict[Subtask, Score]]
     levels: NotRequired[dict[Text, Score]]
+
+
+class MethodResult(MethodScores):
+    """One method of a run."""
+
     avg_tokens: NotRequired[Amount | None]
     seconds: NotRequired[dict[Text, Amount | None]]
 
@@ -108,21 +115,60 @@ class Comparison(TypedDict):
     detectable: NotRequired[Amount | None]
 
 
+class Flag(TypedDict):
+    """Why the score of a sub-task, or of a level as "ip:natural", says less than it seems, by the two judges.
+
+    `flag`: "short-cut" where the model without history is significantly above the limit, "no-headroom" where the one
+    with history is not significantly above it. The accuracies are theirs; p is one-sided, over users.
+    """
+
+    scope: Text
+    flag: Literal["short-cut", "no-headroom"]
+    no_history: Percent
+    history: Percent
+    p_value: Probability
+    n: Count
+
+
+class TwinDifference(TypedDict):
+    """Accuracy of an encoder minus that of its untrained twin, in percentage points over all questions and `seeds`.
+
+    p is two-sided, p_holm adjusted for all twins of the file. cells, twin_cells: whose they are in an experiment.
+    """
+
+    method: Text
+    twin: Text
+    cells: NotRequired[list[Count]]
+    twin_cells: NotRequired[list[Count]]
+    seeds: list[Integer]
+    difference: Points
+    ci95: PointsInterval
+    p_value: Probability
+    p_holm: Probability
+    n: Count
+    users: Count
+
+
 class RunResults(TypedDict):
     """`results.json` of a run.
 
-    `pretrain` holds the stage's metrics by encoder (recall and NDCG in percent), `mix` the number of questions by
-    sub-task, and `best`, by scope, the method that is significantly better than every other one; where there is none
-    the scope is absent.
+    `users` says whom the questions are about (without it, evaluation users). `pretrain` holds the stage's metrics by
+    encoder (recall and NDCG in percent), `mix` the number of questions by sub-task, and `best`, by scope, the method
+    that is significantly better than every other one; where there is none the scope is absent. `flags` are there where
+    both judges answered, and `probes`, by embedding method and what is read, where there are any.
     """
 
     schema: Literal[1]
     dataset: Text
     llm: Text
+    users: NotRequired[Users]
     methods: Annotated[dict[Text, MethodResult], Field(min_length=1, description="an object with at least one method")]
     pretrain: NotRequired[dict[Text, dict[Text, Amount | None]]]
     comparisons: NotRequired[list[Comparison]]
+    twins: NotRequired[list[TwinDifference]]
     best: NotRequired[dict[Text, Text]]
+    flags: NotRequired[list[Flag]]
+    probes: NotRequired[dict[Text, dict[Probed, MethodScores]]]
     mix: NotRequired[dict[Text, Count]]
     seed: NotRequired[Integer]
     split_seed: NotRequired[Integer]
@@ -134,7 +180,7 @@ class ExperimentCell(TypedDict):
 
     `axes` may lack axes that do not concern the method. `error` says why a cell failed. `sizes` has the encoder's
     `encoder_parameters` and `model_size` (parameters of its blocks, without embeddings). `predictions` is the path of
-    the prediction file, relative to the run folder.
+    the prediction file, relative to the run folder. `probes`: what probes read of it, where there are any.
     """
 
     method: Text
@@ -148,6 +194,7 @@ class ExperimentCell(TypedDict):
     pretrain: NotRequired[dict[Text, Amount | None] | None]
     seconds: NotRequired[dict[Text, Amount | None] | None]
     predictions: NotRequired[Text | None]
+    probes: NotRequired[dict[Probed, MethodScores]]
 
 
 class ExperimentRow(TypedDict):
@@ -172,6 +219,7 @@ class ExperimentResults(TypedDict):
     name: FileName
     dataset: Text
     llm: Text
+    users: NotRequired[Users]
     axes: dict[Text, list[Scalar]]
     cells: Annotated[list[ExperimentCell], Field(min_length=1, description="a list of at least one cell")]
     rows: list[ExperimentRow]
@@ -183,7 +231,9 @@ class ExperimentResults(TypedDict):
     rule: NotRequired[Literal["letter", "starts-with"]]
     versions: NotRequired[dict[Text, Text]]
     mix: NotRequired[dict[Text, Count]]
+    flags: NotRequired[list[Flag]]
     comparisons: NotRequired[list[Comparison]]
+    twins: NotRequired[list[TwinDifference]]
 
 
 class QuestionPrediction(TypedDict):

@@ -13,6 +13,7 @@ from pydantic_core import ArgsKwargs
 
 from uqabench.errors import InputError
 from uqabench.settings.data import DataConfig
+from uqabench.settings.efficiency import EfficiencyConfig
 from uqabench.settings.encoders import PRESET_NAMES
 from uqabench.settings.encoders import PRESETS as ENCODER_PRESETS
 from uqabench.settings.llm import LLMConfig, PromptConfig
@@ -21,15 +22,18 @@ from uqabench.settings.reader import from_dict, load_yaml, merge, nested, parse_
 from uqabench.settings.schema import MAX_COUNT, MAX_LENGTH, MAX_SEED, is_section, section, setting
 from uqabench.settings.sentences import name_shown, unknown_setting
 from uqabench.settings.stages import AlignConfig, EvaluateConfig, PretrainConfig
-from uqabench.vocabulary import BASELINES, ENCODERS
+from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS
 
-PRESETS = PRESET_NAMES
+PRESETS = (*PRESET_NAMES, "demo-v1")
+"""Packaged settings of a run: one for each size of encoders, and the demo with the questions of version v1."""
+TRACKERS = ("none", "wandb", "mlflow")
 TEXT_METHODS = ("text20", "text50")
 DEFAULT_METHODS = ENCODERS + TEXT_METHODS + BASELINES
 _QUESTIONS = ("questions.train", "questions.evaluation", "llm.questions")
 FOLLOWERS = {
     "history_length": ("pretrain.length", *(f"{name}.history" for name in _QUESTIONS)),
     "questions.version": tuple(f"{name}.version" for name in _QUESTIONS),
+    "questions.matched_share": tuple(f"{name}.matched_share" for name in _QUESTIONS),
 }
 """Settings that others follow where those are not given themselves."""
 
@@ -65,6 +69,7 @@ class RunConfig:
     pretrain: PretrainConfig = setting(default_factory=PretrainConfig)
     align: AlignConfig = setting(default_factory=AlignConfig)
     evaluate: EvaluateConfig = setting(default_factory=EvaluateConfig)
+    efficiency: EfficiencyConfig = setting(default_factory=EfficiencyConfig)
     methods: tuple[str | MethodConfig, ...] = setting(
         DEFAULT_METHODS, "what to compare: names, `name@variant`, or {name, base, set}"
     )
@@ -79,6 +84,12 @@ class RunConfig:
     )
     device: str = setting("cpu", "where models run", pattern=(r"cpu|cuda(:\d{1,3})?", "cpu, cuda or cuda:N"))
     seed: int = setting(0, "seed of the run, added to the stages' own", ge=0, le=MAX_SEED)
+    probe: bool = setting(
+        True, "whether linear probes read the embedding methods' states, pooled vectors and soft tokens"
+    )
+    tracker: str = setting(
+        "none", "what also gets the numbers of training logs and the scores, beside TensorBoard", choices=TRACKERS
+    )
     states_token_budget: int = setting(16_384, "most items of one forward pass of a frozen encoder", ge=1, le=MAX_COUNT)
 
     @model_validator(mode="before")
@@ -91,6 +102,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         self._check_methods()
         self._check_seeds()
+        self._check_users()
         for name, changes in self.variants.items():
             _check_names(changes, f"variants.{name_shown(name)}")
         encoder, longest = self.pretrain.encoder, self.longest_history
@@ -113,6 +125,14 @@ class RunConfig:
                     f"seed ({self.seed}) and {name}.seed ({part.seed}) are added and exceed {MAX_SEED:,}: lower one."
                 )
 
+    def _check_users(self) -> None:
+        drawn = self.data.source == "store" or self.data.prepare.validation_fraction > 0
+        if self.questions.users == "validation" and not drawn:
+            raise ValueError(
+                "questions.users is validation, and data.prepare.validation_fraction is 0, so that there are no "
+                "validation users: raise it, to 0.1 for example."
+            )
+
     @property
     def longest_history(self) -> int:
         """The longest sequence of items that an encoder of this run is shown."""
@@ -126,6 +146,8 @@ def _followed(values: Mapping[str, Any]) -> dict[str, Any]:
     for leader, followers in FOLLOWERS.items():
         value = _leader(values, leader)
         for path in followers if value is not None else ():
+            if path == "llm.questions.version" and value == GIVEN_QUESTIONS:
+                continue  # a language model that is trained in the run learns from questions of its own
             *sections, name = path.split(".")
             level: Any = values
             for part in sections:

@@ -8,6 +8,7 @@ from uqabench.settings.training import OptimConfig
 
 OBJECTIVES = ("sl", "cl")
 WINDOWS = ("last", "chunks")
+TIES = ("stored", "shuffled")
 STRATEGIES = ("adapter", "full", "lora")
 
 
@@ -28,10 +29,18 @@ class PretrainConfig:
         "last: the last N of each user, as published; chunks: consecutive windows of N with a new phase each epoch",
         choices=WINDOWS,
     )
+    ties: str = setting(
+        "stored",
+        "items with one timestamp: stored: in the log's order, as published; shuffled: in a new random order each step",
+        choices=TIES,
+    )
     batch_size: int = setting(256, "most sequences a step", ge=2, le=MAX_COUNT)
     token_budget: int = setting(131_072, "most items a step", ge=2, le=MAX_COUNT)
     patience: int = setting(0, "epochs without a better recall@10 before stopping, 0 for never", ge=0, le=10**9)
     train: bool = setting(True, "false: keep the initial weights, the control of what pre-training adds")
+    checkpoint: str | None = setting(
+        None, "folder of encoder weights to begin with, such as `uqabench import-checkpoint` writes; null: fresh ones"
+    )
     optim: OptimConfig = setting(default_factory=OptimConfig)
     seed: int = setting(0, "seed of weights, batches and dropout", ge=0, le=MAX_SEED)
 
@@ -85,4 +94,17 @@ class EvaluateConfig:
         False, "decode greedily and count an answer that starts with the right letter, instead of comparing logits"
     )
     max_new_tokens: int = setting(1, "tokens to decode with `generate`", ge=1, le=4096)
+    shuffle: bool = setting(
+        False, "show every history's questions with another user's soft prompt: a score that owes nothing to the vector"
+    )
+    permutations: int = setting(
+        1,
+        "cyclic orders of the options, each a pass; an option's logits are averaged, so 4 leave no favourite letter",
+        ge=1,
+        le=4,
+    )
     seed: int = setting(0, "seed of shuffled embeddings, baselines and bootstrap", ge=0, le=MAX_SEED)
+
+    def __post_init__(self) -> None:
+        if self.generate and self.permutations > 1:
+            raise ValueError("permutations averages logits, which `generate` does not use: set one of the two.")

@@ -17,5 +17,11 @@ class OptimConfig:
     clip: float = setting(1.5, "largest norm of the gradient (published alignment: 1.5)", gt=0, le=1e9)
     epochs: int = setting(10, "passes over the data", ge=1, le=10**9)
     max_steps: int = setting(0, "most optimiser steps, 0 for no bound", ge=0, le=10**9)
-    bf16: bool = setting(False, "run the forward pass under bfloat16 autocast")
-    checkpoint_seconds: float = setting(20.0, "least seconds between two checkpoints", ge=0, le=1e9, in_key=False)
+    bf16: bool = setting(False, "bfloat16 autocast, with fp32 weights; pre-training does so on GPUs only")
+    checkpoint_seconds: float = setting(
+        20.0,
+        "least seconds from one checkpoint to the next; 0: after each step",
+        ge=0,
+        le=1e9,
+        in_key=False,
+    )

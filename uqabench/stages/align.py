@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from uqabench.artifact import Artifact, Stage
+from uqabench.data.catalogue import Catalogue
 from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
-from uqabench.integrations import TrainingHistories, Window, find_integration
+from uqabench.integrations import NEXT, TrainingHistories, Window, find_integration, fit_ridge
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
 from uqabench.llm.chat import Chat
 from uqabench.llm.demo import save_model
-from uqabench.llm.history import HistoryTokens, history_vectors
+from uqabench.llm.history import HistoryTokens, history_vectors, window_marker
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.lora import add_lora, load_lora, save_lora
 from uqabench.llm.prompts import PromptBuilder
@@ -36,15 +38,21 @@ from uqabench.settings.llm import PromptConfig
 from uqabench.settings.reader import key_dict
 from uqabench.settings.stages import AlignConfig
 from uqabench.stages.distributed import processes
-from uqabench.stages.distributed.data_parallel import gathered_model, new_trainer, whole_state
+from uqabench.stages.distributed.several import gathered_model, new_trainer, whole_state
 from uqabench.stages.distributed.shares import share_parts
 from uqabench.stages.states import FrozenStates
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
+SCORED_ITEMS = 50_000
+"""Items, at most, whose words are held against the scores that an encoder gives them."""
+
 
 @dataclass(frozen=True)
 class Context:
-    """What every prompted method shares: data, questions, templates, prompt format, and where the LLM comes from."""
+    """What every prompted method shares: data, questions, templates, prompt format, and where the LLM comes from.
+
+    evaluation: the questions that decide the score. users: whom they are about, "evaluation" or "validation".
+    """
 
     store: InteractionStore
     train: QuestionSet
@@ -57,6 +65,7 @@ class Context:
     system: str | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     template_args: dict[str, Any] = field(default_factory=dict)
+    users: str = "evaluation"
 
     @cached_property
     def chat(self) -> Chat:
@@ -68,7 +77,8 @@ class Context:
         lm = LanguageModel.load(
             folder or self.llm, device=self.device, dtype=getattr(torch, dtype or self.dtype), chat=self.chat
         )
-        lm.check_split(self.store.split_hash)
+        # Whoever the questions are not about may have been shown to the language model.
+        lm.check_split(self.store.split_hash, self.store.evaluation_hash if self.users == "evaluation" else None)
         return lm
 
     def asking(self) -> dict[str, Any]:
@@ -88,7 +98,8 @@ class Context:
 
 @dataclass(frozen=True)
 class PromptedMethod:
-    """How one method shows the history: `n_text` items as text (0: none), or the frozen `states` of an encoder."""
+    """How one method shows the history: `n_text` items as text (0: none), the frozen `states` of an encoder, or both
+    (hybrid)."""
 
     name: str
     n_text: int = 0
@@ -157,17 +168,33 @@ class SoftPrompts(nn.Module):
 
 
 def prompt_groups(
-    context: Context, lm: LanguageModel, questions: QuestionSet, method: PromptedMethod, n_soft: int
+    context: Context,
+    lm: LanguageModel,
+    questions: QuestionSet,
+    method: PromptedMethod,
+    n_soft: int,
+    *,
+    over_users: bool = False,
 ) -> list[PromptGroup]:
-    """All questions as groups that share a prefix; keys index the pairs of the method's frozen states."""
+    """All questions as groups that share a prefix; keys index the pairs of the method's frozen states.
+
+    over_users: where a soft prompt stands last, users share what stands before it. Training keeps a user's questions
+    together instead, for a step of questions of one kind says little about the others.
+    """
     rows = np.arange(len(questions))
     prompts = context.builder(lm).encode(questions, rows, n_text=method.n_text, n_soft=n_soft)
-    if method.states is not None:
-        keys = method.states.pairs.keys(questions)
-    else:
-        keys = np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
+    keys = prompt_keys(questions, method)
     lm.check_prompts(max(map(len, prompts), default=0), method.name)
-    return lm.layout.group(prompts, keys, questions.answer, rows, max(map(len, lm.answer_ids)) - 1)
+    over_users = over_users and n_soft > 0 and method.n_text == 0 and context.prompt.soft_prompt_place == "last"
+    answer_tokens = max(map(len, lm.answer_ids)) - 1
+    return lm.layout.group(prompts, keys, questions.answer, rows, answer_tokens, over_users=over_users)
+
+
+def prompt_keys(questions: QuestionSet, method: PromptedMethod) -> np.ndarray:
+    """For every question (Q,) the history that it is about: a pair of the method's frozen states, where it has any."""
+    if method.states is not None:
+        return method.states.pairs.keys(questions)
+    return np.unique(np.stack([questions.user, questions.cut], axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
 def step_groups(groups: list[PromptGroup], n_questions: int, rng: np.random.Generator) -> list[list[PromptGroup]]:
@@ -183,9 +210,9 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
     """Soft prompts of a batch's groups, and the groups renumbered to index them."""
     if soft is None:
         return None, groups
-    keys, local = np.unique([group.key for group in groups], return_inverse=True)
-    renumbered = [replace(group, key=int(key)) for group, key in zip(groups, local, strict=True)]
-    return soft(keys), renumbered
+    keys = np.unique([key for group in groups for key in (group.key, *(group.keys or ()))])
+    local = {key: place for place, key in enumerate(keys.tolist())}
+    return soft(keys), [group.with_keys(local.__getitem__) for group in groups]
 
 
 def align(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
@@ -228,7 +255,7 @@ def _train(
     if config.train:
         trainer = _fit(context, method, lm, soft, trained, config, out, work, progress)
         metrics["steps"], seconds = trainer.step, trainer.seconds
-        if full and processes().are_several:
+        if full:
             lm = replace(lm, model=gathered_model(lm.model, lambda: context.load_lm(dtype="float32").model))
     adapter = whole_state(soft.adapter) if soft is not None else {}
     if not processes().is_first:
@@ -270,7 +297,7 @@ def _fit(
 
     def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
         vectors, renumbered = soft_for(soft, part)
-        batch = collate(renumbered, lm, n_soft, with_answers=True)
+        batch = collate(renumbered, lm, n_soft, with_answers=True, packed=lm.layout.packs(renumbered))
         return answer_loss(lm, batch, batch_hidden(lm, batch, vectors)), int(batch.ids.numel())
 
     def parts(step: list[PromptGroup]) -> list[tuple[list[PromptGroup], float]]:
@@ -311,11 +338,42 @@ def training_histories(context: Context, lm: LanguageModel, soft: SoftPrompts) -
     tokens = HistoryTokens(lm, context.builder(lm))
 
     def vectors(window: Window) -> Tensor:
+        if window == NEXT:
+            found = expected_vectors(context.store.catalogue, tokens, weight, soft, pairs)
+            return (found + window_marker(lm, window).detach().float().cpu()) * lm.embedding_scale
         last = histories if window is None else [items[-window:] for items in histories]
-        return history_vectors(weight, *tokens.bags(last)).cpu() * lm.embedding_scale
+        marked = history_vectors(weight, *tokens.bags(last)) + window_marker(lm, window).detach().float()
+        return marked.cpu() * lm.embedding_scale
 
     users = torch.from_numpy(frozen.users[pairs])
     return TrainingHistories(users, inputs=lambda rows: soft.inputs(pairs[rows.numpy()]), vectors=vectors)
+
+
+def expected_vectors(
+    catalogue: Catalogue, tokens: HistoryTokens, weight: Tensor, soft: SoftPrompts, pairs: np.ndarray
+) -> Tensor:
+    """(n, LLM width): vectors whose inner product with an item's mean token embedding is, up to what a ridge regression
+    over the catalogue's most popular items cannot tell, the score that the encoder gives the item at these pairs.
+
+    Centred, and as large as token embeddings.
+    """
+    scoring = soft.frozen.scoring
+    if scoring is None:
+        raise InputError(
+            f"The integration {soft.integration.__class__.__name__} reads what the encoder expects next, and these "
+            "states come from no encoder that scores items: choose segments."
+        )
+    items = np.sort(np.argsort(-catalogue.popularity, kind="stable")[:SCORED_ITEMS])
+    words, starts = tokens.bags([items[i : i + 1] for i in range(len(items))])
+    texts = embedding_bag(words.to(weight.device), weight, starts.to(weight.device), mode="mean").cpu()
+    fit = fit_ridge(texts, scoring["item_table"][torch.from_numpy(items)])
+    (pooled,) = soft.inputs(pairs)
+    last = pooled[:, -1].double()
+    queries = last @ scoring["head_weight"].double().T + scoring["head_bias"].double()
+    expected = queries @ fit.weight
+    expected = expected - expected.mean(0)
+    rms = weight.square().mean().sqrt().cpu()
+    return (expected * (rms / expected.square().mean().sqrt().clamp_min(1e-8))).float()
 
 
 def load_aligned(

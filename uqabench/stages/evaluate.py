@@ -32,6 +32,7 @@ from uqabench.stages.align import (
     prompt_groups,
     soft_for,
 )
+from uqabench.stages.memory import keep_freed_memory
 from uqabench.stages.training import fits_in_memory
 from uqabench.vocabulary import LETTERS, SUBTASKS
 
@@ -55,27 +56,32 @@ def evaluate(
     align_config: AlignConfig,
     config: EvaluateConfig,
     *,
-    shuffle: bool = False,
     progress: bool = True,
 ) -> Stage:
-    """Answer all evaluation questions with one prompted method; `shuffle` shows another user's soft prompt."""
+    """Answer all evaluation questions with one prompted method."""
     inputs = {**context.inputs, "align": aligned.content}
     if method.states_content:
         inputs["states"] = method.states_content
-    settings = {**key_dict(config), "n_text": method.n_text, "shuffle": shuffle, "method": method.name}
+    settings = {**key_dict(config), "n_text": method.n_text, "method": method.name}
     settings |= context.asking()
 
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
+        keep_freed_memory()  # every batch asks for the blocks that the one before it gave back
         lm, soft = load_aligned(context, method, aligned, align_config)
-        groups = prompt_groups(context, lm, context.evaluation, method, soft.n_tokens if soft else 0)
-        if shuffle:
-            groups = _other_users(groups, method, context.evaluation, config.seed)
+        n_soft = soft.n_tokens if soft else 0
         label = f"evaluate {method.name}"
-        with fits_in_memory(label, "evaluate.token_budget", config.token_budget):
-            answers = _answers(context, lm, soft, groups, config, label, progress)
+        found = []
+        for steps in range(config.permutations):
+            questions = context.evaluation.rotated(steps) if steps else context.evaluation
+            groups = prompt_groups(context, lm, questions, method, n_soft, over_users=True)
+            if config.shuffle:
+                groups = _other_users(groups, method, questions, config.seed)
+            with fits_in_memory(label, "evaluate.token_budget", config.token_budget):
+                found.append(_answers(context, lm, soft, groups, config, label, progress))
+        answers = averaged(found) if len(found) > 1 else found[0]
         seconds = time.monotonic() - started
-        _write(folder, context.store, context.evaluation, method.name, answers, config)
+        write_answers(folder, context.evaluation, method.name, answers, config.seed)
         return seconds
 
     return Stage("evaluate", settings, inputs, make)
@@ -87,7 +93,7 @@ def _other_users(
     pairs = np.unique(method.states.pairs.keys(questions))
     other = pairs[shuffled_keys(method.states.pairs.users[pairs], seed)]
     swap = dict(zip(pairs.tolist(), other.tolist(), strict=True))
-    return [replace(group, key=swap[group.key]) for group in groups]
+    return [group.with_keys(swap.__getitem__) for group in groups]
 
 
 @dataclass
@@ -98,6 +104,12 @@ class Answers:
     tokens: np.ndarray
     logits: np.ndarray | None = None
     texts: list[str] | None = None
+
+
+def averaged(found: list[Answers]) -> Answers:
+    """Answers from each option's mean logit. found: the answers with the options 0, 1, … letters further on."""
+    logits = np.mean([np.roll(each.logits, -steps, axis=1) for steps, each in enumerate(found)], axis=0)
+    return replace(found[0], logits=logits, letters=logits.argmax(axis=1))
 
 
 def _answers(
@@ -119,7 +131,8 @@ def _answers(
     with torch.no_grad(), tqdm(total=n, desc=label, unit="question", disable=not progress, leave=False) as bar:
         for part in plan_group_batches(groups, config.token_budget):
             vectors, renumbered = soft_for(soft, part)
-            batch = collate(renumbered, lm, soft.n_tokens if soft else 0, with_answers=False)
+            n_soft, packed = soft.n_tokens if soft else 0, lm.layout.packs(renumbered)
+            batch = collate(renumbered, lm, n_soft, with_answers=False, packed=packed)
             logits = letter_logits(lm, batch, batch_hidden(lm, batch, vectors)).cpu().numpy()
             at = batch.questions.numpy()
             if not np.isfinite(logits).all():
@@ -148,15 +161,14 @@ def evaluate_baseline(
         letters = baselines.predict(name, evaluation, store, train, seed=config.seed)
         seconds = time.monotonic() - started
         answers = Answers(letters.astype(np.int64), np.zeros(len(evaluation), dtype=np.int64))
-        _write(folder, store, evaluation, name, answers, config)
+        write_answers(folder, evaluation, name, answers, config.seed)
         return seconds
 
     return Stage("evaluate", {"baseline": name, "seed": config.seed}, inputs, make)
 
 
-def _write(
-    folder: Path, store: InteractionStore, questions: QuestionSet, name: str, answers: Answers, config: EvaluateConfig
-) -> None:
+def write_answers(folder: Path, questions: QuestionSet, name: str, answers: Answers, seed: int) -> None:
+    """Write predictions.jsonl and metrics.json of the method `name`; seed: of the bootstrap."""
     rows = []
     for i in range(len(questions)):
         letter = int(answers.letters[i])
@@ -170,7 +182,7 @@ def _write(
             "tokens": int(answers.tokens[i]),
             "method": name,
         }
-        level = KINDS[int(questions.kind[i])].level
+        level = "" if questions.texts is not None else KINDS[int(questions.kind[i])].level
         if level:
             row["level"] = level
         if answers.logits is not None:
@@ -180,4 +192,4 @@ def _write(
         rows.append(row)
     write_predictions(folder / "predictions.jsonl", rows)
     rule = "starts-with" if answers.texts is not None else "letter"
-    write_json(folder / "metrics.json", score(rows, rule=rule, seed=config.seed))
+    write_json(folder / "metrics.json", score(rows, rule=rule, seed=seed))

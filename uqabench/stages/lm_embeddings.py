@@ -10,6 +10,8 @@ values. The layers then start with something worth comparing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,38 +22,39 @@ from uqabench.llm.history import token_bags
 from uqabench.questions.kinds import ASKED
 from uqabench.questions.render import history_items, value_texts
 from uqabench.stages.lm_documents import Documents
+from uqabench.stages.lm_vectors import AHEAD
 
 LR = 1e-3
 HISTORIES, FOLLOWED = 128, 256  # a step: histories asked about, and histories whose following items are told apart
-AHEAD = 10  # a following item is one of the next ten
 QUESTION_SHARPNESS, FOLLOWING_SHARPNESS = 10.0, 5.0
 
 
-def train_embeddings(documents: Documents, steps: int, seed: int) -> float:
+def train_embeddings(corpora: Sequence[Documents], steps: int, seed: int) -> float:
     """Train the model's embedding table in place, keeping its root mean square; returns the share (%) of the last
     steps' questions for which the right option was nearest.
 
     Adam with a learning rate that decays to zero over `steps` (0: the table stays as it is). Questions about counts
-    and places are left out: a mean knows neither.
+    and places are left out: a mean knows neither. Question sets take turns.
     """
-    weight = documents.lm.model.get_input_embeddings().weight
+    weight = corpora[0].lm.model.get_input_embeddings().weight
     size = weight.detach().square().mean().sqrt()
     if steps == 0:
         return 0.0
     rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
-    losses = [NearestOption(documents, rng), FollowingItem(documents, rng)]
-    if not losses[0].asked:
+    nearest, following = [NearestOption(documents, rng) for documents in corpora], FollowingItem(corpora[0], rng)
+    nearest = [loss for loss in nearest if loss.asked]
+    if not nearest:
         return 0.0
-    sharpness = [parameter for loss in losses for parameter in loss.parameters()]
+    sharpness = [parameter for loss in (*nearest, following) for parameter in loss.parameters()]
     optimizer = torch.optim.Adam([{"params": [weight]}, {"params": sharpness, "lr": 0.01}], lr=LR)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = LR * (1 - step / steps)
         optimizer.zero_grad()
-        sum(loss(weight) for loss in losses).backward()
+        (nearest[step % len(nearest)](weight) + following(weight)).backward()
         optimizer.step()
     with torch.no_grad():
         weight.mul_(size / weight.square().mean().sqrt())
-    return 100.0 * float(np.mean(losses[0].right[-50:]))
+    return 100.0 * float(np.mean([share for loss in nearest for share in loss.right[-50:]]))
 
 
 class NearestOption(nn.Module):
@@ -142,6 +145,6 @@ def _likeness_vectors(documents: Documents, weight: Tensor, pairs: np.ndarray) -
     """Unit vectors (n, width): mean token embeddings of the histories of (user, cut) pairs (n, 2), centred."""
     n_history = documents.questions.n_history
     histories = [history_items(documents.store, int(user), int(cut), n_history) for user, cut in pairs]
-    ids, starts = documents.tokens.bags(histories)
+    ids, starts = documents.vectors.tokens.bags(histories)
     means = embedding_bag(ids, weight, starts, mode="mean")
     return normalize(means - means.mean(0), dim=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from uqabench.artifact import Stage
-from uqabench.data.packer import pack, plan_batches, windows
+from uqabench.data.packer import PackedBatch, pack, plan_batches, windows
 from uqabench.data.store import InteractionStore
+from uqabench.data.ties import shuffled_ties
 from uqabench.encoders import UserEncoder
 from uqabench.errors import RunError
 from uqabench.files import write_json
@@ -23,61 +24,52 @@ from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
 from uqabench.stages.distributed import processes
-from uqabench.stages.distributed.catalogue import share_item_table, whole_item_table
-from uqabench.stages.distributed.data_parallel import new_trainer
-from uqabench.stages.distributed.shares import SharedPretrainLoss, share_sequences, whole_step
+from uqabench.stages.distributed.several import (
+    SharedBatch,
+    new_trainer,
+    pretrain_loss,
+    share_item_table,
+    whole_item_table,
+)
+from uqabench.stages.distributed.shares import share_sequences, whole_step
+from uqabench.stages.encoder_weights import checkpoint_digest, load_weights, unshared
+from uqabench.stages.labels import next_item_labels
+from uqabench.stages.packed import TorchBatch
+from uqabench.stages.precision import loss_dtype, pretraining_optim
 from uqabench.stages.training import fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 
 
-@dataclass(frozen=True)
-class TorchBatch:
-    """A packed batch as tensors: items (T,), offsets (B+1,), timestamps (T,) or None."""
-
-    items: Tensor
-    offsets: Tensor
-    timestamps: Tensor | None
-
-    @classmethod
-    def pack(
-        cls, store: InteractionStore, users: np.ndarray, starts: np.ndarray, ends: np.ndarray, device: torch.device
-    ) -> TorchBatch:
-        packed = pack(store, users, starts, ends)
-        stamps = None if packed.timestamps is None else torch.from_numpy(packed.timestamps).to(device)
-        return cls(torch.from_numpy(packed.items).to(device), torch.from_numpy(packed.offsets).to(device), stamps)
-
-
-def next_item_labels(batch: TorchBatch) -> tuple[Tensor, Tensor]:
-    """Positions (M,) that have a successor in their sequence, and that successor's item (M,)."""
-    labelled = torch.ones(len(batch.items), dtype=torch.bool, device=batch.items.device)
-    lengths = batch.offsets.diff()
-    labelled[batch.offsets[1:][lengths > 0] - 1] = False
-    at = labelled.nonzero().squeeze(1)
-    return at, batch.items[at + 1]
-
-
 class PretrainLoss:
-    """Next-item loss of a packed batch under one objective."""
+    """Next-item loss of a packed batch under one objective.
 
-    def __init__(self, model: UserEncoder, config: PretrainConfig, popularity: np.ndarray) -> None:
-        self.model, self.config = model, config
+    dtype: of the queries and of the item table's copy that they meet. Its gradient reaches the float32 table in that
+    dtype; the sums of either are float32.
+    """
+
+    def __init__(
+        self, model: UserEncoder, config: PretrainConfig, popularity: np.ndarray, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model, self.config, self.dtype = model, config, dtype
         share = (popularity + 1.0) / (popularity.sum() + len(popularity))
-        self.log_q = torch.from_numpy(np.log(share).astype(np.float32))
+        self.log_q = torch.from_numpy(np.log(share).astype(np.float32)).to(model.item_weight.device)
 
     def queries(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
-        """The M queries (M, item_dim) of a batch whose next item is known, and those items (M,)."""
-        states = self.model.states(batch.items, batch.offsets, batch.timestamps)
-        at, targets = next_item_labels(batch)
-        return self.model.queries(states.index_select(0, at)).float(), targets
+        """The M queries (M, item_dim) of a batch that `labelled_batch` gave its labels, and their next items (M,)."""
+        batch.arrive()
+        states = self.model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
+        return self.model.queries(states.index_select(0, batch.labels["label"])), batch.labels["target"]
 
     def __call__(self, batch: TorchBatch) -> tuple[Tensor, int]:
+        """Loss and tokens of a batch that `labelled_batch` gave its labels."""
         queries, targets = self.queries(batch)
         if self.config.objective == "sl":
-            return linear_cross_entropy(queries, self.model.item_weight, targets), len(batch.items)
-        positives = normalize(torch.nn.functional.embedding(targets, self.model.item_weight), dim=-1)
-        log_q = self.log_q.to(targets.device)[targets]
-        loss = info_nce(normalize(queries, dim=-1), positives, targets, log_q, self.config.temperature)
+            weight = self.model.item_weight.to(self.dtype)
+            return linear_cross_entropy(queries.to(self.dtype), weight, targets), len(batch.items)
+        positives = torch.nn.functional.embedding(targets, self.model.item_weight)
+        queries, positives = (normalize(x.float(), dim=-1).to(self.dtype) for x in (queries, positives))
+        loss = info_nce(queries, positives, targets, self.log_q[targets], self.config.temperature)
         return loss, len(batch.items)
 
 
@@ -96,12 +88,43 @@ def training_batches(store: InteractionStore, config: PretrainConfig, epoch: int
     return batches
 
 
+class NumberedBatch(NamedTuple):
+    """(users, starts, ends) of a batch, and its number, from which alone its random order follows."""
+
+    epoch: int
+    index: int
+    spans: tuple[np.ndarray, ...]
+
+
+def numbered(epoch: int, batches: list[tuple[np.ndarray, ...]]) -> list[NumberedBatch]:
+    """The batches of an epoch with their numbers."""
+    return [NumberedBatch(epoch, index, spans) for index, spans in enumerate(batches)]
+
+
+def labelled_batch(
+    store: InteractionStore, part: NumberedBatch, config: PretrainConfig, rows: np.ndarray | None = None
+) -> tuple[PackedBatch, dict[str, np.ndarray]]:
+    """One packed batch, ties shuffled where the settings say so, and what it has to predict.
+
+    rows: the places of the sequences to keep, in ascending order; all without it. Their ties are in the same order as
+    in the whole batch.
+    """
+    packed = pack(store, *part.spans)
+    if config.ties == "shuffled" and packed.timestamps is not None:
+        rng = np.random.Generator(np.random.Philox(key=[config.seed, (part.epoch << 32) + part.index]))
+        packed = replace(packed, items=shuffled_ties(packed.items, packed.offsets, packed.timestamps, rng))
+    if rows is not None:
+        packed = packed.take(rows)
+    return packed, next_item_labels(packed.items, packed.offsets)
+
+
 def last_item_ranks(model: UserEncoder, store: InteractionStore, config: PretrainConfig) -> tuple[Tensor, float]:
-    """Rank (U,) of each evaluation user's last item given the N before it, and the perplexity of those items.
+    """Rank (U,) of each held-out user's last item given the N before it, and the perplexity of those items. Held out
+    are the validation users, or the evaluation users where nobody validates.
 
     RunError when the perplexity is not finite: the encoder diverged.
     """
-    users = store.users("evaluation")
+    users = store.users(store.held_out)
     lengths = store.offsets[users + 1] - store.offsets[users]
     users, lengths = users[lengths >= 2], lengths[lengths >= 2]
     ends = lengths - 1
@@ -113,8 +136,8 @@ def last_item_ranks(model: UserEncoder, store: InteractionStore, config: Pretrai
     model.eval()
     with torch.no_grad():
         for rows in plan_batches(ends - starts, config.token_budget, seed=0, epoch=0, shuffle=False):
-            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], weight.device)
-            states = model.states(batch.items, batch.offsets, batch.timestamps)
+            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], weight.device, model)
+            states = model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
             queries = model.queries(states.index_select(0, batch.offsets[1:] - 1)).float()
             if config.objective == "cl":
                 queries = normalize(queries, dim=-1) / config.temperature
@@ -126,8 +149,8 @@ def last_item_ranks(model: UserEncoder, store: InteractionStore, config: Pretrai
     perplexity = float(nll.double().mean().exp())
     if not math.isfinite(perplexity):
         raise RunError(
-            f"pretrain {config.encoder.encoder}: the perplexity of the evaluation users' last items became "
-            f"{perplexity}: lower lr."
+            f"pretrain {config.encoder.encoder}: the perplexity of the {store.held_out} users' last items "
+            f"became {perplexity}: lower lr."
         )
     return ranks, perplexity
 
@@ -144,8 +167,8 @@ def ranking_metrics(ranks: Tensor) -> dict[str, float]:
 
 
 def popularity_metrics(store: InteractionStore) -> dict[str, float]:
-    """The same metrics for ranking every item by its number of training interactions."""
-    users = store.users("evaluation")
+    """The same metrics for ranking every item by its popularity."""
+    users = store.users(store.held_out)
     users = users[store.offsets[users + 1] - store.offsets[users] >= 2]
     last = store.items[store.offsets[users + 1] - 1]
     order = np.argsort(-store.catalogue.popularity, kind="stable")
@@ -167,35 +190,41 @@ def pretrain(
         with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
             return _train(store, folder, work, config, torch.device(device), progress)
 
-    settings = {**key_dict(config), "device": device}
-    return Stage("pretrain", settings, {"data": store.content_hash}, make, together=True)
+    settings, inputs = {**key_dict(config), "device": device}, {"data": store.content_hash}
+    if config.checkpoint is not None:
+        inputs["checkpoint"] = checkpoint_digest(Path(config.checkpoint))
+    return Stage("pretrain", settings, inputs, make, together=True)
 
 
 def _train(
     store: InteractionStore, out: Path, work: Path, config: PretrainConfig, device: torch.device, progress: bool
 ) -> float:
     seed_everything(config.seed, device)
-    model = UserEncoder.build(config.encoder, store.catalogue).to(device)
+    model = UserEncoder.build(config.encoder, store.catalogue)
+    if config.checkpoint is not None:
+        load_weights(model, Path(config.checkpoint), store)
+    model = model.to(device)
     share_item_table(model)
-    loss = PretrainLoss(model, config, store.catalogue.popularity)
-    is_shared = processes().are_several
+    optim = pretraining_optim(config.optim, device)
+    loss = PretrainLoss(model, config, store.catalogue.popularity, loss_dtype(optim))
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def pack_batch(part: tuple[np.ndarray, ...]) -> TorchBatch:
-        return TorchBatch.pack(store, *part, device)
-
-    def batches_of(epoch: int) -> list[Any]:
-        batches = training_batches(store, config, epoch)
-        return [share_sequences(batch) for batch in batches] if is_shared else batches
+    def load(part: NumberedBatch) -> TorchBatch | SharedBatch:
+        share = share_sequences(part.spans[2] - part.spans[1]) if processes().are_several else None
+        packed, labels = labelled_batch(store, part, config, share.rows if share else None)
+        batch = TorchBatch.of(packed, device, model, labels=labels, stream=stream)
+        return SharedBatch(batch, share.labels) if share else batch
 
     trainer = new_trainer(
         {"model": model},
-        SharedPretrainLoss(loss, pack_batch) if is_shared else lambda part: loss(pack_batch(part)),
-        config.optim,
+        pretrain_loss(loss),
+        optim,
         total_steps=len(training_batches(store, config, 0)) * config.optim.epochs,
         work=work,
         log=out / "log.jsonl",
         label=f"pretrain {config.encoder.encoder}",
         progress=progress,
+        load=load,
         parts=whole_step,
         seed=config.seed,
     )
@@ -218,7 +247,7 @@ def _train(
         return trainer.extra["stale"] >= config.patience
 
     if config.train:
-        trainer.run(batches_of, after_epoch)
+        trainer.run(lambda epoch: numbered(epoch, training_batches(store, config, epoch)), after_epoch)
     with whole_item_table(model):
         ranks, perplexity = last_item_ranks(model, store, config)
         weights = unshared(model)
@@ -232,15 +261,3 @@ def _train(
     write_json(out / "metrics.json", metrics)
     write_json(out / "encoder.json", to_dict(config.encoder))
     return trainer.seconds
-
-
-def unshared(model: UserEncoder) -> dict[str, Tensor]:
-    """The state dict without second names for tied weights, which safetensors refuses."""
-    seen: dict[int, str] = {}
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.numel() and tensor.data_ptr() in seen:
-            continue
-        seen[tensor.data_ptr()] = name
-        state[name] = tensor.detach().cpu()
-    return state

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 
 from uqabench.artifact import Stage
+from uqabench.data.official import GIVEN_FILES
 from uqabench.data.store import InteractionStore
-from uqabench.files import write_json
+from uqabench.files import sha256_file, write_json
 from uqabench.questions.generate import generate
+from uqabench.questions.given import given_questions
 from uqabench.settings.questions import QuestionConfig
 from uqabench.settings.reader import key_dict
+from uqabench.vocabulary import GIVEN_QUESTIONS
 
 
 @contextmanager
@@ -30,18 +33,26 @@ def torch_threads_kept() -> Iterator[None]:
 
 
 def build_questions(store: InteractionStore, configs: dict[str, QuestionConfig], *, progress: bool = True) -> Stage:
-    """Generate one question set a split ("train", "evaluation") into the artefact folder `out`; reuse it."""
+    """One question set a split ("train", "evaluation") in the artefact folder `out`, generated or (version "official")
+    taken from the store; reuse it."""
 
     def make(folder: Path, work: Path) -> float:
         started = time.monotonic()
         report: dict[str, Any] = {}
         for split, config in configs.items():
             with torch_threads_kept():
-                questions, facts = generate(store, split, config)
+                if config.version == GIVEN_QUESTIONS:
+                    questions, report[split] = given_questions(store, split, config.history)
+                else:
+                    questions, facts = generate(store, split, config)
+                    report[split] = facts.as_dict()
             questions.save(folder / f"{split}.arrow")
-            report[split] = facts.as_dict()
         write_json(folder / "metrics.json", report)
         return time.monotonic() - started
 
     settings = {split: key_dict(config) for split, config in configs.items()}
-    return Stage("questions", settings, {"data": store.content_hash}, make)
+    inputs = {"data": store.content_hash}
+    for split, config in configs.items():
+        if config.version == GIVEN_QUESTIONS and store.path is not None and (store.path / GIVEN_FILES[split]).is_file():
+            inputs[f"given {split}"] = sha256_file(store.path / GIVEN_FILES[split])
+    return Stage("questions", settings, inputs, make)

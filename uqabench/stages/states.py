@@ -10,12 +10,14 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,10 +27,13 @@ from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder
 from uqabench.errors import InputError
 from uqabench.integrations import Integration, Pooling
+from uqabench.kernels.checks import host_array
 from uqabench.questions.questions import QuestionSet
 from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.reader import from_dict
-from uqabench.stages.pretrain import TorchBatch, unshared
+from uqabench.stages.encoder_weights import unshared
+from uqabench.stages.packed import TorchBatch
+from uqabench.stages.precision import use_tensor_cores
 from uqabench.stages.training import fits_in_memory
 
 logger = logging.getLogger(__name__)
@@ -96,6 +101,8 @@ class FrozenStates:
     """Memory-mapped outputs of an encoder of this width, by `kept` (see `Integration`).
 
     Either pooled (G, n_vectors, width), or states (S, width) with spans (G, 2) into it; the others are None.
+    scoring: how the encoder scores items, where its pooling asks for it: logits (V,) of a state (width,) are
+    item_table (V, item_dim) @ (head_weight (item_dim, width) @ state + head_bias (item_dim,)).
     """
 
     pairs: HistoryPairs
@@ -104,6 +111,7 @@ class FrozenStates:
     pooled: np.ndarray | None
     states: np.ndarray | None
     spans: np.ndarray | None
+    scoring: dict[str, Tensor] | None = None
 
     @classmethod
     def open(cls, artifact: Artifact) -> FrozenStates:
@@ -111,7 +119,9 @@ class FrozenStates:
         config = artifact.manifest["config"]
         if config["vectors"]:
             pooled = np.load(artifact.path / "pooled.npy", mmap_mode="r").reshape(len(pairs), config["vectors"], -1)
-            return cls(pairs, pooled.shape[2], config["kept"], pooled, None, None)
+            scoring = artifact.path / "scoring.safetensors"
+            scores = load_file(scoring) if scoring.exists() else None
+            return cls(pairs, pooled.shape[2], config["kept"], pooled, None, None, scores)
         states = np.load(artifact.path / "states.npy", mmap_mode="r")
         spans = np.load(artifact.path / "spans.npy", mmap_mode="r")
         return cls(pairs, states.shape[1], config["kept"], None, states, spans)
@@ -128,25 +138,45 @@ def encode_histories(
     progress: bool = True,
 ) -> Stage:
     """Write what `integration` needs of all pairs into the artefact folder `out`: pooled vectors, or all states."""
-    pooling = integration.pooling
-    config = {
-        "kept": integration.kept,
-        "vectors": pooling.n_vectors if pooling else 0,
-        "token_budget": token_budget,
-        "device": device,
-    }
-    table = np.stack([pairs.users, pairs.cuts, pairs.starts], axis=1)
-    inputs = {"pretrain": pretrained.content, "pairs": _digest(table)}
 
-    def make(folder: Path, work: Path) -> float:
+    def fill(folder: Path) -> float:
         started = time.monotonic()
+        use_tensor_cores(torch.device(device))
         model = load_encoder(pretrained, store, device)
-        np.save(folder / "pairs.npy", table)
         with fits_in_memory("states", "states_token_budget", token_budget):
-            _encode(model, store, pairs, folder, pooling, token_budget, device, progress)
+            _encode(model, store, pairs, folder, integration.pooling, token_budget, device, progress)
+        if integration.pooling and integration.pooling.scores:
+            save_file(_scoring(model), folder / "scoring.safetensors")
         return time.monotonic() - started
 
-    return Stage("states", config, inputs, make)
+    settings = {"token_budget": token_budget, "device": device}
+    return states_stage(pairs, integration, settings, {"pretrain": pretrained.content}, fill)
+
+
+def states_stage(
+    pairs: HistoryPairs,
+    integration: Integration,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    fill: Callable[[Path], float],
+) -> Stage:
+    """The stage whose folder `FrozenStates.open` reads. `fill` writes pooled.npy, or states.npy and spans.npy, of the
+    pairs and returns its seconds; settings and inputs: what else than pairs and integration decides their content."""
+    pooling = integration.pooling
+    config = {"kept": integration.kept, "vectors": pooling.n_vectors if pooling else 0, **settings}
+    table = np.stack([pairs.users, pairs.cuts, pairs.starts], axis=1)
+
+    def make(folder: Path, work: Path) -> float:
+        np.save(folder / "pairs.npy", table)
+        return fill(folder)
+
+    return Stage("states", config, {**inputs, "pairs": _digest(table)}, make)
+
+
+def _scoring(model: UserEncoder) -> dict[str, Tensor]:
+    head = model.score_head
+    weights = {"item_table": model.item_weight, "head_weight": head.weight, "head_bias": head.bias}
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def _digest(table: np.ndarray) -> str:
@@ -198,14 +228,14 @@ def _encode(
     batches = plan_batches(lengths, max(token_budget, int(lengths.max())), seed=0, epoch=0, shuffle=False)
     with torch.no_grad():
         for rows in tqdm(batches, desc="encode histories", disable=not progress, leave=False):
-            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], torch.device(device))
-            output = model.states(batch.items, batch.offsets, batch.timestamps).float()
+            batch = TorchBatch.pack(store, users[rows], starts[rows], ends[rows], torch.device(device), model)
+            output = model.states(batch.items, batch.offsets, batch.timestamps, batch.plan).float()
             if pooling is None:
                 kept[_ranges(first[rows], lengths[rows])] = output.cpu().numpy()
                 continue
             counts = bounds[rows + 1] - bounds[rows]
             cut = by_pass[_ranges(bounds[rows], counts)]  # the pairs that are cut from this batch, pass by pass
-            begin = np.repeat(batch.offsets[:-1].cpu().numpy(), counts)
+            begin = np.repeat(host_array(batch.offsets)[:-1], counts)
             for some in _within(pairs.lengths[cut], token_budget):
                 pooled = _pool_spans(pooling, output, begin[some], pairs.lengths[cut[some]])
                 kept[cut[some]] = pooled.flatten(1).cpu().numpy()

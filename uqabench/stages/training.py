@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,18 @@ from tqdm import tqdm
 from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
 from uqabench.settings.training import OptimConfig
+from uqabench.stages.checkpoints import CheckpointWriter, finished_shards, random_state, restore_random_state
 from uqabench.stages.memory import keep_freed_memory
+from uqabench.stages.precision import use_tensor_cores
+from uqabench.stages.prefetch import AHEAD, prefetched
 from uqabench.stages.tensorboard import write_tensorboard
+from uqabench.stages.unread import EVERY, Unread
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
     """Seed torch; on CPU also choose deterministic kernels (index_put would add in thread order otherwise)."""
     torch.manual_seed(seed)
+    use_tensor_cores(device)
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
 
 
@@ -43,7 +46,11 @@ class Trainer:
 
     `modules` are saved and restored under their names; `loss_fn(batch) → (loss, tokens)` computes one step's loss
     and how many tokens it stands for (for the progress bar only). `parts(batch) → [(part, weight), …]` cuts a step
-    that is too large for one forward pass: gradients of the weighted losses add up.
+    that is too large for one forward pass: gradients of the weighted losses add up. `load(batch)` makes ready what
+    `parts` and `loss_fn` take, on a GPU in a thread of its own, some batches ahead.
+
+    On a GPU losses and gradient norms stay on the device for some steps (see `Unread`), so that the host, which may be
+    ahead of it, waits for nothing.
     """
 
     def __init__(
@@ -59,15 +66,25 @@ class Trainer:
         progress: bool = True,
         lr_scale: dict[str, float] | None = None,
         parts: Callable[[Any], list[tuple[Any, float]]] = lambda batch: [(batch, 1.0)],
+        load: Callable[[Any], Any] = lambda batch: batch,
     ) -> None:
-        self.parts = parts
+        self.parts, self.load = parts, load
         self.modules, self.loss_fn, self.config = modules, loss_fn, config
         self.total_steps = min(total_steps, config.max_steps) if config.max_steps else total_steps
         self.label, self.progress = label, progress
-        self.checkpoint_path, self.log_path = work / "checkpoint.pt", log
-        self.optimizer = torch.optim.AdamW(self._groups(lr_scale or {}), lr=config.lr, betas=config.betas)
+        self.log_path = log
+        groups = self._groups(lr_scale or {})
+        self.device = groups[0]["params"][0].device
+        # Fused, a step is one pass over the memory of all parameters, and its counters lie on the device.
+        fused = True if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.device = self.parameters[0].device
+        self.is_host_ahead = self.device.type == "cuda"  # of the device, which works on what it was given
+        self.checkpoints = CheckpointWriter(
+            work / "checkpoint.pt", config.checkpoint_seconds, in_thread=self.is_host_ahead
+        )
+        self.unread = Unread()
+        self.loss = math.nan  # of the last step that was read
         self.step = self.epoch = self.step_in_epoch = 0
         self.seconds = 0.0
         self.records: list[dict[str, Any]] = []
@@ -111,25 +128,32 @@ class Trainer:
             disable=not self.progress,
             leave=False,
         )
-        started = last_saved = time.monotonic()
-        tokens = 0
+        try:
+            self._train(batches_of, after_epoch, bar)
+        finally:
+            bar.close()
+            self.checkpoints.close(self.seconds)
+
+    def _train(
+        self, batches_of: Callable[[int], list[Any]], after_epoch: Callable[[int], bool] | None, bar: tqdm
+    ) -> None:
+        started, tokens = time.monotonic(), 0
+        self.checkpoints.start()
         for epoch in range(self.epoch, self.config.epochs):
-            batches = batches_of(epoch)
-            for batch in batches[self.step_in_epoch :]:
-                if self.step >= self.total_steps:
-                    break
-                loss, count = self._step(batch)
-                tokens += count
-                self.losses.append(loss)
-                self.step_in_epoch += 1
-                now = time.monotonic()
-                bar.update()
-                if self.step % 10 == 0 or self.step == self.total_steps:
-                    bar.set_postfix_str(f"loss {loss:.3f}, {tokens / (now - started):,.0f} tokens/s")
-                if self._is_due(now - last_saved):
-                    self.seconds += now - started
-                    self._save()
-                    started, last_saved, tokens = now, now, 0
+            batches = batches_of(epoch)[self.step_in_epoch : self.step_in_epoch + self.total_steps - self.step]
+            with closing(prefetched(batches, self.load, AHEAD if self.is_host_ahead else 0)) as loaded:
+                for batch in loaded:
+                    tokens += self._step(batch)
+                    self.step_in_epoch += 1
+                    bar.update()
+                    if self.step % 10 == 0 or self.step == self.total_steps:
+                        rate = tokens / max(1e-9, time.monotonic() - started)
+                        bar.set_postfix_str(f"loss {self.loss:.3f}, {rate:,.0f} tokens/s")
+                    if self._is_save_due():
+                        self.seconds += time.monotonic() - started
+                        started, tokens = time.monotonic(), 0
+                        self._save()
+            self._read_steps()
             mean = sum(self.losses) / max(1, len(self.losses))
             self._record({"epoch": epoch, "step": self.step, "loss": mean})
             self.losses = []
@@ -138,35 +162,39 @@ class Trainer:
             if stop or self.step >= self.total_steps:
                 break
         self.seconds += time.monotonic() - started
-        bar.close()
 
-    def _step(self, batch: Any) -> tuple[float, int]:
+    def _step(self, batch: Any) -> int:
+        """One optimiser step over a loaded batch; the number of its tokens."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step) * group["scale"]
-        device = self.device
         self.optimizer.zero_grad(set_to_none=True)
-        value, tokens = 0.0, 0
+        value, tokens = torch.zeros((), dtype=torch.float64, device=self.device), 0
         for part, weight in self.parts(batch):
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
                 loss, count = self.loss_fn(part)
             (loss * weight).backward()
-            value += float(loss.detach()) * weight
+            value = value + loss.detach().double() * weight
             tokens += count
-        value = float(self._step_loss(torch.tensor(value, dtype=torch.float64, device=device)))
-        if not math.isfinite(value):
-            raise RunError(
-                f"{self.label}: the loss became {value} at step {self.step}: lower lr or clip, or turn bf16 off."
-            )
         norm = self._clip()
-        if not math.isfinite(float(norm)):
-            raise RunError(
-                f"{self.label}: the gradient became {float(norm)} at step {self.step}: lower lr or turn bf16 off."
-            )
+        self.unread.add(self.step, self._step_loss(value), norm)
+        if not self.is_host_ahead:  # where reading is free, nothing is learnt from a gradient that is no number
+            self._read_steps()
         self.optimizer.step()
         self.step += 1
-        if self.step % 20 == 0:
-            self._record({"step": self.step, "train_loss": value, "lr": self.learning_rate(self.step - 1)})
-        return value, tokens
+        if self.step % EVERY == 0:
+            self._read_steps()
+        return tokens
+
+    def _read_steps(self) -> None:
+        """Read the steps' losses off the device; RunError for the first that is not finite, or has such a gradient."""
+        for step, loss, norm in self.unread.read():
+            for name, value, way_out in (("loss", loss, "lr or clip, or turn"), ("gradient", norm, "lr or turn")):
+                if not math.isfinite(value):
+                    raise RunError(f"{self.label}: the {name} became {value} at step {step}: lower {way_out} bf16 off.")
+            self.losses.append(loss)
+            self.loss = loss
+            if (step + 1) % EVERY == 0:
+                self._record({"step": step + 1, "train_loss": loss, "lr": self.learning_rate(step)})
 
     def _step_loss(self, value: Tensor) -> Tensor:
         """The loss of a step, of which this process computed `value`."""
@@ -176,9 +204,9 @@ class Trainer:
         """Clip the gradient; returns its norm before that."""
         return nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
 
-    def _is_due(self, seconds: float) -> bool:
-        """Whether to save, so many seconds after the last checkpoint."""
-        return seconds >= self.config.checkpoint_seconds
+    def _is_save_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self.checkpoints.is_due
 
     def _record(self, row: dict[str, Any]) -> None:
         self.records.append(row)
@@ -193,44 +221,40 @@ class Trainer:
         return "".join(json.dumps(record) + "\n" for record in self.records).encode()
 
     def _save(self) -> None:
+        self._read_steps()
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "random": random_state(self.device),
             "position": [self.step, self.epoch, self.step_in_epoch],
             "seconds": self.seconds,
             "records": json.dumps(self.records),
-            "losses": self.losses,
-            "extra": self.extra,
+            "losses": list(self.losses),
+            "extra": dict(self.extra),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_bytes(self.checkpoint_path, buffer.getvalue())
-        write_bytes(self.checkpoint_path.with_name("log.jsonl"), self.log_lines())
-        for of_several in self.checkpoint_path.parent.glob("shards-*"):  # older ones
-            shutil.rmtree(of_several, ignore_errors=True)
+        self.checkpoints.save(state, self.log_lines())
 
     def _resume(self) -> None:
-        if not self.checkpoint_path.exists():
-            if any(self.checkpoint_path.parent.glob("shards-*")):  # of several processes
+        if not self.checkpoints.path.exists():
+            if finished_shards(self.checkpoints.path.parent):  # of several processes
                 from uqabench.stages.distributed.checkpoint import resume
                 from uqabench.stages.distributed.data_parallel import LossModule
 
                 resume(self, LossModule(self.modules, self.loss_fn))
             return
         try:
-            self._restore(torch.load(self.checkpoint_path, map_location="cpu", weights_only=True))
+            self._restore(torch.load(self.checkpoints.path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises a zoo of types for a file that is damaged or of another version
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.checkpoint_path} is damaged ({reason}): delete it to train from the start."
+                f"{self.checkpoints.path} is damaged ({reason}): delete it to train from the start."
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
+        restore_random_state(state["random"], self.device)
         self.step, self.epoch, self.step_in_epoch = state["position"]
         self.seconds, self.records = state["seconds"], json.loads(state["records"])
         self.losses, self.extra = state["losses"], state["extra"]

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from uqabench.data.log import Source
+from uqabench.data.official import Official
 from uqabench.data.sources.completejourney import CompleteJourney
 from uqabench.data.sources.movielens import MovieLens100k
+from uqabench.data.sources.recipe import packaged_recipes, recipe_source
 from uqabench.data.sources.synthetic import Synthetic
 from uqabench.data.sources.tables import Tables
 from uqabench.errors import InputError
@@ -15,16 +17,19 @@ from uqabench.registry import Registry, reason
 
 REGISTRY: Registry[type[Source]] = Registry("source", "uqabench.sources")
 
-for _source in (CompleteJourney, MovieLens100k, Tables, Synthetic):
+for _source in (CompleteJourney, MovieLens100k, Tables, Synthetic, Official):
     REGISTRY.register(_source.name)(_source)
+for _name in packaged_recipes():
+    REGISTRY.register(_name)(recipe_source(_name))
 
 
 def open_source(name: str, path: Path | str | None = None, **options: Any) -> Source:
-    """Make the source called `name`, or "package.module:Class"; `path` replaces the place where it looks for its files.
+    """Make the source called `name`, "package.module:Class", or that of a recipe file `name.yaml`.
 
+    `path` replaces the place where it looks for its files.
     Raises InputError for an unknown name or option, or files that are missing.
     """
-    cls = REGISTRY.find(name)
+    cls = recipe_source(Path(name)) if name.endswith(".yaml") else REGISTRY.find(name)
     known = getattr(cls, "accepts", ())
     for option in options:
         if option not in known:

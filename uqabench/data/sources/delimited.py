@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import mmap
 import re
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from uqabench.data.sources.columns import short
+from uqabench.data.sources.packed import packed_blocks
 from uqabench.errors import InputError
 
 QUOTINGS = ("none", "double", "backslash")
@@ -76,8 +76,7 @@ def read_text(path: Path, encoding: str) -> Text:
     """
     is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
     if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:
-            data = pa.py_buffer(file.read())
+        data = pa.py_buffer(b"".join(packed_blocks(path)))
     elif path.stat().st_size == 0:
         data = pa.py_buffer(b"")
     else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
@@ -162,10 +163,17 @@ def read_rows(
     "double" or "backslash" (`default_quoting` decides without it). Raises InputError naming the file and a missing
     column, with the nearest that there are, or a file that is corrupted, truncated or of another encoding.
     """
-    try:
+    with guarded(path):
         if path.name.lower().endswith(_PARQUET):
             return _read_parquet(path, mapping, optional)
         return _read_delimited(path, mapping, optional, encoding, quoting)
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Within the block, what a library says of a file it cannot read becomes one sentence (InputError)."""
+    try:
+        yield
     except (pa.ArrowException, OSError, EOFError, UnicodeError, zlib.error) as error:
         # What a library says may hold a row of the log, so only the system's own words are passed on.
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
@@ -177,12 +185,12 @@ def read_rows(
 def _read_parquet(path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
     # Opened as one file: a reader of data sets would take `day=2024-05-01` in the path for a column.
     with pa.parquet.ParquetFile(path) as file:
-        present = _present(path, file.schema_arrow.names, mapping, optional)
+        present = present_columns(path, file.schema_arrow.names, mapping, optional)
         table = file.read(columns=list(dict.fromkeys(present.values())))
     places = {column: table.column_names.index(column) for column in present.values()}
     ones = np.ones(len(table), np.int64)
     rows = Rows({}, np.arange(1, len(table) + 1), ones, np.full(len(table), -1, np.int8))
-    _add_columns(rows, {name: table.column(places[column]) for name, column in present.items()}, path, present, None)
+    add_columns(rows, {name: table.column(places[column]) for name, column in present.items()}, path, present, None)
     return rows
 
 
@@ -195,26 +203,30 @@ def _read_delimited(
     header, body = read_header(text, delimiter, quoting)
     if not header:
         raise InputError(f"{path} is empty: it should begin with a line of column names.")
-    present = _present(path, header, mapping, optional)
+    present = present_columns(path, header, mapping, optional)
     places = {column: header.index(column) for column in present.values()}
     found = read_records(body, delimiter, quoting, len(header), sorted(set(places.values())))
     rows = Rows(
         {}, found.numbers, found.lines, np.full(len(found.table), -1, np.int8), found.malformed, found.malformed_lines
     )
     columns = {name: found.table.column(str(places[column])) for name, column in present.items()}
-    _add_columns(rows, columns, path, present, text.not_utf8)
+    add_columns(rows, columns, path, present, text.not_utf8)
     return rows
 
 
-def _add_columns(
+def add_columns(
     rows: Rows, columns: dict[str, pa.ChunkedArray], path: Path, present: dict[str, str], not_utf8: str | None
 ) -> None:
+    """Put columns into `rows` as `read_column` gives them; `present`: their names in the file."""
     for name, column in columns.items():
         rows.columns[name], bad = read_column(column, f"{path}: column '{short(present[name])}'", not_utf8)
         rows.reject(bad, NOT_UTF8)
 
 
-def _present(path: Path, header: list[str], mapping: Mapping[str, str], optional: frozenset[str]) -> dict[str, str]:
+def present_columns(
+    path: Path, header: list[str], mapping: Mapping[str, str], optional: frozenset[str]
+) -> dict[str, str]:
+    """The entries of `mapping` whose columns the header has; InputError for one that is not optional."""
     return {name: column for name, column in mapping.items() if _has(path, header, column, name in optional)}
 
 

@@ -1,4 +1,4 @@
-"""A synthetic log with known truth: planted interests, their drifts, a popularity law, repeats and baskets."""
+"""A synthetic log with known truth: planted interests, their drifts, a popularity law, an order, repeats, baskets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from uqabench.data.rejections import Rejections
 from uqabench.errors import InputError
 from uqabench.settings.schema import MAX_SEED, section, setting
 
+_SUCCESSOR_SALT = 1
 _SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvwz" for vowel in "aeiou"]
 
 
@@ -49,6 +50,18 @@ class SyntheticConfig:
     )
     repeat_probability: float = setting(
         0.2, "chance that an interaction repeats one, uniformly chosen, made under the present interests", ge=0, le=1
+    )
+    transitions: float = setting(
+        0.0,
+        "chance that an interaction is the planted successor, in its category, of the one `transition_lag` before",
+        ge=0,
+        le=1,
+    )
+    transition_lag: int = setting(
+        1,
+        "how many interactions before its successor an item comes: from 2 on the last item does not tell",
+        ge=1,
+        le=100,
     )
     basket_size: float = setting(
         1.0,
@@ -107,6 +120,9 @@ class Synthetic:
             _popularity(config),
             config.categories,
             config.items,
+            successors(config),
+            config.transitions,
+            config.transition_lag,
             config.repeat_probability,
             1.0 / config.basket_size,
             config.mean_gap,
@@ -181,6 +197,16 @@ def _popularity(config: SyntheticConfig) -> np.ndarray:
     return np.cumsum(ranks**-config.popularity_exponent)
 
 
+def successors(config: SyntheticConfig) -> np.ndarray:
+    """int32 (items,): each item's planted successor, by a cycle through its category that is drawn from the seed."""
+    random = np.random.Generator(np.random.Philox(key=[config.seed, _SUCCESSOR_SALT]))
+    successor = np.empty(config.items, np.int32)
+    for category in range(config.categories):
+        cycle = random.permutation(np.arange(category, config.items, config.categories))
+        successor[cycle] = np.roll(cycle, -1)
+    return successor
+
+
 @jit
 def _uniform(state):
     """Next number in [0, 1) of a SplitMix64 stream (https://prng.di.unimi.it/splitmix64.c); state is (1,) uint64."""
@@ -194,7 +220,21 @@ def _uniform(state):
 
 @jit
 def _draw(
-    offsets, stretches, changes, categories, shares, popularity, n_categories, n_items, repeat, basket_end, gap, seeds
+    offsets,
+    stretches,
+    changes,
+    categories,
+    shares,
+    popularity,
+    n_categories,
+    n_items,
+    successor,
+    transitions,
+    lag,
+    repeat,
+    basket_end,
+    gap,
+    seeds,
 ):
     """Items int32 (R,), times int64 (R,) in seconds after the start, and where each stretch begins (-1: nowhere)."""
     items = np.empty(offsets[-1], np.int32)
@@ -218,7 +258,9 @@ def _draw(
                     begin = row
                     begins[stretch] = row
             times[row] = time
-            if row > begin and _uniform(state) < repeat:
+            if transitions > 0 and row - lag >= begin and _uniform(state) < transitions:
+                items[row] = successor[items[row - lag]]
+            elif row > begin and _uniform(state) < repeat:
                 items[row] = items[begin + np.int64(_uniform(state) * (row - begin))]
             else:
                 chosen = np.searchsorted(shares[stretch], _uniform(state) * shares[stretch, -1], side="right")

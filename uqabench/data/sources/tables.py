@@ -82,7 +82,7 @@ class Tables:
         self.optional = frozenset(("time", "action")) - set(columns or ())
         self.optional_item = frozenset(ATTRIBUTES) - set(item_columns or ())
         self.time_unit, self.encoding, self.quoting = time_unit, encoding, quoting
-        self.labels = _labels([*self.item_files, *self.interaction_files])
+        self.labels = labels_of([*self.item_files, *self.interaction_files])
 
     def options(self) -> dict[str, Any]:
         mapped = {"columns": self.columns, "item_columns": self.item_columns}
@@ -115,12 +115,16 @@ class Tables:
         log.select(np.concatenate([part.rows.reasons for part in parts]) < 0)
         return log
 
+    def _rows(self, path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
+        """The mapped columns of one file."""
+        return read_rows(path, mapping, optional, self.encoding, self.quoting)
+
     def _read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
         """Distinct item ids, and an array aligned with them for every attribute that a file has."""
         parts = []
         seen: pa.Array = pa.array([], pa.string())
         for path in self.item_files:
-            rows = read_rows(path, self.item_columns, self.optional_item, self.encoding, self.quoting)
+            rows = self._rows(path, self.item_columns, self.optional_item)
             rows.reject_broken(["item"])
             ids = as_ids(rows.columns["item"], self._where(path, self.item_columns["item"])).cast(pa.string())
             rows.reject(_is_null(ids), _MISSING)
@@ -135,7 +139,7 @@ class Tables:
         return one_chunk(table["item"]), {name: one_chunk(table[name]) for name in table.column_names[1:]}
 
     def _read_interactions(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> _Part:
-        rows = read_rows(path, self.columns, self.optional, self.encoding, self.quoting)
+        rows = self._rows(path, self.columns, self.optional)
         rows.reject_broken(["user", "item", "time"])
         users, items = (as_ids(rows.columns[name], self._where(path, self.columns[name])) for name in ("user", "item"))
         rows.reject(_is_null(users) | _is_null(items), _MISSING)
@@ -197,7 +201,7 @@ def _mapping(given: Mapping[str, str] | None, names: tuple[str, ...], option: st
     return {name: name for name in names} | dict(given or {})
 
 
-def _labels(paths: list[Path]) -> dict[Path, str]:
+def labels_of(paths: list[Path]) -> dict[Path, str]:
     """The files' names, with as much of the folders as tells them apart."""
     if len({path.name for path in paths}) == len(set(paths)):
         return {path: path.name for path in paths}

@@ -268,20 +268,15 @@ def _attribute_kind(name, answers, level=""):
     )
 
 
-NATURAL_SHARE, MATCHED_SHARE = 9, 1
-"""By weight. A model that is shown the history can answer the level `natural`; where wrong options occur in the history
-as often as the right one does, it hardly can (docs/decisions.md)."""
-
-
-def _family(kind, generate, version, share=1):
-    return Family(kinds=(kind,), file=__file__, generate=generate, versions=(version,), share=share)
+def _family(kind, generate, version):
+    return Family(kinds=(kind,), file=__file__, generate=generate, versions=(version,))
 
 
 TITLE_FAMILY = _family(_title_kind("ip_next", _first_text), next_title, "v1")
 ATTRIBUTE_FAMILY = _family(_attribute_kind("ap_next", _first_text), next_attribute, "v1")
 LEVEL_FAMILIES = (
-    _family(_title_kind("ip_natural", _any_text, "natural"), natural_title, "v2", NATURAL_SHARE),
-    _family(_title_kind("ip_matched", _any_text, "matched"), matched_title, "v2", MATCHED_SHARE),
-    _family(_attribute_kind("ap_natural", _any_text, "natural"), natural_attribute, "v2", NATURAL_SHARE),
-    _family(_attribute_kind("ap_matched", _any_text, "matched"), matched_attribute, "v2", MATCHED_SHARE),
+    _family(_title_kind("ip_natural", _any_text, "natural"), natural_title, "v2"),
+    _family(_title_kind("ip_matched", _any_text, "matched"), matched_title, "v2"),
+    _family(_attribute_kind("ap_natural", _any_text, "natural"), natural_attribute, "v2"),
+    _family(_attribute_kind("ap_matched", _any_text, "matched"), matched_attribute, "v2"),
 )

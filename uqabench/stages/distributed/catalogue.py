@@ -8,7 +8,6 @@ queries: the softmax's maximum and sum are merged as an online softmax merges bl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,9 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn import functional as F
 
-from uqabench.encoders import UserEncoder
 from uqabench.kernels.linear_cross_entropy.eager import mean_softmax_loss
-from uqabench.stages.distributed.data_parallel import mesh_of
 from uqabench.stages.distributed.tensors import exchange_counts, exchange_rows, gather_rows, sum_of_parts
 
 _CACHE_BYTES, _MOST_BYTES, _ENOUGH_ROWS = 8 << 20, 256 << 20, 128  # of a block of logits: on CPU, on a GPU, at least
@@ -56,26 +53,6 @@ class SharedTable(nn.Module):
         asked = exchange_rows(items[order], given, taken) - self.first
         rows = exchange_rows(F.embedding(asked, _averaged(self.own_rows())), taken, given)
         return F.embedding(order.argsort(), rows)
-
-
-def share_item_table(model: UserEncoder) -> None:
-    """Replace the model's item table, equal in all processes, by a shared one; nothing with one process."""
-    if dist.is_initialized():
-        model.tower.item_table = SharedTable(model.tower.item_table, mesh_of(model.item_weight.device))
-
-
-@contextmanager
-def whole_item_table(model: UserEncoder) -> Iterator[None]:
-    """Within the block the model has its whole item table in every process, and needs no other one."""
-    shared = model.tower.item_table
-    if not isinstance(shared, SharedTable):
-        yield
-        return
-    model.tower.item_table = nn.Embedding.from_pretrained(shared.weight.detach().full_tensor(), freeze=False)
-    try:
-        yield
-    finally:
-        model.tower.item_table = shared
 
 
 def catalogue_cross_entropy(queries: Tensor, table: SharedTable, targets: Tensor, counts: list[int]) -> Tensor:

@@ -19,32 +19,24 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uqabench.errors import InputError
 from uqabench.files import read_json, write_bytes, write_json
+from uqabench.stages.checkpoints import SHARDS, SHARDS_FACTS, finished_shards, random_state, restore_random_state
 from uqabench.stages.distributed.processes import LostProcess, is_lost, processes
 
 if TYPE_CHECKING:
     from uqabench.stages.training import Trainer
 
-_FACTS = "trainer.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def shards_of(work: Path) -> list[Path]:
-    """Finished checkpoints of several processes in a working folder, the newest last."""
-    found = [folder for folder in work.glob("shards-*") if (folder / _FACTS).is_file()]
-    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
 
 
 def save(trainer: Trainer, root: nn.Module) -> None:
     """Write a checkpoint with all processes, then remove older ones."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-    group, work = processes(), trainer.checkpoint_path.parent
-    folder = work / f"shards-{trainer.step}"
+    group, work = processes(), trainer.checkpoints.path.parent
+    folder = work / f"{SHARDS}{trainer.step}"
     named = dict(root.named_parameters())
     state = _weights(named) | _moments(trainer, named)
-    state[f"rng.{group.rank}"] = torch.get_rng_state()
-    if trainer.device.type == "cuda":
-        state[f"cuda_rng.{group.rank}"] = torch.cuda.get_rng_state(trainer.device)
+    state |= _random(trainer)
     dcp.save(state, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     if group.is_first:
         facts = {
@@ -56,25 +48,19 @@ def save(trainer: Trainer, root: nn.Module) -> None:
             "losses": trainer.losses,
             "extra": trainer.extra,
         }
-        write_json(folder / _FACTS, facts)
+        write_json(folder / SHARDS_FACTS, facts)
         write_bytes(work / "log.jsonl", trainer.log_lines())
-        for older in work.glob("shards-*"):
+        for older in work.glob(f"{SHARDS}*"):
             if older != folder:
                 shutil.rmtree(older, ignore_errors=True)
-        trainer.checkpoint_path.unlink(missing_ok=True)
-
-
-def forget(work: Path) -> None:
-    """Remove the checkpoints of several processes from a working folder: one process has written a later one."""
-    for folder in work.glob("shards-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        trainer.checkpoints.path.unlink(missing_ok=True)
 
 
 def resume(trainer: Trainer, root: nn.Module) -> None:
     """Go on from the newest checkpoint of several processes or of one, in the trainer's working folder; nothing where
     there is none. InputError for one that cannot be read."""
-    work = trainer.checkpoint_path.parent
-    found = _agreed(shards_of(work)[-1:] or [path for path in [trainer.checkpoint_path] if path.exists()])
+    work = trainer.checkpoints.path.parent
+    found = _agreed(finished_shards(work)[-1:] or [path for path in [trainer.checkpoints.path] if path.exists()])
     if found is None:
         return
     try:
@@ -103,6 +89,12 @@ def _weights(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     return {f"weight.{name}": parameter.detach() for name, parameter in named.items()}
 
 
+def _random(trainer: Trainer) -> dict[str, Tensor]:
+    """The states of this process's random generators, by names that no other process's have."""
+    rank = processes().rank
+    return {f"random.{rank}.{name}": value for name, value in random_state(trainer.device).items()}
+
+
 def _moments(trainer: Trainer, named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     state = trainer.optimizer.state
     found: dict[str, Tensor] = {}
@@ -116,23 +108,21 @@ def _moments(trainer: Trainer, named: dict[str, nn.Parameter]) -> dict[str, Tens
 def _restore_shards(trainer: Trainer, root: nn.Module, folder: Path) -> None:
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-    facts, group = read_json(folder / _FACTS), processes()
+    facts, group = read_json(folder / SHARDS_FACTS), processes()
     named = dict(root.named_parameters())
     for name in facts["moments"]:
         like = named[name]
-        steps = torch.zeros(())
+        steps = _counter(trainer, like, torch.zeros(()))
         moments = {kind: torch.zeros_like(like, requires_grad=False) for kind in _MOMENTS}
         trainer.optimizer.state[like] = {**moments, "step": steps}
     state = _weights(named) | _moments(trainer, named)
     if facts["world"] == group.world:
-        state[f"rng.{group.rank}"] = torch.get_rng_state()
-        if trainer.device.type == "cuda":
-            state[f"cuda_rng.{group.rank}"] = torch.cuda.get_rng_state(trainer.device)
+        state |= _random(trainer)
     dcp.load(state, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not group.are_several)
     if facts["world"] == group.world:
-        torch.set_rng_state(state[f"rng.{group.rank}"])
-        if trainer.device.type == "cuda":
-            torch.cuda.set_rng_state(state[f"cuda_rng.{group.rank}"], trainer.device)
+        prefix = f"random.{group.rank}."
+        found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        restore_random_state(found, trainer.device)
     trainer.step, trainer.epoch, trainer.step_in_epoch = facts["position"]
     trainer.seconds, trainer.records = facts["seconds"], facts["records"]
     trainer.losses, trainer.extra = facts["losses"], facts["extra"]
@@ -147,7 +137,7 @@ def _restore_whole(trainer: Trainer, path: Path) -> None:
     for index, parameter in enumerate(trainer.order_in_one_process()):
         if moments := saved["optimizer"]["state"].get(index):
             own = {kind: _like(parameter, moments[kind]) for kind in _MOMENTS}
-            trainer.optimizer.state[parameter] = {**own, "step": moments["step"]}
+            trainer.optimizer.state[parameter] = {**own, "step": _counter(trainer, parameter, moments["step"])}
     trainer.step, trainer.epoch, trainer.step_in_epoch = saved["position"]
     trainer.seconds, trainer.records = saved["seconds"], json.loads(saved["records"])
     trainer.losses, trainer.extra = saved["losses"], saved["extra"]
@@ -157,3 +147,9 @@ def _like(tensor: Tensor, value: Tensor) -> Tensor:
     """`value`, which every process has whole, on the devices of `tensor` and shared out as that is."""
     value = value.to(tensor.device)
     return distribute_tensor(value, tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else value
+
+
+def _counter(trainer: Trainer, parameter: Tensor, steps: Tensor) -> Tensor:
+    """A parameter's number of steps where the optimiser keeps it: a fused one on the device."""
+    is_fused = any(group.get("fused") for group in trainer.optimizer.param_groups)
+    return steps.to(parameter.device if is_fused else "cpu", torch.float32)

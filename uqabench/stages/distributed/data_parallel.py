@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -27,27 +27,6 @@ Loss = Callable[[Any], tuple[Tensor, int]]
 def mesh_of(device: torch.device) -> DeviceMesh:
     """All processes in a row, on devices of that type."""
     return init_device_mesh(device.type, (dist.get_world_size(),))
-
-
-def new_trainer(
-    modules: dict[str, nn.Module],
-    loss_fn: Loss,
-    config: OptimConfig,
-    *,
-    seed: int,
-    shards: Iterable[nn.Module] = (),
-    **options: Any,
-) -> Trainer:
-    """A `Trainer`, or with several processes one that trains with the others.
-
-    seed: of what differs between processes, which is dropout. shards: modules, used as a whole in a forward pass,
-    whose weights and moments no process holds alone (FSDP), with all other weights; none: every process has all
-    weights. With several processes `options["parts"]` gives this process's share of a step, and a part's weight is its
-    share of the step times the number of processes.
-    """
-    if processes().are_several:
-        return DistributedTrainer(modules, loss_fn, config, seed=seed, shards=list(shards), **options)
-    return Trainer(modules, loss_fn, config, **options)
 
 
 class LossModule(nn.Module):
@@ -135,14 +114,16 @@ class DistributedTrainer(Trainer):
         """The parameters in the order in which one process's optimiser has them."""
         return [p for group in super()._groups({}) for p in group["params"]]
 
-    def _is_due(self, seconds: float) -> bool:
+    def _is_save_due(self) -> bool:
         """By the first process's clock: all save at the same step."""
-        due = torch.tensor([float(seconds >= self.config.checkpoint_seconds) if self.group.is_first else 0.0])
+        due = torch.tensor([float(self.group.is_first and self.checkpoints.is_due)])
         dist.all_reduce(due)
         return bool(due)
 
     def _save(self) -> None:
-        checkpoint.save(self, self.root)
+        self._read_steps()
+        with self.checkpoints.standing_still():
+            checkpoint.save(self, self.root)
 
     def _resume(self) -> None:
         checkpoint.resume(self, self.root)
@@ -174,17 +155,4 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
 
     All processes call it.
     """
-    if not processes().are_several:
-        return module.state_dict()
     return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-
-
-def gathered_model(model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
-    """In the first process `fresh()` with the weights of the trained `model`, which lie in several processes; in the
-    others, which call it as well, `model` itself."""
-    state = whole_state(model)
-    if not processes().is_first:
-        return model
-    whole = fresh()
-    whole.load_state_dict(state)
-    return whole

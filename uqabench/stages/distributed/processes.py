@@ -1,4 +1,7 @@
-"""The processes of one run: their numbers, the messages between them, and what happens when one of them ends."""
+"""The processes of one run: their numbers, the messages between them, and what happens when one of them ends.
+
+torch is imported where there are several: commands that claim a run folder without computing start without it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from uqabench.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 SILENT_SECONDS = 40.0
 """After so many seconds without a sign of life a process counts as lost: the others end within a minute."""
@@ -41,7 +44,7 @@ class Processes:
 
     rank: int = 0
     world: int = 1
-    store: dist.Store | None = None
+    store: Store | None = None
     _watcher: _Watcher | None = field(default=None, repr=False)
     _turns: int = field(default=0, repr=False)
 
@@ -127,8 +130,13 @@ def joined() -> Iterator[Processes]:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error of torch says that another process could not be reached."""
-    if isinstance(error, (LostProcess, dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
+    if isinstance(error, LostProcess):
         return True
+    if "torch" in sys.modules:
+        import torch.distributed as dist
+
+        if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
+            return True
     return isinstance(error, RuntimeError) and "gloo" in str(error)
 
 
@@ -138,6 +146,9 @@ def lost() -> LostProcess:
 
 
 def _join(rank: int, world: int) -> Processes:
+    import torch
+    import torch.distributed as dist
+
     if not dist.is_available():
         raise InputError("This build of torch has no torch.distributed: run one process, without torchrun.")
     host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), _number("MASTER_PORT", 29_500)
@@ -153,7 +164,7 @@ def _join(rank: int, world: int) -> Processes:
             backend = "cpu:gloo,cuda:nccl"
         if not dist.is_initialized():
             dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world)
-    except (dist.DistError, RuntimeError) as error:
+    except RuntimeError as error:
         reason = str(error).splitlines()[0][:200]
         raise RunError(
             f"Process {rank} of {world} cannot join the others ({reason}): start all with torchrun."
@@ -165,6 +176,8 @@ def _join(rank: int, world: int) -> Processes:
 
 def _leave(group: Processes) -> None:
     """Wait until everybody is done: whoever holds the messages must stay till then."""
+    import torch.distributed as dist
+
     group.say(f"done/{group.rank}", "")
     for rank in range(group.world):
         group.wait(f"done/{rank}")
@@ -200,7 +213,7 @@ def _on_terminate() -> None:
 def _as_lost() -> Iterator[None]:
     try:
         yield
-    except (dist.DistError, RuntimeError) as error:
+    except RuntimeError as error:
         raise lost() from error
 
 
@@ -208,7 +221,7 @@ class _Watcher(threading.Thread):
     """Gives signs of life, and ends this process when another one gives none: its main thread may wait for ever in a
     collective operation that the lost process does not take part in."""
 
-    def __init__(self, store: dist.Store, rank: int, world: int) -> None:
+    def __init__(self, store: Store, rank: int, world: int) -> None:
         super().__init__(daemon=True, name="uqabench-watcher")
         self.store, self.rank = store, rank
         self.seen = {other: ("", time.monotonic()) for other in range(world) if other != rank}
@@ -225,7 +238,7 @@ class _Watcher(threading.Thread):
             beats += 1
             try:
                 self._look(beats)
-            except (dist.DistError, RuntimeError):
+            except RuntimeError:
                 self.lost = self.lost or str(lost())
             if self.lost and not self._stopped.wait(_GRACE_SECONDS):
                 print(f"uqabench: {self.lost}", file=sys.stderr, flush=True)

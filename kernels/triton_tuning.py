@@ -1,7 +1,7 @@
 """Which configuration a Triton kernel runs with: the committed winner of this card, else the fastest, measured once.
 
 A choice is made for a kernel, the arguments that its key names, the dtypes of its tensors and the number of tokens to
-the next power of two: what wins on 2,000 tokens need not on 65,536. Committed choices are in `tuned/`, a file a kernel,
+the next power of two: what wins on 2,000 tokens need not on 65,536. Committed choices are in `tuned`, a file a kernel,
 made by `python -m bench.gpu tune`. UQABENCH_TUNING says what happens without one: "measure" (the default) times every
 configuration and keeps the times in Triton's cache folder; "first" takes the first, times nothing and keeps nothing.
 """

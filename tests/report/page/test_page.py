@@ -210,6 +210,7 @@ def test_charts_show_differences_letters_and_curves(opened, page_file, made_run,
     texts = [text.replace("−", "-") for text in found["differences"] if "Method: HSTU" in text]
     assert any(f"Difference: {gap:+.2f}" in text for text in texts)
     assert any("given" in text for text in found["letters"]) and found["training"] and found["subtasks"]
+    assert "expected calibration error" in page.inner_text("#calibration-caption")
     # A filter without questions empties a chart that is in sight, and the next one fills it again.
     choose(page, user=10**6)
     page.locator("#differences-title").scroll_into_view_if_needed()
@@ -217,7 +218,6 @@ def test_charts_show_differences_letters_and_curves(opened, page_file, made_run,
     choose(page)
     page.locator("#differences-title").scroll_into_view_if_needed()
     page.locator("#chart-differences svg.marks").wait_for(state="visible")
-    assert "expected calibration error" in page.inner_text("#calibration-caption")
 
 
 def test_a_page_knows_no_ids(page_file, small_store, opened):

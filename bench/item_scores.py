@@ -3,8 +3,8 @@
     python -m bench.item_scores --preset demo --methods sasrec,trm++ --set pretrain.ties=shuffled
 
 No language model is asked. The option with the largest probability is taken, that of a value being the sum over the
-items that have it; `relative` divides by the value's mean probability over all histories, so that popular options have
-no lead. Questions (up to 2,000 of ip and of ap each) are about validation users, so that settings may be chosen by them.
+items that have it; `relative` divides by the value's mean probability over all histories, so that popular options lead
+no more. Questions (up to 2,000 of ip and of ap each) are about validation users, so that settings may be chosen by it.
 """
 
 from __future__ import annotations

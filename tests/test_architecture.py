@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "experiments": BASE | {"data", "questions", "encoders", "llm", "integrations", "stages", "plan", "report"},
     "doctor": {"__version__", "kernels"},
     "cli": BASE | {"__version__", "data", "questions", "llm", "plan", "experiments", "report", "doctor"},
+    "__main__": {"cli"},
     "__init__": set(),
 }
 """What each part of uqabench may import of the others: cli → {report, experiments} → plan → stages → {integrations,

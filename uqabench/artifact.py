@@ -138,8 +138,8 @@ class Stage:
 
     name: of the stage. config: its settings as JSON values. inputs: content hash of what it reads, by role.
     make: fills the folder. digests: whether a finished folder is checked by its files' digests, or by their sizes
-    (for folders so large that reading them takes seconds). Two stages with equal name, config and inputs have equal
-    results.
+    (for folders so large that reading them takes seconds). together: every process of a run takes part in it, not the
+    first alone. Two stages with equal name, config and inputs have equal results.
     """
 
     name: str
@@ -147,6 +147,7 @@ class Stage:
     inputs: dict[str, str]
     make: Make
     digests: bool = True
+    together: bool = False
 
     @property
     def key(self) -> str:

@@ -46,7 +46,8 @@ _OPTIONAL = (
     ("wandb", "the setting tracker: wandb", "pip install 'uqabench[wandb]'"),
     ("mlflow-skinny", "the setting tracker: mlflow", "pip install 'uqabench[mlflow]'"),
     ("triton", "kernels on a GPU", "pip install 'uqabench[gpu]'"),
-    ("flash-attn", "attention on a GPU", "pip install flash-attn, beside a CUDA build of torch"),
+    ("peft", "`align.strategy=lora`", "pip install 'uqabench[lora]'"),
+    ("flash-attn", "attention on a GPU", "pip install --no-build-isolation 'uqabench[flash]', beside a CUDA torch"),
 )
 _VECTOR_FLAGS = (
     "sse4_2",
@@ -167,6 +168,7 @@ def _operators() -> Lines:
         yield name, f"{runs:<26} (has {', '.join(report['backends'])})"
     for device in devices:
         yield from _reasons(status, device)
+    yield from _attention()
     stuck = [name for name, report in status.items() if report["cpu"]["runs"] is None]
     if stuck:
         raise Broken(f"backend '{request}' cannot run {', '.join(stuck)} on CPU: unset {backend.ENVIRONMENT_VARIABLE}")
@@ -183,6 +185,27 @@ def _reasons(status: dict[str, dict[str, Any]], device: str) -> Lines:
         having = sum(backend in report["backends"] for report in status.values())
         whose = "" if len(names) == having else f" ({', '.join(names)})"
         yield f"no {backend} on {device}", f"{reason}{whose}"
+
+
+def _attention() -> Lines:
+    """Whose kernel computes causal attention on a GPU in bfloat16, in training and after, and why not the others'."""
+    import torch
+
+    from uqabench.kernels.causal_attention import flash
+
+    try:
+        trained, frozen = (
+            flash.implementation("cuda", torch.bfloat16, 64, is_trained=is_trained) for is_trained in (True, False)
+        )
+    except RuntimeError as error:  # of a backend that is requested and cannot run there
+        yield "attention on cuda", f"NOTHING: {_brief(error)}"
+        return
+    yield "attention on cuda", trained if trained == frozen else f"{trained} in training, {frozen} for frozen models"
+    for name in flash.PACKAGES:
+        if reason := flash.problem(name):
+            yield f"no {name}", reason
+        elif name == flash.TORCH_VARLEN and trained != name:
+            yield name, "its gradients differ from run to run, so it trains under deterministic algorithms only"
 
 
 def _check_operators() -> str:

@@ -25,12 +25,18 @@ struct Launch {
 
 template <class Run>
 const char* run(const int64_t* sizes, void* const* pointers, int device, void* stream, Run launch_all) {
-  cudaError_t error = cudaSetDevice(device);
+  int found = device;  // the caller's device stays the current one of this thread
+  cudaError_t error = cudaGetDevice(&found);
+  if (error == cudaSuccess && found != device) error = cudaSetDevice(device);
   const Launch launch{static_cast<cudaStream_t>(stream), error};
   if (sizes[bfloat16_at]) {
     launch_all(read_scan<Bfloat16>(sizes, pointers), launch);
   } else {
     launch_all(read_scan<float>(sizes, pointers), launch);
+  }
+  if (found != device) {
+    const cudaError_t restored = cudaSetDevice(found);
+    if (error == cudaSuccess) error = restored;
   }
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }

@@ -1,6 +1,7 @@
-"""Causal attention by other packages' fused CUDA kernels, where they take the call: flash-attn, else torch's own.
+"""Causal attention by other packages' fused CUDA kernels, where they take the call: flash-attn 3 on Hopper, else
+flash-attn, else torch's own.
 
-Both take the packed layout as it is, bf16 and fp16 only. Nobody has to install them: where neither takes a call, the
+All take the packed layout as it is, bf16 and fp16 only. Nobody has to install them: where none takes a call, the
 operator's own backends run (`use_backend` always gets one of those). flash-attn is asked for a deterministic backward
 pass; torch's is one under torch.use_deterministic_algorithms, and is left out unless that is on or no gradient is due.
 """
@@ -11,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,35 +22,56 @@ from ..checks import host_longest
 from ..memory import remember
 from ..tracing import constant_when_traced, never_traced
 
-FLASH_ATTN, TORCH_VARLEN = "flash-attn", "torch varlen_attn"
+FLASH_ATTN_3, FLASH_ATTN, TORCH_VARLEN = "flash-attn 3", "flash-attn", "torch varlen_attn"
+PACKAGES = (FLASH_ATTN_3, FLASH_ATTN, TORCH_VARLEN)
+"""In the order in which they are tried."""
+_FUNCTIONS = {
+    FLASH_ATTN_3: ("flash_attn_interface", "flash_attn_varlen_func"),
+    FLASH_ATTN: ("flash_attn", "flash_attn_varlen_func"),
+    TORCH_VARLEN: ("torch.nn.attention.varlen", "varlen_attn"),
+}
 _DTYPES = (torch.bfloat16, torch.float16)
 _MAX_HEAD_SIZE = 256
+_HOPPER = 9  # the major compute capability that flash-attn 3 is written for
 
 
 @cache
-def _has_flash_attn() -> bool:
-    """Whether the package is installed and its compiled part can be imported."""
-    if importlib.util.find_spec("flash_attn") is None:
-        return False
+def problem(name: str) -> str | None:
+    """Why the package `name` cannot run here, whatever the call; None if it can."""
+    module, function = _FUNCTIONS[name]
     try:
-        return hasattr(importlib.import_module("flash_attn"), "flash_attn_varlen_func")
-    except (ImportError, OSError):
-        return False
+        if importlib.util.find_spec(module) is None:
+            return "not installed"
+        found = getattr(importlib.import_module(module), function, None)
+    except (ImportError, OSError) as error:
+        return f"does not import ({' '.join(str(error).split())[:120]})"
+    if found is None:
+        return f"has no {function}"
+    try:
+        inspect.signature(found).bind(**_call(name, *[None] * 6))
+    except TypeError as error:
+        return f"another version is needed ({function}: {error})"
+    if name == FLASH_ATTN_3 and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] != _HOPPER:
+        return "runs on Hopper GPUs only"
+    return None
 
 
-@cache
-def _has_torch_varlen() -> bool:
-    """Whether torch.nn.attention.varlen takes a scale and a window, as it does after torch 2.10's first version."""
-    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
-        return False
-    function = importlib.import_module("torch.nn.attention.varlen").varlen_attn
-    return {"scale", "window_size"} <= set(inspect.signature(function).parameters)
+def _call(name: str, q: Any, k: Any, v: Any, bounds: Any, longest: Any, scale: Any) -> dict[str, Any]:
+    """The arguments of the package's function, by name: their order differs between versions.
+
+    bounds: int32 (B+1,). longest: tokens of the longest sequence.
+    """
+    if name == TORCH_VARLEN:
+        sizes = {"cu_seq_q": bounds, "cu_seq_k": bounds, "max_q": longest, "max_k": longest}
+        return {"query": q, "key": k, "value": v, **sizes, "scale": scale, "window_size": (-1, 0)}
+    sizes = {"cu_seqlens_q": bounds, "cu_seqlens_k": bounds, "max_seqlen_q": longest, "max_seqlen_k": longest}
+    return {"q": q, "k": k, "v": v, **sizes, "softmax_scale": scale, "causal": True, "deterministic": True}
 
 
 def implementation(
     device: str, dtype: torch.dtype, head_size: int, value_size: int | None = None, *, is_trained: bool = True
 ) -> str:
-    """What runs for tensors of that device type ("cpu", "cuda"): "flash-attn", "torch varlen_attn" or a backend.
+    """What runs for tensors of that device type ("cpu", "cuda"): one of PACKAGES, or a backend.
 
     Args:
         device, dtype: of q, k and v.
@@ -72,10 +95,9 @@ def _package(dtype: torch.dtype, is_trained: bool) -> str | None:
     """The package that takes tensors of that dtype unasked; None if neither does, or a backend is requested."""
     if dtype not in _DTYPES or requested_backend() is not None:
         return None
-    if _has_flash_attn():
-        return FLASH_ATTN
     is_fixed = not is_trained or torch.are_deterministic_algorithms_enabled()
-    return TORCH_VARLEN if is_fixed and _has_torch_varlen() else None
+    usable = (name for name in PACKAGES if problem(name) is None and (name != TORCH_VARLEN or is_fixed))
+    return next(usable, None)
 
 
 @never_traced  # because the longest length differs from batch to batch, and each would be compiled anew
@@ -85,9 +107,6 @@ def causal_attention(name: str, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor
         return (q.sum() + k.sum()) * v
     bounds = remember(offsets, "int32", lambda: offsets.to(torch.int32))
     longest = host_longest(offsets)
-    if name == FLASH_ATTN:
-        run = importlib.import_module("flash_attn").flash_attn_varlen_func
-        sizes = (bounds, bounds, longest, longest)
-        return run(q, k, v, *sizes, causal=True, softmax_scale=scale, deterministic=True)
-    run = importlib.import_module("torch.nn.attention.varlen").varlen_attn
-    return run(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=(-1, 0))
+    module, function = _FUNCTIONS[name]
+    out = getattr(importlib.import_module(module), function)(**_call(name, q, k, v, bounds, longest, scale))
+    return out[0] if isinstance(out, tuple) else out  # some versions return each row's log-sum beside it

@@ -8,26 +8,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uqabench.data import pack, plan_batches, windows
+from uqabench.data.packer import share_evenly
 from uqabench.errors import InputError
 
 lengths_of = st.lists(st.integers(0, 50), min_size=1, max_size=150)
 
 
 @settings(max_examples=100, deadline=None)
-@given(lengths_of, st.integers(50, 300), st.integers(0, 9), st.integers(0, 9), st.integers(1, 5), st.booleans())
-def test_ranks_share_an_epoch(lengths, budget, seed, epoch, world, shuffle):
-    plans = [
-        plan_batches(lengths, budget, seed=seed, epoch=epoch, rank=rank, world=world, shuffle=shuffle)
-        for rank in range(world)
-    ]
-    again = plan_batches(np.array(lengths), budget, seed=seed, epoch=epoch, rank=0, world=world, shuffle=shuffle)
-    assert [batch.tolist() for batch in plans[0]] == [batch.tolist() for batch in again]
-    batches = [batch for plan in plans for batch in plan]
+@given(lengths_of, st.integers(50, 300), st.integers(0, 9), st.integers(0, 9), st.booleans())
+def test_batches_hold_every_row_once(lengths, budget, seed, epoch, shuffle):
+    batches = plan_batches(lengths, budget, seed=seed, epoch=epoch, shuffle=shuffle)
+    again = plan_batches(np.array(lengths), budget, seed=seed, epoch=epoch, shuffle=shuffle)
+    assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in again]
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert all(len(batch) and batch.dtype == np.int64 for batch in batches)
     assert all(sum(lengths[row] for row in batch) <= budget for batch in batches)
-    if len(lengths) >= world * (len(batches) // world + 1):
-        assert len({len(plan) for plan in plans}) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 7))
+def test_shares_of_a_batch_hold_each_member_once_and_are_even(sizes, shares):
+    parts = share_evenly(np.array(sizes, int), shares)
+    assert len(parts) == shares and all(part.tolist() == sorted(part) for part in parts)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(sizes)))
+    sums = [sum(sizes[i] for i in part) for part in parts]
+    assert max(sums) - min(sums) <= max(sizes, default=0)  # no member could be moved to make them more even
 
 
 def test_batches_are_full_and_hold_like_lengths():
@@ -59,7 +64,6 @@ def test_without_shuffle_lengths_ascend():
     [
         ({"lengths": [1, 9, 2], "token_budget": 8}, "Sequence 1 has 9 tokens, more than token_budget 8"),
         ({"lengths": [1, -1]}, r"lengths\[1\] is -1"),
-        ({"rank": 2, "world": 2}, "rank is 2"),
         ({"seed": -1}, "seed is -1"),
     ],
 )

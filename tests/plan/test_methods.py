@@ -70,7 +70,10 @@ def test_every_built_in_integration_has_a_variant():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hstu@lora", f"Method 'hstu@lora': there is no variant 'lora': choose among {', '.join(packaged_variants())}"),
+        (
+            "hstu@prefix",
+            f"Method 'hstu@prefix': there is no variant 'prefix': choose among {', '.join(packaged_variants())}",
+        ),
         ("hstu@cl+", "there is no variant ''"),
         (
             "hsut",

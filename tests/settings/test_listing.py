@@ -64,6 +64,9 @@ def test_the_command(capsys):
     assert "0.05" in line and "preset demo" in line and "0 to 1,000,000" in line and "default 1.0" in line
     assert main(["settings", "--json"]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert listed["align.strategy"]["choices"] == ["adapter", "full"] and listed["align.strategy"]["value"] == "full"
+    assert (
+        listed["align.strategy"]["choices"] == ["adapter", "full", "lora"]
+        and listed["align.strategy"]["value"] == "full"
+    )
     assert listed["pretrain.optim.lr"]["gt"] == 0 and listed["pretrain.optim.lr"]["from"] == "preset demo"
     assert main(["settings", "huge"]) == 2

@@ -208,7 +208,8 @@ def test_methods_and_variants_that_make_no_sense(values, message):
         ("pretrain.optim.betas=[a, b]", r"pretrain.optim.betas\[0\] must be of type float"),
         ("pretrain.encoder.preset=vast", "pretrain.encoder.preset is 'vast': choose one of tiny, demo"),
         ("pretrain.encoder.inputs=none", "pretrain.encoder.inputs is 'none': choose one of full, without-text"),
-        ("align.strategy=lora", "align.strategy is 'lora': choose one of adapter, full"),
+        ("align.strategy=prefix", "align.strategy is 'prefix': choose one of adapter, full, lora"),
+        ("align.lora_rank=0", "align.lora_rank is 0: it must be at least 1"),
         ("align.adapter_lr=-1", "align.adapter_lr is -1.0: it must be at least 0"),
         ("align.n_queries=0", "align.n_queries is 0"),
         ("align.batch_questions=0", "align.batch_questions is 0"),
@@ -373,9 +374,9 @@ def test_values_that_yaml_resolves_are_one_sentence_too(text):
             assert str in (leaf.hint, *getattr(leaf.hint, "__args__", ()))
 
 
-def test_keys_hold_all_but_the_checkpoints_times():
+def test_keys_hold_all_but_what_changes_no_result():
     left_out = {leaf.name.rpartition(".")[2] for leaf in leaves(RunConfig) if not leaf.about.in_key}
-    assert left_out == {"checkpoint_seconds"}
+    assert left_out == {"checkpoint_seconds", "recompute"}
     config = run_config("tiny").pretrain
     again = dataclasses.replace(config, optim=dataclasses.replace(config.optim, checkpoint_seconds=1))
     assert key_dict(config) == key_dict(again) != to_dict(config) != to_dict(again)

@@ -77,7 +77,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("integration", ["mean-pooling", "q-former"])
-@pytest.mark.parametrize("strategy", ["adapter", "full"])
+@pytest.mark.parametrize("strategy", ["adapter", "full", "lora"])
 def test_training_lowers_the_loss_of_what_it_may_change(context, method, tmp_path, integration, strategy):
     shown = method(integration)
     settings = config(integration=integration, strategy=strategy, n_queries=2, epochs=3)
@@ -85,6 +85,7 @@ def test_training_lowers_the_loss_of_what_it_may_change(context, method, tmp_pat
     artifact, _ = align(context, shown, settings, progress=False).build(tmp_path / "x")
     assert training_loss(context, shown, artifact, settings) < training_loss(context, shown, start, settings) - 0.05
     assert (artifact.path / "llm").exists() == (strategy == "full")
+    assert (artifact.path / "lora").exists() == (strategy == "lora")
     if strategy == "full":
         before, after = weights(Path(context.llm)), weights(artifact.path / "llm")
         assert before.keys() == after.keys()

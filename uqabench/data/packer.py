@@ -1,7 +1,7 @@
 """Packed batches: sequences laid end to end, filled to a token budget, with no padding.
 
 Every choice is a function of (seed, epoch), so an epoch is the same on any machine and with any number of threads,
-and the ranks of a distributed run cut it into disjoint shares without talking to each other.
+and the processes of a run share out each batch without talking to each other.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ class PackedBatch:
     def __len__(self) -> int:
         """The number of sequences."""
         return len(self.rows)
+
+    def take(self, sequences: np.ndarray) -> PackedBatch:
+        """Of the sequences those at these places int64 (n,), in their order."""
+        lengths = np.diff(self.offsets)[sequences]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(offsets[-1]) + np.repeat(self.offsets[sequences] - offsets[:-1], lengths)
+        timestamps = None if self.timestamps is None else self.timestamps[at]
+        return PackedBatch(self.items[at], timestamps, offsets, self.rows[sequences])
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +201,17 @@ def _deal(tokens: np.ndarray, world: int) -> list[np.ndarray]:
             dealt[rank].append(batch)
             had[rank] += tokens[batch]
     return [np.array(batches, np.int64) for batches in dealt]
+
+
+def share_evenly(sizes: np.ndarray, shares: int) -> list[np.ndarray]:
+    """Places (int64, ascending) of a batch's members, of these sizes (n,), shared out: the largest first, each to the
+    share that has least so far. With fewer members than shares some are empty."""
+    filled = np.zeros(shares, np.int64)
+    owner = np.empty(len(sizes), np.int64)
+    for member in np.argsort(-np.asarray(sizes), kind="stable"):
+        owner[member] = filled.argmin()
+        filled[owner[member]] += sizes[member]
+    return [np.flatnonzero(owner == share) for share in range(shares)]
 
 
 def windows(

@@ -30,6 +30,7 @@ from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
 from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
 from uqabench.settings.reader import to_dict
+from uqabench.stages.distributed import processes
 from uqabench.vocabulary import SUBTASKS, TASKS, display_name
 
 
@@ -107,13 +108,13 @@ def run_experiments(
 ) -> dict[str, dict[str, Any]]:
     """Run experiments in the run folder `folder`; returns (and writes) each one's results by name.
 
-    Cells that fail are in the results with the reason; the same call goes on from there. page: write report.html, the
-    page of the results, beside them.
+    Cells that fail are in the results with the reason; the same call goes on from there. All but the first of several
+    processes return nothing. page: write report.html, the page of the results, beside them.
     """
     check_device(config)
     check_tracker(config.tracker)
     with claimed(folder, wait=wait), Opened() as opened:
-        tools = Tools(opened, progress)
+        tools = Tools(opened, progress and processes().is_first)
         planned = [plan_experiment(experiment, config, tools, seeds) for experiment in experiments]
         outcome = execute(
             [node for each in planned for node in (*each.targets(), *each.probes())],
@@ -122,6 +123,8 @@ def run_experiments(
             progress=progress,
             strict=strict,
         )
+        if not processes().is_first:
+            return {}
         track(config.tracker, folder, outcome.made.values())
         return {each.experiment.name: _write(folder, each, outcome, preset, tools, compare, page) for each in planned}
 

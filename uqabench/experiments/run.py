@@ -28,6 +28,7 @@ from uqabench.report.results import load_results
 from uqabench.report.write import write_tables
 from uqabench.settings import RunConfig
 from uqabench.settings.reader import to_dict
+from uqabench.stages.distributed import processes
 from uqabench.stages.pretrain import popularity_metrics
 from uqabench.vocabulary import BASELINES
 
@@ -49,15 +50,16 @@ def run(
 
     Finished stages are reused and killed ones resumed. Methods that fail leave the others running: they are named in
     the results under "failed", but where only baselines are left the first error is raised. None where the run stops
-    before evaluation. compare: "paper" puts the paper's numbers beside those of the tables. wait: for another process
-    that works in the folder. strict: stop at a failure. page: write report.html, the page of the results.
+    before evaluation, and from all but the first of several processes. compare: "paper" puts the paper's numbers beside
+    those of the tables. wait: for another process that works in the folder. strict: stop at a failure. page: write
+    report.html, the page of the results.
     """
     folder = Path(folder)
     check_device(config)
     check_tracker(config.tracker)
     problems = problems_of(config)
     with claimed(folder, wait=wait), Opened() as opened:
-        tools = Tools(opened, progress)
+        tools = Tools(opened, progress and processes().is_first)
         methods = [method for method in parse_methods(config) if method.name not in problems]
         planned = plan(config, tools, methods=methods)
         outcome = execute(
@@ -68,12 +70,14 @@ def run(
             progress=progress,
             strict=strict,
         )
-        track(config.tracker, folder, outcome.made.values())
+        if processes().is_first:
+            track(config.tracker, folder, outcome.made.values())
         failed = {**problems, **failures(planned.methods, outcome, until)}
         if failed and _only_baselines_are_left(parse_methods(config), failed):
             raise next(iter(failed.values()))
         if until != "evaluate":
             _refuse_failures(failed)
+        if until != "evaluate" or not processes().is_first:
             return None
         results = _write_results(folder, planned, outcome, failed, tools, compare)
         sweep(folder / FILE_NAME)

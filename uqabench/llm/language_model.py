@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.checkpoint import checkpoint
 
 from uqabench.errors import InputError
 from uqabench.files import read_json
@@ -216,6 +217,20 @@ class LanguageModel:
         finally:
             hook.remove()
         return entered[1]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The model's repeated layers, by the classes that it does not let be split over devices; those of the longest
+        list of modules where it names none."""
+        names = set(getattr(self.model, "_no_split_modules", None) or ())
+        found = [module for module in self.model.modules() if type(module).__name__ in names]
+        lists = [list(module) for module in self.model.modules() if isinstance(module, nn.ModuleList)]
+        return found or max(lists, key=len, default=[])
+
+    def recompute_activations(self) -> None:
+        """Keep only each layer's inputs for the backward pass, which computes the rest of it once more."""
+        for layer in self.layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
     @cached_property
     def _accepted(self) -> set[str]:

@@ -12,6 +12,7 @@ from uqabench.errors import RunError, UQABenchError, as_uqabench_error
 from uqabench.files import is_disk_full
 from uqabench.plan.node import Node, in_order
 from uqabench.plan.progress import Progress
+from uqabench.stages.distributed import LostProcess, build_together, processes
 
 log = logging.getLogger("uqabench")
 
@@ -56,7 +57,7 @@ def execute(
     fatal = {node.key for node in in_order(essential)}
     order = in_order([*essential, *early, *targets])
     outcome = Outcome()
-    with Progress(order, run, enabled=progress) as bar:
+    with Progress(order, run, enabled=progress and processes().is_first) as bar:
         for node in order:
             if not _is_needed(node, targets, outcome.failed):
                 bar.skip(node)
@@ -64,9 +65,10 @@ def execute(
             bar.start(node)
             try:
                 inputs = {role: outcome.made[needed.key] for role, needed in node.inputs.items()}
-                artifact, reused = node.open(inputs).build(node.path(run))
+                artifact, reused = build_together(node.open(inputs), node.path(run))
             except Exception as error:  # an encoder or a language model of a user's own may raise anything
-                if strict or node.key in fatal or is_disk_full(error):  # a full disk fails all that follows, too
+                # A full disk and a lost process fail all that follows, too.
+                if strict or node.key in fatal or is_disk_full(error) or isinstance(error, LostProcess):
                     raise
                 outcome.failed[node.key] = _kept(error)
                 log.error("%s failed: %s", node.name, outcome.failed[node.key])

@@ -9,6 +9,7 @@ from pathlib import Path
 from uqabench.errors import InputError
 from uqabench.files import write_json
 from uqabench.locks import folder_lock
+from uqabench.stages.distributed import joined
 
 MARKER = "uqabench-run.json"
 
@@ -25,11 +26,22 @@ def run_folder(runs: Path, name: str) -> Path:
 
 @contextmanager
 def claimed(run: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the run folder `run` for this process, making it if there is none.
+    """Hold the run folder `run` for this process, and those that torchrun started beside it, making it if there is
+    none.
 
     InputError for a folder that holds anything but a run, and for one that another process holds (unless `wait`).
     """
     run = run.resolve()  # a link to a folder on another disk stays a link
+    with joined() as group:
+        if group.is_first:
+            with _locked(run, wait):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _locked(run: Path, wait: bool) -> Iterator[None]:
     check_is_run(run)
     with folder_lock(run, wait=wait):
         check_is_run(run)

@@ -9,7 +9,7 @@ from uqabench.settings.training import OptimConfig
 OBJECTIVES = ("sl", "cl")
 WINDOWS = ("last", "chunks")
 TIES = ("stored", "shuffled")
-STRATEGIES = ("adapter", "full")
+STRATEGIES = ("adapter", "full", "lora")
 
 
 @section("pretrain")
@@ -58,9 +58,12 @@ class AlignConfig:
     )
     strategy: str = setting(
         "adapter",
-        "adapter: the language model is frozen; full: it learns too (text methods always train it)",
+        "adapter: the language model is frozen; full: it learns too; lora: low-rank matrices beside its weights learn "
+        "(text methods train it with adapter as well)",
         choices=STRATEGIES,
     )
+    lora_rank: int = setting(16, "rank of the matrices of lora", ge=1, le=4096)
+    lora_alpha: float = setting(32.0, "factor of their product, divided by the rank", gt=0, le=1e6)
     n_queries: int = setting(16, "soft tokens of integrations with learned queries", ge=1, le=4096)
     closed_form: bool = setting(
         False,
@@ -69,6 +72,12 @@ class AlignConfig:
     batch_questions: int = setting(256, "questions a step", ge=1, le=MAX_COUNT)
     token_budget: int = setting(
         16_384, "padded tokens of one forward pass; a step that needs more accumulates", ge=1, le=MAX_COUNT
+    )
+    recompute: bool = setting(
+        False,
+        "keep only the inputs of the language model's layers for the backward pass and compute the rest again: less "
+        "memory, a third more time",
+        in_key=False,
     )
     adapter_lr: float = setting(1.0, "factor on optim.lr for the adapter", ge=0, le=1e6)
     train: bool = setting(True, "false: evaluate the method zero-shot")

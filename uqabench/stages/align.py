@@ -28,6 +28,7 @@ from uqabench.llm.chat import Chat
 from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors, window_marker
 from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.lora import add_lora, load_lora, save_lora
 from uqabench.llm.prompts import PromptBuilder
 from uqabench.llm.sources import load_tokenizer
 from uqabench.questions.questions import QuestionSet
@@ -36,6 +37,9 @@ from uqabench.questions.templates import Templates
 from uqabench.settings.llm import PromptConfig
 from uqabench.settings.reader import key_dict
 from uqabench.settings.stages import AlignConfig
+from uqabench.stages.distributed import processes
+from uqabench.stages.distributed.several import gathered_model, new_trainer, whole_state
+from uqabench.stages.distributed.shares import share_parts
 from uqabench.stages.states import FrozenStates
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
@@ -104,8 +108,9 @@ class PromptedMethod:
 
 
 def trains_language_model(config: AlignConfig, *, has_states: bool) -> bool:
-    """Whether alignment trains the language model: text methods, which have no states, always do."""
-    return config.train and (not has_states or config.strategy == "full")
+    """Whether alignment trains the language model's own weights: text methods, which have no states and so no adapter,
+    do with the strategy "adapter" too."""
+    return config.train and (config.strategy == "full" or (not has_states and config.strategy == "adapter"))
 
 
 def check_training(name: str, config: AlignConfig, dtype: str, *, has_states: bool) -> None:
@@ -222,7 +227,7 @@ def align(context: Context, method: PromptedMethod, config: AlignConfig, *, prog
         with fits_in_memory(f"align {method.name}", "align.token_budget", config.token_budget):
             return _train(context, method, folder, work, config, progress)
 
-    return Stage("align", settings, inputs, make)
+    return Stage("align", settings, inputs, make, together=True)
 
 
 def _train(
@@ -236,19 +241,34 @@ def _train(
         config = replace(config, optim=replace(config.optim, bf16=True))
     soft = SoftPrompts(method.states, config, lm).to(lm.device) if method.states is not None else None
     lm.model.requires_grad_(full)
+    trained: dict[str, nn.Module] = {"llm": lm.model} if full else {}
+    if config.train and config.strategy == "lora":
+        trained["lora"] = add_lora(lm, config.lora_rank, config.lora_alpha)
+    if config.recompute:
+        lm.recompute_activations()
+    if soft is not None:
+        trained["adapter"] = soft.adapter
     metrics: dict[str, Any] = {"steps": 0}
     if soft is not None and config.closed_form:
         metrics |= soft.integration.initialise(soft.adapter, training_histories(context, lm, soft))
     seconds = 0.0
     if config.train:
-        trainer = _fit(context, method, lm, soft, full, config, out, work, progress)
+        trainer = _fit(context, method, lm, soft, trained, config, out, work, progress)
         metrics["steps"], seconds = trainer.step, trainer.seconds
+        if full:
+            lm = replace(lm, model=gathered_model(lm.model, lambda: context.load_lm(dtype="float32").model))
+    adapter = whole_state(soft.adapter) if soft is not None else {}
+    if not processes().is_first:
+        return seconds
+    if config.train:
         trainer.write_log()
     if soft is not None:
         save_file(
-            {k: v.detach().cpu().contiguous() for k, v in soft.adapter.state_dict().items()},
+            {k: v.detach().cpu().contiguous() for k, v in adapter.items()},
             out / "adapter.safetensors",
         )
+    if "lora" in trained:
+        save_lora(lm, out / "lora")
     if full:
         save_model(lm.model.to(getattr(torch, context.dtype)), lm.tokenizer, out / "llm")
         if lm.card:
@@ -262,7 +282,7 @@ def _fit(
     method: PromptedMethod,
     lm: LanguageModel,
     soft: SoftPrompts | None,
-    full: bool,
+    trained: dict[str, nn.Module],
     config: AlignConfig,
     out: Path,
     work: Path,
@@ -282,16 +302,15 @@ def _fit(
 
     def parts(step: list[PromptGroup]) -> list[tuple[list[PromptGroup], float]]:
         asked = sum(len(group.questions) for group in step)
-        batches = plan_group_batches(step, config.token_budget)
-        return [(part, sum(len(group.questions) for group in part) / asked) for part in batches]
+        return share_parts(
+            step,
+            PromptGroup.n_tokens,
+            lambda groups: plan_group_batches(groups, config.token_budget),
+            lambda part: sum(len(group.questions) for group in part) / asked,
+        )
 
-    modules: dict[str, nn.Module] = {}
-    if full:
-        modules["llm"] = lm.model
-    if soft is not None:
-        modules["adapter"] = soft.adapter
-    trainer = Trainer(
-        modules,
+    trainer = new_trainer(
+        trained,
         loss_fn,
         config.optim,
         total_steps=len(batches_of(0)) * config.optim.epochs,
@@ -301,6 +320,8 @@ def _fit(
         progress=progress,
         lr_scale={"adapter": config.adapter_lr},
         parts=parts,
+        seed=config.seed,
+        shards=lm.layers if "llm" in trained else (),
     )
     trainer.run(batches_of)
     return trainer
@@ -360,6 +381,8 @@ def load_aligned(
 ) -> tuple[LanguageModel, SoftPrompts | None]:
     """The language model and soft prompts that `align` left in `artifact`, frozen, in evaluation mode."""
     lm = context.load_lm(_trained_model(artifact))
+    if _written(artifact, "lora"):
+        load_lora(lm, artifact.path / "lora")
     lm.model.eval().requires_grad_(False)
     if method.states is None:
         return lm, None
@@ -374,14 +397,19 @@ def load_aligned(
 
 
 def _trained_model(artifact: Artifact) -> Path | None:
-    """The folder of the language model that this method trained, None where it trained none.
+    """The folder of the language model that this method trained whole, None where it did not."""
+    return artifact.path / "llm" if _written(artifact, "llm") else None
+
+
+def _written(artifact: Artifact, name: str) -> bool:
+    """Whether alignment wrote the folder `name`.
 
     InputError when files lie in it that alignment did not write: loading might read them.
     """
-    folder, written = artifact.path / "llm", set(artifact.manifest["files"])
+    folder, written = artifact.path / name, set(artifact.manifest["files"])
     found = [str(file.relative_to(artifact.path)) for file in folder.rglob("*") if file.is_file()]
     if stray := sorted(set(found) - written):
         raise InputError(
             f"{artifact.path / stray[0]} was not written by this run, and loading the model might read it: remove it."
         )
-    return folder if any(name.startswith("llm/") for name in written) else None
+    return any(file.startswith(f"{name}/") for file in written)

@@ -9,9 +9,11 @@ took at most `BUDGET` of the time.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from torch import Tensor
 from uqabench.files import write_aside, write_bytes
 
 logger = logging.getLogger(__name__)
+
+SHARDS, SHARDS_FACTS = "shards-", "trainer.json"
+"""A checkpoint of several processes: a folder called by its step, and the file in it that is written last."""
 
 BUDGET = 0.02
 """The share of training time that checkpoints may take."""
@@ -58,13 +63,19 @@ class CheckpointWriter:
     def save(self, state: dict[str, Any], log: bytes) -> None:
         """Write a state (nested dictionaries and lists of tensors and plain values), at the latest by `wait`."""
         self.wait()
+        with self.standing_still():
+            if self.in_thread:
+                copy, arrived = self._copied(state)
+                self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="uqabench-checkpoint")
+                self._writing = self._thread.submit(self._write, copy, log, arrived)
+            else:
+                self._write(state, log, lambda: None)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Within the block training stands still for a checkpoint: the time counts, and the next one is due later."""
         began = time.monotonic()
-        if self.in_thread:
-            copy, arrived = self._copied(state)
-            self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="uqabench-checkpoint")
-            self._writing = self._thread.submit(self._write, copy, log, arrived)
-        else:
-            self._write(state, log, lambda: None)
+        yield
         self._ended = time.monotonic()
         self.saved += 1
         self.seconds += self._ended - began
@@ -96,6 +107,8 @@ class CheckpointWriter:
         arrived()
         write_aside(self.path, lambda partial: _save(state, partial))
         write_bytes(self.path.with_name("log.jsonl"), log)
+        for older in self.path.parent.glob(f"{SHARDS}*"):
+            shutil.rmtree(older, ignore_errors=True)
 
     def _copied(self, state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
         """The state as it is behind the work given to the device so far, and what waits until it is there.
@@ -125,6 +138,12 @@ class CheckpointWriter:
         if kept is None or kept.shape != x.shape or kept.dtype != x.dtype:
             kept = self._pinned[name] = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
         return kept
+
+
+def finished_shards(work: Path) -> list[Path]:
+    """Checkpoints of several processes in a working folder, the newest last."""
+    found = [folder for folder in work.glob(f"{SHARDS}*") if (folder / SHARDS_FACTS).is_file()]
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix(SHARDS)))
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

@@ -23,11 +23,20 @@ from uqabench.files import write_json
 from uqabench.kernels import info_nce, linear_cross_entropy, linear_rank
 from uqabench.settings.reader import key_dict, to_dict
 from uqabench.settings.stages import PretrainConfig
+from uqabench.stages.distributed import processes
+from uqabench.stages.distributed.several import (
+    SharedBatch,
+    new_trainer,
+    pretrain_loss,
+    share_item_table,
+    whole_item_table,
+)
+from uqabench.stages.distributed.shares import share_sequences, whole_step
 from uqabench.stages.encoder_weights import checkpoint_digest, load_weights, unshared
 from uqabench.stages.labels import next_item_labels
 from uqabench.stages.packed import TorchBatch
 from uqabench.stages.precision import loss_dtype, pretraining_optim
-from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
+from uqabench.stages.training import fits_in_memory, seed_everything
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 
@@ -46,12 +55,15 @@ class PretrainLoss:
         share = (popularity + 1.0) / (popularity.sum() + len(popularity))
         self.log_q = torch.from_numpy(np.log(share).astype(np.float32)).to(model.item_weight.device)
 
-    def __call__(self, batch: TorchBatch) -> tuple[Tensor, int]:
-        """Loss and tokens of a batch that `pack` gave its labels."""
+    def queries(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
+        """The M queries (M, item_dim) of a batch that `labelled_batch` gave its labels, and their next items (M,)."""
         batch.arrive()
         states = self.model.states(batch.items, batch.offsets, batch.timestamps, batch.plan)
-        at, targets = batch.labels["label"], batch.labels["target"]
-        queries = self.model.queries(states.index_select(0, at))
+        return self.model.queries(states.index_select(0, batch.labels["label"])), batch.labels["target"]
+
+    def __call__(self, batch: TorchBatch) -> tuple[Tensor, int]:
+        """Loss and tokens of a batch that `labelled_batch` gave its labels."""
+        queries, targets = self.queries(batch)
         if self.config.objective == "sl":
             weight = self.model.item_weight.to(self.dtype)
             return linear_cross_entropy(queries.to(self.dtype), weight, targets), len(batch.items)
@@ -90,13 +102,19 @@ def numbered(epoch: int, batches: list[tuple[np.ndarray, ...]]) -> list[Numbered
 
 
 def labelled_batch(
-    store: InteractionStore, part: NumberedBatch, config: PretrainConfig
+    store: InteractionStore, part: NumberedBatch, config: PretrainConfig, rows: np.ndarray | None = None
 ) -> tuple[PackedBatch, dict[str, np.ndarray]]:
-    """One packed batch, ties shuffled where the settings say so, and what it has to predict."""
+    """One packed batch, ties shuffled where the settings say so, and what it has to predict.
+
+    rows: the places of the sequences to keep, in ascending order; all without it. Their ties are in the same order as
+    in the whole batch.
+    """
     packed = pack(store, *part.spans)
     if config.ties == "shuffled" and packed.timestamps is not None:
         rng = np.random.Generator(np.random.Philox(key=[config.seed, (part.epoch << 32) + part.index]))
         packed = replace(packed, items=shuffled_ties(packed.items, packed.offsets, packed.timestamps, rng))
+    if rows is not None:
+        packed = packed.take(rows)
     return packed, next_item_labels(packed.items, packed.offsets)
 
 
@@ -172,10 +190,10 @@ def pretrain(
         with fits_in_memory(f"pretrain {config.encoder.encoder}", "pretrain.token_budget", config.token_budget):
             return _train(store, folder, work, config, torch.device(device), progress)
 
-    inputs = {"data": store.content_hash}
+    settings, inputs = {**key_dict(config), "device": device}, {"data": store.content_hash}
     if config.checkpoint is not None:
         inputs["checkpoint"] = checkpoint_digest(Path(config.checkpoint))
-    return Stage("pretrain", {**key_dict(config), "device": device}, inputs, make)
+    return Stage("pretrain", settings, inputs, make, together=True)
 
 
 def _train(
@@ -186,17 +204,20 @@ def _train(
     if config.checkpoint is not None:
         load_weights(model, Path(config.checkpoint), store)
     model = model.to(device)
+    share_item_table(model)
     optim = pretraining_optim(config.optim, device)
     loss = PretrainLoss(model, config, store.catalogue.popularity, loss_dtype(optim))
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def load(part: NumberedBatch) -> TorchBatch:
-        packed, labels = labelled_batch(store, part, config)
-        return TorchBatch.of(packed, device, model, labels=labels, stream=stream)
+    def load(part: NumberedBatch) -> TorchBatch | SharedBatch:
+        share = share_sequences(part.spans[2] - part.spans[1]) if processes().are_several else None
+        packed, labels = labelled_batch(store, part, config, share.rows if share else None)
+        batch = TorchBatch.of(packed, device, model, labels=labels, stream=stream)
+        return SharedBatch(batch, share.labels) if share else batch
 
-    trainer = Trainer(
+    trainer = new_trainer(
         {"model": model},
-        loss,
+        pretrain_loss(loss),
         optim,
         total_steps=len(training_batches(store, config, 0)) * config.optim.epochs,
         work=work,
@@ -204,12 +225,18 @@ def _train(
         label=f"pretrain {config.encoder.encoder}",
         progress=progress,
         load=load,
+        parts=whole_step,
+        seed=config.seed,
     )
+
+    def measure() -> tuple[Tensor, float]:
+        with whole_item_table(model):
+            return last_item_ranks(model, store, config)
 
     def after_epoch(epoch: int) -> bool:
         if not config.patience:
             return False
-        ranks, perplexity = last_item_ranks(model, store, config)
+        ranks, perplexity = measure()
         metrics = ranking_metrics(ranks)
         trainer.records.append({"epoch": epoch, "step": trainer.step, "perplexity": perplexity, **metrics})
         best = trainer.extra.get("best", -math.inf)
@@ -221,12 +248,16 @@ def _train(
 
     if config.train:
         trainer.run(lambda epoch: numbered(epoch, training_batches(store, config, epoch)), after_epoch)
-    ranks, perplexity = last_item_ranks(model, store, config)
+    with whole_item_table(model):
+        ranks, perplexity = last_item_ranks(model, store, config)
+        weights = unshared(model)
+    if not processes().is_first:
+        return trainer.seconds
     metrics: dict[str, Any] = {**ranking_metrics(ranks), "perplexity": perplexity, "users": len(ranks)}
     metrics["steps"] = trainer.step
     metrics["encoder_parameters"] = sum(parameter.numel() for parameter in model.encoder.parameters())
     trainer.write_log()
-    save_file({name: t.contiguous() for name, t in unshared(model).items()}, out / "model.safetensors")
+    save_file({name: t.contiguous() for name, t in weights.items()}, out / "model.safetensors")
     write_json(out / "metrics.json", metrics)
     write_json(out / "encoder.json", to_dict(config.encoder))
     return trainer.seconds

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from uqabench.errors import InputError, RunError
 from uqabench.files import write_bytes
 from uqabench.settings.training import OptimConfig
-from uqabench.stages.checkpoints import CheckpointWriter, random_state, restore_random_state
+from uqabench.stages.checkpoints import CheckpointWriter, finished_shards, random_state, restore_random_state
 from uqabench.stages.memory import keep_freed_memory
 from uqabench.stages.precision import use_tensor_cores
 from uqabench.stages.prefetch import AHEAD, prefetched
@@ -149,7 +149,7 @@ class Trainer:
                     if self.step % 10 == 0 or self.step == self.total_steps:
                         rate = tokens / max(1e-9, time.monotonic() - started)
                         bar.set_postfix_str(f"loss {self.loss:.3f}, {rate:,.0f} tokens/s")
-                    if self.checkpoints.is_due:
+                    if self._is_save_due():
                         self.seconds += time.monotonic() - started
                         started, tokens = time.monotonic(), 0
                         self._save()
@@ -175,8 +175,8 @@ class Trainer:
             (loss * weight).backward()
             value = value + loss.detach().double() * weight
             tokens += count
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        self.unread.add(self.step, value, norm)
+        norm = self._clip()
+        self.unread.add(self.step, self._step_loss(value), norm)
         if not self.is_host_ahead:  # where reading is free, nothing is learnt from a gradient that is no number
             self._read_steps()
         self.optimizer.step()
@@ -196,15 +196,28 @@ class Trainer:
             if (step + 1) % EVERY == 0:
                 self._record({"step": step + 1, "train_loss": loss, "lr": self.learning_rate(step)})
 
+    def _step_loss(self, value: Tensor) -> Tensor:
+        """The loss of a step, of which this process computed `value`."""
+        return value
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient; returns its norm before that."""
+        return nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+
+    def _is_save_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self.checkpoints.is_due
+
     def _record(self, row: dict[str, Any]) -> None:
         self.records.append(row)
 
     def write_log(self) -> None:
-        """All records as JSON lines."""
-        write_bytes(self.log_path, self._log_lines())
+        """Write all records, as JSON lines and for TensorBoard."""
+        write_bytes(self.log_path, self.log_lines())
         write_tensorboard(self.log_path.with_name("tensorboard"), self.records)
 
-    def _log_lines(self) -> bytes:
+    def log_lines(self) -> bytes:
+        """All records as JSON lines."""
         return "".join(json.dumps(record) + "\n" for record in self.records).encode()
 
     def _save(self) -> None:
@@ -219,10 +232,15 @@ class Trainer:
             "losses": list(self.losses),
             "extra": dict(self.extra),
         }
-        self.checkpoints.save(state, self._log_lines())
+        self.checkpoints.save(state, self.log_lines())
 
     def _resume(self) -> None:
         if not self.checkpoints.path.exists():
+            if finished_shards(self.checkpoints.path.parent):  # of several processes
+                from uqabench.stages.distributed.checkpoint import resume
+                from uqabench.stages.distributed.data_parallel import LossModule
+
+                resume(self, LossModule(self.modules, self.loss_fn))
             return
         try:
             self._restore(torch.load(self.checkpoints.path, map_location="cpu", weights_only=True))

@@ -107,8 +107,8 @@ def packages(monkeypatch):
     """`packages(flash_attn, varlen)`: which of them can be imported."""
 
     def choose(flash_attn: bool, varlen: bool) -> None:
-        monkeypatch.setattr(flash, "_has_flash_attn", lambda: flash_attn)
-        monkeypatch.setattr(flash, "_has_torch_varlen", lambda: varlen)
+        usable = {flash.FLASH_ATTN_3: False, flash.FLASH_ATTN: flash_attn, flash.TORCH_VARLEN: varlen}
+        monkeypatch.setattr(flash, "problem", lambda name: None if usable[name] else "not installed")
 
     monkeypatch.delenv("UQABENCH_BACKEND", raising=False)
     return choose
@@ -135,29 +135,17 @@ def test_who_runs_on_cuda(packages, monkeypatch):
     assert flash.implementation("cuda", BF16, 64, is_trained=False) == own
 
 
-def test_the_packages_are_looked_for():
-    assert flash._has_flash_attn() == (flash.importlib.util.find_spec("flash_attn") is not None)
-    assert isinstance(flash._has_torch_varlen(), bool)
-
-
-def test_what_the_packages_are_given(monkeypatch):
-    """Their calls, recorded: neither runs without a GPU."""
+def test_what_torch_is_given(monkeypatch):
+    """Its call, recorded: it runs on a GPU only. Those of flash-attn are in test_flash.py."""
     calls = []
 
-    class Package:
-        @staticmethod
-        def flash_attn_varlen_func(q, k, v, *bounds, **settings):
-            calls.append((bounds, settings))
-            return v
+    def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
+        calls.append((cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size))
+        return value
 
-        varlen_attn = flash_attn_varlen_func
-
-    monkeypatch.setattr(flash.importlib, "import_module", lambda name: Package)
+    monkeypatch.setattr(flash.importlib.import_module("torch.nn.attention.varlen"), "varlen_attn", varlen_attn)
     inputs, offsets = inputs_of(7, BF16, 2, 8, 8), offsets_of((2, 0, 5))
-    for name in (flash.FLASH_ATTN, flash.TORCH_VARLEN):
-        assert flash.causal_attention(name, **inputs, offsets=offsets, scale=0.3) is inputs["v"]
-    for bounds, _ in calls:
-        assert bounds[0].dtype == torch.int32 and bounds[0].tolist() == [0, 2, 2, 7]
-        assert bounds[2:] == (5, 5)
-    assert calls[0][1] == {"causal": True, "softmax_scale": 0.3, "deterministic": True}
-    assert calls[1][1] == {"scale": 0.3, "window_size": (-1, 0)}
+    assert flash.causal_attention(flash.TORCH_VARLEN, **inputs, offsets=offsets, scale=0.3) is inputs["v"]
+    ((first, second, *rest),) = calls
+    assert first is second and first.dtype == torch.int32 and first.tolist() == [0, 2, 2, 7]
+    assert rest == [5, 5, 0.3, (-1, 0)]

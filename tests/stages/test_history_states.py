@@ -10,6 +10,7 @@ import torch
 
 from uqabench.errors import InputError
 from uqabench.integrations import find_integration
+from uqabench.llm.history import window_marker
 from uqabench.settings.stages import AlignConfig
 from uqabench.stages.align import PromptedMethod, SoftPrompts, align, training_histories
 from uqabench.stages.history_states import history_states
@@ -33,7 +34,8 @@ def test_the_closed_form_recovers_its_own_target(known, tmp_path, name):
     (pooled,) = histories.all_inputs()
     assert pooled.shape[1:] == (len(windows), lm.width) and frozen.width == lm.width
     for token, window in enumerate(windows):
-        torch.testing.assert_close(pooled[:, token], histories.vectors(window), atol=1e-5, rtol=1e-4)
+        marked = pooled[:, token] + window_marker(lm, window).detach() * lm.embedding_scale
+        torch.testing.assert_close(marked, histories.vectors(window), atol=1e-5, rtol=1e-4)
     method = PromptedMethod("history-vector", 0, frozen, artifact.content)
     metrics = align(known, method, config, progress=False).build(tmp_path / "align")[0].json("metrics.json")
     held_out = [value for key, value in metrics.items() if key.startswith("ridge_held_out_r_squared")]

@@ -97,6 +97,7 @@ def prompts(small_store, small_train, small_evaluation, pretrained, model_folder
     return Jobs(small_store.path, [], (small_train, small_evaluation), model_folder, states)
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_one_process(prompts, tmp_path):
     """20 steps of each objective, and of alignment with low-rank matrices and of the whole model; before them, the
     operators by themselves."""

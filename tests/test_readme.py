@@ -207,8 +207,9 @@ def same_form(shown: Any, found: Any, where: str = "results") -> None:
             assert key in found, f"{where}.{key}"
             same_form(value, found[key], f"{where}.{key}")
     elif isinstance(shown, list):
-        assert isinstance(found, list) and found, where
-        same_form(shown[0], found[0], where)
+        assert isinstance(found, list) and (found or not shown), where
+        if shown:
+            same_form(shown[0], found[0], where)
     else:
         assert type(shown) is type(found), where
 

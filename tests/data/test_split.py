@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from uqabench.data.anonymise import anonymise, fingerprint, read_salt
@@ -56,6 +56,7 @@ def test_another_seed_is_another_split_with_another_hash():
 )
 def test_validation_users_are_taken_from_training_and_evaluation_stays(size, fraction, validation, seeds):
     ids = IDS[:size]
+    assume(size - min(max(round(fraction * size), 1), size - 1) >= 2)  # training and validation need a user each
     without, split = split_users(ids, fraction, seeds[0]), split_users(ids, fraction, seeds[0], validation, seeds[1])
     assert two_sided(split).tolist() == without.tolist() and set(without.tolist()) == {TRAIN, EVALUATION}
     others = int((without == TRAIN).sum())

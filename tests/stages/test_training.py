@@ -130,7 +130,7 @@ def test_a_slow_save_makes_room_for_training(tmp_path, monkeypatch, caplog, inte
     trainer.total_steps, trainer.loss_fn = 60, clock.passes(1, job.loss)
     write = trainer.checkpoints._write
     trainer.checkpoints._write = clock.passes(1 if interval else 5, lambda *a: seen.append(trainer.step) or write(*a))
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("DEBUG", logger="uqabench"):
         job.run()
     assert seen[: len(saved_at)] == saved_at and trainer.checkpoints.seconds == (2 if interval else 300)
     assert trainer.seconds == (62 if interval else 360)

@@ -58,8 +58,7 @@ class AlignConfig:
     )
     strategy: str = setting(
         "adapter",
-        "adapter: the language model is frozen; full: it learns too; lora: low-rank matrices beside its weights learn "
-        "(text methods train it with adapter as well)",
+        "adapter: the language model is frozen; full: it learns; lora: low-rank matrices do; text methods always train it",
         choices=STRATEGIES,
     )
     lora_rank: int = setting(16, "rank of the matrices of lora", ge=1, le=4096)

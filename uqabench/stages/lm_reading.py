@@ -8,7 +8,7 @@ import torch
 from uqabench.integrations import NEXT
 from uqabench.llm.batches import batch_hidden, collate, letter_logits, plan_group_batches
 from uqabench.stages.lm_documents import DocumentBatch, Documents, Windows, token_windows
-from uqabench.stages.probe import read_answers
+from uqabench.stages.probe import FEWEST, read_answers
 from uqabench.stages.states import HistoryPairs
 from uqabench.vocabulary import SUBTASKS
 
@@ -59,8 +59,10 @@ def probe_accuracy(documents: Documents, windows: Windows) -> Accuracy:
     """What a linear probe, fitted on questions about training documents, reads of exact vectors of held-out ones."""
     questions = documents.questions
     askable = np.flatnonzero(documents.answerable(windows))
-    known = askable[documents.owner[askable] < documents.n_train]
-    held_out = askable[documents.owner[askable] >= documents.n_train]
+    is_known = documents.owner[askable] < documents.n_train
+    learned = np.bincount(questions.subtask[askable[is_known]], minlength=len(SUBTASKS)) >= FEWEST
+    askable, is_known = (part[learned[questions.subtask[askable]]] for part in (askable, is_known))
+    known, held_out = askable[is_known], askable[~is_known]
     if not len(held_out):
         return {"n": 0}
     rng = np.random.Generator(np.random.Philox(key=[documents.config.seed, 3]))

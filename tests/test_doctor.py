@@ -26,7 +26,7 @@ def test_a_healthy_machine_is_ok_even_on_an_ascii_terminal():
     lines = done.stdout.splitlines()
     assert lines[0].startswith("uqabench ") and lines[-1].startswith("ok: ")
     assert done.stderr == ""
-    found = {line.split()[0]: line for line in lines if line.startswith("  ")}
+    found = {line.split()[0]: line for line in reversed(lines) if line.startswith("  ")}
     assert torch.__version__ in found["torch"]
     assert "GPU" in found
     for operator in backend.status():

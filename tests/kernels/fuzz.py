@@ -37,6 +37,8 @@ DTYPES = (
     torch.bool,
     torch.cfloat,
 )
+CACHED = ("hstu_attention_step", "causal_attention_step")
+"""Operators over a cache, whose examples give its parts: tests/kernels/test_steps.py calls them by the door."""
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
 
 
@@ -176,7 +178,7 @@ def main(what: str, count: int, first: int, journal: str) -> None:
     torch.set_num_threads(1)
     file = os.open(journal, os.O_CREAT | os.O_WRONLY)
     if what == "door":
-        runs = {name: [lambda seed, name=name: fuzz_door(name, seed)] for name in NAMES}
+        runs = {name: [lambda seed, name=name: fuzz_door(name, seed)] for name in NAMES if name not in CACHED}
     else:
         runs = {}
         for call in record([(2, 3), (9, 0, 17), (0,)]):

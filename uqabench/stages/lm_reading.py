@@ -7,8 +7,9 @@ import torch
 
 from uqabench.integrations import NEXT
 from uqabench.llm.batches import batch_hidden, collate, letter_logits, plan_group_batches
+from uqabench.questions.judges.model import FEWEST
 from uqabench.stages.lm_documents import DocumentBatch, Documents, Windows, token_windows
-from uqabench.stages.probe import FEWEST, read_answers
+from uqabench.stages.probe import read_answers
 from uqabench.stages.states import HistoryPairs
 from uqabench.vocabulary import SUBTASKS
 

@@ -27,6 +27,7 @@ from uqabench.stages.align import Context, PromptedMethod, load_aligned
 from uqabench.stages.evaluate import Answers, write_answers
 from uqabench.stages.probe_labels import INDEX, WINDOWS, window_labels
 from uqabench.stages.probe_reader import FOLDS, Smoother, fit_logit, fit_smoother, predicted_labels
+from uqabench.stages.question_sets import torch_threads_kept
 from uqabench.stages.states import FrozenStates, HistoryPairs
 from uqabench.vocabulary import SUBTASKS
 
@@ -90,6 +91,13 @@ def read_answers(
 
     vectors float (G, tokens, width) of the histories of `pairs`. No answer of `evaluation` is read.
     """
+    with torch_threads_kept():
+        return _read_answers(store, train, evaluation, pairs, vectors)
+
+
+def _read_answers(
+    store: InteractionStore, train: QuestionSet, evaluation: QuestionSet, pairs: HistoryPairs, vectors: Tensor
+) -> tuple[np.ndarray, dict[str, Any]]:
     training = np.unique(pairs.keys(train))
     users = pairs.users[training]
     known = HistoryPairs(users, pairs.cuts[training], pairs.starts[training])

@@ -193,7 +193,9 @@ def test_layout_of_a_run(folder: Path, own: dict[str, Any]):
         (base,) = Path(run, stage).glob(f"{label}*-????????")
         for name in (*names, "manifest.json"):
             assert (base / name).exists() and (name in TEXTS["docs/running.md"]), base / name
-    names = {"table2", "pretrain", "comparisons"} | ({"accuracy", "tokens"} if find_spec("matplotlib") else set())
+    names = {"table2", "pretrain", "comparisons", "intervals", "letters", "calibration", "reliability"} | (
+        {"accuracy", "tokens"} if find_spec("matplotlib") else set()
+    )
     assert {path.stem for path in Path(run, "tables").iterdir()} <= names
     assert all(name in TEXTS["docs/running.md"] for name in names)
     assert not [path for path in Path(run).rglob(".*partial*")]

@@ -275,7 +275,7 @@ def test_the_model_carries_its_card(train, tmp_path, small_store):
     held_out = lm.card["held_out_accuracy"]["v1"]
     assert {"text20", "text50", "segments", "probe segments", "no-history"} <= set(held_out)
     for scores in held_out.values():
-        assert 0 <= scores["overall"] <= 100 and scores["n"] > 0
+        assert scores == {"n": 0} or (0 <= scores["overall"] <= 100 and scores["n"] > 0)
 
 
 def test_question_sets_take_turns(train, small_train, tmp_path):

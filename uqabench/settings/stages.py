@@ -58,7 +58,7 @@ class AlignConfig:
     )
     strategy: str = setting(
         "adapter",
-        "adapter: the language model is frozen; full: it learns; lora: low-rank matrices do; text methods always train",
+        "adapter: it alone learns; full: the language model too; lora: low-rank matrices of it (text methods: full)",
         choices=STRATEGIES,
     )
     lora_rank: int = setting(16, "rank of the matrices of lora", ge=1, le=4096)

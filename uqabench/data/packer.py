@@ -115,12 +115,10 @@ def plan_batches(
     *,
     seed: int,
     epoch: int,
-    rank: int = 0,
-    world: int = 1,
     shuffle: bool = True,
 ) -> list[np.ndarray]:
-    """The rows (int64) of each batch of `batch_plan`."""
-    plan = batch_plan(lengths, token_budget, seed=seed, epoch=epoch, rank=rank, world=world, shuffle=shuffle)
+    """The rows (int64) of each batch of `batch_plan`, for one rank."""
+    plan = batch_plan(lengths, token_budget, seed=seed, epoch=epoch, shuffle=shuffle)
     return [plan[step] for step in range(len(plan))]
 
 

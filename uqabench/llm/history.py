@@ -59,6 +59,11 @@ def history_vectors(weight: Tensor, ids: Tensor, starts: Tensor, among: Tensor |
     return centred * (weight.detach().square().mean().sqrt() / spread)
 
 
+def last_items(histories: Sequence[np.ndarray], window: int | None) -> list[np.ndarray]:
+    """The last `window` items of each history; None: all of them."""
+    return [items[-(window or 0) :] for items in histories]
+
+
 def window_text(window: int | None) -> str:
     """What a soft token of a history's last `window` items (0: of what comes next) is called; the whole has no name."""
     if window is None:

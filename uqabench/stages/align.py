@@ -26,7 +26,7 @@ from uqabench.integrations import NEXT, TrainingHistories, Window, find_integrat
 from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
 from uqabench.llm.chat import Chat
 from uqabench.llm.demo import save_model
-from uqabench.llm.history import HistoryTokens, history_vectors, window_marker
+from uqabench.llm.history import HistoryTokens, history_vectors, last_items, window_marker
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.lora import add_lora, load_lora, save_lora
 from uqabench.llm.prompts import PromptBuilder
@@ -341,9 +341,8 @@ def training_histories(context: Context, lm: LanguageModel, soft: SoftPrompts) -
         if window == NEXT:
             found = expected_vectors(context.store.catalogue, tokens, weight, soft, pairs)
             return (found + window_marker(lm, window).detach().float().cpu()) * lm.embedding_scale
-        last = histories if window is None else [items[-window:] for items in histories]
-        marked = history_vectors(weight, *tokens.bags(last)) + window_marker(lm, window).detach().float()
-        return marked.cpu() * lm.embedding_scale
+        vectors = history_vectors(weight, *tokens.bags(last_items(histories, window)))
+        return (vectors + window_marker(lm, window).detach().float()).cpu() * lm.embedding_scale
 
     users = torch.from_numpy(frozen.users[pairs])
     return TrainingHistories(users, inputs=lambda rows: soft.inputs(pairs[rows.numpy()]), vectors=vectors)

@@ -15,7 +15,7 @@ import torch
 from uqabench.artifact import Stage
 from uqabench.errors import InputError
 from uqabench.integrations import NEXT, Integration
-from uqabench.llm.history import HistoryTokens, history_vectors
+from uqabench.llm.history import HistoryTokens, history_vectors, last_items
 from uqabench.questions.render import history_items
 from uqabench.stages.align import Context
 from uqabench.stages.states import HistoryPairs, states_stage
@@ -52,8 +52,8 @@ def history_states(context: Context, integration: Integration, *, progress: bool
         trained_on = torch.from_numpy(np.unique(pairs.keys(context.train)))
         vectors = []
         for window in integration.pooling.windows:
-            last = histories if window is None else [items[-window:] for items in histories]
-            vectors.append(history_vectors(weight, *tokens.bags(last), among=trained_on).cpu() * lm.embedding_scale)
+            bags = tokens.bags(last_items(histories, window))
+            vectors.append(history_vectors(weight, *bags, among=trained_on).cpu() * lm.embedding_scale)
         np.save(folder / "pooled.npy", torch.stack(vectors, dim=1).flatten(1).numpy())
         return time.monotonic() - started
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from uqabench.integrations.pooling import NEXT, Window
-from uqabench.llm.history import HistoryTokens
+from uqabench.llm.history import HistoryTokens, last_items
 from uqabench.llm.language_model import LanguageModel
 from uqabench.llm.prompts import PromptBuilder
 
@@ -114,7 +114,7 @@ class SoftVectors:
         if window == NEXT:
             items = [document.following for document in documents]
         else:
-            items = [document.history[-(window or 0) :] for document in documents]
+            items = last_items([document.history for document in documents], window)
         ids, starts = self.tokens.bags(items)
         return embedding_bag(ids, self.weight, starts, mode="mean")
 

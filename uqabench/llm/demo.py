@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ CHAT_TEMPLATE = (
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
+STORED = torch.float16
+"""Number format of a trained model's weights on disk: half the bytes of float32, and errors of a 2,000th."""
 SEPARATOR = r" \| "
 """Regular expression of what stands between the fields of an item's line; it gets no token, the line's end suffices."""
 BOUNDARY = r"\n| → |; | \(no change\)|\"|[A-D]\. "
@@ -103,6 +106,7 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
+            head_dim=config.head_size,
             max_position_embeddings=config.max_positions,
             tie_word_embeddings=True,
             initializer_range=0.02,
@@ -127,7 +131,7 @@ def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
     does not attend to itself, which would tell the head nothing. The output projection is the transpose of the value
     projection. docs/decisions.md has what each choice is worth.
     """
-    size = config.width // config.heads
+    size = config.head_size
     model.model.embed_tokens.weight.normal_(std=EMBEDDING_STD)
     sign = torch.ones(size)
     sign[torch.arange(size) % (size // 2) < size // 4] = -1.0
@@ -141,6 +145,15 @@ def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
             attention.k_proj.weight[rows] = projection * sign[:, None]
             attention.v_proj.weight[rows].normal_(std=MATCHING_STD)
             attention.o_proj.weight[:, rows] = COPY * attention.v_proj.weight[rows].t()
+
+
+@torch.no_grad()
+def in_stored_format(model: torch.nn.Module) -> torch.nn.Module:
+    """Round the weights of `model` in place to those of the copy that is returned, whose format is `STORED`."""
+    stored = copy.deepcopy(model).to(STORED)
+    for weight, rounded in zip(model.parameters(), stored.parameters(), strict=True):
+        weight.copy_(rounded)
+    return stored
 
 
 def save_model(model: torch.nn.Module, tokenizer: Any, folder: Path) -> None:

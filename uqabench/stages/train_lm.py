@@ -29,9 +29,10 @@ from uqabench.llm.batches import (
     collate,
     letter_logits,
 )
-from uqabench.llm.demo import new_model, save_model, train_tokenizer
+from uqabench.llm.demo import in_stored_format, new_model, save_model, train_tokenizer
 from uqabench.llm.history import window_text
 from uqabench.llm.language_model import LanguageModel
+from uqabench.llm.products import use_onednn
 from uqabench.llm.prompts import PromptBuilder
 from uqabench.questions.messages import PromptText
 from uqabench.questions.questions import QuestionSet
@@ -140,6 +141,7 @@ def _train(
 ) -> float:
     seed_everything(config.seed, torch.device("cpu"))
     lm = _new_language_model(store, questions, templates, prompt, config)
+    use_onednn(lm.model)
     builder = PromptBuilder(lm, store, templates, prompt)
     n_soft = max(len(token_windows(name)) for name in config.integrations)
     for asked in questions.values():
@@ -184,7 +186,7 @@ def _train(
         trainer.records.append({"nearest-option": round(nearest, 1)})
     trainer.run(batches_of)
     trainer.write_log()
-    save_model(lm.model, lm.tokenizer, out / "model")
+    save_model(in_stored_format(lm.model), lm.tokenizer, out / "model")
     card: dict[str, Any] = {
         "architecture": "Qwen2ForCausalLM",
         "parameters": sum(p.numel() for p in lm.model.parameters()),

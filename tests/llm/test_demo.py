@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from uqabench.errors import InputError
-from uqabench.llm.demo import SPECIAL_TOKENS, SmallLMConfig, new_model, save_model, train_tokenizer
+from uqabench.llm.demo import SPECIAL_TOKENS, SmallLMConfig, in_stored_format, new_model, save_model, train_tokenizer
 from uqabench.llm.sources import load_language_model
 
 TEXTS = [
@@ -103,3 +103,26 @@ def test_half_the_heads_begin_by_looking_for_equal_tokens(tokenizer):
 def test_a_width_that_rotary_positions_cannot_take_is_named(width, heads):
     with pytest.raises(InputError, match=rf"width \({width}\) is no even multiple of heads \({heads}\)"):
         SmallLMConfig(width=width, heads=heads)
+
+
+@pytest.mark.parametrize("size", [3, 34])
+def test_heads_that_do_not_fit_are_named(size):
+    with pytest.raises(InputError, match=rf"head_size \({size}\) must be even.*at most width \(32\)"):
+        SmallLMConfig(width=32, heads=4, head_size=size)
+
+
+def test_heads_may_be_as_wide_as_the_states(tokenizer):
+    model = new_model(SmallLMConfig(width=16, layers=1, heads=3, head_size=16, inner=32), tokenizer, seed=3)
+    attention = model.model.layers[0].self_attn
+    assert attention.q_proj.weight.shape == attention.o_proj.weight.T.shape == (48, 16)
+    assert torch.isfinite(model(torch.arange(12)[None]).logits).all()
+
+
+def test_a_trained_model_has_the_weights_that_are_stored(tmp_path, tokenizer):
+    model = new_model(SmallLMConfig(width=16, layers=1, heads=2, inner=32), tokenizer, seed=3)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    save_model(in_stored_format(model), tokenizer, tmp_path / "model")
+    loaded, _ = load_language_model(tmp_path / "model", dtype=torch.float32)
+    for name, weight in model.state_dict().items():
+        assert weight.dtype == torch.float32 and torch.equal(weight, loaded.state_dict()[name])
+        torch.testing.assert_close(weight, before[name], rtol=1e-3, atol=1e-7)

@@ -106,7 +106,7 @@ def new_model(config: SmallLMConfig, tokenizer: Any, seed: int) -> torch.nn.Modu
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
-            head_dim=config.head_size,
+            head_dim=config.size_of_head,
             max_position_embeddings=config.max_positions,
             tie_word_embeddings=True,
             initializer_range=0.02,
@@ -131,7 +131,7 @@ def start_with_matching(model: torch.nn.Module, config: SmallLMConfig) -> None:
     does not attend to itself, which would tell the head nothing. The output projection is the transpose of the value
     projection. docs/decisions.md has what each choice is worth.
     """
-    size = config.head_size
+    size = config.size_of_head
     model.model.embed_tokens.weight.normal_(std=EMBEDDING_STD)
     sign = torch.ones(size)
     sign[torch.arange(size) % (size // 2) < size // 4] = -1.0

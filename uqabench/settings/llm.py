@@ -38,18 +38,32 @@ class SmallLMConfig:
     """Shape of a small Qwen2 model."""
 
     vocab_size: int = setting(8192, "vocabulary in tokens", ge=1, le=10**6)
-    width: int = setting(128, "size of the hidden states", ge=1, le=65_536)
+    width: int = setting(128, "size of the states; without head_size an even multiple of heads", ge=1, le=65_536)
     layers: int = setting(4, "number of layers", ge=1, le=1024)
     heads: int = setting(4, "attention heads", ge=1, le=1024)
-    head_size: int = setting(32, "size of a head's queries and keys, even", ge=2, le=4096)
+    head_size: int | None = setting(
+        None, "size of a head's queries, keys and values, even and at most width; null: width / heads", ge=2, le=65_536
+    )
     inner: int = setting(384, "inner width of the MLP", ge=1, le=10**6)
     max_positions: int = setting(4096, "longest prompt in tokens", ge=1, le=10**7)
 
     def __post_init__(self) -> None:
-        if self.head_size % 2:
-            raise ValueError(f"head_size ({self.head_size}) is odd, but the rotary embedding turns pairs: add one.")
-        if self.head_size > self.width:
-            raise ValueError(f"head_size ({self.head_size}) is above width ({self.width}): lower it.")
+        if self.head_size is None:
+            if self.width % self.heads or (self.width // self.heads) % 2:
+                raise ValueError(
+                    f"width ({self.width}) is no even multiple of heads ({self.heads}), which the rotary embedding "
+                    "needs: change one, or give head_size."
+                )
+        elif self.head_size % 2 or self.head_size > self.width:
+            raise ValueError(
+                f"head_size ({self.head_size}) must be even, for the rotary embedding, and at most width "
+                f"({self.width}): change one."
+            )
+
+    @property
+    def size_of_head(self) -> int:
+        """Size of a head's queries, keys and values."""
+        return self.head_size or self.width // self.heads
 
 
 @section("llm.train")

@@ -16,6 +16,7 @@ from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
 from uqabench.experiments.trackers import check_tracker, track
 from uqabench.experiments.twins import Scored, twin_differences
 from uqabench.files import atomic_folder, hash_json, sweep, write_json
+from uqabench.integrations import find_integration
 from uqabench.plan.dry_run import survey
 from uqabench.plan.executor import Outcome, execute
 from uqabench.plan.folder import check_is_run, claimed
@@ -215,16 +216,25 @@ def _cell_entry(folder: Path, each: PlannedCell, outcome: Outcome) -> tuple[dict
         "error": None,
         "avg_tokens": metrics["avg_tokens"],
         "seconds": {stage: round(artifact.seconds, 3) for stage, artifact in artifacts.items()},
-        "predictions": os.path.relpath(artifacts["evaluate"].path / "predictions.jsonl", folder),
+        "predictions": _answers_file(folder, artifacts["evaluate"]),
     }
+    if cell.method.has_vectors:
+        align = cell.method.config.align
+        entry["soft_tokens"] = find_integration(align.integration).n_tokens(align)
     probes = probes_of([each.nodes], outcome)
     if probes:
         entry["probes"] = probes[name]
+        made = {place: outcome.made[node.key] for place, node in each.nodes.probes.items() if place in probes[name]}
+        entry["probe_answers"] = {place: _answers_file(folder, probe) for place, probe in made.items()}
     if "pretrain" in artifacts:
         trained = artifacts["pretrain"].json("metrics.json")
         entry["pretrain"] = trained
         entry["sizes"] = {"encoder_parameters": trained["encoder_parameters"], **_model_size(cell.method)}
     return entry, metrics
+
+
+def _answers_file(folder: Path, artifact: Artifact) -> str:
+    return os.path.relpath(artifact.path / "predictions.jsonl", folder)
 
 
 def _model_size(method: Method) -> dict[str, int]:

@@ -63,7 +63,7 @@ def _chosen(config: RunConfig, results: RunResults, names: Sequence[str] | None,
     embedding = {
         method.name: method
         for method in parse_methods(config)
-        if method.kind == "encoder" and method.name in results["methods"]
+        if method.has_vectors and method.name in results["methods"]
     }
     for name in names or ():
         if name not in embedding:

@@ -20,7 +20,7 @@ def probe_nodes(nodes: Nodes, method: Method) -> dict[str, Node]:
     """By place (`vocabulary.PROBED`), the probes of an embedding method; other methods have none, nor has
     any where questions came with the data, whose options are words alone. A method whose integration keeps all states
     has nothing pooled."""
-    if method.kind != "encoder" or method.config.questions.evaluation.version == GIVEN_QUESTIONS:
+    if not method.has_vectors or method.config.questions.evaluation.version == GIVEN_QUESTIONS:
         return {}
     windowed = replace(method, config=replace(method.config, align=replace(method.config.align, integration=WINDOWED)))
     found = {"states": _states_probe(nodes, windowed)}

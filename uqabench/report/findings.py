@@ -1,4 +1,5 @@
-"""The page of findings: each claim of the paper held against experiments, and what pre-training adds to the score."""
+"""The page of findings: the paper's claims held against experiments, whether the score measures the encoder, and what
+pre-training adds to it."""
 
 from __future__ import annotations
 
@@ -7,17 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uqabench.report.claims import MARGIN, Finding, findings_of
+from uqabench.report.goals import MOST_TOKENS, Goal, Measured, goals_of
 from uqabench.report.results import load_experiment
 from uqabench.report.rows import ScoreRow, experiment_rows
 from uqabench.settings.results import AdjustedDifference, ExperimentResults
 
+GOALS = 5
+"""How many goals `report.goals` has."""
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment's results and its rows, with answers where their files lie beside."""
+    """An experiment's results and its rows, with answers where their files lie in the folder `run`."""
 
     results: ExperimentResults
     rows: list[ScoreRow]
+    run: Path
 
 
 def read_experiments(folders: Sequence[Path]) -> list[Experiment]:
@@ -26,23 +32,25 @@ def read_experiments(folders: Sequence[Path]) -> list[Experiment]:
     for folder in folders:
         files = sorted(folder.glob("experiments/*/results.json")) or [folder / "results.json"]
         for file in files:
-            results = load_experiment(file)
-            found.append(Experiment(results, experiment_rows(results, file.parent.parent.parent)))
+            results, run = load_experiment(file), file.parent.parent.parent
+            found.append(Experiment(results, experiment_rows(results, run), run))
     return found
 
 
 def findings_page(experiments: Sequence[Experiment]) -> str:
-    """Markdown: a table of claims for each data set, language model and preset, then one of untrained twins."""
+    """Markdown: for each data set, language model and preset a table of claims, of goals, and of untrained twins."""
     parts = [
         "# Findings",
-        "What the paper claims, held against what this repository can measure, and what pre-training adds to the score."
-        " Both tables are made from result files by `uqabench findings RUN … --out docs/findings.md`.",
+        "What the paper claims, held against what this repository can measure, whether the score measures the encoder, "
+        "and what pre-training adds to it. All tables are made from result files by `uqabench findings RUN … --out "
+        "docs/findings.md`.",
     ]
     places = dict.fromkeys(_place(experiment.results) for experiment in experiments)
     for place in places:
         of_place = [experiment for experiment in experiments if _place(experiment.results) == place]
         parts.append(f"## {place}")
         parts += _claims(of_place)
+        parts += _goals(of_place)
         parts += _twins(of_place)
     return "\n\n".join(parts) + "\n"
 
@@ -73,9 +81,37 @@ def _claim_line(finding: Finding, results: ExperimentResults) -> str:
     low, high = finding.ci95
     unit = "" if finding.claim.unit == "points" else f" {finding.claim.unit}"
     ours = f"{finding.ours:+.1f} [{low:+.1f}, {high:+.1f}]{unit}"
+    return f"| {finding.claim.text} ({_named(results)}) | {finding.paper:+.1f}{unit} | {ours} | **{finding.verdict}** |"
+
+
+def _goals(experiments: Sequence[Experiment]) -> list[str]:
+    """For each experiment that all five goals can be held against a table of them."""
+    parts = []
+    for experiment in experiments:
+        goals = goals_of(Measured(experiment.results, experiment.rows, experiment.run))
+        if len({goal.number for goal in goals}) < GOALS:
+            continue
+        lines = ["| | | goal | here | |", "| --: | :-- | --: | --: | :-- |", *map(_goal_line, goals)]
+        parts += [
+            f"### Does the score measure the encoder? ({_named(experiment.results)})",
+            "\n".join(lines),
+            "Percent and percentage points, with 95 % intervals over users; seeds are taken together. 1: the best "
+            f"method of at most {MOST_TOKENS} soft tokens, chosen on the same questions, against the best text. 2: p "
+            "after Holm's correction for the tests of a scope. 4: of the method's own soft tokens, and of exact ones "
+            "(`history-vector`). 5: what is found with a power of 80 %, and whether the probes of their soft tokens "
+            "put encoders that the score tells apart (p < 0.05, Holm) in the same order.",
+        ]
+    return parts
+
+
+def _goal_line(goal: Goal) -> str:
+    verdict = "met" if goal.met else "**not met**"
+    return f"| {goal.number} | {goal.text} | {goal.wanted} | {goal.found} | {verdict} |"
+
+
+def _named(results: ExperimentResults) -> str:
     seeds = len(results["seeds"])
-    experiment = f"`{results['name']}`, {seeds} seed{'s' if seeds > 1 else ''}"
-    return f"| {finding.claim.text} ({experiment}) | {finding.paper:+.1f}{unit} | {ours} | **{finding.verdict}** |"
+    return f"`{results['name']}`, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _twins(experiments: Sequence[Experiment]) -> list[str]:
@@ -90,9 +126,8 @@ def _twins(experiments: Sequence[Experiment]) -> list[str]:
             "| :-- | --: | --: | --: | --: |",
             *(_twin_line(row, _twin(experiment, row)) for row in trained),
         ]
-        seeds = len(experiment.results["seeds"])
         parts += [
-            f"### What pre-training adds (`{experiment.results['name']}`, {seeds} seed{'s' if seeds > 1 else ''})",
+            f"### What pre-training adds ({_named(experiment.results)})",
             "\n".join(lines),
             "Accuracy in percent, ± the standard deviation over seeds. Differences are paired over the same questions "
             "of all seeds, with 95 % intervals over users; \\* p < 0.05, \\*\\* p < 0.01 after Holm's correction for "

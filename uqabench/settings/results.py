@@ -190,7 +190,8 @@ class ExperimentCell(TypedDict):
 
     `axes` may lack axes that do not concern the method. `error` says why a cell failed. `sizes` has the encoder's
     `encoder_parameters` and `model_size` (parameters of its blocks, without embeddings). `predictions` is the path of
-    the prediction file, relative to the run folder. `probes`: what probes read of it, where there are any.
+    the prediction file, relative to the run folder. `probes`: what probes read of it, where there are any, and
+    `probe_answers` the paths of their prediction files. `soft_tokens`: how many soft tokens tell who the user is.
     """
 
     method: Text
@@ -204,7 +205,9 @@ class ExperimentCell(TypedDict):
     pretrain: NotRequired[dict[Text, Amount | None] | None]
     seconds: NotRequired[dict[Text, Amount | None] | None]
     predictions: NotRequired[Text | None]
+    soft_tokens: NotRequired[Count]
     probes: NotRequired[dict[Probed, MethodScores]]
+    probe_answers: NotRequired[dict[Probed, Text]]
 
 
 class ExperimentRow(TypedDict):

@@ -24,7 +24,7 @@ from uqabench.settings.sentences import name_shown, unknown_setting
 from uqabench.settings.stages import AlignConfig, EvaluateConfig, PretrainConfig
 from uqabench.vocabulary import BASELINES, ENCODERS, GIVEN_QUESTIONS, QUESTION_VERSIONS
 
-PRESETS = (*PRESET_NAMES, "demo-v1")
+PRESETS = (*PRESET_NAMES, "demo-v1", "planted")
 """Packaged settings of a run: one for each size of encoders, and the demo with the questions of version v1."""
 TRACKERS = ("none", "wandb", "mlflow")
 TEXT_METHODS = ("text20", "text50")

@@ -113,29 +113,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory() as temporary:
         rows = _measure(names, options, options.work or Path(temporary))
-    return 1 if any("failed" in row for row in rows) else 0
+    return 1 if any("failed" in row for row in rows if row["name"] in names) else 0
 
 
 def _measure(names: list[str], options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
-    """The rows; the file holds what is done after each, and says of the others that they are not."""
+    """All rows; the file holds what is done after each, and says of the others that they are not, unless it has them
+    from before."""
     from bench.envelope import commit
     from bench.machine import cpu_name
 
     about = {
-        "fraction": options.fraction, "commit": commit(), "cpu": cpu_name(), "cores": os.cpu_count(),
+        "fraction": options.fraction, "cpu": cpu_name(), "cores": os.cpu_count(),
         "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")},
         "note": options.note,
     }  # fmt: skip
-    rows = [{**_blank(name), "skipped": "was not asked for" if name not in names else "not begun"} for name in ROWS]
+    before = _rows_before(options.json, options.fraction)
+    rows = [before.get(name, {**_blank(name), "skipped": "not asked for"}) for name in ROWS]
     _write_log(work / "log", options.fraction)
     for place, name in enumerate(ROWS):
         if name in names:
-            rows[place] = {**in_own_process(name, work, options.limit), "load": os.getloadavg()}
+            row = in_own_process(name, work, options.limit)
+            rows[place] = {**row, "commit": commit(), "load": os.getloadavg()}
             print(json.dumps(rows[place]), flush=True)
             if options.json:
                 options.json.parent.mkdir(parents=True, exist_ok=True)
                 options.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
     return rows
+
+
+def _rows_before(file: Path | None, fraction: float) -> dict[str, dict[str, Any]]:
+    """The rows of the file by name, where it is of this size."""
+    if file is None or not file.exists():
+        return {}
+    result = json.loads(file.read_text())
+    return {row["name"]: row for row in result["rows"]} if result["fraction"] == fraction else {}
 
 
 def _write_log(folder: Path, fraction: float) -> None:

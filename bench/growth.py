@@ -1,8 +1,8 @@
 """Several sizes of `bench.scale` side by side: `python -m bench.growth scale-0.01.json scale-0.1.json scale-1.json`.
 
 A table in Markdown: each row at each size, by processor time, and the exponents with which time and memory grow: what
-takes c · size^a seconds has the exponent a. Of a rate it is the time of one unit that counts, so that one which holds at
-any size has the exponent 0.
+takes c · size^a seconds has the exponent a. Of a rate it is the time of one unit that counts, so that a rate which is
+the same at any size has the exponent 0.
 """
 
 from __future__ import annotations

@@ -16,11 +16,20 @@ def test_rows_at_a_thousandth(tmp_path):
     result = json.loads(file.read_text())
     assert [row["name"] for row in result["rows"]] == list(ROWS) and result["fraction"] == 0.001
     for row in result["rows"]:
-        assert row["value"] > 0 and row["peak_rss_bytes"] > 2**20 and row["goal"] == ROWS[row["name"]][2]
+        assert row["value"] > 0 and row["peak_rss_bytes"] > 2**20 and row["goal"] == ROWS[row["name"]].goal
+        assert 0 < row["cpu_seconds"] and 0 < row["wall_seconds"] and 0 < row["cpu_seconds_before"]
+
+
+def test_a_row_that_takes_too_long_is_in_the_file_as_such(tmp_path):
+    row = in_own_process("store_open", tmp_path, limit=0.01)
+    assert row == {
+        "name": "store_open", "value": None, "unit": "ms", "peak_rss_bytes": None, "goal": 50.0,
+        "peak_rss_goal_bytes": None, "skipped": "not done after 0.01 seconds",
+    }  # fmt: skip
 
 
 def test_a_row_that_fails_says_why(tmp_path):
-    row = in_own_process("store_open", tmp_path, 0.001)
+    row = in_own_process("store_open", tmp_path)
     assert row["name"] == "store_open" and "is not a prepared data folder" in row["failed"]
 
 

@@ -1,6 +1,6 @@
 """Logs that were damaged at random: one sentence or counted rows, whatever the bytes.
 
-UQABENCH_FUZZ sets the number of cases (500), spread over the tests.
+The tests share the cases.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ import datetime
 import decimal
 import gzip
 import io
-import os
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data import damage
+from tests.data.damage import CASES, quick
 from uqabench.data import open_source
 from uqabench.data.rejections import Rejections
 from uqabench.errors import InputError
 
-CASES = int(os.environ.get("UQABENCH_FUZZ", 500))
 SECRET = "alice@example.org"
 ITEMS = b'item,title,category\na,"Apple, red",fruit\nb,"Bread ""old""",bakery\n7,Seven,\n'
 CLICKS = (
@@ -40,13 +41,7 @@ HOSTILE = [
     b"\x1b[31m", b"NULL", b"nan", b"1e999", b"-", b"20231114", b"9" * 30, b"0x1F", b"\xef\xb7\x90", b"user",
     b'"\n"', b"\xe2\x80\xa8", b"  ",
 ]  # fmt: skip
-
-quick = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+damaged = partial(damage.damaged, pieces=HOSTILE)
 
 
 def check(
@@ -71,27 +66,6 @@ def check(
         used = [name for name in ids if name is not None]
         assert len(set(used)) == len(used)
     assert all(line["file"] in (name, item_name) and SECRET not in str(line) for line in rejections.listed)
-
-
-@st.composite
-def damaged(draw, content: bytes) -> bytes:
-    """`content` with a few pieces inserted, removed, doubled or overwritten."""
-    for _ in range(draw(st.integers(1, 6))):
-        place = draw(st.integers(0, len(content)))
-        length = draw(st.integers(0, 12))
-        piece = draw(st.sampled_from(HOSTILE) | st.binary(max_size=4))
-        kind = draw(st.sampled_from(("insert", "remove", "double", "overwrite", "cut")))
-        if kind == "insert":
-            content = content[:place] + piece + content[place:]
-        elif kind == "remove":
-            content = content[:place] + content[place + length :]
-        elif kind == "double":
-            content = content[:place] + content[place : place + 10 * length] + content[place:]
-        elif kind == "overwrite":
-            content = content[:place] + piece + content[place + len(piece) :]
-        elif draw(st.booleans()):
-            content = content[:place]
-    return content
 
 
 @settings(quick, max_examples=CASES * 2 // 5)

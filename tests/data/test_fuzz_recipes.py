@@ -1,30 +1,31 @@
 """Logs of one object a line and of `::` columns, damaged at random: one sentence or counted rows, whatever the bytes.
 
-UQABENCH_FUZZ sets the number of cases (500), spread over the tests here and of the published files.
+The tests here and of the published files share the cases.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data import damage
+from tests.data.damage import CASES, quick
 from uqabench.data import open_source
 from uqabench.data.rejections import Rejections
 from uqabench.errors import InputError
 
-CASES = int(os.environ.get("UQABENCH_FUZZ", 500))
 SECRET = "alice@example.org"
-quick = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 HOSTILE = [
     b'"', b"\\", b"{", b"}", b"[", b"]", b":", b"::", b",", b"\n", b"\r", b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80",
     b"\\ud800", b"null", b"NaN", b"1e999", b"9" * 40, b"-", b"true", b"\x1f", b"[" * 2000, b"\xe2\x80\xa8", b"'", b"u'",
 ]  # fmt: skip
+damaged = partial(damage.damaged, pieces=HOSTILE, least=0)
 
 REVIEWS = "\n".join(
     json.dumps({"user_id": user, "parent_asin": item, "timestamp": 1588687728923 + i, "rating": 5.0, "text": "é\u2028"})
@@ -40,25 +41,6 @@ LOGS = {
     "steam": ("steam_reviews.json", STEAM * 3, "steam_games.json", GAMES),
     "movielens-1m": ("ratings.dat", RATINGS, "movies.dat", MOVIES),
 }
-
-
-@st.composite
-def damaged(draw, content: bytes) -> bytes:
-    for _ in range(draw(st.integers(0, 5))):
-        place, length = draw(st.integers(0, len(content))), draw(st.integers(0, 12))
-        piece = draw(st.sampled_from(HOSTILE) | st.binary(max_size=4))
-        kind = draw(st.sampled_from(("insert", "remove", "double", "overwrite", "cut")))
-        if kind == "insert":
-            content = content[:place] + piece + content[place:]
-        elif kind == "remove":
-            content = content[:place] + content[place + length :]
-        elif kind == "double":
-            content = content[:place] + content[place : place + 10 * length] + content[place:]
-        elif kind == "overwrite":
-            content = content[:place] + piece + content[place + len(piece) :]
-        else:
-            content = content[:place]
-    return content
 
 
 def check(name: str, clicks: bytes, items: bytes, packed: bool) -> None:

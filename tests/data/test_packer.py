@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uqabench.data import pack, plan_batches, windows
+from uqabench.data import batch_plan, pack, plan_batches, windows
 from uqabench.data.packer import share_evenly
 from uqabench.errors import InputError
 
@@ -130,3 +130,22 @@ def test_bad_windows_are_refused(ragged_store):
         windows(ragged_store, np.array([0]), 5, mode="first")
     with pytest.raises(InputError, match="past the store's 5 users"):
         windows(ragged_store, np.array([5]), 5)
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_ranks_have_as_many_batches_and_tokens(world):
+    lengths = np.random.default_rng(world).geometric(0.01, 30_000).clip(1, 512)
+    plans = [batch_plan(lengths, 8192, seed=1, epoch=2, rank=rank, world=world) for rank in range(world)]
+    assert len({len(plan) for plan in plans}) == 1
+    tokens = [sum(int(lengths[plan[step]].sum()) for step in range(len(plan))) for plan in plans]
+    assert max(tokens) <= 1.01 * min(tokens)
+    steps = [[int(lengths[plan[step]].sum()) for plan in plans] for step in range(len(plans[0]))]
+    assert np.mean([max(step) - min(step) for step in steps]) < 0.01 * 8192
+
+
+def test_a_plan_gives_any_step_without_the_others():
+    lengths = np.random.default_rng(0).integers(1, 90, 5_000)
+    plan = batch_plan(lengths, 900, seed=0, epoch=0)
+    assert [plan[step].tolist() for step in range(len(plan))] == [
+        rows.tolist() for rows in plan_batches(lengths, 900, seed=0, epoch=0)
+    ]

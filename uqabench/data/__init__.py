@@ -1,7 +1,6 @@
 """Interaction logs as numpy and Arrow: sources, preprocessing, the store, and the packer. No torch."""
 
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
-from uqabench.data.loader import LoadedBatch, Loader
 from uqabench.data.packer import BatchPlan, PackedBatch, batch_plan, pack, plan_batches, windows
 from uqabench.data.prepare import describe, prepare
 from uqabench.data.preprocess import read_ids
@@ -14,8 +13,6 @@ __all__ = [
     "BatchPlan",
     "Catalogue",
     "InteractionStore",
-    "LoadedBatch",
-    "Loader",
     "PackedBatch",
     "PrepareConfig",
     "batch_plan",

@@ -75,8 +75,9 @@ def generate(
     if not any(report.counts.values()):
         raise InputError(f"No question is possible. {report.notes[-1]}")
     questions = _collect(chosen, store, split, config)
-    report.users = len(np.unique(questions.user))
-    report.histories = len(np.unique(np.stack([questions.user, questions.cut]), axis=1).T)
+    another_user = np.diff(questions.user) != 0  # questions are sorted by user and cut
+    report.users = 1 + int(another_user.sum())
+    report.histories = 1 + int((another_user | (np.diff(questions.cut) != 0)).sum())
     return questions, report
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from uqabench.questions.core.context import REASONS, Context, empty_records
+from uqabench.questions.core.context import ACCEPTED, REASONS, Context, empty_records
 from uqabench.questions.core.entries import choice_of
-from uqabench.questions.declaration import Family
+from uqabench.questions.declaration import ASKED, Family
 from uqabench.questions.kinds import FAMILIES, pooled
 from uqabench.settings.questions import QuestionConfig
 
@@ -45,10 +45,11 @@ class Selection:
             return 0
         limit = self.family.single_limit
         taken, cut, owner = empty_records(wanted), np.empty(wanted, np.int64), np.empty(wanted, np.int64)
+        settled = np.full((*self.cuts.shape, len(ASKED)), ACCEPTED, np.int8)
         found, turn, self.loose, self.left = choice_of(self.family)(
             self.context, FAMILIES.index(self.family) + 1, self.pool, self.users, self.cuts, self.extra_at,
-            self.per_cut, wanted, -1 if limit is None else int(limit * wanted), self.strict, self.outcomes, taken, cut,
-            owner,
+            self.per_cut, wanted, -1 if limit is None else int(limit * wanted), self.strict, settled, self.outcomes,
+            taken, cut, owner,
         )  # fmt: skip
         self.records = type(taken)(*(column[:found] for column in taken))
         self.cut, self.user = cut[:found], self.users[owner[:found]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,21 @@ def labelled_batch(
     return packed, next_item_labels(packed.items, packed.offsets)
 
 
+def batch_maker(
+    store: InteractionStore, config: PretrainConfig, model: UserEncoder, device: torch.device
+) -> Callable[[NumberedBatch], TorchBatch | SharedBatch]:
+    """From a batch's spans to what a step of `model` takes, on the device: of several processes this one's share."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def make(part: NumberedBatch) -> TorchBatch | SharedBatch:
+        share = share_sequences(part.spans[2] - part.spans[1]) if processes().are_several else None
+        packed, labels = labelled_batch(store, part, config, share.rows if share else None)
+        batch = TorchBatch.of(packed, device, model, labels=labels, stream=stream)
+        return SharedBatch(batch, share.labels) if share else batch
+
+    return make
+
+
 def last_item_ranks(model: UserEncoder, store: InteractionStore, config: PretrainConfig) -> tuple[Tensor, float]:
     """Rank (U,) of each held-out user's last item given the N before it, and the perplexity of those items. Held out
     are the validation users, or the evaluation users where nobody validates.
@@ -207,14 +223,6 @@ def _train(
     share_item_table(model)
     optim = pretraining_optim(config.optim, device)
     loss = PretrainLoss(model, config, store.catalogue.popularity, loss_dtype(optim))
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-
-    def load(part: NumberedBatch) -> TorchBatch | SharedBatch:
-        share = share_sequences(part.spans[2] - part.spans[1]) if processes().are_several else None
-        packed, labels = labelled_batch(store, part, config, share.rows if share else None)
-        batch = TorchBatch.of(packed, device, model, labels=labels, stream=stream)
-        return SharedBatch(batch, share.labels) if share else batch
-
     trainer = new_trainer(
         {"model": model},
         pretrain_loss(loss),
@@ -224,7 +232,7 @@ def _train(
         log=out / "log.jsonl",
         label=f"pretrain {config.encoder.encoder}",
         progress=progress,
-        load=load,
+        load=batch_maker(store, config, model, device),
         parts=whole_step,
         seed=config.seed,
     )

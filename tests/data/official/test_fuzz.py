@@ -1,19 +1,19 @@
 """Published files that were damaged at random: one sentence or counted rows, whatever the bytes.
 
-UQABENCH_FUZZ sets the number of cases (500), spread over the tests here and of recipes.
+The tests here and of recipes share the cases.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.damage import CASES, quick
 from uqabench.data.official.factor import Texts
 from uqabench.data.official.reading import Reading
 from uqabench.data.rejections import Rejections
@@ -21,9 +21,7 @@ from uqabench.errors import InputError
 
 from . import conftest as by_hand
 
-CASES = int(os.environ.get("UQABENCH_FUZZ", 500))
 TEXTS = Texts([bytes([i % 256]) for i in range(151_643)])
-quick = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 def published() -> dict[str, bytes]:

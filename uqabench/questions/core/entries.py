@@ -19,9 +19,10 @@ import numpy as np
 from uqabench.data.jit import jit
 from uqabench.questions import declaration
 from uqabench.questions.core import histories
+from uqabench.questions.core.compiled import borrowed
 from uqabench.questions.core.context import ACCEPTED, Asked
 from uqabench.questions.core.histories import gather
-from uqabench.questions.core.rng import keyed_state
+from uqabench.questions.core.rng import keyed
 from uqabench.questions.core.turns import (
     BATCH,
     BLOCK,
@@ -35,7 +36,7 @@ from uqabench.questions.core.turns import (
     left_waiting,
     waiting_rows,
 )
-from uqabench.questions.declaration import ASKED, LONGEST_ANSWER, OPTIONS, Family
+from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS, Family
 
 _choose_cuts, _count_next_items = histories.choose_cuts, histories.count_next_items
 _KINDS = Path(__file__).parents[1] / "kinds"
@@ -64,24 +65,26 @@ def _compile(function: Callable[..., Any], **names: Callable[..., Any]) -> Calla
 
 @cache
 def choice_of(family: Family) -> Callable[..., Any]:
-    """choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, outcomes, taken, taken_cut,
-    owner) → (taken, turn, loose, left) with the family's generator.
+    """choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, outcomes, taken,
+    taken_cut, owner) → (taken, turn, loose, left) with the family's generator.
 
     It writes the chosen candidates into the first rows of `taken` (`Records` of `wanted` rows), their cuts into
     taken_cut and the index of their user in `users` into owner, both int64 (wanted,), and counts in outcomes int64 how
     many candidates came to what. users (n,) in the order of their turns; cuts (n, C): the main ones before column
-    `extra_at`, -1: none. `singles`: at most so many answers of a single value, -1: they are not told apart. `strict`:
-    the balance is never loosened. It returns how many it chose, the index of the user whose turn is next, how many of
-    them were out of balance, and how many different questions were left for the balance's sake (strict only).
+    `extra_at`, -1: none. settled int8 (n, C, 4), all ACCEPTED: what becomes of `Asked.settled`. `singles`: at most so
+    many answers of a single value, -1: they are not told apart. `strict`: the balance is never loosened. It returns how
+    many it chose, the index of the user whose turn is next, how many of them were out of balance, and how many
+    different questions were left for the balance's sake (strict only).
 
     Candidate (user, cut, attempt) depends on (ctx.seed, stream, user, cut, attempt) alone. Histories are
     h = s[max(0, cut - N) : cut].
     """
     sources = _digest(family)
 
-    def choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, outcomes, taken, taken_cut,
-               owner):  # fmt: skip
+    def choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, outcomes, taken,
+               taken_cut, owner):  # fmt: skip
         assert sources
+        ctx, settled, taken = borrowed(ctx), borrowed(settled), borrowed(taken)  # the caller keeps them
         n = len(users)
         main = np.zeros(n, np.int64)
         every = np.zeros(n, np.int64)
@@ -95,10 +98,11 @@ def choice_of(family: Family) -> Callable[..., Any]:
         head, tail, last = np.full(n, -1, np.int64), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         earlier = np.empty(wanted, np.int64)
         ranks = np.zeros((GROUPS, 2, OPTIONS), np.int32)
-        waiting = waiting_rows(1024)
+        kept = waiting_rows(1024)
+        waiting = borrowed(kept)  # `kept` is named again in the loop and behind it, so the rows stay
         fresh, free = 0, np.int64(-1)  # rows from `fresh` on were never used; `free` heads the list of those given back
         pending = np.empty(BLOCK, np.int64)
-        settled, whose = np.empty((cuts.shape[1], len(ASKED)), np.int8), np.int64(-1)
+        state = np.empty(1, np.uint64)
         found, single, loose, slack = 0, 0, 0, 1
         opened = False
         while True:
@@ -132,7 +136,8 @@ def choice_of(family: Family) -> Callable[..., Any]:
                                     free = waiting.after[row]
                                 else:
                                     if fresh == len(waiting.cut):
-                                        waiting = larger(waiting)
+                                        kept = larger(kept)
+                                        waiting = borrowed(kept)
                                     row = fresh
                                     fresh += 1
                                 attempt = made[i]
@@ -140,11 +145,9 @@ def choice_of(family: Family) -> Callable[..., Any]:
                                 column = column_of(main[i], extra_at, per_cut, stream - 1, user, attempt)
                                 cut = np.int64(cuts[i, column])
                                 hi = ctx.offsets[user] + cut
-                                if whose != i:  # what is settled is kept for one turn: a table of all would be large
-                                    settled[:] = ACCEPTED
-                                    whose = i
-                                asked = Asked(user, cut, hi - min(cut, ctx.n_history), hi, pool, settled[column])
-                                state = keyed_state(ctx.seed, stream, user, cut, attempt)
+                                known = settled[i, column]
+                                asked = Asked(user, cut, hi - min(cut, ctx.n_history), hi, pool, known)
+                                state[0] = keyed(ctx.seed, stream, user, cut, attempt)
                                 clear_record(waiting.records, row)
                                 outcome = generate(ctx, asked, state, waiting.records, row)  # noqa: F821
                                 outcomes[outcome] += 1
@@ -208,7 +211,7 @@ def choice_of(family: Family) -> Callable[..., Any]:
                 left = 0
                 if strict:
                     skip = singles >= 0 and single >= singles
-                    left = left_waiting(waiting, head, taken, taken_cut, earlier, last, skip)
+                    left = left_waiting(kept, head, taken, taken_cut, earlier, last, skip)
                 return found, 0, loose, left
             else:
                 slack *= 2
@@ -227,6 +230,7 @@ def answers_of(family: Family) -> Callable[..., None]:
 
     def right_answers(ctx, attribute, users, cuts, values, lengths):
         assert sources
+        ctx = borrowed(ctx)  # the caller keeps it
         for i in range(len(users)):
             hi = ctx.offsets[users[i]] + cuts[i]
             lo = hi - min(cuts[i], ctx.n_history)

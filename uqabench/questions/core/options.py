@@ -55,7 +55,8 @@ def spread_of(counts):
     alike, it would be right too often there and too seldom elsewhere, which a learner can tell apart.
     """
     spread, ratio = 0, 1.5
-    while spread < SPREADS - 1 and counts.max() + 1 >= ratio * (counts.min() + 1):
+    largest, smallest = counts.max(), counts.min()
+    while spread < SPREADS - 1 and largest + 1 >= ratio * (smallest + 1):
         ratio *= 1.7
         spread += 1
     return spread

@@ -24,13 +24,19 @@ def mix64(x):
 
 
 @inner
-def keyed_state(seed, salt, user, cut, attempt):
-    """A fresh uint64 (1,) state for integer keys."""
-    state = np.empty(1, np.uint64)
+def keyed(seed, salt, user, cut, attempt):
+    """What a state for integer keys begins with, uint64."""
     x = mix64(np.uint64(seed) + _GOLDEN)
     for key in (salt, user, cut, attempt):
         x = mix64((x ^ np.uint64(key)) + _GOLDEN)
-    state[0] = x
+    return x
+
+
+@inner
+def keyed_state(seed, salt, user, cut, attempt):
+    """A fresh uint64 (1,) state for integer keys."""
+    state = np.empty(1, np.uint64)
+    state[0] = keyed(seed, salt, user, cut, attempt)
     return state
 
 

@@ -121,9 +121,18 @@ def in_balance(ranks, records, row, slack):
     """Whether the ranks of a candidate's right answer are among the least frequent of its group so far."""
     group = np.int64(records.group[row]) + GROUPS // 2
     first, second = records.ranks[row, 0], records.ranks[row, 1]
-    if ranks[group, 0, first] - ranks[group, 0].min() >= slack:
+    if ranks[group, 0, first] - _least(ranks, group, 0) >= slack:
         return False
-    return ranks[group, 1, second] - ranks[group, 1].min() <= slack
+    return ranks[group, 1, second] - _least(ranks, group, 1) <= slack
+
+
+@inner
+def _least(ranks, group, which):
+    """How often the least frequent rank of a group was right so far."""
+    out = ranks[group, which, 0]
+    for rank in range(1, OPTIONS):
+        out = min(out, ranks[group, which, rank])
+    return out
 
 
 @inner

@@ -96,6 +96,8 @@ def _neighbours(ctx, asked, state, records, row, attribute, right, also_right):
     answer's rank among the four is drawn, so that neither popularity nor "bought before" says which one is right.
     `also_right`: codes that must not be wrong options.
     """
+    if asked.settled[attribute] != ACCEPTED:
+        return asked.settled[attribute]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     seen = occurrences(codes, right)
     rank = below(state, OPTIONS)
@@ -104,7 +106,10 @@ def _neighbours(ctx, asked, state, records, row, attribute, right, also_right):
     if seen == 0:
         enough = _unseen_neighbours(ctx, base, right, rank, codes, also_right, options)
     else:
-        enough = _seen_neighbours(ctx, base, right, seen, rank, codes, also_right, options)
+        like, own = _seen_alike(ctx, base, right, seen, codes, also_right)
+        enough = _seen_neighbours(ctx, like, own, rank, options)
+        if len(like) < OPTIONS and len(also_right) <= 1:  # the right answer is not drawn, so no other draw finds more
+            asked.settled[attribute] = NOT_ENOUGH
     if not enough:
         return NOT_ENOUGH
     _finish(ctx, state, records, row, attribute, rank)
@@ -138,8 +143,9 @@ def _unseen_neighbours(ctx, base, right, rank, codes, also_right, out):
 
 
 @inner
-def _seen_neighbours(ctx, base, right, seen, rank, codes, also_right, out):
-    """The same among values that occur in the history as often as `right`, `seen` times."""
+def _seen_alike(ctx, base, right, seen, codes, also_right):
+    """(places in the order, ascending, of the values that occur in the history as often as `right`, `seen` times; which
+    of them is that of `right`)"""
     wanted = occurrence_class(seen)
     values, counts = count_codes(codes)
     indices = np.empty(len(values), np.int64)
@@ -152,14 +158,20 @@ def _seen_neighbours(ctx, base, right, seen, rank, codes, also_right, out):
             indices[size] = index
             size += 1
     indices = np.sort(indices[:size])
-    first = np.searchsorted(indices, ctx.rank[base + right]) - rank
-    if first < 0 or first + OPTIONS > size:
+    return indices, np.searchsorted(indices, ctx.rank[base + right])
+
+
+@inner
+def _seen_neighbours(ctx, like, own, rank, out):
+    """The same among the values of `_seen_alike`."""
+    first = own - rank
+    if first < 0 or first + OPTIONS > len(like):
         return False
     found = 0
     for i in range(first, first + OPTIONS):
-        if indices[i] != ctx.rank[base + right]:
+        if i != own:
             found += 1
-            out[found, 0] = ctx.order[indices[i]]
+            out[found, 0] = ctx.order[like[i]]
     return True
 
 

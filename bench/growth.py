@@ -1,0 +1,82 @@
+"""Several sizes of `bench.scale` side by side: `python -m bench.growth scale-0.01.json scale-0.1.json scale-1.json`.
+
+A table in Markdown: each row at each size, by processor time, and the exponents with which time and memory grow: what
+takes c · size^a seconds has the exponent a. Of a rate it is the time of one unit that counts, so that a rate which is
+the same at any size has the exponent 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_GB = 10**9
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
+    """a of the least-squares line log value = log c + a · log size; None for fewer than two sizes."""
+    x, y = ([math.log(each) for each in column] for column in (sizes, values))
+    if len(set(x)) < 2:
+        return None
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((each - mean_x) ** 2 for each in x)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The table of several files' contents, the smallest size first."""
+    results = sorted(results, key=lambda result: result["fraction"])
+    sizes = [result["fraction"] for result in results]
+    head = ["row", "goal", *(f"{100 * size:g} %" for size in sizes), "exponent of time", "exponent of memory"]
+    lines = [head, ["---"] * len(head)]
+    names = list(dict.fromkeys(row["name"] for result in results for row in result["rows"]))
+    for name in names:
+        found = [next((row for row in result["rows"] if row["name"] == name), None) for result in results]
+        lines.append([*_about(name, found), *map(_cell, found), *_exponents(sizes, found)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _about(name: str, rows: Sequence[dict[str, Any] | None]) -> list[str]:
+    row = next(row for row in rows if row is not None)
+    goal, unit, peak = row["goal"], row["unit"], row.get("peak_rss_goal_bytes")
+    parts = [f"{'≤' if unit in ('s', 'ms') else '≥'} {goal:,.0f} {unit}"] if goal is not None else []
+    parts += [f"≤ {peak / _GB:g} GB"] if peak else []
+    return [name, ", ".join(parts) or "none"]
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    """A row's value by the processor and its peak of memory, or why it has none."""
+    if row is None:
+        return "not measured"
+    if row.get("value") is None:
+        return row.get("failed") or row.get("skipped") or "not measured"
+    value = row["value_by_cpu"]
+    shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{shown} {row['unit']}, {row['peak_rss_bytes'] / _GB:.2f} GB"
+
+
+def _exponents(sizes: Sequence[float], rows: Sequence[dict[str, Any] | None]) -> list[str]:
+    measured = [(size, row) for size, row in zip(sizes, rows, strict=True) if row and row.get("value") is not None]
+    own = [size for size, _ in measured]
+    power = 1 if measured and measured[0][1]["unit"] in ("s", "ms") else -1
+    both = [row["value_by_cpu"] ** power for _, row in measured], [row["peak_rss_bytes"] for _, row in measured]
+    found = [exponent(own, values) for values in both]
+    return ["none" if each is None else f"{each:.2f}" for each in found]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0."""
+    parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path, help="of `python -m bench.scale --json`")
+    options = parser.parse_args(arguments)
+    sys.stdout.write(table([json.loads(file.read_text()) for file in options.files]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""What the fuzzed readers share: how many cases, and bytes that were damaged at random.
+
+UQABENCH_FUZZ sets the number of cases (500) of a module, or of those that say that they share them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+CASES = int(os.environ.get("UQABENCH_FUZZ", 500))
+quick = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def damaged(draw, content: bytes, pieces: Sequence[bytes], least: int = 1) -> bytes:
+    """`content` with a few of `pieces` or random bytes inserted or written over it, and some of it removed or doubled.
+
+    One change in ten cuts the rest off: rarely enough that most damage lies inside a file. least: fewest changes.
+    """
+    for _ in range(draw(st.integers(least, 6))):
+        place = draw(st.integers(0, len(content)))
+        length = draw(st.integers(0, 12))
+        piece = draw(st.sampled_from(pieces) | st.binary(max_size=4))
+        kind = draw(st.sampled_from(("insert", "remove", "double", "overwrite", "cut")))
+        if kind == "insert":
+            content = content[:place] + piece + content[place:]
+        elif kind == "remove":
+            content = content[:place] + content[place + length :]
+        elif kind == "double":
+            content = content[:place] + content[place : place + 10 * length] + content[place:]
+        elif kind == "overwrite":
+            content = content[:place] + piece + content[place + len(piece) :]
+        elif draw(st.booleans()):
+            content = content[:place]
+    return content

@@ -76,6 +76,8 @@ def _preparation(args: argparse.Namespace) -> dict[str, Any]:
     ):  # fmt: skip
         if getattr(args, name, None) is not None:
             values[name] = getattr(args, name)
+    engine = {"name": getattr(args, "engine", None), "master": getattr(args, "master", None)}
+    values |= {"engine": given} if (given := {key: value for key, value in engine.items() if value is not None}) else {}
     if args.strict:
         values["strict"] = True
     if args.exclude_items is not None:

@@ -1,0 +1,86 @@
+"""Spark, on a cluster or on threads of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from uqabench.data.engines.engine import Engine, T, scratch
+from uqabench.errors import InputError
+from uqabench.settings.data import EngineConfig
+
+_JAVA = 17
+"""The oldest that Spark 4 runs on."""
+
+
+@dataclass
+class Spark:
+    """See `Engine`."""
+
+    connection: ibis.BaseBackend
+    folder: Path
+    session: SparkSession
+
+    def each(self, task: Callable[[int], T], count: int) -> Iterable[T]:
+        return self.session.sparkContext.parallelize(range(count), count).map(task).collect()
+
+
+@contextmanager
+def spark_engine(config: EngineConfig) -> Iterator[Engine]:
+    """Spark at the settings' master. A session that this process has already is used as it is, and goes on."""
+    _check_java()
+    given = SparkSession.getActiveSession()
+    with scratch(config) as folder:
+        session = given or _session(config, folder)
+        try:
+            yield Spark(ibis.pyspark.connect(session), folder, session)
+        except PySparkException as error:
+            kind = error.getErrorClass() or type(error).__name__
+            raise InputError(f"Spark stopped ({kind}): its own log, above, says more.") from error
+        finally:
+            if given is None:
+                session.stop()
+
+
+def _session(config: EngineConfig, folder: Path) -> SparkSession:
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = (
+        SparkSession.builder.appName("uqabench")
+        .master(config.master)
+        .config("spark.driver.memory", f"{round(1024 * config.memory_gb)}m")
+        .config("spark.local.dir", str(folder / "spilled"))
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+    )
+    try:
+        session = builder.getOrCreate()
+    except Exception as error:  # the JVM may raise anything
+        raise InputError(
+            f"Spark cannot be started at {config.master}: its own log, above, says why; give another --master."
+        ) from error
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _check_java() -> None:
+    """InputError where there is no Java, or one that is too old."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
+    way = f"install Java {_JAVA} or later (on Debian: `apt-get install openjdk-{_JAVA}-jre-headless`)"
+    if java is None:
+        raise InputError(f"The engine spark needs Java, and there is none: {way}.")
+    told = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
+    found = re.search(r'version "(\d+)', told)
+    if found is None or int(found[1]) < _JAVA:
+        raise InputError(f"The engine spark needs Java {_JAVA}, and {java} is older: {way}, and set JAVA_HOME to it.")

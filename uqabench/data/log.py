@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -138,6 +139,9 @@ class PartedSource(Protocol):
     """A source that an engine can read (`engines`): it hands over its interactions file by file, a part at a time."""
 
     interaction_files: list[Path]
+
+    def named(self) -> AbstractContextManager[None]:
+        """Within the block, an InputError calls files what the user calls them."""
 
     def read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
         """Distinct item ids, and an array aligned with them for every attribute there is."""

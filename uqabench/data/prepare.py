@@ -18,8 +18,9 @@ from uqabench.artifact import build
 from uqabench.data.anonymise import anonymise, fingerprint, read_salt
 from uqabench.data.arrow import write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.engines import engine_log
 from uqabench.data.facts import COUNTED, counts_of_store
-from uqabench.data.log import MICROSECONDS, FinishedSource, Log, RawLog, Removal, Source, one_chunk
+from uqabench.data.log import MICROSECONDS, FinishedSource, Log, PartedSource, RawLog, Removal, Source, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
 from uqabench.data.shards import is_shard
@@ -91,6 +92,11 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
     Raises InputError for files that cannot be read, a log of which nothing is left, and under `config.strict` for the
     first bad row.
     """
+    if config.engine.name != "arrow" and not isinstance(source, PartedSource):
+        raise InputError(
+            f"The source '{source.name}' is held in memory as a whole, so that {config.engine.name} would do nothing "
+            "for it: leave out --engine."
+        )
     if isinstance(source, FinishedSource):
         source.write_store(folder, config)
         return
@@ -124,8 +130,6 @@ def _filtered(source: Source, config: PrepareConfig, rejections: Rejections, bar
         log = source.read(rejections)
         apply_rules(log)
         return log
-    from uqabench.data.engines.log import engine_log  # needs packages that only engines need
-
     with engine_log(source, config.engine, rejections) as there:
         apply_rules(there)
         return there.collect()

@@ -40,5 +40,9 @@ def duckdb_engine(config: EngineConfig) -> Iterator[Engine]:
                 f"DuckDB needs more than {config.memory_gb:g} GB, or its disk is full: raise "
                 "data.prepare.engine.memory_gb, or name a folder with room as data.prepare.engine.folder."
             ) from error
+        except duckdb.Error as error:  # what it says may hold a row of the log
+            raise InputError(
+                f"DuckDB stopped ({type(error).__name__}): name another data.prepare.engine.folder, or no engine."
+            ) from error
         finally:
             connection.disconnect()

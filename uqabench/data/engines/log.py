@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from itertools import count
 
 import ibis
@@ -11,15 +12,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uqabench.data.engines import open_engine
 from uqabench.data.engines.engine import Engine, batches, stored
 from uqabench.data.engines.staging import ROWS, Staged, stage
-from uqabench.data.log import PartedSource, RawLog, Removal, Source, removal
+from uqabench.data.log import PartedSource, RawLog, Removal, one_chunk, removal
 from uqabench.data.rejections import Rejections
 from uqabench.data.rows import Rows, Size
 from uqabench.data.sources.tables import check_actions
-from uqabench.errors import InputError
-from uqabench.settings.data import EngineConfig
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Rows of each user (columns user, n), and what there is in all."""
+
+    table: ibis.Table
+    users: int
+    rows: int
+    shortest: int
+    longest: int
 
 
 class TableRows:
@@ -30,9 +39,8 @@ class TableRows:
         self._engine, self._rows, self._number = engine, rows, count()
         self._order = (["time"] if timed else []) + ["file", "row"]
         self._kept: dict[str, ibis.Table] = {}
-        self._last: int | None = None
         self._size: Size | None = None
-        self._lengths: ibis.Table | None = None
+        self._known: _Lengths | None = None
 
     @property
     def table(self) -> ibis.Table:
@@ -40,7 +48,7 @@ class TableRows:
         rows = self._rows
         for column, kept in self._kept.items():
             rows = rows.semi_join(kept, column)
-        return rows if self._last is None else self._tail(rows, self._last)
+        return rows
 
     @property
     def sorted(self) -> ibis.Table:
@@ -49,9 +57,8 @@ class TableRows:
 
     def counts(self) -> Size:
         if self._size is None:
-            rows = self.table
-            found = rows.aggregate(users=rows.user.nunique(), items=rows.item.nunique(), rows=rows.count())
-            self._size = tuple(int(number) for number in found.to_pyarrow().to_pylist()[0].values())
+            lengths = self._lengths()
+            self._size = (lengths.users, _values(self.table.aggregate(n=self.table.item.nunique()))["n"], lengths.rows)
         return self._size
 
     def keep_items(self, codes: np.ndarray) -> None:
@@ -61,45 +68,51 @@ class TableRows:
         self._keep("item", self._engine.connection.read_parquet(path))
 
     def drop_rare_items(self, least: int, last: int) -> bool:
-        recent = self._tail(self.table, last)
+        recent = self._tail(last)
         counted = self._stored(recent.group_by("item").aggregate(n=recent.count()))
-        return self._keep_all("item", counted.filter(counted.n >= least), self.counts()[1])
+        kept = counted.filter(counted.n >= least)
+        if _values(kept.aggregate(items=kept.count()))["items"] == self.counts()[1]:
+            return False
+        self._keep("item", self._stored(kept.select("item")))
+        return True
 
     def drop_users(self, least: int, most: int) -> bool:
-        lengths = self._lengths_of_users()
-        return self._keep_all("user", lengths.filter((lengths.n >= least) & (lengths.n <= most)), self.counts()[0])
+        lengths = self._lengths()
+        if lengths.shortest >= least and lengths.longest <= most:
+            return False
+        n = lengths.table.n
+        self._keep("user", self._stored(lengths.table.filter((n >= least) & (n <= most)).select("user")))
+        return True
 
     def cut(self, last: int) -> bool:
-        before = self.counts()
-        self._last, self._size = last, None
-        return self.counts() != before
+        if self._lengths().longest <= last:
+            return False
+        self._rows = self._stored(self._tail(last))
+        self._kept, self._size, self._known = {}, None, None
+        return True
 
-    def _tail(self, rows: ibis.Table, last: int) -> ibis.Table:
+    def _tail(self, last: int) -> ibis.Table:
         """The last rows of each user; only users who have more are put in order."""
-        lengths = self._lengths_of_users()
-        long = lengths.filter(lengths.n > last)
-        if not _number(long.count()):
+        lengths, rows = self._lengths(), self.table
+        if lengths.longest <= last:
             return rows
+        long = lengths.table.filter(lengths.table.n > last)
         backwards = ibis.window(group_by="user", order_by=[ibis.desc(column) for column in self._order])
         placed = rows.semi_join(long, "user").mutate(place=ibis.row_number().over(backwards))
         return rows.anti_join(long, "user").union(placed.filter(placed.place < last).drop("place"))
 
-    def _lengths_of_users(self) -> ibis.Table:
-        if self._lengths is None:
+    def _lengths(self) -> _Lengths:
+        if self._known is None:
             rows = self.table
-            self._lengths = self._stored(rows.group_by("user").aggregate(n=rows.count()))
-        return self._lengths
-
-    def _keep_all(self, column: str, kept: ibis.Table, present: int) -> bool:
-        """Whether any of the users or items that are present was not kept."""
-        if _number(kept.count()) == present:
-            return False
-        self._keep(column, self._stored(kept.select(column)))
-        return True
+            table = self._stored(rows.group_by("user").aggregate(n=rows.count()))
+            n = table.n
+            facts = table.aggregate(users=table.count(), rows=n.sum(), shortest=n.min(), longest=n.max())
+            self._known = _Lengths(table, **_values(facts))
+        return self._known
 
     def _keep(self, column: str, kept: ibis.Table) -> None:
         self._kept[column] = kept
-        self._size = self._lengths = None
+        self._size = self._known = None
 
     def _stored(self, expression: ibis.Table) -> ibis.Table:
         return stored(self._engine, expression, f"table-{next(self._number)}.parquet")
@@ -111,11 +124,13 @@ class EngineLog:
     def __init__(self, engine: Engine, staged: Staged, item_ids: pa.Array, attributes: dict[str, pa.Array]) -> None:
         self.item_ids, self.attributes, self.removals = item_ids, attributes, []
         self._engine, self._staged = engine, staged
-        found = engine.connection.read_parquet(engine.folder / ROWS)
-        distinct = found.aggregate(
-            users=found.name.nunique(), known=found.item.nunique(), unknown=found.unknown.nunique(),
-            actions=found.action.nunique(),
-        ).to_pyarrow().to_pylist()[0]  # fmt: skip
+        found = engine.connection.read_parquet(engine.folder / ROWS / "*.parquet")
+        distinct = _values(
+            found.aggregate(
+                users=found.name.nunique(), known=found.item.nunique(), unknown=found.unknown.nunique(),
+                actions=found.action.nunique(),
+            )
+        )  # fmt: skip
         self.read = (distinct["users"], distinct["known"] + distinct["unknown"], staged.read)
         self.action_names: list[str] = []
         if staged.actions:
@@ -164,9 +179,10 @@ class EngineLog:
                 if column is not None:
                     column[span] = batch.column(name).to_numpy()
             first = span.stop
-        present = self._users.semi_join(self._rows.table, "user").order_by("user").to_pyarrow()
+        left = self._users.semi_join(self._rows.table, "user").order_by("user")
+        present = pa.Table.from_batches(batches(self._engine, left, "left.parquet"))
         return RawLog(
-            user_ids=present["name"].combine_chunks().cast(pa.string()),
+            user_ids=one_chunk(present["name"].cast(pa.string())),
             users=np.searchsorted(present["user"].to_numpy(), users).astype(np.int32),
             item_ids=self.item_ids,
             items=items,
@@ -180,25 +196,20 @@ class EngineLog:
 
 
 @contextmanager
-def engine_log(source: Source, config: EngineConfig, rejections: Rejections) -> Iterator[EngineLog]:
-    """The log of `source` in the engine of the settings, read; bad rows go to `rejections`.
-
-    Raises InputError for a source that can only be read as a whole, for files that cannot be read, and for an engine
-    that cannot be started.
-    """
-    if not isinstance(source, PartedSource):
-        raise InputError(
-            f"The source '{source.name}' is held in memory as a whole, so that the engine {config.name} would do "
-            "nothing for it: leave out --engine."
-        )
-    item_ids, attributes = source.read_items(rejections)
-    with open_engine(config) as engine:
-        staged = stage(engine, source, item_ids, rejections)
+def log_in(
+    started: AbstractContextManager[Engine], source: PartedSource, rejections: Rejections
+) -> Iterator[EngineLog]:
+    """The log of `source`, read, in an engine that works for as long as the block."""
+    with started as engine:
+        with source.named():
+            item_ids, attributes = source.read_items(rejections)
+            staged = stage(engine, source, item_ids, rejections)
         yield EngineLog(engine, staged, item_ids, attributes)
 
 
-def _number(expression: ibis.Scalar) -> int:
-    return int(expression.to_pyarrow().as_py())
+def _values(aggregates: ibis.Table) -> dict[str, int]:
+    """The numbers of a table of one row; 0 for those of nothing."""
+    return {name: int(value or 0) for name, value in aggregates.to_pyarrow().to_pylist()[0].items()}
 
 
 def _bytes(name: str) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ibis
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -22,6 +23,8 @@ from uqabench.settings.data import EngineConfig
 
 _JAVA = 17
 """The oldest that Spark 4 runs on."""
+_LOCAL_PARTS = 16
+"""Into how many parts Spark lays rows on one machine, to group and sort them."""
 
 
 @dataclass
@@ -45,9 +48,11 @@ def spark_engine(config: EngineConfig) -> Iterator[Engine]:
         session = given or _session(config, folder)
         try:
             yield Spark(ibis.pyspark.connect(session), folder, session)
-        except PySparkException as error:
-            kind = error.getErrorClass() or type(error).__name__
-            raise InputError(f"Spark stopped ({kind}): its own log, above, says more.") from error
+        except (PySparkException, Py4JError) as error:  # what they say may hold a row of the log
+            raise InputError(
+                f"Spark stopped ({type(error).__name__}): its own log, above, says why; all of its machines need "
+                "uqabench, and the same paths to the log and to data.prepare.engine.folder."
+            ) from error
         finally:
             if given is None:
                 session.stop()
@@ -60,17 +65,18 @@ def _session(config: EngineConfig, folder: Path) -> SparkSession:
         .master(config.master)
         .config("spark.driver.memory", f"{round(1024 * config.memory_gb)}m")
         .config("spark.local.dir", str(folder / "spilled"))
+        .config("spark.log.level", "ERROR")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
     )
+    if config.master.startswith("local"):  # few threads, for each of which two hundred parts would be too small
+        builder = builder.config("spark.sql.shuffle.partitions", str(_LOCAL_PARTS))
     try:
-        session = builder.getOrCreate()
+        return builder.getOrCreate()
     except Exception as error:  # the JVM may raise anything
         raise InputError(
             f"Spark cannot be started at {config.master}: its own log, above, says why; give another --master."
         ) from error
-    session.sparkContext.setLogLevel("ERROR")
-    return session
 
 
 def _check_java() -> None:

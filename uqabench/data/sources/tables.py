@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,12 @@ class Tables:
         paths = {path.resolve() for path in new.files} | {Path(name) for name in self.kept.files}
         return Files(sorted(paths, key=lambda path: path.as_posix()), new.skipped)
 
+    def named(self) -> AbstractContextManager[None]:
+        """See `PartedSource`."""
+        return self.fetched.named()
+
     def read(self, rejections: Rejections) -> RawLog:
-        with self.fetched.named():
+        with self.named():
             return self._read(rejections)
 
     def _read(self, rejections: Rejections) -> RawLog:

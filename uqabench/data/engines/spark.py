@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ibis
@@ -36,7 +37,8 @@ class Spark:
     session: SparkSession
 
     def each(self, task: Callable[[int], T], count: int) -> Iterable[T]:
-        return self.session.sparkContext.parallelize(range(count), count).map(task).collect()
+        here = partial(_from_folder, os.getcwd(), task)
+        return self.session.sparkContext.parallelize(range(count), count).map(here).collect()
 
 
 @contextmanager
@@ -56,6 +58,13 @@ def spark_engine(config: EngineConfig) -> Iterator[Engine]:
         finally:
             if given is None:
                 session.stop()
+
+
+def _from_folder(folder: str, task: Callable[[int], T], number: int) -> T:
+    """The task's result, with relative paths taken from `folder`: Spark's workers begin elsewhere."""
+    with suppress(OSError):  # a machine of a cluster may lack it, and absolute paths need none
+        os.chdir(folder)
+    return task(number)
 
 
 def _session(config: EngineConfig, folder: Path) -> SparkSession:

@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-full fuzz bench gpu sanitize lint clean
+.PHONY: demo test test-full test-spark fuzz bench gpu sanitize lint clean
 
 demo: $(STAMP)
 	$(BIN)/uqabench run --preset demo --runs $(RUNS) $(DEMO_ARGS)
@@ -24,6 +24,11 @@ test: $(VENV)/.dev
 
 test-full: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# The same stores from Spark; it needs Java 17 or 21. Small logs, for which compiling well costs more than it gains.
+test-spark: $(VENV)/.dev
+	$(BIN)/pip install -q --disable-pip-version-check "ibis-framework[pyspark]>=12" "pyspark>=4,<4.1"
+	JAVA_TOOL_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" $(BIN)/python -m pytest -rs -k spark tests/data/engines tests/data/test_scale_page.py
 
 # 10,000 damaged inputs a reader, or more.
 fuzz: $(VENV)/.dev

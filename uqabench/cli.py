@@ -119,12 +119,16 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_parser(parser: argparse.ArgumentParser) -> None:
+    from uqabench.settings.data import ENGINES
+
     parser.add_argument("source", nargs="?", help="a name that `uqabench sources` lists, or a recipe's YAML file")
     parser.add_argument("--out", type=Path, default=Path("data/store"), help="folder to write (default data/store)")
     for name in ("min-item-interactions", "min-user-length", "max-user-length", "max-sequence", "shard-rows"):
         parser.add_argument(f"--{name}", type=int, help=f"see data.prepare.{name.replace('-', '_')}")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep what is read, for a later --append")
     parser.add_argument("--append", metavar="FILE", help="interactions to add to those that --keep kept")
+    parser.add_argument("--engine", choices=ENGINES, help="what works on the log (default arrow; see docs/data.md)")
+    parser.add_argument("--master", help="of spark, e.g. local[2] or spark://HOST:PORT (default local[*])")
     parser.add_argument("--wait", action="store_true", help="wait for another process that prepares the same folder")
     _source_options(parser)
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uqabench.data.log import RawLog
-from uqabench.data.preprocess import exclude, filter_log, fixed_point, from_end
+from uqabench.data.preprocess import exclude, filter_log, fixed_point
+from uqabench.data.rows import CodedRows, from_end
 from uqabench.errors import InputError
 from uqabench.settings import PrepareConfig
 
@@ -53,14 +54,15 @@ def test_fixed_point_equals_naive_loop(rows, min_items, min_user, extra, last):
     rows = sorted(rows, key=lambda row: row[0])
     users = np.array([user for user, _ in rows], np.int32)
     items = np.array([item for _, item in rows], np.int32)
-    keep, removals = fixed_point(
-        users,
-        items,
+    coded = CodedRows(users, items)
+    removals = fixed_point(
+        coded,
         min_item_interactions=min_items,
         min_user_length=min_user,
         max_user_length=min_user + extra,
         max_sequence=last,
     )
+    keep = coded.keep
     assert keep.tolist() == naive(rows, min_items, min_user, min_user + extra, last)
     assert len(rows) - len(keep) == sum(removal.interactions for removal in removals)
     assert len(set(users)) - len(set(users[keep])) == sum(removal.users for removal in removals)
@@ -75,10 +77,9 @@ def test_one_pass_would_not_do():
     # Item 9 is rare; without it user 2 is short; without user 2 item 1 is rare; and so on to the end of the chain.
     users = np.array([0, 0, 0, 1, 1, 1, 2, 2], np.int32)
     items = np.array([0, 0, 0, 0, 0, 1, 1, 9], np.int32)
-    keep, removals = fixed_point(
-        users, items, min_item_interactions=2, min_user_length=2, max_user_length=9, max_sequence=9
-    )
-    assert keep.tolist() == [0, 1, 2, 3, 4]
+    coded = CodedRows(users, items)
+    removals = fixed_point(coded, min_item_interactions=2, min_user_length=2, max_user_length=9, max_sequence=9)
+    assert coded.keep.tolist() == [0, 1, 2, 3, 4]
     assert [(r.users, r.items, r.interactions) for r in removals] == [(0, 2, 2), (1, 0, 1), (0, 0, 0), (0, 0, 0)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -46,6 +47,33 @@ def test_append(folder):
         assert words[0] == "uqabench" and main([*words[1:], "--quiet"]) == 0
         sizes.append(len(InteractionStore.open("data/mine").items))
     assert sizes == [96, 192]
+
+
+@pytest.fixture
+def clicks(folder):
+    """Files by the names that the page gives."""
+    (folder / "items.csv").write_text("item,title\n" + "".join(f"i{i},t{i}\n" for i in range(9)))
+    rows = [(f"u{u}", f"i{(u * u + t) % 9}", 60 * (t // 2)) for u in range(12) for t in range(8)]
+    users, items, times = zip(*rows, strict=True)
+    pq.write_table(pa.table({"user": users, "item": items, "time": times}), folder / "clicks.parquet")
+
+
+def test_engines(clicks):
+    pytest.importorskip("ibis")
+    assert [main([*words[1:], "--quiet"]) for words in commands("engines")] == [0, 0]
+    ours, theirs = (InteractionStore.open(f"data/{name}") for name in ("by-duckdb", "in-memory"))
+    assert len(theirs.items) == 96 and ours.content_hash == theirs.content_hash
+
+
+@pytest.mark.slow
+def test_spark(clicks):
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("there is no Java")
+    (ours,), theirs = commands("spark"), commands("engines")[-1]
+    assert [main([*words[1:], "--quiet"]) for words in (ours, theirs)] == [0, 0]
+    hashes = {InteractionStore.open(f"data/{name}").content_hash for name in ("by-spark", "in-memory")}
+    assert len(hashes) == 1
 
 
 @pytest.fixture

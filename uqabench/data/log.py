@@ -1,7 +1,9 @@
-"""What a source hands to preprocessing: a raw log, and the account of what was dropped on the way."""
+"""What a source hands to preprocessing: a log, and the account of what was dropped on the way."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -11,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uqabench.data.rejections import Rejections
+from uqabench.data.rows import CodedRows, Rows, Size, counts
 
 if TYPE_CHECKING:
+    from uqabench.data.sources.kept import Part
     from uqabench.settings.data import PrepareConfig
 
 MICROSECONDS = 1_000_000
@@ -26,6 +30,32 @@ class Removal:
     users: int
     items: int
     interactions: int
+
+
+def removal(rule: str, before: Size, after: Size) -> Removal:
+    """What a rule took, by what there was before and after it."""
+    return Removal(rule, *(b - a for b, a in zip(before, after, strict=True)))
+
+
+class Log(Protocol):
+    """A log on its way through preprocessing, wherever its interactions lie. The fields are those of `RawLog`."""
+
+    item_ids: pa.Array
+    attributes: dict[str, pa.Array]
+    read: Size
+    removals: list[Removal]
+
+    def __len__(self) -> int:
+        """How many interactions are left."""
+
+    def counts(self) -> Size:
+        """What is left."""
+
+    def drop_items(self, gone: np.ndarray, rule: str) -> None:
+        """Leave out the items where `gone` (bool, one an item id) is True and account for them under `rule`."""
+
+    def filter(self, rules: Callable[[Rows], list[Removal]]) -> None:
+        """Let `rules` work on the rows in their order by user, time, and place in the input, and keep their account."""
 
 
 @dataclass
@@ -51,6 +81,9 @@ class RawLog:
     removals: list[Removal] = field(default_factory=list)
     truth: pa.Table | None = None
 
+    def __len__(self) -> int:
+        return len(self.users)
+
     def select(self, rows: np.ndarray) -> None:
         """Keep these rows, by mask or by index, in the order given."""
         self.users, self.items = self.users[rows], self.items[rows]
@@ -59,10 +92,25 @@ class RawLog:
 
     def drop(self, mask: np.ndarray, rule: str) -> None:
         """Leave out the rows where `mask` (bool (R,)) is True and account for them under `rule`."""
-        before = counts(self.users, self.items)
+        before = self.counts()
         self.select(~mask)
-        after = counts(self.users, self.items)
-        self.removals.append(Removal(rule, *(b - a for b, a in zip(before, after, strict=True))))
+        self.removals.append(removal(rule, before, self.counts()))
+
+    def counts(self) -> Size:
+        """What is left."""
+        return counts(self.users, self.items)
+
+    def drop_items(self, gone: np.ndarray, rule: str) -> None:
+        """See `Log`."""
+        self.drop(gone[self.items], rule)
+
+    def filter(self, rules: Callable[[Rows], list[Removal]]) -> None:
+        """See `Log`; the rows that stay are then in that order."""
+        order = np.argsort(self.users, kind="stable") if self.times is None else np.lexsort((self.times, self.users))
+        self.select(order)
+        rows = CodedRows(self.users, self.items)
+        self.removals += rules(rows)
+        self.select(rows.keep)
 
 
 class Source(Protocol):
@@ -87,17 +135,33 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class PartedSource(Protocol):
+    """A source that an engine can read (`engines`): it hands over its interactions file by file, a part at a time."""
+
+    interaction_files: list[Path]
+
+    def named(self) -> AbstractContextManager[None]:
+        """Within the block, an InputError calls files what the user calls them."""
+
+    def read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
+        """Distinct item ids, and an array aligned with them for every attribute there is."""
+
+    def parts(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> Iterator[Part]:
+        """The rows of one of the files in their order, the bad ones marked and reported."""
+
+    def finish(self) -> None:
+        """All files were read."""
+
+    def portable(self) -> PartedSource:
+        """A copy that can be sent to another process, to read files there."""
+
+
+@runtime_checkable
 class FinishedSource(Protocol):
     """A source whose files are filtered and split already: it writes the store's files itself."""
 
     def write_store(self, folder: Path, config: PrepareConfig) -> None:
         """Write all files of a store (`InteractionStore.write_files`) and rejected.jsonl into `folder`."""
-
-
-def counts(users: np.ndarray, items: np.ndarray) -> tuple[int, int, int]:
-    """(distinct users, distinct items, interactions)."""
-    seen = (int(np.count_nonzero(np.bincount(codes))) if len(codes) else 0 for codes in (users, items))
-    return (*seen, len(users))
 
 
 def encode(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:

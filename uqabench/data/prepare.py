@@ -18,8 +18,9 @@ from uqabench.artifact import build
 from uqabench.data.anonymise import anonymise, fingerprint, read_salt
 from uqabench.data.arrow import write_arrow
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
+from uqabench.data.engines import engine_log
 from uqabench.data.facts import COUNTED, counts_of_store
-from uqabench.data.log import MICROSECONDS, FinishedSource, RawLog, Removal, Source, counts, one_chunk
+from uqabench.data.log import MICROSECONDS, FinishedSource, Log, PartedSource, RawLog, Removal, Source, one_chunk
 from uqabench.data.preprocess import exclude, filter_log
 from uqabench.data.rejections import Rejections
 from uqabench.data.shards import is_shard
@@ -91,20 +92,18 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
     Raises InputError for files that cannot be read, a log of which nothing is left, and under `config.strict` for the
     first bad row.
     """
+    if config.engine.name != "arrow" and not isinstance(source, PartedSource):
+        raise InputError(
+            f"The source '{source.name}' is held in memory as a whole, so that {config.engine.name} would do nothing "
+            "for it: leave out --engine."
+        )
     if isinstance(source, FinishedSource):
         source.write_store(folder, config)
         return
     salt = read_salt(config.salt_file)
     with tqdm(total=len(_STEPS), desc="prepare", disable=not progress, leave=False) as bar:
         rejections = Rejections(config.strict)
-        log = source.read(rejections)
-        if not len(log.users):
-            raise InputError(_nothing_read(source, rejections))
-        _count_rejected(log)
-        bar.update()
-        exclude(log, config)
-        filter_log(log, config)
-        bar.update()
+        log = _filtered(source, config, rejections, bar)
         store, truth = _compact(log, config, salt)
         store = replace(store, manifest=store.manifest | _facts(store, log, source, config, rejections))
         bar.update()
@@ -113,6 +112,27 @@ def write_store(source: Source, folder: Path, config: PrepareConfig, progress: b
             write_arrow(folder / "truth.arrow", truth)
         store.write_files(folder, config.shard_rows)
         bar.update()
+
+
+def _filtered(source: Source, config: PrepareConfig, rejections: Rejections, bar: tqdm) -> RawLog:
+    """What stays of the log, sorted by user and time."""
+
+    def apply_rules(log: Log) -> None:
+        if not len(log):
+            raise InputError(_nothing_read(source, rejections))
+        _count_rejected(log)
+        bar.update()
+        exclude(log, config)
+        filter_log(log, config)
+        bar.update()
+
+    if config.engine.name == "arrow":
+        log = source.read(rejections)
+        apply_rules(log)
+        return log
+    with engine_log(source, config.engine, rejections) as there:
+        apply_rules(there)
+        return there.collect()
 
 
 def refuse_foreign(out: Path, config: PrepareConfig) -> None:
@@ -149,10 +169,10 @@ def _nothing_read(source: Source, rejections: Rejections) -> str:
     )
 
 
-def _count_rejected(log: RawLog) -> None:
+def _count_rejected(log: Log) -> None:
     """Enter the rejected rows as the first removal: what was read, less what is here and what the source dropped."""
     gone = [(r.users, r.items, r.interactions) for r in log.removals]
-    lost = np.array(log.read) - np.array([counts(log.users, log.items), *gone]).sum(0)
+    lost = np.array(log.read) - np.array([log.counts(), *gone]).sum(0)
     log.removals.insert(0, Removal("rejected rows", *lost.tolist()))
 
 

@@ -65,6 +65,15 @@ class Rejections:
             if len(found):
                 self.counts[reason] += len(found)
 
+    def add_those_of(self, later: Rejections) -> None:
+        """Record what was collected of later files elsewhere."""
+        room = {reason: max(0, LISTED - self.counts[reason]) for reason in REASONS}
+        for line in later.listed:
+            room[line["reason"]] -= 1
+            if room[line["reason"]] >= 0:
+                self.listed.append(line)
+        self.counts += later.counts
+
     @staticmethod
     def _line(
         file: str,

@@ -76,6 +76,8 @@ def _preparation(args: argparse.Namespace) -> dict[str, Any]:
     ):  # fmt: skip
         if getattr(args, name, None) is not None:
             values[name] = getattr(args, name)
+    if engine := _engine(args):
+        values["engine"] = engine
     if args.strict:
         values["strict"] = True
     if args.exclude_items is not None:
@@ -83,6 +85,13 @@ def _preparation(args: argparse.Namespace) -> dict[str, Any]:
     if args.exclude_category:
         values["exclude_categories"] = list(args.exclude_category)
     return values
+
+
+def _engine(args: argparse.Namespace) -> dict[str, str]:
+    name, master = getattr(args, "engine", None), getattr(args, "master", None)
+    if master is not None and name != "spark":
+        raise InputError(f"--master {master} says where Spark is: give --engine spark too.")
+    return {key: value for key, value in (("name", name), ("master", master)) if value is not None}
 
 
 def prepare_settings(args: argparse.Namespace) -> PrepareConfig:

@@ -8,6 +8,35 @@ from typing import Any
 
 from uqabench.settings.schema import MAX_LENGTH, MAX_SEED, section, setting
 
+ENGINES = ("arrow", "duckdb", "spark")
+
+
+@section("engine")
+class EngineConfig:
+    """What works on the log. Every engine makes the same store, byte for byte."""
+
+    name: str = setting(
+        "arrow",
+        "arrow: the fastest, in memory; duckdb: on disk, for logs that outgrow memory; spark: on a cluster",
+        choices=ENGINES,
+        in_key=False,
+    )
+    master: str = setting(
+        "local[*]",
+        "of spark: where the cluster is, or how many threads of this machine",
+        pattern=(r"local(\[(\*|\d+)\])?|yarn|(spark|k8s)://\S+", "local[N], spark://HOST:PORT, k8s://… or yarn"),
+        in_key=False,
+    )
+    memory_gb: float = setting(
+        4.0, "memory of duckdb, or of spark's driver, before it goes to disk", ge=0.25, le=65_536, in_key=False
+    )
+    folder: str | None = setting(
+        None,
+        "where duckdb and spark lay the log, with users' ids, while they work; all machines of a cluster must see it; "
+        "null: the system's folder for temporary files",
+        in_key=False,
+    )
+
 
 @section("prepare")
 class PrepareConfig:
@@ -38,6 +67,7 @@ class PrepareConfig:
     shard_rows: int = setting(
         2**27, "interactions that one file of the store may hold; more are laid into several", ge=1, le=10**12
     )
+    engine: EngineConfig = setting(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
         for name in ("max_user_length", "max_sequence"):
@@ -47,10 +77,11 @@ class PrepareConfig:
 
     def record(self) -> dict[str, Any]:
         """The settings for a manifest: of excluded items, which are sensitive, only number and digest, of the salt
-        file only whether there is one."""
+        file only whether there is one, and nothing of the engine, which leaves no trace in a store."""
         ids = sorted(set(self.exclude_items))
         excluded = {"count": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
         values = {**asdict(self), "exclude_items": excluded, "salt_file": self.salt_file is not None}
+        del values["engine"]
         if self.shard_rows == type(self).__dataclass_fields__["shard_rows"].default:
             del values["shard_rows"]  # one file, as in stores of which nothing was said about shards
         return values

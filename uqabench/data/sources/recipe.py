@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from uqabench.data.catalogue import ATTRIBUTES
-from uqabench.data.log import RawLog, encode, one_chunk
+from uqabench.data.log import encode, one_chunk
 from uqabench.data.rejections import REASONS, Rejections
 from uqabench.data.sources.columns import as_ids, as_text, short
 from uqabench.data.sources.delimited import read_header, read_records, read_text
@@ -173,12 +173,6 @@ class RecipeSource(Tables):
     def inputs(self) -> dict[str, str]:
         return {label: sha256_file(path) for path, label in self.labels.items()}
 
-    def read(self, rejections: Rejections) -> RawLog:
-        try:
-            return super().read(rejections)
-        finally:
-            self._cache.clear()
-
     def _find(self, what: str, tables: Sequence[Table]) -> _Found:
         for table in tables:
             files = sorted(set(_matching(self.folder, table["files"], table.get("exclude", []))))
@@ -198,7 +192,17 @@ class RecipeSource(Tables):
             self._cache[path] = _read(path, self.found.table["format"], fields, self.optional | _item_fields(fields))
         return self._cache[path]
 
-    def _read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
+    def finish(self) -> None:
+        super().finish()
+        self._cache.clear()
+
+    def portable(self) -> RecipeSource:
+        """See `PartedSource`; the files are read again there."""
+        sent = super().portable()
+        sent._cache = {}
+        return sent
+
+    def read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
         parts = [self._described(path, rejections) for path in self.item_files]
         if self.recipe.get("items_from_interactions"):
             parts.append(_most_frequent([self._rows(path, {}, frozenset()) for path in self.interaction_files]))

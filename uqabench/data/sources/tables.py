@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ from uqabench.files import sha256_file
 INTERACTION_COLUMNS = ("user", "item", "time", "action")
 ITEM_COLUMNS = ("item", *ATTRIBUTES)
 MAX_ACTIONS = 127  # an action is stored as int8
+NO_ACTION = ""
+"""The name of what a row without an action did, in a log that has actions."""
 
 _MISSING, _TIME = REASONS.index("missing id"), REASONS.index("unparsable time")
 _UNKNOWN, _DUPLICATE = REASONS.index("unknown item"), REASONS.index("duplicate item")
@@ -134,17 +138,20 @@ class Tables:
         paths = {path.resolve() for path in new.files} | {Path(name) for name in self.kept.files}
         return Files(sorted(paths, key=lambda path: path.as_posix()), new.skipped)
 
+    def named(self) -> AbstractContextManager[None]:
+        """See `PartedSource`."""
+        return self.fetched.named()
+
     def read(self, rejections: Rejections) -> RawLog:
-        with self.fetched.named():
+        with self.named():
             return self._read(rejections)
 
     def _read(self, rejections: Rejections) -> RawLog:
-        item_ids, attributes = self._read_items(rejections)
-        parts = [part for path in self.interaction_files for part in self._read_file(path, item_ids, rejections)]
-        times = _in_all_or_none([part.times for part in parts], "time")
-        actions = _in_all_or_none([part.actions for part in parts], "action")
-        if self.kept is not None:
-            self.kept.finish(self.interaction_files)
+        item_ids, attributes = self.read_items(rejections)
+        parts = [part for path in self.interaction_files for part in self.parts(path, item_ids, rejections)]
+        times = in_all_or_none([part.times for part in parts], "time")
+        actions = in_all_or_none([part.actions for part in parts], "action")
+        self.finish()
         user_ids, users = _united([part.users for part in parts])
         bought, codes = _united([part.items for part in parts])
         place = pc.index_in(bought, value_set=item_ids).fill_null(-1).to_numpy(zero_copy_only=False)
@@ -166,11 +173,22 @@ class Tables:
             log.select(good)
         return log
 
+    def finish(self) -> None:
+        """See `PartedSource`."""
+        if self.kept is not None:
+            self.kept.finish(self.interaction_files)
+
+    def portable(self) -> Tables:
+        """See `PartedSource`; what was fetched stays with this one."""
+        sent = copy.copy(self)
+        sent.fetched = Fetched()
+        return sent
+
     def _rows(self, path: Path, mapping: Mapping[str, str], optional: frozenset[str]) -> Rows:
         """The mapped columns of one file."""
         return read_rows(path, mapping, optional, self.encoding, self.quoting, self.partitions.get(path))
 
-    def _read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
+    def read_items(self, rejections: Rejections) -> tuple[pa.Array, dict[str, pa.Array]]:
         """Distinct item ids, and an array aligned with them for every attribute that a file has."""
         parts = []
         seen: pa.Array = pa.array([], pa.string())
@@ -189,24 +207,23 @@ class Tables:
         table = pa.concat_tables(parts, promote_options="default")
         return one_chunk(table["item"]), {name: one_chunk(table[name]) for name in table.column_names[1:]}
 
-    def _read_file(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> list[Part]:
-        """An interaction file's rows, the bad ones marked and reported."""
+    def parts(self, path: Path, item_ids: pa.Array, rejections: Rejections) -> Iterator[Part]:
+        """An interaction file's rows, the bad ones marked and reported. Parquet comes BATCH_ROWS rows at a time, text
+        whole."""
         parts = None if self.kept is None else self.kept.load(path)
         if parts is None:
-            parts = list(self._parquet_parts(path) if is_parquet(path) else self._delimited_part(path))
+            parts = self._parquet_parts(path) if is_parquet(path) else self._delimited_part(path)
             if self.kept is not None:
+                parts = list(parts)
                 self.kept.save(path, parts)
-        bought, codes = _united([part.items for part in parts])
-        known = np.r_[_known(bought, item_ids), False]
-        first = 0
         for part in parts:
             rows = part.rows
-            rows.reject(~known[codes[first : first + len(rows.reasons)]], _UNKNOWN)
-            first += len(rows.reasons)
+            known = np.r_[_known(part.items.ids, item_ids), False]
+            rows.reject(~known[part.items.codes], _UNKNOWN)
             self._report(path, rows, rejections)
             rows.numbers = rows.lines = np.zeros(0, np.int64)  # reported, and as large as the log
             rows.columns = {}
-        return parts
+            yield part
 
     def _delimited_part(self, path: Path) -> Iterator[Part]:
         rows = self._rows(path, self.columns, self.optional)
@@ -346,7 +363,8 @@ def labels_of(paths: list[Path]) -> dict[Path, str]:
     return {path: path.resolve().relative_to(root).as_posix() for path in paths}
 
 
-def _in_all_or_none(columns: list[Any], name: str) -> list[Any]:
+def in_all_or_none(columns: list[Any], name: str) -> list[Any]:
+    """The columns of parts of a log, or nothing where none has one (None); InputError where only some have."""
     present = [column for column in columns if column is not None]
     if present and len(present) < len(columns):
         raise InputError(
@@ -376,8 +394,13 @@ def _actions(columns: list[pa.Array]) -> tuple[list[str], np.ndarray | None]:
     """Names in sorted order and int8 codes; a row without action gets the name ''."""
     if not columns:
         return [], None
-    names, codes = encode(pa.concat_arrays(columns).fill_null(""))
-    if len(names) > MAX_ACTIONS:
-        raise InputError(f"The action column has {len(names)} distinct values and may have {MAX_ACTIONS}: map another.")
+    names, codes = encode(pa.concat_arrays(columns).fill_null(NO_ACTION))
+    check_actions(len(names))
     order = pc.array_sort_indices(names).to_numpy()
     return names.take(pa.array(order)).to_pylist(), np.argsort(order).astype(np.int8)[codes]
+
+
+def check_actions(distinct: int) -> None:
+    """InputError where a log has more kinds of action than a store can tell apart."""
+    if distinct > MAX_ACTIONS:
+        raise InputError(f"The action column has {distinct} distinct values and may have {MAX_ACTIONS}: map another.")

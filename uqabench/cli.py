@@ -11,10 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uqabench import __version__
 from uqabench.errors import InputError, UQABenchError, machine_sentence
+
+if TYPE_CHECKING:
+    from uqabench.plan.methods import Method
 
 EXAMPLES = """examples:
   uqabench run --preset demo                          the whole benchmark on grocery baskets, into runs/demo
@@ -279,6 +282,7 @@ def run(args: argparse.Namespace) -> int:
     from uqabench.experiments.run import run as run_methods
     from uqabench.experiments.run import survey_run
     from uqabench.plan.folder import run_folder
+    from uqabench.plan.methods import parse_methods
     from uqabench.report.probes import probe_table
     from uqabench.report.results import load_results
     from uqabench.report.tables import main_table
@@ -286,7 +290,7 @@ def run(args: argparse.Namespace) -> int:
     folder, config = run_folder(args.runs, _run_name(args)), settings_of(args)
     until = "evaluate" if args.command == "run" else args.command
     if args.dry_run:
-        _print_survey(survey_run(folder, config, until))
+        _print_survey(survey_run(folder, config, until), parse_methods(config))
         return 0
     results = run_methods(
         folder, config, until=until, progress=not args.quiet, compare=args.compare, wait=args.wait, strict=args.debug,
@@ -328,13 +332,14 @@ def findings(args: argparse.Namespace) -> int:
 def experiment(args: argparse.Namespace) -> int:
     from uqabench.experiments.cli_config import numbers, settings_of
     from uqabench.experiments.experiment import run_experiments, survey_experiments
-    from uqabench.experiments.spec import load_experiments
+    from uqabench.experiments.spec import cells, load_experiments
     from uqabench.plan.folder import run_folder
 
     experiments, config = load_experiments(args.experiment), settings_of(args)
     folder, seeds = run_folder(args.runs, _run_name(args)), numbers("--seeds", args.seeds)
     if args.dry_run:
-        _print_survey(survey_experiments(folder, experiments, config, seeds))
+        methods = [cell.method for each in experiments for cell in cells(each, config, seeds)]
+        _print_survey(survey_experiments(folder, experiments, config, seeds), methods)
         return 0
     finished = run_experiments(
         folder, experiments, config, args.preset, seeds=seeds, compare=args.compare, progress=not args.quiet,
@@ -365,12 +370,15 @@ def _print_page(folder: Path) -> None:
         print(f"page: {folder / FILE_NAME}")
 
 
-def _print_survey(rows: list[dict[str, Any]]) -> None:
+def _print_survey(rows: list[dict[str, Any]], methods: list[Method]) -> None:
     from uqabench.plan.dry_run import summary
+    from uqabench.plan.memory_needs import NOTE, memory_needs
     from uqabench.report.render import plain_table
 
     print(plain_table(rows))
     print(summary(rows))
+    if needs := memory_needs(methods):
+        print(f"\n{plain_table(needs)}\n{NOTE}")
 
 
 def _report_failures(failed: dict[str, str]) -> int:

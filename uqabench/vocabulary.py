@@ -43,6 +43,8 @@ JUDGES = ("no-history-model", "history-model")
 and of the history too."""
 MODEL_FREE_BASELINES = ("uniform", "majority", "popularity", "most-often-next", "seen-option", *JUDGES, "oracle")
 """Baselines that answer without a language model."""
+GIVEN_BASELINES = ("uniform", "majority")
+"""Those of them that can answer questions that came with the data, whose options are words and have no values."""
 BASELINES = (
     "uniform", "majority", "popularity", "most-often-next", "seen-option", *JUDGES, "no-history", "shuffled", "oracle"
 )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uqabench.questions.scoring import scope_mask
-from uqabench.report.claims import CLAIMS, Claim, Finding, findings_of, weighted_sum
+from uqabench.report.claims import CLAIMS, Finding, findings_of, weighted_sum
 from uqabench.report.findings import findings_page, read_experiments
 from uqabench.report.paper import paper_table
 from uqabench.report.rows import Answers, ScoreRow
@@ -28,7 +28,7 @@ def answered(method: str, right: float | dict[str, float], seed: int = 0, **axes
 
 
 def by_text(experiment: str, rows: list[ScoreRow]) -> dict[str, Finding]:
-    return {finding.claim.text: finding for finding in findings_of(experiment, rows)}
+    return {finding.text: finding for finding in findings_of(experiment, rows)}
 
 
 ENCODERS = {"gru4rec": 0.3, "sasrec": 0.4, "mamba4rec": 0.3, "hstu": 0.6, "trm++": 0.7}
@@ -83,8 +83,7 @@ def test_planted_truth_decides_the_claims(encoders):
     ],
 )  # fmt: skip
 def test_the_whole_interval_decides(expects, interval, verdict):
-    claim = Claim("x", "encoders", "table2", expects, lambda side: [])
-    assert Finding(claim, 0.0, sum(interval) / 2, interval).verdict == verdict
+    assert Finding("x", expects, 0.0, sum(interval) / 2, interval).verdict == verdict
 
 
 def test_a_claim_whose_lines_are_missing_is_left_out(encoders):
@@ -105,7 +104,7 @@ def test_growth_with_size_is_a_slope_a_doubling(gain, verdict):
         row = answered("trm++", 0.5 + gain * (index - 3.5) * 0.5, index, size=next(iter(cell.settings[0])))
         rows.append(row)
     found = by_text("model-size", rows)["Accuracy grows with the encoder's size"]
-    assert found.verdict == verdict and found.claim.unit == "points a doubling"
+    assert found.verdict == verdict and found.unit == "points a doubling"
     log_size = np.log2([cell.model_size for cell in cells])
     assert found.paper == pytest.approx(np.polyfit(log_size, [cell.scores["overall"] for cell in cells], 1)[0])
 

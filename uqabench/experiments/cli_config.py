@@ -9,8 +9,9 @@ from uqabench.data import PrepareConfig, open_source, read_ids
 from uqabench.data.log import Source
 from uqabench.data.sources.tables import INTERACTION_COLUMNS, ITEM_COLUMNS
 from uqabench.errors import InputError
+from uqabench.plan.methods import fitting
 from uqabench.settings.reader import from_dict, merge, parse_override, to_dict
-from uqabench.settings.run import RunConfig, made_from, patched, run_mapping
+from uqabench.settings.run import RunConfig, made_from, patched, run_layers, run_mapping
 
 
 def _pairs(text: str | None, flag: str) -> dict[str, str]:
@@ -126,7 +127,15 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
     if args.command == "experiment":
         return config
     methods = args.methods.split(",") if args.methods else to_dict(config)["methods"]
+    if not args.methods and not _names_methods(args):
+        methods = fitting(methods, config)
     return patched(config, {"methods": [*methods, *args.encoder]})
+
+
+def _names_methods(args: argparse.Namespace) -> bool:
+    """Whether the user's file or overrides say which methods are compared."""
+    layers = run_layers(args.preset, args.config, tuple(args.overrides))
+    return any("methods" in mapping for origin, mapping in layers if not origin.startswith("preset "))
 
 
 def numbers(option: str, text: str | None) -> tuple[int, ...]:

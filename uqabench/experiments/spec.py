@@ -25,7 +25,7 @@ from typing import Any
 from uqabench.errors import InputError
 from uqabench.experiments.shipped import shipped_names
 from uqabench.integrations import integration_names
-from uqabench.plan.methods import Method, parse_method
+from uqabench.plan.methods import Method, fitting, parse_method
 from uqabench.settings import MethodConfig, RunConfig, from_dict, load_yaml, patched
 from uqabench.settings.schema import MAX_SEED, section, setting
 
@@ -143,15 +143,16 @@ def _scaled(value: Any, divisor: int) -> Any:
 
 def cells(experiment: Experiment, config: RunConfig, seeds: tuple[int, ...] = ()) -> list[Cell]:
     """Every cell of an experiment, seeds innermost; `seeds` in place of the experiment's own. Axes are scaled as the
-    preset of the encoders says."""
+    preset of the encoders says; of an experiment that ships with uqabench, methods that cannot answer the questions are
+    left out."""
     found = []
-    preset = config.pretrain.encoder.preset
+    preset, ships = config.pretrain.encoder.preset, experiment.name in shipped_names()
     for index, sweep in enumerate(experiment.sweeps):
         axes = {
             name: axis_values(axis, preset, f"experiment {experiment.name}, sweeps[{index}].axes.{name}")
             for name, axis in sweep.axes.items()
         }
-        for entry in sweep.methods:
+        for entry in fitting(sweep.methods, config) if ships else sweep.methods:
             for values in product(*axes.values()):
                 chosen = dict(zip(axes, values, strict=True))
                 patch = {key: value for axis, name in chosen.items() for key, value in axes[axis][name].items()}

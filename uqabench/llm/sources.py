@@ -164,6 +164,26 @@ def find_model(name_or_path: str | Path, *, trust_remote_code: bool = False) -> 
     return _from_hub(name, trust_remote_code)
 
 
+def local_config(name: str) -> PretrainedConfig | None:
+    """The config of a causal language model that lies on this machine (a folder, an installed alias, the Hugging Face
+    cache); None where there is none. Its weights need not be there."""
+    path, installed = _expanded(name), models_folder() / name
+    folder = path if path.is_dir() else installed if "/" not in name and installed.is_dir() else _cached(name)
+    return None if folder is None else _causal_config(folder, False)
+
+
+def _cached(name: str) -> Path | None:
+    """The folder of the Hugging Face cache that holds a model's config."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, _CONFIG)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def installed_models() -> dict[str, Path]:
     """The installed aliases and their folders, sorted by name."""
     folder = models_folder()

@@ -16,6 +16,8 @@ from uqabench.vocabulary import QUESTION_USERS
 
 ENCODER_RATE, LANGUAGE_MODEL_RATE = 1.2e11, 5e10
 """FLOP/s in float32 on two CPU cores, as the demo's stages reach them on AVX2 with all their overheads."""
+GPU_RATE = 1e14
+"""FLOP/s taken for a GPU: a tenth of what those of today reach in bfloat16 at best."""
 LANGUAGE_MODEL_PARAMETERS = {"demo": 9e5, "train": 9e5, "smollm2": 1.1e8}
 """Parameters, embeddings aside, of the language models that are known by name; others are taken for LARGE."""
 LARGE = 3e9
@@ -60,16 +62,20 @@ def _read(folder: Path) -> float | None:
 def _modelled(node: Node) -> float:
     settings = node.settings
     if node.stage == "pretrain":
-        return START + _pretraining(settings) / ENCODER_RATE
+        return START + _pretraining(settings) / _rate(node, ENCODER_RATE)
     if node.stage == "align":
-        return START + _alignment(node) / LANGUAGE_MODEL_RATE
+        return START + _alignment(node) / _rate(node, LANGUAGE_MODEL_RATE)
     if node.stage == "lm":
         optim = settings["train"]["optim"]
         tokens = (optim["max_steps"] or 10_000) * settings["train"]["token_budget"]
         return START + 6 * LANGUAGE_MODEL_PARAMETERS["train"] * tokens / LANGUAGE_MODEL_RATE
     if node.stage == "evaluate" and "llm" in node.inputs:
-        return START + _evaluation(node) / LANGUAGE_MODEL_RATE
+        return START + _evaluation(node) / _rate(node.inputs.get("align", node), LANGUAGE_MODEL_RATE)
     return FIXED.get(node.stage, START)
+
+
+def _rate(node: Node, on_cpu: float) -> float:
+    return on_cpu if node.settings.get("device", "cpu") == "cpu" else GPU_RATE
 
 
 def _pretraining(settings: Any) -> float:

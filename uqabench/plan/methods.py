@@ -14,7 +14,7 @@ from uqabench.encoders import encoder_names
 from uqabench.errors import InputError, nearest
 from uqabench.settings.reader import load_yaml, merge, nested
 from uqabench.settings.run import MethodConfig, RunConfig, patched
-from uqabench.vocabulary import ASIDE, BASELINES, MODEL_FREE_BASELINES, group
+from uqabench.vocabulary import ASIDE, BASELINES, GIVEN_BASELINES, GIVEN_QUESTIONS, MODEL_FREE_BASELINES, group
 
 PATCHABLE = ("pretrain", "align", "prompt", "evaluate", "llm")
 """Sections that a method may change: methods of one run share data and questions, or could not be compared."""
@@ -92,6 +92,16 @@ def parse_methods(config: RunConfig) -> list[Method]:
     own = [entry for entry in config.methods if not isinstance(entry, str)]
     named = dict.fromkeys(entry for entry in config.methods if isinstance(entry, str))
     return [parse_method(entry, config) for entry in [*named, *own]]
+
+
+def fitting(entries: Iterable[str | MethodConfig], config: RunConfig) -> list[str | MethodConfig]:
+    """The entries of a list that ships with uqabench which can answer the run's questions: of those that came with the
+    data, whose options have no values, most baselines without a language model cannot."""
+    entries = list(entries)
+    if config.questions.evaluation.version != GIVEN_QUESTIONS:
+        return entries
+    cannot = set(MODEL_FREE_BASELINES) - set(GIVEN_BASELINES)
+    return [entry for entry in entries if entry not in cannot]
 
 
 @lru_cache(maxsize=1)

@@ -15,9 +15,11 @@ from uqabench.plan.node import Node
 from uqabench.plan.nodes import Nodes, Tools
 from uqabench.plan.opened import Opened
 from uqabench.plan.probes import probe_nodes
+from uqabench.questions.baselines import check_answerable
 from uqabench.settings import RunConfig
 from uqabench.stages.align import check_training
 from uqabench.stages.history_states import check_windows
+from uqabench.vocabulary import GIVEN_QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def _planned(nodes: Nodes, method: Method, encoders: list[Method], *, probe: boo
 
 
 def problem_of(method: Method) -> InputError | None:
-    """Why a method cannot work whatever is built for it: its encoder or its integration refuses its settings.
+    """Why a method cannot work whatever is built for it: its encoder or its integration refuses its settings, or it
+    cannot answer the questions that are asked.
 
     InputError for one that is not there: that is a name to be corrected, and no result of the method.
     """
@@ -107,6 +110,8 @@ def problem_of(method: Method) -> InputError | None:
             check_training(str(method), align, dtype, has_states=method.has_vectors)
         if method.config.evaluate.shuffle and method.kind in ("text", "no-history"):
             raise InputError(f"{method} shows no soft prompt, so that evaluate.shuffle has nothing to shuffle.")
+        if method.kind == "baseline" and method.config.questions.evaluation.version == GIVEN_QUESTIONS:
+            check_answerable(method.base)
     except InputError as error:
         return error
     if method.kind == "history-vector":

@@ -22,7 +22,7 @@ from uqabench.questions.kinds import KINDS
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.render import history_items
 from uqabench.questions.tables import basket_starts, equal_texts
-from uqabench.vocabulary import JUDGES
+from uqabench.vocabulary import GIVEN_BASELINES, JUDGES
 
 UNIFORM_SEED = 20250219
 
@@ -130,20 +130,24 @@ def predict(
 def _predict_given(
     name: str, questions: QuestionSet, store: InteractionStore, train_questions: QuestionSet, seed: int
 ) -> np.ndarray:
-    """Baselines that need no option's value: questions that came with the data hold their options as words only."""
+    check_answerable(name)
     if name == "uniform":
         return predict_uniform(questions, store, train_questions, seed)
-    if name == "majority":
-        letters = np.zeros(int(max(questions.subtask, default=0)) + 1, np.int8)
-        for subtask in np.unique(train_questions.subtask):
-            answers = train_questions.answer[train_questions.subtask == subtask]
-            if subtask < len(letters):
-                letters[subtask] = np.bincount(answers, minlength=OPTIONS).argmax()
-        return letters[questions.subtask]
-    raise InputError(
-        f"The baseline '{name}' compares options' values, and questions that came with the data are words: choose "
-        "uniform, majority, no-history or shuffled."
-    )
+    letters = np.zeros(int(max(questions.subtask, default=0)) + 1, np.int8)
+    for subtask in np.unique(train_questions.subtask):
+        answers = train_questions.answer[train_questions.subtask == subtask]
+        if subtask < len(letters):
+            letters[subtask] = np.bincount(answers, minlength=OPTIONS).argmax()
+    return letters[questions.subtask]
+
+
+def check_answerable(name: str) -> None:
+    """InputError where a baseline needs options' values: questions that came with the data hold them as words only."""
+    if name not in GIVEN_BASELINES:
+        raise InputError(
+            f"The baseline '{name}' compares options' values, and questions that came with the data are words: choose "
+            f"{', '.join(GIVEN_BASELINES)}, no-history or shuffled."
+        )
 
 
 def right_options(questions: QuestionSet, store: InteractionStore, i: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -22,6 +22,8 @@ from uqabench.vocabulary import ENCODERS, SUBTASKS
 
 MARGIN = 3.0
 """Percentage points within which two scores count as about the same."""
+TIMES_MARGIN = 0.1
+"""Share by which a factor may stay below the paper's."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,31 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim on one data set: the paper's value, ours with its 95 % interval, and the verdict."""
+    """A claim on one data set: the paper's value (None where it gives none), ours with its 95 % interval (None where it
+    is counted, not sampled), and the verdict.
 
-    claim: Claim
-    paper: float
+    expects: "above", "below" or "near" zero, or "times": as large a factor as the paper's, or larger. note: what stands
+    in for lines of the paper's.
+    """
+
+    text: str
+    expects: str
+    paper: float | None
     ours: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
+    unit: str = "points"
+    note: str = ""
 
     @property
     def verdict(self) -> str:
         """ "holds", "does not hold" or "cannot tell", by where the whole interval lies."""
-        low, high = self.ci95
-        if self.claim.expects == "near":
+        low, high = self.ci95 or (self.ours, self.ours)
+        if self.expects == "times":
+            least = (1 - TIMES_MARGIN) * (self.paper or 0.0)
+            return _judged(low >= least, high < least)
+        if self.expects == "near":
             return _judged(-MARGIN < low and high < MARGIN, low > MARGIN or high < -MARGIN)
-        return _judged(low > 0, high < 0) if self.claim.expects == "above" else _judged(high < 0, low > 0)
+        return _judged(low > 0, high < 0) if self.expects == "above" else _judged(high < 0, low > 0)
 
 
 def _judged(holds: bool, fails: bool) -> str:
@@ -203,13 +216,15 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def findings_of(experiment: str, rows: Sequence[ScoreRow]) -> list[Finding]:
-    """The claims about an experiment that its rows can be held against: those whose lines all have answers."""
+    """The claims of the paper's tables about an experiment that its rows can be held against: those whose lines all
+    have answers."""
     found = (_finding(claim, rows) for claim in CLAIMS if claim.experiment == experiment)
     return [finding for finding in found if finding is not None]
 
 
 def _finding(claim: Claim, rows: Sequence[ScoreRow]) -> Finding | None:
     table = paper_table(claim.table)
+    rows, stood_in = with_stand_ins(rows)
     beside, _ = table.beside(rows)
     row_of = {id(cell): row for cell, row in zip(beside, rows, strict=True) if cell and row.answers is not None}
     ours = Side([cell for cell in table.cells if id(cell) in row_of], lambda c, scope: _accuracy(row_of[id(c)], scope))
@@ -222,7 +237,19 @@ def _finding(claim: Claim, rows: Sequence[ScoreRow]) -> Finding | None:
     if not terms or not all(scope_mask(row.answers.subtasks, scope).any() for row, scope, _ in of_term):
         return None
     value, interval = weighted_sum(of_term)
-    return Finding(claim, sum(term.weight * term.cell.scores[term.scope] for term in paper), value, interval)
+    told = sum(term.weight * term.cell.scores[term.scope] for term in paper)
+    note = "text zero-shot" if stood_in & {row.method for row, *_ in of_term} else ""
+    return Finding(claim.text, claim.expects, told, value, interval, claim.unit, note)
+
+
+def with_stand_ins(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], set[str]]:
+    """The rows, text methods that were only asked zero-shot under the names of those that are aligned, and these
+    names."""
+    names = {row.method for row in rows}
+    plain = {row.method: row.method.removesuffix("@zero-shot") for row in rows if row.group == "Text-based"}
+    stood_in = {name for method, name in plain.items() if name != method and name not in names}
+    renamed = [replace(row, method=plain[row.method]) if plain.get(row.method) in stood_in else row for row in rows]
+    return renamed, stood_in
 
 
 def _accuracy(row: ScoreRow, scope: str) -> float:

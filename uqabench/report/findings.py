@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from uqabench.report.claims import MARGIN, Finding, findings_of
+from uqabench.report.claims import MARGIN, TIMES_MARGIN, Finding, findings_of
 from uqabench.report.goals import MOST_TOKENS, Goal, Measured, goals_of
+from uqabench.report.other_claims import other_findings_of
 from uqabench.report.results import load_experiment
 from uqabench.report.rows import ScoreRow, experiment_rows
 from uqabench.settings.results import AdjustedDifference, ExperimentResults
@@ -63,7 +64,8 @@ def _claims(experiments: Sequence[Experiment]) -> list[str]:
     findings = [
         (finding, experiment.results)
         for experiment in experiments
-        for finding in findings_of(experiment.results["name"], experiment.rows)
+        for find in (findings_of, other_findings_of)
+        for finding in find(experiment.results["name"], experiment.rows)
     ]
     if not findings:
         return []
@@ -73,15 +75,26 @@ def _claims(experiments: Sequence[Experiment]) -> list[str]:
         "\n".join(lines),
         "Differences in percentage points, with the 95 % interval over users. A claim holds where its whole interval "
         f"is on the claimed side of zero, and does not where it is on the other; “about the same” is ± {MARGIN:g} "
-        "points. The best of several is chosen on the same questions, which flatters it a little.",
+        "points. The best of several is chosen on the same questions, which flatters it a little. Tokens are counted: "
+        f"a factor holds from {100 * (1 - TIMES_MARGIN):.0f} % of the paper's on.",
     ]
 
 
 def _claim_line(finding: Finding, results: ExperimentResults) -> str:
-    low, high = finding.ci95
-    unit = "" if finding.claim.unit == "points" else f" {finding.claim.unit}"
-    ours = f"{finding.ours:+.1f} [{low:+.1f}, {high:+.1f}]{unit}"
-    return f"| {finding.claim.text} ({_named(results)}) | {finding.paper:+.1f}{unit} | {ours} | **{finding.verdict}** |"
+    notes = _named(results) + (f", {finding.note}" if finding.note else "")
+    paper = "-" if finding.paper is None else _value(finding, finding.paper)
+    interval = ""
+    if finding.ci95 is not None:
+        low, high = finding.ci95
+        interval = f" [{low:+.1f}, {high:+.1f}]"
+    ours = _value(finding, finding.ours, interval)
+    return f"| {finding.text} ({notes}) | {paper} | {ours} | **{finding.verdict}** |"
+
+
+def _value(finding: Finding, value: float, interval: str = "") -> str:
+    if finding.unit == "times":
+        return f"{value:.1f} times"
+    return f"{value:+.1f}{interval}{'' if finding.unit == 'points' else f' {finding.unit}'}"
 
 
 def _goals(experiments: Sequence[Experiment]) -> list[str]:

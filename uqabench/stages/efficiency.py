@@ -200,12 +200,15 @@ class _Measurement:
             if spent > self.config.patience:
                 break
         best = max(by_batch, key=by_batch.__getitem__)
+        peak = peak_bytes(lambda: call(timed[:1]), self.lm.device)
         found = {
             "first_token_seconds": {"median": float(np.median(seconds)), "p95": float(np.quantile(seconds, 0.95))},
             "questions_per_second": by_batch,
             "best_batch": int(best),
-            "peak_bytes": peak_bytes(lambda: call(timed[:1]), self.lm.device),
-            "peak_bytes_best_batch": peak_bytes(lambda: call(self.order[: int(best)]), self.lm.device),
+            "peak_bytes": peak,
+            "peak_bytes_best_batch": peak
+            if best == "1"
+            else peak_bytes(lambda: call(self.order[: int(best)]), self.lm.device),
         }
         if self.config.shape is None:
             found["evaluation_questions_per_second"] = self._evaluation_rate()

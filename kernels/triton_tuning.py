@@ -4,6 +4,7 @@ A choice is made for a kernel, the arguments that its key names, the dtypes of i
 the next power of two: what wins on 2,000 tokens need not on 65,536. Committed choices are in `tuned`, a file a kernel,
 made by `python -m bench.gpu tune`. UQABENCH_TUNING says what happens without one: "measure" (the default) times every
 configuration and keeps the times in Triton's cache folder; "first" takes the first, times nothing and keeps nothing.
+Where several processes train, one measures and the others wait for its choice (`agreement.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch import Tensor
 from triton import Config
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import KernelInterface
+
+from . import agreement
 
 ENVIRONMENT_VARIABLE = "UQABENCH_TUNING"
 MODES = ("measure", "first")
@@ -101,10 +104,15 @@ class _OfSize(Autotuner):
         if choice is not None:
             self.cache[tuning_key] = choice
             return True
-        sized = (*tuning_key, self.size)
-        is_kept = super().check_disk_cache(sized, configs, bench_fn)
-        if is_kept:
-            self.cache[tuning_key] = self.cache.pop(sized)
+        sized, is_kept = (*tuning_key, self.size), True
+
+        def measure() -> str:
+            nonlocal is_kept
+            is_kept = super(_OfSize, self).check_disk_cache(sized, configs, bench_fn)
+            return str(self.cache.pop(sized) if is_kept else self.cache[tuning_key])
+
+        found = agreement.agree(f"{card()}/{name}/{self.size}/{tuning_key}", measure)
+        self.cache[tuning_key] = next(config for config in configs if str(config) == found)
         return is_kept
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from uqabench.llm.batches import (
     PromptGroup,
     answer_loss,
+    attention_mask,
     batch_hidden,
     collate,
     common_prefix,
@@ -204,7 +205,8 @@ def test_positions_restart_after_the_prefix(small_lm):
     assert batch.prompt_end.tolist() == [3, 5, 6 + 3]
     assert batch.soft_at.tolist() == [0, 6] and batch.soft_from.tolist() == [2, 1]
     assert batch.questions.tolist() == [3, 9, 5] and batch.answers.tolist() == [0, 1, 2]
-    sees = (batch.mask[0, 0] == 0).int().tolist()
+    mask = attention_mask(batch.spans)
+    sees = (mask[0, 0] == 0).int().tolist()
     assert sees == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -213,7 +215,7 @@ def test_positions_restart_after_the_prefix(small_lm):
         [1, 1, 1, 0, 1, 0],  # the second does not see the first
         [1, 1, 1, 0, 1, 1],
     ]
-    assert (batch.mask[1, 0, 4:] == 0).int().tolist() == [[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]]  # padding
+    assert (mask[1, 0, 4:] == 0).int().tolist() == [[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]]  # padding
 
 
 def test_a_soft_prompt_that_stands_last_is_shared_by_no_prefix(lm, small_store, small_train, templates):

@@ -73,6 +73,23 @@ def test_the_models_own_attention_is_back_afterwards(small_lm):
         assert torch.equal(own, small_lm.model(input_ids=torch.from_numpy(prompts[0])[None]).logits)
 
 
+def test_recomputed_layers_attend_alike(make_lm):
+    """Losses and gradients to the bit, though the backward pass computes layers again when the batch has passed."""
+    found = []
+    for recomputes in (False, True):
+        torch.manual_seed(0)
+        lm = make_lm("qwen2")
+        lm.model.requires_grad_(True)
+        if recomputes:
+            lm.recompute_activations()
+        groups, _, _ = shared_rows(lm, 2, [(12, [3, 4]), (7, [2])])
+        batches = [collate(groups, lm, 0, with_answers=True, packed=packed) for packed in (True, False)]
+        losses = [answer_loss(lm, batch, batch_hidden(lm, batch, None)) for batch in batches]
+        found.append((losses, torch.autograd.grad(sum(losses), list(lm.model.parameters()))))
+    assert all(torch.equal(*pair) for pair in zip(found[0][0], found[1][0], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(found[0][1], found[1][1], strict=True))
+
+
 def test_a_model_that_drops_attention_is_not_packed(make_lm):
     dropping = make_lm("qwen2")
     assert find_layout(dropping).packed

@@ -9,10 +9,12 @@ import torch
 
 from uqabench.artifact import Artifact
 from uqabench.encoders import UserEncoderConfig
+from uqabench.integrations import find_integration
 from uqabench.llm.demo import save_model
 from uqabench.llm.prompts import PromptConfig
-from uqabench.stages.align import Context
+from uqabench.stages.align import Context, PromptedMethod
 from uqabench.stages.pretrain import PretrainConfig, pretrain
+from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
 from uqabench.stages.training import OptimConfig
 
 
@@ -56,3 +58,23 @@ def context(small_store, small_train, small_evaluation, templates, model_folder)
     return Context(
         small_store, small_train, small_evaluation, templates, PromptConfig(), str(model_folder), inputs=inputs
     )
+
+
+@pytest.fixture(scope="session")
+def method(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
+    """`method(integration)`: the frozen SL encoder as a prompted method."""
+    folder = tmp_path_factory.mktemp("states")
+
+    def make(name="mean-pooling"):
+        integration = find_integration(name)
+        built, _ = encode_histories(
+            small_store,
+            pretrained["sl"],
+            HistoryPairs.of([small_train, small_evaluation]),
+            integration=integration,
+            token_budget=999,
+            progress=False,
+        ).build(folder / integration.kept)
+        return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
+
+    return make

@@ -32,33 +32,12 @@ from uqabench.stages.align import (
     soft_for,
     training_histories,
 )
-from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
 from uqabench.stages.training import OptimConfig
 
 
 def config(**changes):
     optim = OptimConfig(lr=changes.pop("lr", 2e-3), epochs=changes.pop("epochs", 1), checkpoint_seconds=1e9)
     return AlignConfig(**{"batch_questions": 32, "token_budget": 4096, "optim": optim, **changes})
-
-
-@pytest.fixture(scope="module")
-def method(small_store, pretrained, small_train, small_evaluation, tmp_path_factory):
-    """`method(integration)`: the frozen SL encoder as a prompted method."""
-    folder = tmp_path_factory.mktemp("states")
-
-    def make(name="mean-pooling"):
-        integration = find_integration(name)
-        built, _ = encode_histories(
-            small_store,
-            pretrained["sl"],
-            HistoryPairs.of([small_train, small_evaluation]),
-            integration=integration,
-            token_budget=999,
-            progress=False,
-        ).build(folder / integration.kept)
-        return PromptedMethod("trm++", 0, FrozenStates.open(built), built.content)
-
-    return make
 
 
 def training_loss(context, method, artifact, settings):

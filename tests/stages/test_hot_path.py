@@ -16,7 +16,8 @@ from uqabench.encoders import UserEncoder
 from uqabench.errors import RunError
 from uqabench.kernels.checks import host_array, host_longest
 from uqabench.stages import training
-from uqabench.stages.packed import TorchBatch, apart, joined
+from uqabench.stages.copies import apart, joined
+from uqabench.stages.packed import TorchBatch
 from uqabench.stages.prefetch import prefetched
 from uqabench.stages.pretrain import NumberedBatch, PretrainLoss, labelled_batch, training_batches
 from uqabench.stages.training import Trainer, seed_everything
@@ -77,13 +78,22 @@ def test_the_counter_finds_what_waits(as_on_a_gpu):  # noqa: F811
     )  # fmt: skip
 
 
-@given(st.lists(st.lists(st.integers(-(2**60), 2**60), max_size=40), max_size=6))
-def test_joined_arrays_come_apart_again(lists):
-    arrays = {str(i): np.array(values, np.int64) for i, values in enumerate(lists)}
+DTYPES = (np.int64, np.int32, np.float32, np.uint8, np.float64)
+ARRAYS = st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 9), min_size=1, max_size=3), st.integers(0, 99))
+
+
+@given(st.lists(ARRAYS, max_size=6))
+def test_joined_arrays_come_apart_again(given):
+    arrays = {
+        str(i): np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
+        for i, (dtype, shape, seed) in enumerate(given)
+    }
     buffer, places = joined(arrays, pinned=False)
     found = apart(buffer, places)
-    assert all(np.array_equal(found[name].numpy(), array) for name, array in arrays.items())
-    assert all(found[name].data_ptr() % 128 == buffer.data_ptr() % 128 for name, a in arrays.items() if len(a))
+    for name, array in arrays.items():
+        kept = np.int64 if array.dtype.kind in "iu" else array.dtype
+        assert found[name].numpy().dtype == kept and np.array_equal(found[name].numpy(), array)
+        assert not array.size or found[name].data_ptr() % 128 == buffer.data_ptr() % 128
 
 
 def test_a_batch_knows_what_the_host_packed(small_store, pretrain_config):

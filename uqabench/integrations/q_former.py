@@ -20,6 +20,7 @@ from uqabench.integrations.pooling import Window, window_means, window_name
 from uqabench.integrations.registry import register
 from uqabench.integrations.ridge import RidgeFit, fit_ridge
 from uqabench.integrations.segments import WINDOWS
+from uqabench.kernels.checks import host_longest
 
 _EMPTY_STD = 0.02
 # Small enough that what a sequence says outweighs the queries (84 % of the output's variance is across users at width
@@ -162,8 +163,9 @@ class QFormerAdapter(nn.Module):
         An empty sequence has one state, the learned one.
         """
         lengths = offsets.diff()
-        longest = max(1, int(lengths.max()) if len(lengths) else 1)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=states.device), lengths)
+        longest = max(1, host_longest(offsets))
+        places = torch.arange(len(lengths), device=states.device)
+        owner = torch.repeat_interleave(places, lengths, output_size=len(states))
         position = torch.arange(len(states), device=states.device) - offsets[:-1][owner]
         memory = states.new_zeros(len(lengths), longest, self.width)
         memory = memory.index_put((owner, position), states)
@@ -178,6 +180,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.content = nn.Parameter(torch.ones(()))
         self.recency = nn.Parameter(torch.zeros(n_queries, len(_DISTANCES) + 1))
+        self.register_buffer("distances", torch.tensor(_DISTANCES), persistent=False)
         self.cross_norm = nn.LayerNorm(width)
         self.cross = _Attention(width, heads)
         self.self_norm = nn.LayerNorm(width)
@@ -199,7 +202,7 @@ class _Layer(nn.Module):
 
     def _bias(self, distance: Tensor) -> Tensor:
         """What the logits of states at these distances (B, L) get on top: (B, 1, n_queries, L), −∞ for pads."""
-        column = torch.bucketize(distance, torch.tensor(_DISTANCES, device=distance.device), right=True)
+        column = torch.bucketize(distance, self.distances, right=True)
         bias = self.recency.float().t()[column].transpose(1, 2)
         return bias.masked_fill(distance[:, None] < 0, -math.inf)[:, None]
 

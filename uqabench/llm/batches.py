@@ -56,15 +56,16 @@ class PromptGroup:
 class GroupBatch:
     """R rows padded to L tokens, with the places where Q answers are read.
 
-    ids (R, L); mask (R, 1, L, L) additive, with position_ids (R, L); or mask (R, L), 1 at tokens and 0 at padding, with
-    none, where the model makes mask and positions by itself; or, packed, ids and position_ids (1, all tokens) with
-    `stretches` in place of a mask; prompt_end (Q,) flat index of each prompt's last token;
+    ids (R, L); spans (R, L), 0 in the prefix, from 1 in each rest and -1 at padding, with position_ids (R, L); or mask
+    (R, L), 1 at tokens and 0 at padding, with neither, where the model makes mask and positions by itself; or, packed,
+    ids and position_ids (1, all tokens) with `stretches`; prompt_end (Q,) flat index of each prompt's last token;
     questions, answers (Q,); target_at, targets (M,) flat index and token id of every assistant token;
     soft_at (S,) flat index of soft slots, soft_from (S,) row of the flattened (keys × n_soft) soft prompts.
     """
 
     ids: Tensor
     position_ids: Tensor | None
+    spans: Tensor | None
     mask: Tensor | None
     prompt_end: Tensor
     questions: Tensor
@@ -74,6 +75,11 @@ class GroupBatch:
     soft_at: Tensor
     soft_from: Tensor
     stretches: Stretches | None = None
+
+    def trained(self) -> dict[str, Tensor]:
+        """What a training step computes with, by field."""
+        names = ("ids", "position_ids", "spans", "mask", "target_at", "targets", "soft_at", "soft_from")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def common_prefix(prompts: list[np.ndarray]) -> int:
@@ -186,6 +192,13 @@ def plan_group_batches(
     return batches
 
 
+def number_keys(groups: list[PromptGroup]) -> tuple[np.ndarray, list[PromptGroup]]:
+    """The soft prompts (K,) that these groups ask for, ascending, and the groups with their places among them."""
+    keys = np.unique([key for group in groups for key in (group.key, *(group.keys or ()))])
+    local = {key: place for place, key in enumerate(keys.tolist())}
+    return keys, [group.with_keys(local.__getitem__) for group in groups]
+
+
 def _row_spans(group: PromptGroup, answers: list[list[int]] | None) -> Iterator[np.ndarray]:
     """The prefix, then each rest with its answer appended (all but the last token, which predicts nothing)."""
     yield group.prefix
@@ -231,15 +244,11 @@ def collate(
     if n_soft:
         soft_from = soft_from + np.tile(np.arange(n_soft), len(soft_at) // n_soft)
     tensor = torch.from_numpy
-    mask = None
-    if own_mask:
-        mask = tensor((span >= 0).astype(np.int64))
-    elif not packed:
-        mask = _mask(tensor(span))
     return GroupBatch(
         ids=tensor(np.maximum(ids, 0)),
         position_ids=None if own_mask else tensor(position),
-        mask=mask,
+        spans=None if own_mask or packed else tensor(span),
+        mask=tensor((span >= 0).astype(np.int64)) if own_mask else None,
         prompt_end=torch.tensor(prompt_end),
         questions=torch.tensor([q for group in groups for q in group.questions]),
         answers=torch.tensor([a for group in groups for a in group.answers]),
@@ -255,12 +264,12 @@ def _stretches(rows: list[list[np.ndarray]]) -> Stretches:
     return Stretches.of([len(row[0]) for row in rows], [[len(ids) for ids in row[1:]] for row in rows])
 
 
-def _mask(span: Tensor) -> Tensor:
-    """Additive mask (R, 1, L, L): causal, own span or the prefix (span 0); padding (-1) sees itself only."""
-    seen, sees = span[:, None, :], span[:, :, None]
+def attention_mask(spans: Tensor) -> Tensor:
+    """Additive mask (R, 1, L, L) of `GroupBatch.spans`: causal, own span or the prefix; padding sees itself only."""
+    seen, sees = spans[:, None, :], spans[:, :, None]
     allowed = ((seen == 0) | (seen == sees)) & (seen >= 0)
-    allowed = torch.tril(allowed) & (sees >= 0) | torch.eye(span.shape[1], dtype=torch.bool)
-    mask = torch.zeros(allowed.shape)
+    allowed = torch.tril(allowed) & (sees >= 0) | torch.eye(spans.shape[1], dtype=torch.bool, device=spans.device)
+    mask = torch.zeros(allowed.shape, device=spans.device)
     return mask.masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
 
 
@@ -284,7 +293,9 @@ def batch_hidden(
         with attend_by_stretches(lm.body, batch.stretches) as mask:
             hidden = lm.hidden(embeds, mask, positions, layer=layer)
     else:
-        mask = batch.mask.to(device) if positions is None else batch.mask.to(device, embeds.dtype)
+        # Made where it is used: it has as many times more numbers than the batch as rows have tokens.
+        spans = batch.spans
+        mask = batch.mask.to(device) if spans is None else attention_mask(spans.to(device)).to(embeds.dtype)
         hidden = lm.hidden(embeds, mask, positions, layer=layer)
     if layer is None:
         return hidden.reshape(rows * length, -1)
@@ -294,7 +305,8 @@ def batch_hidden(
 def answer_loss(lm: LanguageModel, batch: GroupBatch, hidden: Tensor) -> Tensor:
     """Cross entropy of the assistant's tokens, summed over a question's tokens, averaged over questions."""
     at = batch.target_at.to(hidden.device)
-    logits = lm.logits(hidden.index_select(0, at)).float()
+    logits = lm.logits(hidden.index_select(0, at))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = torch.nn.functional.cross_entropy(logits, batch.targets.to(hidden.device), reduction="sum")
     return loss / len(batch.questions)
 

@@ -20,6 +20,7 @@ from uqabench.errors import InputError
 from uqabench.files import read_json
 from uqabench.llm import chat as chats
 from uqabench.llm.chat import Chat, ControlTokens, words_only
+from uqabench.llm.packed import attending_again
 from uqabench.llm.products import use_onednn
 from uqabench.llm.sources import find_model, load_language_model
 
@@ -229,8 +230,9 @@ class LanguageModel:
 
     def recompute_activations(self) -> None:
         """Keep only each layer's inputs for the backward pass, which computes the rest of it once more."""
+        again = partial(attending_again, self.body)
         for layer in self.layers:
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=again)
 
     @cached_property
     def _accepted(self) -> set[str]:

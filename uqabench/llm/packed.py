@@ -9,7 +9,7 @@ exchanged is its attention function, through transformers' interface for that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -68,6 +68,13 @@ def attend_by_stretches(model: nn.Module, stretches: Stretches) -> Iterator[Tens
     finally:
         config._attn_implementation = own
         _STRETCHES.reset(token)
+
+
+def attending_again(model: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """What `torch.utils.checkpoint` computes a layer in, and computes it again in for the backward pass: by then the
+    batch has passed, and the layers attend as they do now all the same."""
+    stretches = _STRETCHES.get()
+    return nullcontext(), nullcontext() if stretches is None else attend_by_stretches(model, stretches)
 
 
 def can_pack(model: nn.Module) -> bool:

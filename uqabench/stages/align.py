@@ -23,7 +23,7 @@ from uqabench.data.store import InteractionStore
 from uqabench.errors import InputError
 from uqabench.files import write_json
 from uqabench.integrations import NEXT, TrainingHistories, Window, find_integration, fit_ridge
-from uqabench.llm.batches import PromptGroup, answer_loss, batch_hidden, collate, plan_group_batches
+from uqabench.llm.batches import PromptGroup, number_keys
 from uqabench.llm.chat import Chat
 from uqabench.llm.demo import save_model
 from uqabench.llm.history import HistoryTokens, history_vectors, last_items, window_marker
@@ -37,9 +37,9 @@ from uqabench.questions.templates import Templates
 from uqabench.settings.llm import PromptConfig
 from uqabench.settings.reader import key_dict
 from uqabench.settings.stages import AlignConfig
+from uqabench.stages.alignment_batches import AlignmentBatches
 from uqabench.stages.distributed import processes
 from uqabench.stages.distributed.several import gathered_model, new_trainer, whole_state
-from uqabench.stages.distributed.shares import share_parts
 from uqabench.stages.states import FrozenStates
 from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
@@ -210,9 +210,8 @@ def soft_for(soft: SoftPrompts | None, groups: list[PromptGroup]) -> tuple[Tenso
     """Soft prompts of a batch's groups, and the groups renumbered to index them."""
     if soft is None:
         return None, groups
-    keys = np.unique([key for group in groups for key in (group.key, *(group.keys or ()))])
-    local = {key: place for place, key in enumerate(keys.tolist())}
-    return soft(keys), [group.with_keys(local.__getitem__) for group in groups]
+    keys, groups = number_keys(groups)
+    return soft(keys), groups
 
 
 def align(context: Context, method: PromptedMethod, config: AlignConfig, *, progress: bool = True) -> Stage:
@@ -295,23 +294,10 @@ def _fit(
         rng = np.random.Generator(np.random.Philox(key=[config.seed, epoch]))
         return step_groups(groups, config.batch_questions, rng)
 
-    def loss_fn(part: list[PromptGroup]) -> tuple[Tensor, int]:
-        vectors, renumbered = soft_for(soft, part)
-        batch = collate(renumbered, lm, n_soft, with_answers=True, packed=lm.layout.packs(renumbered))
-        return answer_loss(lm, batch, batch_hidden(lm, batch, vectors)), int(batch.ids.numel())
-
-    def parts(step: list[PromptGroup]) -> list[tuple[list[PromptGroup], float]]:
-        asked = sum(len(group.questions) for group in step)
-        return share_parts(
-            step,
-            PromptGroup.n_tokens,
-            lambda groups: plan_group_batches(groups, config.token_budget),
-            lambda part: sum(len(group.questions) for group in part) / asked,
-        )
-
+    made = AlignmentBatches(lm, soft, config)
     trainer = new_trainer(
         trained,
-        loss_fn,
+        made.loss,
         config.optim,
         total_steps=len(batches_of(0)) * config.optim.epochs,
         work=work,
@@ -319,7 +305,8 @@ def _fit(
         label=f"align {method.name}",
         progress=progress,
         lr_scale={"adapter": config.adapter_lr},
-        parts=parts,
+        load=made.load,
+        parts=lambda loaded: loaded,
         seed=config.seed,
         shards=lm.layers if "llm" in trained else (),
     )

@@ -14,9 +14,7 @@ from uqabench.data.store import InteractionStore
 from uqabench.encoders import UserEncoder
 from uqabench.encoders.item_plan import ItemPlan, on_device
 from uqabench.kernels.memory import know_bounds, know_offsets
-
-_ALIGNED = 16
-"""Each array of a common buffer begins at a multiple of so many int64: Triton compiles anew for other alignments."""
+from uqabench.stages.copies import Arrival, copied_together
 
 
 @dataclass(frozen=True)
@@ -90,45 +88,3 @@ class TorchBatch:
 def _known(tensors: dict[str, Tensor], labels: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The labels with what operators would ask the device about them."""
     return {**tensors, "target": know_bounds(tensors["target"], labels["target"])}
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A copy on its way: the event behind it, and the memory that it fills."""
-
-    event: torch.cuda.Event
-    buffer: Tensor
-
-    def wait(self) -> None:
-        current = torch.cuda.current_stream(self.buffer.device)
-        current.wait_event(self.event)
-        self.buffer.record_stream(current)
-
-
-def copied_together(
-    arrays: Mapping[str, np.ndarray], device: torch.device, stream: torch.cuda.Stream | None
-) -> tuple[dict[str, Tensor], Arrival]:
-    """Arrays int64 on a GPU, by one copy from pinned memory that the host does not wait for."""
-    pinned, places = joined(arrays, pinned=True)
-    with torch.cuda.stream(stream or torch.cuda.current_stream(device)):
-        buffer = pinned.to(device, non_blocking=True)
-        event = torch.cuda.current_stream(device).record_event()
-    return apart(buffer, places), Arrival(event, buffer)
-
-
-def joined(arrays: Mapping[str, np.ndarray], *, pinned: bool) -> tuple[Tensor, dict[str, slice]]:
-    """All arrays int64 in one buffer of the host, and where each lies."""
-    places, begin = {}, 0
-    for name, array in arrays.items():
-        places[name] = slice(begin, begin + len(array))
-        begin += -(-len(array) // _ALIGNED) * _ALIGNED
-    buffer = torch.empty(begin, dtype=torch.int64, pin_memory=pinned)
-    host = buffer.numpy()
-    for name, array in arrays.items():
-        host[places[name]] = array
-    return buffer, places
-
-
-def apart(buffer: Tensor, places: Mapping[str, slice]) -> dict[str, Tensor]:
-    """The arrays of `joined` as views of the buffer."""
-    return {name: buffer[place] for name, place in places.items()}

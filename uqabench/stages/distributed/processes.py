@@ -67,6 +67,11 @@ class Processes:
         with _as_lost():
             self.store.set(key, text)
 
+    def claim(self, key: str) -> bool:
+        """Whether this process is the first that claims `key`."""
+        with _as_lost():
+            return self.store.compare_set(key, "", str(self.rank)).decode() == str(self.rank)
+
     def heard(self, key: str) -> str | None:
         """The message `key` if it has been left."""
         with _as_lost():
@@ -115,12 +120,16 @@ def joined() -> Iterator[Processes]:
     was_disabled = logger.disabled
     logger.disabled = was_disabled or not group.is_first
     _on_terminate()
+    from uqabench.stages.distributed.tuning import choosing_together
+
     try:
-        yield group
+        with choosing_together(group):
+            yield group
         _leave(group)
     except BaseException as error:
         with suppress(LostProcess):
             group.say("abort", _reason(group, error))
+        group._watcher.stop()  # Python cannot end a thread that waits for the store: it would abort this process
         raise
     finally:
         _current, logger.disabled = before, was_disabled
@@ -175,13 +184,20 @@ def _join(rank: int, world: int) -> Processes:
 
 
 def _leave(group: Processes) -> None:
-    """Wait until everybody is done: whoever holds the messages must stay till then."""
+    """Wait until everybody is done. The first process, which may hold the messages, stays until the others have read
+    that, and need no message any more."""
     import torch.distributed as dist
 
     group.say(f"done/{group.rank}", "")
     for rank in range(group.world):
         group.wait(f"done/{rank}")
     group._watcher.stop()
+    if group.is_first:
+        for rank in range(1, group.world):
+            group.wait(f"gone/{rank}", seconds=SILENT_SECONDS)
+    else:
+        with suppress(LostProcess):
+            group.say(f"gone/{group.rank}", "")
     dist.destroy_process_group()
 
 

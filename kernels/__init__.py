@@ -20,7 +20,7 @@ else:
     from .backend import use_backend
     from .causal_attention import causal_attention, causal_attention_step
     from .causal_conv1d import causal_conv1d
-    from .embedding_bag import embedding_bag_mean
+    from .embedding_bag_mean import embedding_bag_mean
     from .gru import gru
     from .hstu_attention import hstu_attention, hstu_attention_step
     from .info_nce import info_nce
@@ -29,9 +29,11 @@ else:
     from .linear_rank import linear_rank
     from .linear_silu import linear_silu
     from .norm_gate import norm_gate
+    from .rms_norm import rms_norm
+    from .rope import rope
     from .selective_scan import selective_scan
     from .ssd_scan import ssd_scan
-    from .transformer_block import rms_norm, rope, swiglu
+    from .swiglu import swiglu
 
 __all__ = [
     "AdamW",

@@ -1,5 +1,5 @@
-"""What the Triton kernels share. Imports triton: only the modules `triton_*.py` may import it, and those only when
-an operator runs.
+"""What the Triton kernels share. Imports triton: only the modules `triton_*.py` may do so. An operator's `triton.py`
+imports those: it is imported itself when the backend first runs.
 
 Under TRITON_INTERPRET=1 (set before triton is imported) every kernel runs on CPU tensors, program after program: for
 tests. Interpreted, a kernel takes its first configuration and few programs.

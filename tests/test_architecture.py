@@ -164,8 +164,26 @@ def test_every_operator_folder_is_built_alike():
     folders = [path for path in (ROOT / "kernels").iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert len(folders) >= 13
     for folder in folders:
-        for name in ("__init__.py", "reference.py", "eager.py"):
+        for name in ("__init__.py", "operator.py", "reference.py", "eager.py"):
             assert (folder / name).is_file(), f"{folder.name} has no {name}"
+
+
+def test_operators_and_their_folders_share_names():
+    from uqabench import kernels
+
+    folders = {path.parent.name for path in (ROOT / "kernels").glob("*/operator.py")}
+    steps = {f"{name}_step" for name in folders}
+    of_adamw = {"AdamW", "sparse_adamw_", "flush_sparse_adamw_"}
+    assert set(kernels.__all__) - steps - of_adamw - {"use_backend"} == folders - {"adamw"}
+
+
+def test_one_declaration_registers_an_operator():
+    """torch.library and autograd are named where operators are declared; a backend has `forward` and `backward`."""
+    for path in (ROOT / "kernels").glob("*/*.py"):
+        if path.parent.name != "adamw" and path.stem in ("native", "triton", "cuda"):
+            source = path.read_text()
+            assert "torch.library" not in source and "autograd" not in source, path
+            assert re.search(r"^def forward\(|forward$|as forward$", source, re.MULTILINE), path
 
 
 def test_the_kernels_exist_once():

@@ -1,8 +1,8 @@
 """Rows of the attention operators, bf16, over lengths up to 512, 2,048 and 8,192.
 
-Work counts the pairs (i, j <= i) alone. Forward are two products, 2 (Dqk + Dv) FLOPs a pair and head; backward five
-with the scores made again, so both together take 2 (4 Dqk + 3 Dv). Short sequences are bound by memory: at 116 keys a
-token (Zipf to 512) an H100 moves q, k, v and the result for three times as long as it multiplies.
+Work counts the pairs (i, j <= i) alone, and in the backward pass the scores made again (bench/work.py). Short sequences
+are bound by memory: at 116 keys a token (Zipf to 512) an H100 moves q, k, v and the result for three times as long as
+it multiplies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.gpu.lengths import draw, offsets_of, pairs
+from bench import work
+from bench.gpu.lengths import draw, offsets_of
 from bench.gpu.problem import Inputs, Problem
 from bench.gpu.row import Row, Setting
 from uqabench.kernels import causal_attention, hstu_attention
@@ -97,9 +98,10 @@ def _flash(inputs: Inputs) -> Tensor:
     return flash_attn_varlen_func(q, k, v, offsets, offsets, longest, longest, causal=True)
 
 
-def _work(kind: str, longest: int, heads: int, width: int, products: int, setting: Setting) -> float:
+def _flops(kind: str, longest: int, heads: int, width: int, is_both: bool, setting: Setting) -> float:
     heads, width = (2, 16) if setting.is_small else (heads, width)
-    return 2.0 * products * pairs(_lengths(kind, longest, setting)) * heads * width
+    least = work.attention(_lengths(kind, longest, setting), heads, width)
+    return (least.both + least.again).flops if is_both else least.forward.flops
 
 
 def _problem(operator: str, kind: str, longest: int, heads: int, width: int, biased: bool = False) -> Problem:
@@ -120,8 +122,8 @@ def _problem(operator: str, kind: str, longest: int, heads: int, width: int, bia
         inputs=partial(_inputs, kind, longest, heads, width, biased),
         call=_hstu if is_hstu else _causal,
         leaves=("q", "k", "v", *(("position_bias", "time_bias") if biased else ())),
-        forward=partial(_work, kind, longest, heads, width, 2),
-        both=partial(_work, kind, longest, heads, width, 7),
+        forward=partial(_flops, kind, longest, heads, width, False),
+        both=partial(_flops, kind, longest, heads, width, True),
         tokens=lambda setting: sum(_lengths(kind, longest, setting)),
         baselines=baselines,
         compiled=partial(_by_matrix, function=matrix) if is_first else None,

@@ -26,8 +26,3 @@ def draw(kind: str, longest: int, tokens: int, seed: int = 0) -> list[int]:
 
 def offsets_of(lengths: list[int], device: str) -> Tensor:
     return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0).to(device)
-
-
-def pairs(lengths: list[int]) -> int:
-    """Pairs (i, j <= i) of tokens of one sequence."""
-    return sum(n * (n + 1) // 2 for n in lengths)

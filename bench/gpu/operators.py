@@ -1,7 +1,6 @@
 """Rows of the operators that are no attention, at published sizes, bf16.
 
-Bytes of rows bound by memory: each tensor that the definition needs once a direction, in its own dtype; what a
-forward pass keeps for the backward pass is what that pass reads.
+Work is that of bench/work.py: operations of rows bound by products, bytes of rows bound by memory.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench import work
 from bench.gpu.lengths import draw, offsets_of
 from bench.gpu.problem import Inputs, Problem
 from bench.gpu.row import Row, Setting
@@ -48,8 +48,9 @@ def _rotated(setting: Setting, seed: int) -> Inputs:
     return {"q": q, "k": k, "offsets": offsets_of(lengths, setting.device)}
 
 
-def _row_bytes(full_width: int, tensors: int, setting: Setting) -> float:
-    return 2.0 * tensors * _size(setting, ROW_TOKENS, 24) * _size(setting, full_width, 16)
+def _row_bytes(operator: str, full_width: int, is_both: bool, setting: Setting) -> float:
+    least = work.row_wise(operator, _size(setting, ROW_TOKENS, 24), _size(setting, full_width, 16), element=2)
+    return (least.both if is_both else least.forward).bytes
 
 
 def _row_wise(
@@ -59,9 +60,10 @@ def _row_wise(
     inputs: Callable[[Setting, int], Inputs],
     call: Callable[[Inputs], Any],
     leaves: tuple[str, ...],
-    tensors: tuple[int, int],
+    model: str | None = None,
 ) -> Problem:
-    """An operator that passes over its rows once: `tensors` (T, width) read or written forward, and both ways."""
+    """An operator that passes over its rows once; `model` is its name in `work.ROW_WISE` (None: the same)."""
+    model = model or operator
     return Problem(
         operator=operator,
         size=size,
@@ -70,8 +72,8 @@ def _row_wise(
         inputs=inputs,
         call=call,
         leaves=leaves,
-        forward=partial(_row_bytes, width, tensors[0]),
-        both=partial(_row_bytes, width, sum(tensors)),
+        forward=partial(_row_bytes, model, width, False),
+        both=partial(_row_bytes, model, width, True),
         tokens=lambda setting: _size(setting, ROW_TOKENS, 24),
         compiled=None if operator in ("rope",) else partial(_on_eager, call),
     )
@@ -89,18 +91,18 @@ def _row_problems() -> Iterator[Problem]:
         "layer_norm": lambda i: kernels.layer_norm(i["x"], i["weight"], None, 1e-6),
     }
     for name, call in norms.items():
-        yield _row_wise(name, f"width {WIDTH}", WIDTH, partial(_normed, WIDTH, ("x",)), call, x, (2, 3))
+        yield _row_wise(name, f"width {WIDTH}", WIDTH, partial(_normed, WIDTH, ("x",)), call, x)
     added: Callable[[Inputs], Any] = lambda i: kernels.rms_norm(i["x"], i["weight"], 1e-5, i["residual"])  # noqa: E731
     inputs = partial(_normed, WIDTH, ("x", "residual"))
-    yield _row_wise("rms_norm", f"+ residual, width {WIDTH}", WIDTH, inputs, added, ("x", "residual"), (4, 4))
+    yield _row_wise("rms_norm", f"+ residual, width {WIDTH}", WIDTH, inputs, added, ("x", "residual"), "rms_norm_sum")
     gated: Callable[[Inputs], Any] = lambda i: kernels.norm_gate(i["x"], i["gate"], 1e-6)  # noqa: E731
     inputs = partial(_normed, 2048, ("x", "gate"))
-    yield _row_wise("norm_gate", "width 2048", 2048, inputs, gated, ("x", "gate"), (3, 5))
+    yield _row_wise("norm_gate", "width 2048", 2048, inputs, gated, ("x", "gate"))
     swiglu: Callable[[Inputs], Any] = lambda i: kernels.swiglu(i["gate"], i["up"])  # noqa: E731
     inputs = partial(_normed, INNER, ("gate", "up"))
-    yield _row_wise("swiglu", f"width {INNER}", INNER, inputs, swiglu, ("gate", "up"), (3, 5))
+    yield _row_wise("swiglu", f"width {INNER}", INNER, inputs, swiglu, ("gate", "up"))
     rope: Callable[[Inputs], Any] = lambda i: kernels.rope(i["q"], i["k"], i["offsets"])  # noqa: E731
-    yield _row_wise("rope", "4 heads of 128", WIDTH, _rotated, rope, ("q", "k"), (4, 4))
+    yield _row_wise("rope", "4 heads of 128", WIDTH, _rotated, rope, ("q", "k"))
 
 
 def _catalogue(full_tokens: int, setting: Setting, seed: int) -> Inputs:
@@ -113,9 +115,10 @@ def _catalogue(full_tokens: int, setting: Setting, seed: int) -> Inputs:
     }
 
 
-def _score_flops(full_tokens: int, products: int, setting: Setting) -> float:
-    tokens, items, width = (12, 301, 16) if setting.is_small else (full_tokens, ITEMS, ITEM_WIDTH)
-    return 2.0 * products * tokens * items * width
+def _score_flops(full_tokens: int, is_both: bool, setting: Setting) -> float:
+    sizes = (12, 301, 16) if setting.is_small else (full_tokens, ITEMS, ITEM_WIDTH)
+    least = work.linear_cross_entropy(*sizes)
+    return (least.both if is_both else least.forward).flops
 
 
 def _torch_loss(inputs: Inputs) -> Tensor:
@@ -133,8 +136,8 @@ def _catalogue_problems() -> Iterator[Problem]:
             inputs=partial(_catalogue, tokens),
             call=lambda i: kernels.linear_cross_entropy(i["hidden"], i["weight"], i["target"]),
             leaves=("hidden", "weight"),
-            forward=partial(_score_flops, tokens, 1),
-            both=partial(_score_flops, tokens, 3),
+            forward=partial(_score_flops, tokens, False),
+            both=partial(_score_flops, tokens, True),
             tokens=partial(lambda tokens, setting: _size(setting, tokens, 12), tokens),
             baselines={"all logits": _torch_loss} if tokens <= 1_024 else {},
         )
@@ -146,7 +149,7 @@ def _catalogue_problems() -> Iterator[Problem]:
         inputs=partial(_catalogue, 4_096),
         call=lambda i: kernels.linear_rank(i["hidden"], i["weight"], i["target"]).float(),
         leaves=("hidden", "weight"),
-        forward=partial(_score_flops, 4_096, 1),
+        forward=partial(_score_flops, 4_096, False),
         both=None,
         tokens=lambda setting: _size(setting, 4_096, 12),
         bound=1e-2,
@@ -159,7 +162,7 @@ def _catalogue_problems() -> Iterator[Problem]:
         inputs=_bags,
         call=lambda i: kernels.embedding_bag_mean(i["table"], i["ids"], i["offsets"]),
         leaves=("table",),
-        forward=lambda setting: 2.0 * 64 * 9 * 65_536 + 8.0 * 8 * 65_536,
+        forward=lambda setting: work.embedding_bag_mean(65_536, 8 * 65_536, 64, element=2).forward.bytes,
         both=None,
         tokens=lambda setting: _size(setting, 65_536, 12),
     )

@@ -1,8 +1,6 @@
 """Rows of the recurrent operators at published sizes: Mamba-1's scan, Mamba-2's, the convolution before both.
 
-Least bytes a token of the selective scan, in bf16: u, delta, z read and y written forward; those three and dy read
-and three gradients written backward: 11 channels' worth, and B and C three times. The convolution: x and y forward,
-x, dy and dx backward. Mamba-2's: x, z, y, dt and one B and C, likewise 10 and 3 times.
+Work is bytes, in bf16, as bench/work.py has them.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from bench import work
 from bench.gpu.lengths import draw, offsets_of
 from bench.gpu.problem import Inputs, Problem
 from bench.gpu.row import Row, Setting
@@ -46,10 +45,13 @@ def _scan_inputs(kind: str, longest: int, setting: Setting, seed: int) -> Inputs
     return inputs
 
 
-def _scan_bytes(kind: str, longest: int, tensors: int, setting: Setting) -> float:
-    state = 4 if setting.is_small else 32
-    tokens = sum(_lengths(kind, longest, setting))
-    return 2.0 * tokens * (tensors * _channels(1024, setting) + (6 if tensors > 4 else 2) * state)
+def _bytes(least: work.Passes, is_both: bool) -> float:
+    return (least.both if is_both else least.forward).bytes
+
+
+def _scan_bytes(kind: str, longest: int, is_both: bool, setting: Setting) -> float:
+    tokens, state = sum(_lengths(kind, longest, setting)), 4 if setting.is_small else 32
+    return _bytes(work.selective_scan(tokens, _channels(1024, setting), state, element=2), is_both)
 
 
 def _ssd_inputs(kind: str, longest: int, setting: Setting, seed: int) -> Inputs:
@@ -66,10 +68,9 @@ def _ssd_inputs(kind: str, longest: int, setting: Setting, seed: int) -> Inputs:
     return inputs
 
 
-def _ssd_bytes(kind: str, longest: int, tensors: int, setting: Setting) -> float:
+def _ssd_bytes(kind: str, longest: int, is_both: bool, setting: Setting) -> float:
     channels, state = (16, 8) if setting.is_small else (1024, 128)
-    tokens = sum(_lengths(kind, longest, setting))
-    return 2.0 * tokens * (tensors * channels + (6 if tensors > 3 else 2) * state)
+    return _bytes(work.ssd_scan(sum(_lengths(kind, longest, setting)), channels, state, element=2), is_both)
 
 
 def _conv_inputs(setting: Setting, seed: int) -> Inputs:
@@ -83,8 +84,9 @@ def _conv_inputs(setting: Setting, seed: int) -> Inputs:
     }
 
 
-def _conv_bytes(tensors: int, setting: Setting) -> float:
-    return 2.0 * tensors * sum(_lengths("uniform", 512, setting)) * _channels(1024, setting)
+def _conv_bytes(is_both: bool, setting: Setting) -> float:
+    tokens = sum(_lengths("uniform", 512, setting))
+    return _bytes(work.causal_conv1d(tokens, _channels(1024, setting), 4, element=2), is_both)
 
 
 def _problems() -> Iterator[Problem]:
@@ -99,8 +101,8 @@ def _problems() -> Iterator[Problem]:
                 inputs=partial(_scan_inputs, kind, longest),
                 call=lambda i: kernels.selective_scan(**i, delta_softplus=True),
                 leaves=("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
-                forward=partial(_scan_bytes, kind, longest, 4),
-                both=partial(_scan_bytes, kind, longest, 11),
+                forward=partial(_scan_bytes, kind, longest, False),
+                both=partial(_scan_bytes, kind, longest, True),
                 tokens=tokens,
                 has_eager=longest == 512,
             )
@@ -112,8 +114,8 @@ def _problems() -> Iterator[Problem]:
                 inputs=partial(_ssd_inputs, kind, longest),
                 call=lambda i: kernels.ssd_scan(**i),
                 leaves=("x", "dt", "A", "B", "C", "D", "z", "dt_bias"),
-                forward=partial(_ssd_bytes, kind, longest, 3),
-                both=partial(_ssd_bytes, kind, longest, 10),
+                forward=partial(_ssd_bytes, kind, longest, False),
+                both=partial(_ssd_bytes, kind, longest, True),
                 tokens=tokens,
                 has_eager=longest == 512,
             )
@@ -125,8 +127,8 @@ def _problems() -> Iterator[Problem]:
         inputs=_conv_inputs,
         call=lambda i: kernels.causal_conv1d(i["x"], i["weight"], i["bias"], i["offsets"], activation="silu"),
         leaves=("x", "weight", "bias"),
-        forward=partial(_conv_bytes, 2),
-        both=partial(_conv_bytes, 5),
+        forward=partial(_conv_bytes, False),
+        both=partial(_conv_bytes, True),
         tokens=lambda setting: sum(_lengths("uniform", 512, setting)),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bench import work as least_work
 from uqabench.kernels.causal_attention import triton_backward, triton_forward
 
 from . import KernelCase, Work
@@ -70,10 +71,10 @@ def _work(
     """Products of whole tiles; k and v (or q and grad) come from L2 after the first tile of a head."""
     tiles = [-(-n // block) for n in lengths]
     scores = HEADS * block * block * sum(n * (n + 1) // 2 for n in tiles)
-    needed = HEADS * sum(n * (n + 1) // 2 for n in lengths)
+    product = least_work.attention(lengths, HEADS, width).again.flops
     return lambda config: Work(
         tensor_flops=2.0 * products * width * scores,
-        useful_flops=2.0 * useful * width * needed,
+        useful_flops=useful * product,
         vector_flops=6.0 * scores,
         special_ops=1.0 * scores,
         bytes=HEADS * sum(lengths) * (tensors * width * bytes_each + 8),

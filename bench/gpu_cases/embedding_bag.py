@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from uqabench.kernels.embedding_bag import triton_kernels
+from bench import work as least_work
+from uqabench.kernels.embedding_bag_mean import triton_kernels
 
 from . import KernelCase, Work
 
@@ -27,7 +28,7 @@ def _cases(element: str, size: int) -> Iterator[KernelCase]:
     # (name, function, further constants, configurations, bytes, adds, blocks)
     kernels = (
         ("mean", triton_kernels.embedding_bag_mean, {}, triton_kernels.MEAN_CONFIGS,
-         IDS * (row + 8) + BAGS * (row + 16), IDS, BAGS),
+         least_work.embedding_bag_mean(BAGS, IDS, WIDTH, size).forward.bytes + 16 * BAGS, IDS, BAGS),
         ("values", triton_kernels.embedding_bag_values, {}, triton_kernels.VALUES_CONFIGS,
          IDS * row + BAGS * (row + 16), BAGS, BAGS),
         ("pieces", triton_kernels.embedding_bag_pieces, chunked, triton_kernels.PIECES_CONFIGS,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bench import work as least_work
 from uqabench.kernels.hstu_attention import triton_backward, triton_forward, triton_launch, triton_tables
 
 from . import KernelCase, Work
@@ -101,19 +102,18 @@ def _work(lengths: list[int], width: int, itemsize: int, block: int, name: str) 
 
     def work(config: Any) -> Work:
         stream = config.kwargs.get("STREAM", block)
-        pairs = useful = tiles = 0
+        pairs = tiles = 0
         for length in lengths:
             for begin in range(0, length, block):
                 seen = length - begin if name.startswith(("backward dk", "backward dv")) else min(begin + block, length)
                 pairs += block * stream * -(-seen // stream)
                 tiles += 1
-            useful += length * (length + 1) // 2
         products, needed = PRODUCTS[name]
         flops = 2 * width * HEADS
         rows = sum(lengths) * HEADS * width * itemsize
         return Work(
             tensor_flops=pairs * products * flops,
-            useful_flops=useful * needed * flops,
+            useful_flops=needed * least_work.attention(lengths, HEADS, width).again.flops,
             vector_flops=pairs * HEADS * (8 if name == "forward" else 12),
             special_ops=pairs * HEADS * 2,
             bytes=rows * (4 if name in ("forward", "tables") else 5 + (name == "backward dk dv")),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bench import work as least_work
 from bench.gpu_cases import KernelCase, Work
 from uqabench.kernels.linear_cross_entropy import triton_backward, triton_forward
 
@@ -94,7 +95,8 @@ def _work(
     tokens: int, width: int, config: Any, *, products: int, vector: float, blocks: int = 0, written: float = 0.0
 ) -> Work:
     """`vector` fp32 operations and one exponential a logit; items come from device memory once."""
-    useful = 2.0 * tokens * ITEMS * width * products
+    least = least_work.linear_cross_entropy(tokens, ITEMS, width, element=2).forward
+    useful = least.flops * products
     # Two warp groups beside each other on 64 rows both compute all of the logits.
     doubled = config.kwargs["ROWS"] * 2 <= 16 * config.num_warps and products == 2
     logits = float(tokens) * ITEMS
@@ -104,6 +106,6 @@ def _work(
         useful_flops=useful,
         vector_flops=vector * logits,
         special_ops=logits * (2.0 if doubled else 1.0),
-        bytes=2.0 * ITEMS * width + written + partial,
+        bytes=least.bytes + written + partial,
         blocks=blocks or max(MULTIPROCESSORS, tokens // config.kwargs["ROWS"]),
     )

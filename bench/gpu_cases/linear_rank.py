@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bench import work as least_work
 from bench.gpu_cases import KernelCase, Work
 from bench.gpu_cases.linear_cross_entropy import ITEMS, MULTIPROCESSORS
 from uqabench.kernels.linear_rank import triton_count
@@ -29,12 +30,12 @@ def kernel_cases() -> Iterator[KernelCase]:
 
 def _case(tokens: int, width: int, arch: int) -> KernelCase:
     def work(config: Any) -> Work:
-        scores = float(tokens) * ITEMS
+        scores, least = float(tokens) * ITEMS, least_work.linear_rank(tokens, ITEMS, width, element=2).forward
         return Work(
-            tensor_flops=2 * scores * width,
-            useful_flops=2 * scores * width,
+            tensor_flops=least.flops,
+            useful_flops=least.flops,
             vector_flops=3 * scores,  # compare, select, add
-            bytes=2.0 * ITEMS * width,
+            bytes=least.bytes,
             blocks=max(MULTIPROCESSORS, tokens // config.kwargs["ROWS"]),
         )
 

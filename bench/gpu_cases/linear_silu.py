@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bench import work as least_work
 from uqabench.kernels.linear_silu.triton_forward import TILES, forward_kernel
 
 from . import KernelCase, Work
@@ -35,12 +36,13 @@ def _case(is_training: bool) -> KernelCase:
 
 def _work(config: Any, results: int) -> Work:
     rows, columns = (-(-n // config.kwargs[block]) for n, block in ((ROWS, "BLOCK_M"), (COLUMNS, "BLOCK_N")))
+    least = least_work.linear_silu(ROWS, WIDTH, COLUMNS, element=2).forward
     products = 2.0 * rows * config.kwargs["BLOCK_M"] * columns * config.kwargs["BLOCK_N"] * WIDTH
     return Work(
         tensor_flops=products,
-        useful_flops=2.0 * ROWS * COLUMNS * WIDTH,
+        useful_flops=least.flops,
         vector_flops=4.0 * ROWS * COLUMNS,
         special_ops=2.0 * ROWS * COLUMNS,
-        bytes=2.0 * (results * ROWS * COLUMNS + ROWS * WIDTH + COLUMNS * WIDTH),
+        bytes=least.bytes + 2.0 * (results - 1) * ROWS * COLUMNS,
         blocks=rows * columns,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bench import work as least_work
 from uqabench.kernels import triton_norms
-from uqabench.kernels.transformer_block import triton_rope, triton_swiglu
+from uqabench.kernels.rope import triton_rotation
+from uqabench.kernels.swiglu import triton_kernels as triton_swiglu
 
 from . import KernelCase, Work
 
@@ -35,7 +37,6 @@ def kernel_cases() -> Iterator[KernelCase]:
 
 def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -> KernelCase:
     is_present = dict.fromkeys(("x", "y", "grad", "dx", *arguments), True)
-    rowwise = {"residual", "gate"} & is_present.keys()
     is_present |= dict.fromkeys(("total", "grad_sum"), "residual" in is_present)
     is_present |= {"dgate": "gate" in is_present, "seed": "seed" in is_present}
     is_present |= {f"{part}_sums": part in is_present for part in ("weight", "bias")}
@@ -45,28 +46,33 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
     tiles = -(-ROWS // config.kwargs["ROWS"])
     programs = tiles if is_forward or not {"weight", "bias"} & set(arguments) else min(tiles, 4 * 132)
     sums = 0 if is_forward else programs * width * 4 * len({"weight", "bias"} & set(arguments))
-    tensors = (2 if is_forward else 3) + len(rowwise) * (2 if is_forward or "gate" in rowwise else 1)
-    numbers = ROWS * width
+    model = next(known for known in sorted(least_work.ROW_WISE, key=len, reverse=True) if name.startswith(known))
+    moved = _bytes(model, width, is_forward) + 8 * ROWS + sums
     return KernelCase(
         f"{name}_{'forward' if is_forward else 'backward'}",
         f"d={width} bf16",
         function,
         *_arguments(function, is_present, fp32, {"IS_CENTRED": not name.startswith("rms")}),
         (config,),
-        lambda _: Work(vector_flops=10 * numbers, bytes=2 * tensors * numbers + 8 * ROWS + sums, blocks=programs),
+        lambda _: Work(vector_flops=10 * ROWS * width, bytes=moved, blocks=programs),
         aligned=_aligned(function),
     )
 
 
+def _bytes(model: str, width: int, is_forward: bool) -> float:
+    least = least_work.row_wise(model, ROWS, width, element=2)
+    return (least.forward if is_forward else least.backward).bytes
+
+
 def _swiglu(width: int, is_forward: bool) -> KernelCase:
     function = triton_swiglu.forward_kernel if is_forward else triton_swiglu.backward_kernel
-    numbers, tensors = ROWS * width, 3 if is_forward else 5
+    numbers = ROWS * width
 
     def work(config: Any) -> Work:
         tiles = -(-ROWS // config.kwargs["ROWS"]) * -(-width // config.kwargs["BLOCK"])
         return Work(
             vector_flops=(8 if is_forward else 20) * numbers, special_ops=2 * numbers,
-            bytes=2 * tensors * numbers, blocks=tiles,
+            bytes=_bytes("swiglu", width, is_forward), blocks=tiles,
         )  # fmt: skip
 
     return KernelCase(
@@ -81,12 +87,13 @@ def _swiglu(width: int, is_forward: bool) -> KernelCase:
 
 
 def _rope(heads: int, width: int, is_inverse: bool) -> KernelCase:
-    function, numbers = triton_rope.rotate_kernel, 2 * ROWS * heads * width
+    function, numbers = triton_rotation.rotate_kernel, 2 * ROWS * heads * width
 
     def work(config: Any) -> Work:
         repeated = config.kwargs["HEADS"]  # threads that hold other heads of a token compute its angles again
         return Work(
-            vector_flops=5 * numbers + 60 * ROWS * width // 2 * repeated, bytes=4 * numbers + 8 * ROWS,
+            vector_flops=5 * numbers + 60 * ROWS * width // 2 * repeated,
+            bytes=_bytes("rope", heads * width, not is_inverse) + 8 * ROWS,
             blocks=-(-ROWS // config.kwargs["TOKENS"]),
         )  # fmt: skip
 
@@ -95,7 +102,7 @@ def _rope(heads: int, width: int, is_inverse: bool) -> KernelCase:
         f"H={heads} D={width} bf16",
         function,
         *_arguments(function, fp32=(), constants={"IS_INVERSE": is_inverse}),
-        (triton_rope.tile(heads, width),),
+        (triton_rotation.tile(heads, width),),
         work,
         aligned=(*_aligned(function), "half"),
     )

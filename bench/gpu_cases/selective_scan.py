@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from uqabench.kernels.selective_scan.cuda import KEPT_EVERY, MOST_ROWS, MOST_STATES, block_threads, items_of_work
+from bench import work as least_work
+from uqabench.kernels.selective_scan.cuda import MOST_ROWS, block_threads, items_of_work
+from uqabench.kernels.selective_scan.operator import KEPT_EVERY, MOST_STATES
 
 from . import CudaCase, Work
 
@@ -100,11 +102,11 @@ def _cases(size: _Size) -> Iterator[CudaCase]:
 
 def _forward(size: _Size, groups: int) -> Work:
     elements, states = TOKENS * CHANNELS, size.states
-    kept = 4 * states / KEPT_EVERY
+    kept = 4 * states / KEPT_EVERY["cuda"]
     return Work(
         vector_flops=INSTRUCTION * elements * (7.9 * states + 85),
         special_ops=elements * (states + 4.0),
-        bytes=elements * (4 * size.element + kept) + TOKENS * 2 * states * size.element,
+        bytes=least_work.selective_scan(TOKENS, CHANNELS, states, size.element).forward.bytes + elements * kept,
         blocks=size.items * groups,
     )
 
@@ -112,7 +114,7 @@ def _forward(size: _Size, groups: int) -> Work:
 def _backward(size: _Size, groups: int) -> Work:
     """Half of the steps move their states forwards once more, at 5 instructions and one exponential."""
     elements, states = TOKENS * CHANNELS, size.states
-    kept, partials = 4 * states / KEPT_EVERY, 8 * states * groups / CHANNELS
+    kept, partials = 4 * states / KEPT_EVERY["cuda"], 8 * states * groups / CHANNELS
     return Work(
         vector_flops=INSTRUCTION * elements * ((28 + 2.5) * states + 80),
         special_ops=elements * (1.5 * states + 5),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench import work
 from bench.rows.row import Floor, Measure, Row, random
 from uqabench.kernels import causal_attention, hstu_attention
 
@@ -18,13 +19,13 @@ SMALL_LENGTHS, SMALL_HEADS, SMALL_HEAD_WIDTH = (32, 8), 2, 8
 
 
 def _floor(tokens: int, length: int, heads: int, width: int) -> Floor:
-    pairs = tokens // length * (length * (length + 1) // 2)
-    return Floor(
-        flops=3 * 4 * pairs * heads * width,
-        bytes=4 * 12 * tokens * heads * width,
+    lengths = [length] * (tokens // length)
+    return Floor.of(
+        work.attention(lengths, heads, width).both,
         formula=(
-            f"FLOPs 3 x 4 x {pairs:,} pairs (j <= i) x {heads} heads x {width}; bytes 4 x 12 x {tokens:,} x {heads} x "
-            f"{width}: q, k, v read and the result written, then those and its gradient read, three gradients written"
+            f"FLOPs 3 x 4 x {work.pairs(lengths):,} pairs (j <= i) x {heads} heads x {width}; "
+            f"bytes 4 x 12 x {tokens:,} x {heads} x {width}: q, k, v read and the result written, "
+            "then those and its gradient read, three gradients written"
         ),
     )
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench import work
 from bench.rows.row import Floor, Measure, Row, peak_extra_bytes, random
 from uqabench.kernels import AdamW, linear_cross_entropy, linear_rank
 
@@ -38,9 +39,8 @@ def _cross_entropy(is_small: bool) -> list[Measure]:
         hidden.grad = weight.grad = None
         return peak_extra_bytes(ours, hidden.nbytes + weight.nbytes)
 
-    floor = Floor(
-        flops=6 * tokens * width * items,
-        bytes=4 * (2 * items * width + 2 * tokens * width),
+    floor = Floor.of(
+        work.linear_cross_entropy(tokens, items, width).both,
         formula=(
             f"FLOPs 3 products x 2 x {tokens:,} x {width} x {items:,} (logits once, both gradients); "
             f"bytes 4 x 2 x ({items:,} + {tokens:,}) x {width}: inputs read, gradients written"
@@ -62,9 +62,8 @@ def _rank(is_small: bool) -> list[Measure]:
         order = (hidden @ weight.t()).argsort(dim=1, descending=True)
         return (order == target[:, None]).nonzero()[:, 1]
 
-    floor = Floor(
-        flops=2 * users * width * items,
-        bytes=4 * (items + users) * width,
+    floor = Floor.of(
+        work.linear_rank(users, items, width).forward,
         formula=(
             f"FLOPs 2 x {users} x {width} x {items:,}; bytes 4 x ({items:,} + {users}) x {width}: inputs read once"
         ),

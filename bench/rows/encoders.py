@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bench import work
 from bench.baselines import build_baseline
 from bench.baselines.padding import pad
 from bench.rows.row import Floor, Measure, Row, random
@@ -26,23 +27,13 @@ SMALL_LENGTHS = (3, 9, 16)
 PUBLISHED_DROPOUT = 0.1
 """Where both drop. torch's layer, SASRec's baseline, drops attention probabilities too, which ours never does."""
 
-SCAN_FORWARD, SCAN_BACKWARD = 15 + 5, 15 + 3 + 14
-"""FLOPs of Mamba-1's scan a token, channel and state. exp(delta A) counts 15 in either direction: a product, 4 to
-reduce its range, 10 for a polynomial of degree 5. Forward then moves the state and adds to y; backward moves it again
-and forms eight products, six of them added to a gradient."""
-
 Work = Callable[[nn.Module, list[int]], tuple[float, float, str]]
 """(encoder, lengths) -> forward FLOPs beside the matrices', floats a token kept for backward, both in words."""
 
 
-def _pairs(lengths: list[int]) -> int:
-    """Pairs (i, j <= i) of tokens of one sequence."""
-    return sum(n * (n + 1) // 2 for n in lengths)
-
-
 def _hstu(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
     c = encoder.config
-    attention = 2 * _pairs(lengths) * c.heads * (c.qk_dim + c.v_dim) * c.layers
+    attention = c.layers * work.attention(lengths, c.heads, c.qk_dim, c.v_dim).forward.flops
     kept = c.layers * (c.width + c.heads * (2 * c.qk_dim + 2 * c.v_dim) + c.heads * c.v_dim)
     return attention, kept, "2 H (Dqk + Dv) a pair of tokens and layer"
 
@@ -50,13 +41,15 @@ def _hstu(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
 def _trmpp(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
     c = encoder.config
     kept = c.layers * (2 * c.width + 3 * c.width + c.width + 2 * c.inner_width)
-    return 4 * _pairs(lengths) * c.width * c.layers, kept, "4 width a pair of tokens and layer"
+    attention = c.layers * work.attention(lengths, 1, c.width).forward.flops
+    return attention, kept, "4 width a pair of tokens and layer"
 
 
 def _sasrec(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
     c = encoder.config
     kept = c.layers * (2 * c.width + 3 * c.width + c.width + c.inner)
-    return 4 * _pairs(lengths) * c.width * c.layers, kept, "4 width a pair of tokens and layer"
+    attention = c.layers * work.attention(lengths, 1, c.width).forward.flops
+    return attention, kept, "4 width a pair of tokens and layer"
 
 
 def _gru4rec(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
@@ -67,7 +60,8 @@ def _gru4rec(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]
 def _mamba4rec(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
     c = encoder.config
     inner = c.expand * c.width
-    scan = sum(lengths) * inner * ((SCAN_FORWARD + SCAN_BACKWARD) / 3 * c.state + 2 * c.conv)
+    scan = work.selective_scan(sum(lengths), inner, c.state).both.flops / 3
+    scan += work.causal_conv1d(sum(lengths), inner, c.conv).forward.flops
     kept = 4 * inner + encoder.layers[0].mixer.rank + 2 * c.state + 2 * c.width + c.inner
     return c.layers * scan, c.layers * kept, "(52/3 N, exp counted, + 2 taps) a token, channel, layer"
 
@@ -75,7 +69,8 @@ def _mamba4rec(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, st
 def _mamba2(encoder: nn.Module, lengths: list[int]) -> tuple[float, float, str]:
     c = encoder.config
     inner = c.expand * c.width
-    scan = sum(lengths) * (4 * inner * c.state + 2 * c.conv * (inner + 2 * c.state))
+    scan = work.ssd_scan(sum(lengths), inner, c.state).forward.flops
+    scan += work.causal_conv1d(sum(lengths), inner + 2 * c.state, c.conv).forward.flops
     kept = c.width + 3 * inner + 2 * c.state + inner // c.head_dim
     return c.layers * scan, c.layers * kept, "4 P N a token, head and layer, and 2 taps a channel"
 
@@ -106,7 +101,7 @@ class Problem:
         return "transformers' block" if self.row.startswith("mamba") else "published module"
 
 
-def encoder_floor(encoder: nn.Module, lengths: list[int], work: Work) -> Floor:
+def encoder_floor(encoder: nn.Module, lengths: list[int], beside_matrices: Work) -> Floor:
     """Forward and backward of the stack over `lengths`, gradients to its parameters and its input."""
     tokens = sum(lengths)
     # Position and item tables are gathered, not multiplied.
@@ -115,7 +110,7 @@ def encoder_floor(encoder: nn.Module, lengths: list[int], work: Work) -> Floor:
     scans = [p for name, p in encoder.named_parameters() if name.endswith(("A_log", "conv.weight")) and p.dim() > 1]
     matrices -= sum(p.numel() for p in scans)
     parameters = sum(p.numel() for p in encoder.parameters())
-    beside, kept, words = work(encoder, lengths)
+    beside, kept, words = beside_matrices(encoder, lengths)
     return Floor(
         flops=3 * (2 * tokens * matrices + beside),
         bytes=4 * (3 * parameters + 2 * tokens * kept + 4 * tokens * encoder.width),
@@ -205,12 +200,11 @@ def _scan(lengths: list[int], width: int, state: int) -> Measure:
         ((y + d * u) * nn.functional.silu(z)).backward(cotangent)
         return [leaf.grad for leaf in leaves]
 
-    floor = Floor(
-        flops=(SCAN_FORWARD + SCAN_BACKWARD) * tokens * width * state,
-        bytes=4 * tokens * (11 * width + 6 * state),
+    floor = Floor.of(
+        work.selective_scan(tokens, width, state).both,
         formula=(
-            f"FLOPs ({SCAN_FORWARD} forward + {SCAN_BACKWARD} backward, 15 of either for exp(delta A)) x {tokens:,} "
-            f"tokens x {width:,} channels x {state} states; "
+            f"FLOPs ({work.SCAN_FORWARD} forward + {work.SCAN_BACKWARD} backward, 15 of either for exp(delta A)) "
+            f"x {tokens:,} tokens x {width:,} channels x {state} states; "
             f"bytes 4 x {tokens:,} x (11 x {width:,} + 6 x {state}): u, delta, z, y, B, C and their gradients"
         ),
     )

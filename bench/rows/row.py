@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from bench.machine import Machine
+from bench.work import Least
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Floor:
     flops: float = 0.0
     bytes: float = 0.0
     seconds: float | None = None
+
+    @classmethod
+    def of(cls, least: Least, formula: str) -> Floor:
+        """The floor of an operator's least work."""
+        return cls(formula, least.flops, least.bytes)
 
     def on(self, machine: Machine) -> float:
         """Seconds: flops / measured GEMM rate + bytes / measured copy bandwidth."""

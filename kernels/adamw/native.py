@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from ..native import call, is_traced
+from ..native import call
+from ..operator import is_traced
 
 # Not torch.library.custom_op, which takes 100 us more for an operator of 13 arguments that changes some of them.
 _NAME = "uqabench::sparse_adamw"

@@ -8,21 +8,10 @@ from torch import Tensor
 from ..backend import Operator
 from ..checks import check_finite, check_heads, check_like, check_offsets
 from ..key_values import KeyValues, check_cache, join
-from . import eager, flash, native, reference, step, triton
+from . import flash, step
+from .operator import CAUSAL_ATTENTION
 
 __all__ = ["KeyValues", "causal_attention", "causal_attention_step"]
-
-_BACKENDS = Operator(
-    "causal_attention",
-    backends={
-        "reference": reference.causal_attention,
-        "eager": eager.causal_attention,
-        "native": native.causal_attention,
-        "triton": triton.causal_attention,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16, torch.float16)},
-)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float | None = None) -> Tensor:
@@ -49,7 +38,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale:
     fused = flash.fused_choice(q.device.type, q.dtype, q.shape[2], v.shape[2], is_trained)
     if fused is not None:
         return flash.causal_attention(fused, q, k, v, offsets, scale)
-    return _BACKENDS.of(q)(q, k, v, offsets, scale=scale)
+    return CAUSAL_ATTENTION.of(q)(q, k, v, offsets, scale)
 
 
 _STEP = Operator("causal_attention_step", backends={"reference": step.reference_step, "eager": step.eager_step})

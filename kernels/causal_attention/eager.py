@@ -14,7 +14,7 @@ _CELLS = 2**22
 
 
 @never_traced  # because the groups differ from batch to batch, and each would be compiled anew
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> Tensor:
     if q.shape[0] == 0:
         return (q.sum() + k.sum()) * v
     outputs, tokens = [], []

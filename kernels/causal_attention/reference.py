@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, *, scale: float) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> Tensor:
     rows = []
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         for i in range(start, end):

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_flag, check_like, check_offsets, check_tensor
-from . import eager, native, reference, triton
+from .operator import CAUSAL_CONV1D
 
 __all__ = ["causal_conv1d"]
-
-_BACKENDS = Operator(
-    "causal_conv1d",
-    backends={
-        "reference": reference.causal_conv1d,
-        "eager": eager.causal_conv1d,
-        "native": native.causal_conv1d,
-        "triton": triton.causal_conv1d,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
-)
 
 
 def causal_conv1d(
@@ -68,6 +54,4 @@ def causal_conv1d(
         raise ValueError(f"activation must be None or 'silu', not {activation!r}.")
     if initial_state is not None:
         check_like(x, "x", initial_state=(initial_state, (offsets.shape[0] - 1, channels, taps - 1)))
-    return _BACKENDS.of(x)(
-        x, weight, bias, offsets, activation=activation, initial_state=initial_state, return_state=return_state
-    )
+    return CAUSAL_CONV1D.of(x)(x, weight, bias, offsets, activation, initial_state, return_state)

@@ -41,7 +41,6 @@ def causal_conv1d(
     weight: Tensor,
     bias: Tensor | None,
     offsets: Tensor,
-    *,
     activation: str | None = None,
     initial_state: Tensor | None = None,
     return_state: bool = False,

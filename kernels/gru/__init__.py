@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_flag, check_like, check_offsets, check_tensor
-from . import eager, native, reference
+from .operator import GRU
 
 __all__ = ["gru"]
-
-_BACKENDS = Operator(
-    "gru",
-    backends={"reference": reference.gru, "eager": eager.gru, "native": native.gru},
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes={"native": (torch.float32,)},
-)
 
 
 def gru(
@@ -61,7 +52,7 @@ def gru(
         width = hidden
     if h0 is not None:
         check_like(x, "x", h0=(h0, (len(weights), offsets.shape[0] - 1, hidden)))
-    return _BACKENDS.of(x)(x, weights, offsets, h0=h0, return_state=return_state)
+    return GRU.of(x)(x, weights, offsets, h0, return_state)
 
 
 def _is_sequence(x: object) -> bool:

@@ -19,7 +19,7 @@ Weights = Sequence[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]
 
 
 def gru(
-    x: Tensor, weights: Weights, offsets: Tensor, *, h0: Tensor | None = None, return_state: bool = False
+    x: Tensor, weights: Weights, offsets: Tensor, h0: Tensor | None = None, return_state: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     dtype = x.dtype if x.is_cuda else torch.promote_types(x.dtype, torch.float32)  # cuDNN accumulates in float32 itself
     order = time_major(offsets)

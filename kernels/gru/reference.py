@@ -12,7 +12,6 @@ def gru(
     x: Tensor,
     weights: Sequence[tuple[Tensor, Tensor, Tensor | None, Tensor | None]],
     offsets: Tensor,
-    *,
     h0: Tensor | None = None,
     return_state: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:

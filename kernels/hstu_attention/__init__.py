@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -23,56 +21,11 @@ from ..checks import (
     host_longest,
 )
 from ..key_values import KeyValues, check_cache, join
-from . import reference
-from .eager import Settings
-from .operator import hstu_attention as _operator
+from .operator import HSTU_ATTENTION, HSTU_ATTENTION_LIMITED
+from .settings import Settings
 from .step import eager_step, reference_step
-from .visible import Limits
 
 __all__ = ["KeyValues", "hstu_attention", "hstu_attention_step"]
-
-
-def _registered(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    offsets: Tensor,
-    *,
-    max_len: int,
-    scale: float,
-    position_bias: Tensor | None,
-    time_bias: Tensor | None,
-    timestamps: Tensor | None,
-    num_targets: Tensor | None,
-    max_attn_len: int,
-    contextual_seq_len: int,
-    backend: str,
-) -> Tensor:
-    tensors = (q, k, v, offsets, position_bias, time_bias, timestamps, num_targets)
-    return _operator(*tensors, max_len, scale, max_attn_len, contextual_seq_len, backend)
-
-
-_BACKENDS = Operator(
-    "hstu_attention",
-    backends={
-        "reference": reference.hstu_attention,
-        "eager": partial(_registered, backend="eager"),
-        "native": partial(_registered, backend="native"),
-        "triton": partial(_registered, backend="triton"),
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
-)
-
-
-# With num_targets, max_attn_len or contextual_seq_len. The Triton kernels with these limits have run on no GPU, so on
-# CUDA they run where they are asked for, and "eager" runs unasked.
-_LIMITED = Operator(
-    "hstu_attention (limited)",
-    backends=_BACKENDS.backends,
-    default={"cpu": "native", "cuda": "eager"},
-    dtypes=_BACKENDS.dtypes,
-)
 
 
 def hstu_attention(
@@ -130,10 +83,10 @@ def hstu_attention(
     _check(q, k, v, offsets, max_len, scale, position_bias, time_bias, timestamps)
     if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
         raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
-    operator = _BACKENDS
+    operator = HSTU_ATTENTION
     if num_targets is not None or max_attn_len != 0 or contextual_seq_len != 0:
         _check_limits(q, offsets, num_targets, max_attn_len, contextual_seq_len)
-        operator = _LIMITED
+        operator = HSTU_ATTENTION_LIMITED
     if attn_scale is not None:
         check_like(q, "q", (q.dtype, torch.float32), attn_scale=(attn_scale, (q.shape[0],)))
     out = operator.of(q)(
@@ -141,14 +94,14 @@ def hstu_attention(
         k,
         v,
         offsets,
-        max_len=max_len,
-        scale=float(scale),
-        position_bias=position_bias,
-        time_bias=time_bias,
-        timestamps=timestamps,
-        num_targets=num_targets,
-        max_attn_len=max_attn_len,
-        contextual_seq_len=contextual_seq_len,
+        max_len,
+        float(scale),
+        position_bias,
+        time_bias,
+        timestamps,
+        num_targets,
+        max_attn_len,
+        contextual_seq_len,
     )
     return out if attn_scale is None else _scaled(out, attn_scale, max_len)
 
@@ -207,8 +160,8 @@ def hstu_attention_step(
     longest = host_longest(keys.offsets)
     if longest > max_len:
         raise ValueError(f"max_len is {max_len}, but a history has {longest} tokens with the new ones.")
-    limits = Limits(num_targets, max_attn_len, contextual_seq_len)
-    settings = Settings(keys.offsets, max_len, float(scale), position_bias, time_bias, keys.timestamps, limits)
+    tables, limits = (position_bias, time_bias, keys.timestamps), (num_targets, max_attn_len, contextual_seq_len)
+    settings = Settings(keys.offsets, max_len, float(scale), *tables, *limits)
     out = _STEP.of(q)(q, joined, settings)
     kept = keys if num_targets is None else joined.without_last(host_array(num_targets))
     return (out if attn_scale is None else _scaled(out, attn_scale, max_len)), kept

@@ -6,7 +6,7 @@ The backward pass recomputes the scores, so that nothing of size L x L outlives 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,24 +14,13 @@ from torch.nn.functional import silu
 
 from ..ragged import Group, length_groups
 from .buckets import time_buckets
-from .visible import Limits, Steps, history_lengths
+from .settings import Settings
+from .visible import Steps, history_lengths
 
 # Queries of a block. Half of the diagonal block is masked: smaller blocks save products, larger ones run faster.
 _BLOCK = 64
 # Scores held at once (floats). 2**18 is 1 MiB: it stays in a core's cache between the product and SiLU.
 _CELLS = 2**18
-
-
-class Settings(NamedTuple):
-    """What the forward and backward passes share beside q, k and v."""
-
-    offsets: Tensor
-    max_len: int
-    scale: float
-    position_bias: Tensor | None
-    time_bias: Tensor | None
-    timestamps: Tensor | None
-    limits: Limits = Limits()
 
 
 class _Block(NamedTuple):
@@ -146,8 +135,8 @@ def _scores(q: Tensor, k: Tensor, bias: _Bias, block: _Block) -> Tensor:
     return bias.add_(scores.mul_(bias.settings.scale), block)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
-    """The operator's output (T, H, Dv)."""
+def forward(q: Tensor, k: Tensor, v: Tensor, *given: Any) -> Tensor:
+    settings = Settings(*given)
     out = torch.empty_like(v, memory_format=torch.contiguous_format)
     heads = q.shape[1]
     for group in length_groups(settings.offsets, _CELLS // heads):
@@ -162,10 +151,9 @@ def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
     return out.div_(settings.max_len)
 
 
-def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, position_bias and time_bias (the last two empty where there is no table)."""
+def backward(grad_y: Tensor, q: Tensor, k: Tensor, v: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    """The gradients of the two tables are empty where there is no table."""
+    settings = Settings(*given)
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     wide = torch.promote_types(q.dtype, torch.float32)
     tables = [
@@ -173,7 +161,7 @@ def backward(
         for table in (settings.position_bias, settings.time_bias)
     ]
     heads = q.shape[1]
-    grad = grad / settings.max_len
+    grad = grad_y / settings.max_len
     for group in length_groups(settings.offsets, _CELLS // heads):
         gq, gk, gv = (_heads_first(group.gather(x)) for x in (q, k, v))
         gg = _heads_first(group.gather_zero_padded(grad))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..native import call, empty_like, uninitialised
+from ..native import call
+from ..results import empty_like, uninitialised
 from .buckets import MOST_BUCKETS, bucket_starts
-
-if TYPE_CHECKING:
-    from .eager import Settings
+from .settings import Settings
 
 
 def _tables(settings: Settings) -> tuple[Tensor | None, ...]:
@@ -22,7 +21,7 @@ def _tables(settings: Settings) -> tuple[Tensor | None, ...]:
     return settings.offsets, settings.position_bias, time_bias, starts, settings.timestamps
 
 
-def _call(name: str, arrays: tuple[Tensor, ...], settings: Settings) -> None:
+def _call(name: str, arrays: tuple[Tensor | None, ...], settings: Settings) -> None:
     """Runs the pass `name` ("forward", "backward"): without limits by kernels that know of none."""
     max_len, scale, limits = settings.max_len, settings.scale, settings.limits
     if limits.are_none:
@@ -32,20 +31,18 @@ def _call(name: str, arrays: tuple[Tensor, ...], settings: Settings) -> None:
         call(f"hstu_limited_{name}", *arrays, *_tables(settings), num_targets, max_len, scale, *numbers)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
-    """The operator's output (T, H, Dv); arguments as the operator has checked them."""
+def forward(q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> Tensor:
     out = uninitialised(v)
-    _call("forward", (out, q, k, v), settings)
+    _call("forward", (out, q, k, v), Settings(*settings))
     return out
 
 
-def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, position_bias and time_bias (the last two empty where there is no table)."""
-    dq, dk, dv = empty_like(q, k, v)
+def backward(grad_y: Tensor, q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    """The gradients of the two tables are empty where there is no table."""
+    given = Settings(*settings)
+    of_rows = empty_like(q, k, v)
     position, time = (
-        q.new_zeros(0 if table is None else len(table)) for table in (settings.position_bias, settings.time_bias)
+        q.new_zeros(0 if table is None else len(table)) for table in (given.position_bias, given.time_bias)
     )
-    _call("backward", (dq, dk, dv, position, time[:MOST_BUCKETS], grad, q, k, v), settings)
-    return dq, dk, dv, position, time
+    _call("backward", (*of_rows, position, time[:MOST_BUCKETS], grad_y.contiguous(), q, k, v), given)
+    return *of_rows, position, time

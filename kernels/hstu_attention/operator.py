@@ -1,91 +1,65 @@
-"""The torch.library operators behind `hstu_attention`: opaque to torch.compile, differentiable, recomputing."""
+"""What HSTU attention's backends have in common, plain torch among them: scores are computed again for the gradient."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from types import ModuleType
-
-import torch
 from torch import Tensor
 
-from ..native import native_op
-from .eager import Settings
-from .visible import Limits
+from ..operator import SINGLE, SINGLE_AND_BF16, Kernel, declare
+from ..results import empty_where, uninitialised
+from . import reference
 
 
-@cache
-def _module(backend: str) -> ModuleType:
-    """The module `eager`, `native` or `triton` beside this one, imported when it first runs."""
-    return import_module(f"{__package__}.{backend}")
-
-
-@native_op("hstu_attention")
-def hstu_attention(
+def outputs(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     offsets: Tensor,
+    max_len: int,
+    scale: float,
     position_bias: Tensor | None,
     time_bias: Tensor | None,
     timestamps: Tensor | None,
     num_targets: Tensor | None,
-    max_len: int,
-    scale: float,
     max_attn_len: int,
     contextual_seq_len: int,
-    backend: str,
 ) -> Tensor:
-    """Forward pass (T, H, Dv), by the named backend; arguments are checked by the caller."""
-    limits = Limits(num_targets, max_attn_len, contextual_seq_len)
-    settings = Settings(offsets, max_len, scale, position_bias, time_bias, timestamps, limits)
-    return _module(backend).forward(q, k, v, settings)
+    return uninitialised(v)
 
 
-@hstu_attention.register_fake
-def _(q, k, v, *others) -> Tensor:
-    return torch.empty_like(v, memory_format=torch.contiguous_format)
-
-
-@native_op("hstu_attention_backward")
-def hstu_attention_backward(
-    grad: Tensor,
+def gradients(
+    grad_y: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     offsets: Tensor,
+    max_len: int,
+    scale: float,
     position_bias: Tensor | None,
     time_bias: Tensor | None,
     timestamps: Tensor | None,
     num_targets: Tensor | None,
-    max_len: int,
-    scale: float,
     max_attn_len: int,
     contextual_seq_len: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v and the two tables (empty where a table is absent)."""
-    limits = Limits(num_targets, max_attn_len, contextual_seq_len)
-    settings = Settings(offsets, max_len, scale, position_bias, time_bias, timestamps, limits)
-    return _module(backend).backward(grad, q, k, v, settings)
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    return empty_where(q, k, v, position_bias, time_bias)
 
 
-@hstu_attention_backward.register_fake
-def _(grad, q, k, v, offsets, position_bias, time_bias, *others):
-    tables = (q.new_empty(0 if table is None else table.shape[0]) for table in (position_bias, time_bias))
-    return (*(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)), *tables)
+_KERNEL = Kernel(
+    "hstu_attention",
+    __package__,
+    outputs,
+    gradients=gradients,
+    of=("q", "k", "v", "position_bias", "time_bias"),
+)
+_DTYPES = {"native": SINGLE, "triton": SINGLE_AND_BF16}
 
-
-def _setup_context(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs[:8])
-    ctx.settings = inputs[8:]
-
-
-def _backward(ctx, grad):
-    position_bias, time_bias = ctx.saved_tensors[4:6]
-    dq, dk, dv, position, time = hstu_attention_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.settings)
-    tables = (None if position_bias is None else position, None if time_bias is None else time)
-    return dq, dk, dv, None, *tables, *(None,) * 7
-
-
-hstu_attention.register_autograd(_backward, setup_context=_setup_context)
+HSTU_ATTENTION = declare("hstu_attention", _KERNEL, _DTYPES, reference=reference.hstu_attention)
+# With num_targets, max_attn_len or contextual_seq_len. The Triton kernels with these limits have run on no GPU, so on
+# CUDA they run where they are asked for, and "eager" runs unasked.
+HSTU_ATTENTION_LIMITED = declare(
+    "hstu_attention (limited)",
+    _KERNEL,
+    _DTYPES,
+    reference=reference.hstu_attention,
+    default={"cpu": "native", "cuda": "eager"},
+)

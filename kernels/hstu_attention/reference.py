@@ -35,7 +35,6 @@ def hstu_attention(
     k: Tensor,
     v: Tensor,
     offsets: Tensor,
-    *,
     max_len: int,
     scale: float = 1.0,
     position_bias: Tensor | None = None,

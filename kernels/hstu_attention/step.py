@@ -8,8 +8,8 @@ from torch.nn.functional import silu
 
 from ..key_values import Joined, StepGroup, step_groups
 from .buckets import time_buckets
-from .eager import Settings
 from .reference import hstu_attention as reference
+from .settings import Settings
 from .visible import Steps, history_lengths
 
 # Scores held at once (floats).
@@ -52,11 +52,4 @@ def reference_step(q: Tensor, joined: Joined, settings: Settings) -> Tensor:
     is_new = torch.cat([torch.arange(n) >= n - m for n, m in zip(lengths, new, strict=True)] or [torch.zeros(0)]).bool()
     rows = is_new.nonzero().flatten().to(q.device)
     whole = q.new_zeros(len(is_new), *q.shape[1:]).index_copy(0, rows, q)
-    num_targets, max_attn_len, contextual_seq_len = settings.limits
-    out = reference(
-        whole, joined.keys.k, joined.keys.v, settings.offsets,
-        max_len=settings.max_len, scale=settings.scale, position_bias=settings.position_bias,
-        time_bias=settings.time_bias, timestamps=settings.timestamps, num_targets=num_targets,
-        max_attn_len=max_attn_len, contextual_seq_len=contextual_seq_len,
-    )  # fmt: skip
-    return out[rows]
+    return reference(whole, joined.keys.k, joined.keys.v, *settings)[rows]

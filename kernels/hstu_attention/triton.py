@@ -7,26 +7,20 @@ the tables' gradients is not tuned at all.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .eager import Settings
+from . import triton_backward, triton_forward, triton_tables
+from .settings import Settings
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> Tensor:
-    """The operator's output (T, H, Dv); arguments as the operator has checked them."""
-    from . import triton_forward
-
-    return triton_forward.forward(q, k, v, settings)
+def forward(q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> Tensor:
+    return triton_forward.forward(q, k, v, Settings(*settings))
 
 
-def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, position_bias and time_bias (the last two empty where there is no table)."""
-    from . import triton_backward, triton_tables
-
-    dq, dk, dv = triton_backward.backward(grad, q, k, v, settings)
-    return dq, dk, dv, *triton_tables.table_gradients(grad, q, k, v, settings)
+def backward(grad_y: Tensor, q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    """The gradients of the two tables are empty where there is no table."""
+    given, grad = Settings(*settings), grad_y.contiguous()
+    of_rows = triton_backward.backward(grad, q, k, v, given)
+    return *of_rows, *triton_tables.table_gradients(grad, q, k, v, given)

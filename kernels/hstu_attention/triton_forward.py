@@ -33,7 +33,7 @@ from .triton_bias import (
 from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
 
 if TYPE_CHECKING:
-    from .eager import Settings
+    from .settings import Settings
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)

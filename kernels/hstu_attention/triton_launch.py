@@ -14,7 +14,7 @@ from ..triton_tools import block_of, tile_schedule
 from .buckets import MOST_BUCKETS, bucket_starts
 
 if TYPE_CHECKING:
-    from .eager import Settings
+    from .settings import Settings
 
 
 # Integers that differ from batch to batch: one compiled kernel serves all of their values.

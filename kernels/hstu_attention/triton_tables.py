@@ -33,7 +33,7 @@ from .triton_bias import (
 from .triton_launch import UNSPECIALISED, common_arguments
 
 if TYPE_CHECKING:
-    from .eager import Settings
+    from .settings import Settings
 
 # The number of programs that share a tile of queries and take its tiles of keys in turn.
 SHARES = 8

@@ -5,23 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_like, check_positive, check_tensor
-from . import eager, native, reference, triton
+from .operator import INFO_NCE
 
 __all__ = ["info_nce"]
-
-_BACKENDS = Operator(
-    "info_nce",
-    backends={
-        "reference": reference.info_nce,
-        "eager": eager.info_nce,
-        "native": native.info_nce,
-        "triton": triton.info_nce,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
-)
 
 
 def info_nce(hidden: Tensor, positives: Tensor, ids: Tensor, log_q: Tensor | None, temperature: float) -> Tensor:
@@ -52,4 +39,4 @@ def info_nce(hidden: Tensor, positives: Tensor, ids: Tensor, log_q: Tensor | Non
     if log_q is not None:
         check_like(hidden, "hidden", (hidden.dtype, torch.float32), log_q=(log_q, (rows,)))
     check_positive(temperature, "temperature")
-    return _BACKENDS.of(hidden)(hidden, positives, ids, log_q, float(temperature))
+    return INFO_NCE.of(hidden)(hidden, positives, ids, log_q, float(temperature))

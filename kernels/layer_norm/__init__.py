@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_finite, check_rows, check_same, check_tensor
-from ..native import ROW_DTYPES
-from . import eager, native, reference, triton
+from .operator import LAYER_NORM
 
 __all__ = ["layer_norm"]
-
-_BACKENDS = Operator(
-    "layer_norm",
-    backends={
-        "reference": reference.layer_norm,
-        "eager": eager.layer_norm,
-        "native": native.layer_norm,
-        "triton": triton.layer_norm,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": ROW_DTYPES, "triton": (torch.float32, torch.bfloat16, torch.float16)},
-)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-6) -> Tensor:
@@ -46,4 +31,4 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
             check_tensor(parameter, name, (x.shape[-1],))
     check_same(x, "x", weight=weight, bias=bias)
     check_finite(eps, "eps")
-    return _BACKENDS.of(x)(x, weight, bias, float(eps))
+    return LAYER_NORM.of(x)(x, weight, bias, float(eps))

@@ -5,23 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_indices, check_like, check_tensor
-from . import eager, native, reference, triton
+from .operator import LINEAR_CROSS_ENTROPY
 
 __all__ = ["linear_cross_entropy"]
-
-_BACKENDS = Operator(
-    "linear_cross_entropy",
-    backends={
-        "reference": reference.linear_cross_entropy,
-        "eager": eager.linear_cross_entropy,
-        "native": native.linear_cross_entropy,
-        "triton": triton.linear_cross_entropy,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
-)
 
 
 def linear_cross_entropy(
@@ -60,4 +47,4 @@ def linear_cross_entropy(
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', not {reduction!r}.")
     check_indices(target, items, "target", ignored=ignore_index)
-    return _BACKENDS.of(hidden)(hidden, weight, target, ignore_index=ignore_index, reduction=reduction)
+    return LINEAR_CROSS_ENTROPY.of(hidden)(hidden, weight, target, ignore_index, reduction)

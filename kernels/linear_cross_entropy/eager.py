@@ -19,7 +19,7 @@ Adjust = Callable[[Tensor, slice], None]
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean"
+    hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
     counted = (target != ignore_index).nonzero().squeeze(1)
     tokens = len(target)

@@ -5,23 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_indices, check_same, check_tensor
-from . import eager, native, reference, triton
+from .operator import LINEAR_RANK
 
 __all__ = ["linear_rank"]
-
-_BACKENDS = Operator(
-    "linear_rank",
-    backends={
-        "reference": reference.linear_rank,
-        "eager": eager.linear_rank,
-        "native": native.linear_rank,
-        "triton": triton.linear_rank,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
-)
 
 
 def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -53,4 +40,4 @@ def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     check_same(hidden, "hidden", weight=weight)
     check_same(hidden, "hidden", dtype=False, target=target)
     check_indices(target, weight.shape[0], "target")
-    return _BACKENDS.of(hidden)(hidden, weight, target)
+    return LINEAR_RANK.of(hidden)(hidden, weight, target)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..native import call, native_op
+from ..native import call
+from .operator import outputs
 
 
-@native_op("linear_rank")
-def linear_rank(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """Ranks int64 (T,); arguments as the operator has checked them."""
-    rank = torch.empty_like(target)
+def forward(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    rank = outputs(hidden, weight, target)
     call("linear_rank", rank, hidden, weight, target)
     return rank
-
-
-@linear_rank.register_fake
-def _(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    return torch.empty_like(target)

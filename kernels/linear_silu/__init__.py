@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_rows, check_same, check_tensor
-from . import eager, reference, triton
+from .operator import LINEAR_SILU
 
 __all__ = ["linear_silu"]
-
-_BACKENDS = Operator(
-    "linear_silu",
-    backends={"reference": reference.linear_silu, "eager": eager.linear_silu, "triton": triton.linear_silu},
-    default={"cpu": "eager", "cuda": "triton"},
-    dtypes={"triton": (torch.float32, torch.bfloat16, torch.float16)},
-)
 
 
 def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -38,4 +29,4 @@ def linear_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if bias is not None:
         check_tensor(bias, "bias", weight.shape[:1])
     check_same(x, "x", weight=weight, bias=bias)
-    return _BACKENDS.of(x)(x, weight, bias)
+    return LINEAR_SILU.of(x)(x, weight, bias)

@@ -5,24 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_finite, check_rows, check_same, check_tensor
-from ..native import ROW_DTYPES
-from . import eager, native, reference, triton
+from .operator import NORM_GATE
 
 __all__ = ["norm_gate"]
-
-_BACKENDS = Operator(
-    "norm_gate",
-    backends={
-        "reference": reference.norm_gate,
-        "eager": eager.norm_gate,
-        "native": native.norm_gate,
-        "triton": triton.norm_gate,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": ROW_DTYPES, "triton": (torch.float32, torch.bfloat16, torch.float16)},
-)
 
 
 def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6, dropout_p: float = 0.0, seed: Tensor | None = None) -> Tensor:
@@ -50,7 +36,7 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6, dropout_p: float = 0.0
     check_same(x, "x", gate=gate)
     check_finite(eps, "eps")
     if dropout_p == 0:
-        return _BACKENDS.of(x)(x, gate, float(eps), 0.0, None)
+        return NORM_GATE.of(x)(x, gate, float(eps), 0.0, None)
     check_finite(dropout_p, "dropout_p")
     if not 0 <= dropout_p < 1:
         raise ValueError(f"dropout_p must be from 0 to below 1, not {dropout_p}.")
@@ -58,4 +44,4 @@ def norm_gate(x: Tensor, gate: Tensor, eps: float = 1e-6, dropout_p: float = 0.0
         raise ValueError("seed must be given with dropout: an int64 scalar on the device of x.")
     check_tensor(seed, "seed", (), (torch.int64,))
     check_same(x, "x", dtype=False, seed=seed)
-    return _BACKENDS.of(x)(x, gate, float(eps), float(dropout_p), seed)
+    return NORM_GATE.of(x)(x, gate, float(eps), float(dropout_p), seed)

@@ -5,23 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_flag, check_like, check_offsets, check_tensor
-from . import cuda, eager, native, reference
+from .operator import SELECTIVE_SCAN
 
 __all__ = ["selective_scan"]
-
-_BACKENDS = Operator(
-    "selective_scan",
-    backends={
-        "reference": reference.selective_scan,
-        "eager": eager.selective_scan,
-        "native": native.selective_scan,
-        "cuda": cuda.selective_scan,
-    },
-    default={"cpu": "native", "cuda": "cuda"},
-    dtypes={"native": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)},
-)
 
 
 def selective_scan(
@@ -81,7 +68,7 @@ def selective_scan(
     if initial_state is not None:
         shape = (offsets.shape[0] - 1, width, states)
         check_like(u, "u", parameter, initial_state=(initial_state, shape))
-    return _BACKENDS.of(u)(
+    return SELECTIVE_SCAN.of(u)(
         u,
         delta,
         A,
@@ -91,7 +78,7 @@ def selective_scan(
         z,
         delta_bias,
         offsets,
-        delta_softplus=delta_softplus,
-        initial_state=initial_state,
-        return_state=return_state,
+        delta_softplus,
+        initial_state,
+        return_state,
     )

@@ -17,7 +17,6 @@ def selective_scan(
     z: Tensor | None,
     delta_bias: Tensor | None,
     offsets: Tensor,
-    *,
     delta_softplus: bool = False,
     initial_state: Tensor | None = None,
     return_state: bool = False,

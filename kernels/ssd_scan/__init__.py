@@ -5,23 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_flag, check_like, check_offsets, check_tensor
-from . import eager, native, reference, triton
+from .operator import SSD_SCAN
 
 __all__ = ["ssd_scan"]
-
-_BACKENDS = Operator(
-    "ssd_scan",
-    backends={
-        "reference": reference.ssd_scan,
-        "eager": eager.ssd_scan,
-        "native": native.ssd_scan,
-        "triton": triton.ssd_scan,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": (torch.float32,), "triton": (torch.float32, torch.bfloat16)},
-)
 
 
 def ssd_scan(
@@ -82,7 +69,7 @@ def ssd_scan(
     if initial_state is not None:
         shape = (offsets.shape[0] - 1, heads, width, states)
         check_like(x, "x", parameter, initial_state=(initial_state, shape))
-    return _BACKENDS.of(x)(
+    return SSD_SCAN.of(x)(
         x,
         dt,
         A,
@@ -92,7 +79,7 @@ def ssd_scan(
         z,
         dt_bias,
         offsets,
-        dt_softplus=dt_softplus,
-        initial_state=initial_state,
-        return_state=return_state,
+        dt_softplus,
+        initial_state,
+        return_state,
     )

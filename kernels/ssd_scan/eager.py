@@ -53,7 +53,6 @@ def ssd_scan(
     z: Tensor | None,
     dt_bias: Tensor | None,
     offsets: Tensor,
-    *,
     dt_softplus: bool = True,
     initial_state: Tensor | None = None,
     return_state: bool = False,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uqabench.kernels.selective_scan import cuda, reference
+from uqabench.kernels.selective_scan.operator import run as run_scan
 
 from ..kernels.cases import case, offsets_of
 from ..kernels.conftest import TOLERANCES, assert_close, assert_same_bits, outputs_and_gradients
@@ -45,6 +46,14 @@ def emulated(
     return use
 
 
+def scan(
+    u, delta, A, B, C, D, z, delta_bias, offsets, delta_softplus=False, initial_state=None, return_state=False
+):  # fmt: skip
+    """The operator on backend "cuda", which does not ask where the tensors lie."""
+    others = (offsets, delta_softplus, initial_state, return_state)
+    return run_scan("cuda", u, delta, A, B, C, D, z, delta_bias, *others)
+
+
 def make_inputs(
     lengths: Sequence[int], width: int, states: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
@@ -74,7 +83,7 @@ def compare(lengths: Sequence[int], inputs: dict[str, Tensor], **settings: bool)
 
     doubles = {name: x.double() for name, x in inputs.items()}
     expected = outputs_and_gradients(call(reference.selective_scan), doubles)
-    actual = outputs_and_gradients(call(cuda.selective_scan), inputs)
+    actual = outputs_and_gradients(call(scan), inputs)
     assert_close(actual, expected, TOLERANCES[inputs["u"].dtype])
 
 
@@ -142,7 +151,7 @@ def test_decays_far_from_one(emulated, rate):
 
 def test_a_state_of_zeros_stays_zero_where_decays_overflow(emulated):
     ones = torch.ones(256, 1)
-    y = cuda.selective_scan(0 * ones, ones, ones[:1], ones, ones, None, None, None, offsets_of([256]))
+    y = scan(0 * ones, ones, ones[:1], ones, ones, None, None, None, offsets_of([256]))
     assert torch.equal(y, 0 * ones)
 
 
@@ -150,7 +159,7 @@ def test_softplus_of_large_steps_and_of_steps_near_zero(emulated):
     delta = torch.tensor([-80.0, -12, -5, -3.5, -3.4, 0, 3, 30, 90])[:, None].requires_grad_()
     ones = torch.ones(9, 1)
     offsets = offsets_of([1] * 9)  # so y = softplus(delta)
-    y = cuda.selective_scan(ones, delta, -ones[:1], ones, ones, None, None, None, offsets, delta_softplus=True)
+    y = scan(ones, delta, -ones[:1], ones, ones, None, None, None, offsets, delta_softplus=True)
     expected = torch.nn.functional.softplus(delta.double())
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=0)
     slope = torch.autograd.grad(y.sum(), delta)[0]
@@ -166,7 +175,7 @@ def test_nan_stays_in_its_sequence_channel_and_future(emulated, name):
     spoilt[name][at] = float("nan")
 
     def run(arrays):
-        return cuda.selective_scan(**arrays, offsets=offsets_of(lengths), delta_softplus=True, return_state=True)
+        return scan(**arrays, offsets=offsets_of(lengths), delta_softplus=True, return_state=True)
 
     expected, (y, state) = run(inputs)[0], run({n: x.requires_grad_() for n, x in spoilt.items()})
     bad = torch.zeros(75, width, dtype=torch.bool)
@@ -184,7 +193,7 @@ def test_the_order_of_lanes_and_blocks_changes_no_bit(emulated):
     inputs = make_inputs(lengths, 34, 2)
 
     def call(**arrays):
-        return cuda.selective_scan(**arrays, offsets=offsets_of(lengths), delta_softplus=True, return_state=True)
+        return scan(**arrays, offsets=offsets_of(lengths), delta_softplus=True, return_state=True)
 
     ascending = outputs_and_gradients(call, inputs)
     emulated("descending")
@@ -194,7 +203,7 @@ def test_the_order_of_lanes_and_blocks_changes_no_bit(emulated):
 def test_too_many_states():
     x, rows = torch.ones(1, 1), torch.ones(1, 257)
     with pytest.raises(RuntimeError, match="takes 256 states, not 257"):
-        cuda.selective_scan(x, x, rows, rows, rows, None, None, None, offsets_of([1]))
+        scan(x, x, rows, rows, rows, None, None, None, offsets_of([1]))
 
 
 def test_registered_operators_are_opaque(emulated):
@@ -202,13 +211,10 @@ def test_registered_operators_are_opaque(emulated):
     inputs = tuple(x.contiguous() for x in make_inputs(lengths, 3, 2).values())
     names = list(make_inputs(lengths, 3, 2))
     tensors = [dict(zip(names, inputs, strict=True))[n] for n in
-               ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")]  # fmt: skip
+               ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")]  # fmt: skip
+    arguments = (*tensors, offsets_of(lengths), True, dict(zip(names, inputs, strict=True))["initial_state"])
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(
-        torch.ops.uqabench.selective_scan_cuda, (*tensors, offsets_of(lengths), True, True, True), test_utils=checks
-    )
-    y, state, kept = torch.ops.uqabench.selective_scan_cuda(*tensors, offsets_of(lengths), True, True, True)
-    torch.library.opcheck(
-        torch.ops.uqabench.selective_scan_backward_cuda,
-        (y, state, kept, *tensors, offsets_of(lengths), True), test_utils=checks,
-    )  # fmt: skip
+    ops = torch.ops.uqabench
+    torch.library.opcheck(ops.selective_scan, (*arguments, True, True, "cuda"), test_utils=checks)
+    results = ops.selective_scan(*arguments, True, True, "cuda")
+    torch.library.opcheck(ops.selective_scan_backward, (*results, *arguments, "cuda"), test_utils=checks)

@@ -166,8 +166,8 @@ class TestNative:
     def test_is_registered_correctly(self, is_full):
         inputs = make_inputs(9, 3, 4)
         x, weight, bias, state = (x.requires_grad_() for x in inputs.values())
-        optional = (bias, state) if is_full else (None, None)
-        arguments = (x, weight, *optional, offsets_of([2, 0, 7]), is_full, is_full)
+        bias, state = (bias, state) if is_full else (None, None)
+        arguments = (x, weight, bias, offsets_of([2, 0, 7]), is_full, state, is_full, "native")
         torch.library.opcheck(torch.ops.uqabench.causal_conv1d, arguments)
 
     def test_the_module_checks_what_could_leave_memory(self):

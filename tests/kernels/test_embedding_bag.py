@@ -164,9 +164,10 @@ class TestNative:
 
     def test_is_registered_correctly(self):
         ids, offsets = make_ids([3, 0, 2]), offsets_of([3, 0, 2])
-        arguments = (make_table().requires_grad_(), ids, offsets, False)
+        arguments = (make_table().requires_grad_(), ids, offsets, False, "native")
         torch.library.opcheck(torch.ops.uqabench.embedding_bag_mean, arguments)
-        torch.library.opcheck(torch.ops.uqabench.embedding_bag_mean_values, (torch.randn(3, 2), ids, offsets))
+        arguments = (torch.randn(3, 2), ids, offsets, "native")
+        torch.library.opcheck(torch.ops.uqabench.embedding_bag_mean_values, arguments)
 
     def test_the_module_checks_what_could_leave_memory(self):
         table, ids, offsets = np.zeros((4, 2), np.float32), np.array([3, 0]), np.array([0, 1, 2])

@@ -58,9 +58,11 @@ def recurrence(hidden: int, offsets: torch.Tensor) -> list[torch.Tensor]:
     torch.manual_seed(hidden)
     tokens, sequences = int(offsets[-1]), len(offsets) - 1
     inputs, w_hh, h0 = (torch.randn(n, m) for n, m in ((tokens, 3 * hidden), (3 * hidden, hidden), (sequences, hidden)))
-    out, state, *kept = torch.ops.uqabench.gru_recurrence(inputs, w_hh / hidden**0.5, None, h0, offsets, True, True)
+    out, state, *kept = torch.ops.uqabench.gru_recurrence(
+        inputs, w_hh / hidden**0.5, None, offsets, h0, True, True, "native"
+    )
     backward = torch.ops.uqabench.gru_recurrence_backward
-    gradients = backward(out, state, out, *kept, w_hh, h0, offsets, [False, False, True])
+    gradients = backward(out, state, out, *kept, w_hh, offsets, h0, False, False, True, "native")
     return [out, state, *kept, *gradients]
 
 
@@ -132,16 +134,18 @@ def test_compiles_into_one_graph_with_gradients(without):
 def test_registered_correctly():
     inputs = make_inputs(5)
     x, w, b, h = torch.randn(sum(LENGTHS), 15), inputs["w_hh"], inputs["b_hh"], inputs["h0"][0]
-    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (x, w, None, None, OFFSETS, False, True))
-    out, _, *kept = torch.ops.uqabench.gru_recurrence(x, w, b, h, OFFSETS, True, True)
+    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (x, w, None, OFFSETS, None, True, False, "native"))
+    out, _, *kept = torch.ops.uqabench.gru_recurrence(x, w, b, OFFSETS, h, True, True, "native")
     grads = torch.randn_like(out), torch.randn_like(h)
     for needs in ([True, True, True], [False, False, False]):
-        torch.library.opcheck(torch.ops.uqabench.gru_recurrence_backward, (*grads, out, *kept, w, h, OFFSETS, needs))
-    leaves = [v.requires_grad_() for v in (x, w, b, h)]
-    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (*leaves, OFFSETS, True, True))
-    torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (*leaves[:2], None, None, OFFSETS, True, True))
-    with pytest.raises(RuntimeError, match="is_trained"):
-        torch.ops.uqabench.gru_recurrence(*leaves, OFFSETS, False, True)
+        arguments = (*grads, out, *kept, w, OFFSETS, h, *needs, "native")
+        torch.library.opcheck(torch.ops.uqabench.gru_recurrence_backward, arguments)
+    for v in (x, w, b, h):
+        v.requires_grad_()
+    for bias, initial in ((b, h), (None, None)):
+        torch.library.opcheck(torch.ops.uqabench.gru_recurrence, (x, w, bias, OFFSETS, initial, True, True, "native"))
+    with pytest.raises(RuntimeError, match="gru_recurrence has gradients only if"):
+        torch.ops.uqabench.gru_recurrence(x, w, b, OFFSETS, h, True, False, "native")
 
 
 def zeros(*shape: int) -> np.ndarray:

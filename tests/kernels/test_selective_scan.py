@@ -193,13 +193,13 @@ def test_native_on_every_instruction_set(matches_reference, name):
 def test_native_operators_are_registered_correctly():
     inputs = {name: x.requires_grad_() for name, x in make_inputs(42, 3).items()}
     for present in (set(inputs), {"u", "delta", "A", "B", "C"}):
-        arguments = [x if name in present else None for name, x in inputs.items()]
-        flags = (True, len(present) > 5, True)
-        torch.library.opcheck(torch.ops.uqabench.selective_scan, (*arguments, offsets_of([33, 0, 9]), *flags))
-    tensors = [x.detach() for x in inputs.values()]
-    y, state, kept, ungated = torch.ops.uqabench.selective_scan(*tensors, offsets_of([33, 0, 9]), True, True, True)
-    arguments = (y, state, kept, ungated, *tensors, offsets_of([33, 0, 9]), True)
-    torch.library.opcheck(torch.ops.uqabench.selective_scan_backward, arguments)
+        *arguments, initial = [x if name in present else None for name, x in inputs.items()]
+        arguments += [offsets_of([33, 0, 9]), True, initial, len(present) > 5, True, "native"]
+        torch.library.opcheck(torch.ops.uqabench.selective_scan, arguments)
+    *tensors, initial = [x.detach() for x in inputs.values()]
+    arguments = (*tensors, offsets_of([33, 0, 9]), True, initial)
+    results = torch.ops.uqabench.selective_scan(*arguments, True, True, "native")
+    torch.library.opcheck(torch.ops.uqabench.selective_scan_backward, (*results, *arguments, "native"))
 
 
 def test_native_compiles_into_one_graph_with_gradients():

@@ -18,7 +18,7 @@ import torch
 
 from uqabench.kernels import AdamW, embedding_bag_mean
 from uqabench.kernels.backend import choose, native_module
-from uqabench.kernels.native import ROW_DTYPES
+from uqabench.kernels.operator import SINGLE_AND_BF16
 from uqabench.kernels.tensors import as_array
 
 from ..kernels.cases import NAMES, RAGGED, case, offsets_of
@@ -82,7 +82,7 @@ def record(lengths: list[tuple[int, ...]]) -> list[Call]:
     kernels = {name for name, function in vars(module).items() if is_kernel(name, function)}
     with recording(module) as calls:
         for name in NAMES:
-            for dtype in ROW_DTYPES:
+            for dtype in SINGLE_AND_BF16:
                 if choose(name, "cpu", dtype) == "native":
                     for each in lengths:
                         _run_example(name, each, dtype)

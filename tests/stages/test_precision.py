@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from uqabench.kernels.linear_cross_entropy import triton as kernels
+from uqabench.kernels.linear_cross_entropy import operator as kernels
 from uqabench.settings import run_config
 from uqabench.stages import pretrain as stage
 from uqabench.stages import training
@@ -26,13 +26,13 @@ def test_the_loss_kernels_get_bf16(small_store, pretrain_config, tmp_path, as_on
     config = pretrain_config("hstu", objective=objective, batch_size=3, token_budget=64)
     config = replace(config, optim=replace(config.optim, bf16=True))
     seen, losses = [], []
-    mean_loss = kernels._mean_loss
+    mean_loss = kernels._ONE
 
-    def watched(hidden, weight, *others):
+    def watched(backend, hidden, weight, *others):
         seen.append((hidden.dtype, weight.dtype))
-        return mean_loss(hidden, weight, *others)
+        return mean_loss(backend, hidden, weight, *others)
 
-    monkeypatch.setattr(kernels, "_mean_loss", watched)
+    monkeypatch.setattr(kernels, "_ONE", watched)
     for optim in (config.optim, replace(config.optim, bf16=False)):
         (tmp_path / str(optim.bf16)).mkdir()
         job = replace(config, optim=optim)

@@ -12,7 +12,7 @@ from uqabench.encoders.layers import RMSNorm, init_gaussian, places_behind
 from uqabench.encoders.registry import register
 from uqabench.kernels import causal_attention, causal_attention_step, rope, swiglu
 from uqabench.kernels.key_values import KeyValues
-from uqabench.kernels.transformer_block import rope_at
+from uqabench.kernels.rope import rope_at
 from uqabench.settings.encoders import TrmPPConfig
 
 

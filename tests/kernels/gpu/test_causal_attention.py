@@ -98,8 +98,8 @@ def test_strided_gradients_and_the_same_bits_again():
 def test_it_is_registered_correctly():
     arguments = [x.to(DEVICE).requires_grad_() for x in inputs_of(3).values()]
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    call = torch.ops.uqabench.causal_attention_triton
-    torch.library.opcheck(call, (*arguments, offsets_of((1, 2)).to(DEVICE), 0.3), test_utils=tests)
+    arguments += [offsets_of((1, 2)).to(DEVICE), 0.3, "triton"]
+    torch.library.opcheck(torch.ops.uqabench.causal_attention, arguments, test_utils=tests)
 
 
 @pytest.fixture

@@ -81,5 +81,5 @@ def test_the_same_bits_every_time(backend):
 @backends
 def test_is_registered_correctly(backend):
     x, weight, bias, state = (x.to(DEVICE).requires_grad_() for x in make_inputs(9, 3, 4, 5).values())
-    arguments = (x, weight, bias, state, offsets_of([2, 0, 7]).to(DEVICE), True, True)
-    torch.library.opcheck(torch.ops.uqabench.causal_conv1d_triton, arguments)
+    arguments = (x, weight, bias, offsets_of([2, 0, 7]).to(DEVICE), True, state, True, backend)
+    torch.library.opcheck(torch.ops.uqabench.causal_conv1d, arguments)

@@ -124,15 +124,16 @@ def test_strided_rows_and_the_same_bits_again():
 
 
 def test_registered_operators_pass_torchs_own_checks():
-    from uqabench.kernels.linear_cross_entropy import triton as backend
-
     inputs, target = [x.to(DEVICE) for x in make_inputs(5, 9, 4).values()], make_target(5, 9).to(DEVICE)
     leaves = [x.clone().requires_grad_() for x in inputs]
     tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(backend._mean_loss.op, (*leaves, target, None, None, -100, True), test_utils=tests)
-    torch.library.opcheck(backend._losses.op, (*inputs, target, -100), test_utils=tests)
-    _, _, share, *kept = backend._mean_loss(*inputs, target, None, None, -100, True)
-    torch.library.opcheck(backend._weight_gradient.op, (share, *kept, inputs[1], None, None), test_utils=tests)
+    ops, named = torch.ops.uqabench, ("triton",)
+    mean = (target, None, None, -100, True, *named)
+    torch.library.opcheck(ops.linear_cross_entropy_triton, (*leaves, *mean), test_utils=tests)
+    torch.library.opcheck(ops.linear_cross_entropy_losses, (*inputs, target, -100, *named), test_utils=tests)
+    _, _, share, *kept = ops.linear_cross_entropy_triton(*inputs, *mean)
+    arguments = (share, *kept, inputs[1], None, None, *named)
+    torch.library.opcheck(ops.linear_cross_entropy_backward, arguments, test_utils=tests)
 
 
 @DTYPES

@@ -122,5 +122,5 @@ def test_the_same_bits_every_time(backend):
 @backends
 def test_is_registered_correctly(backend):
     x, dt, A, B, C, D, z, bias, state = (v.to(DEVICE).requires_grad_() for v in make_inputs(9, 3).values())
-    arguments = (x, dt, A, B, C, D, z, bias, offsets_of([2, 0, 7]).to(DEVICE), state, True, True, True)
-    torch.library.opcheck(torch.ops.uqabench.ssd_scan_triton, arguments)
+    arguments = (x, dt, A, B, C, D, z, bias, offsets_of([2, 0, 7]).to(DEVICE), True, state, True, True, backend)
+    torch.library.opcheck(torch.ops.uqabench.ssd_scan, arguments)

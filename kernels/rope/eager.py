@@ -1,16 +1,9 @@
-"""The operators in plain torch: traceable, fp32 inside for bf16 and fp16."""
+"""The rotation in plain torch: traceable, fp32 inside for bf16 and fp16."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
-    total = x if residual is None else x + residual
-    y = functional.rms_norm(total, total.shape[-1:], weight, eps)
-    return y if residual is None else (y, total)
 
 
 def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
@@ -31,7 +24,3 @@ def rope_at(q: Tensor, k: Tensor, position: Tensor, base: float) -> tuple[Tensor
         return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
     return rotate(q), rotate(k)
-
-
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    return functional.silu(gate) * up

@@ -6,5 +6,5 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 
-def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: bool = False) -> Tensor:
+def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, sparse: bool = False) -> Tensor:
     return embedding_bag(ids, table, offsets, mode="mean", include_last_offset=True, sparse=sparse)

@@ -5,24 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import Operator
 from ..checks import check_flag, check_indices, check_offsets, check_same, check_tensor
-from ..native import ROW_DTYPES
-from . import eager, native, reference, triton
+from .operator import EMBEDDING_BAG_MEAN
 
 __all__ = ["embedding_bag_mean"]
-
-_BACKENDS = Operator(
-    "embedding_bag_mean",
-    backends={
-        "reference": reference.embedding_bag_mean,
-        "eager": eager.embedding_bag_mean,
-        "native": native.embedding_bag_mean,
-        "triton": triton.embedding_bag_mean,
-    },
-    default={"cpu": "native", "cuda": "triton"},
-    dtypes={"native": ROW_DTYPES, "triton": (torch.float32, torch.bfloat16, torch.float16)},
-)
 
 
 def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: bool = False) -> Tensor:
@@ -51,4 +37,4 @@ def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: b
     check_same(table, "table", dtype=False, ids=ids)
     check_offsets(offsets, ids)
     check_indices(ids, len(table), "ids")
-    return _BACKENDS.of(table)(table, ids, offsets, sparse=sparse)
+    return EMBEDDING_BAG_MEAN.of(table)(table, ids, offsets, sparse)

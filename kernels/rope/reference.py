@@ -1,16 +1,9 @@
-"""The specifications, in float64."""
+"""The specification, in float64."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
-    total = x if residual is None else x + residual  # rounded to x's dtype, as it is handed back
-    wide = total.double()
-    y = (wide / (wide.square().mean(-1, keepdim=True) + eps).sqrt() * weight.double()).to(x.dtype)
-    return y if residual is None else (y, total)
 
 
 def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
@@ -26,8 +19,3 @@ def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Te
         return torch.cat(pairs, dim=-1).to(x.dtype)
 
     return rotate(q), rotate(k)
-
-
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    wide = gate.double()
-    return (wide * wide.sigmoid() * up.double()).to(gate.dtype)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 
-def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, *, sparse: bool = False) -> Tensor:
+def embedding_bag_mean(table: Tensor, ids: Tensor, offsets: Tensor, sparse: bool = False) -> Tensor:
     rows = embedding(ids, table, sparse=sparse).double()
     means = [rows[:0]]
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):

@@ -1,0 +1,12 @@
+"""Torch's own norm."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+    total = x if residual is None else x + residual
+    y = functional.rms_norm(total, total.shape[-1:], weight, eps)
+    return y if residual is None else (y, total)

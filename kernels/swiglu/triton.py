@@ -1,0 +1,20 @@
+"""swiglu by Triton kernels (triton_kernels.py): fp32, bf16 and fp16 on GPU."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from . import triton_kernels
+from .operator import gradients, outputs
+
+
+def forward(gate: Tensor, up: Tensor) -> Tensor:
+    y = outputs(gate, up)
+    triton_kernels.forward(y, gate, up)
+    return y
+
+
+def backward(grad_y: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    found = gradients(grad_y, gate, up)
+    triton_kernels.backward(*found, grad_y, gate, up)
+    return found

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..triton_tools import block_of, on_device_of, programs, tuned
 from .triton_bias import (
-    add_bias,
+    add_half_bias,
     history_of,
     last_query,
     load_rows,
@@ -29,8 +29,7 @@ from .triton_bias import (
     locate,
     seen_keys,
     sees,
-    sigmoid,
-    silu_gradient,
+    silu_and_gradient,
     store_rows,
 )
 from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
@@ -122,15 +121,15 @@ def hstu_attention_backward(
             if HAS_LIMITS and not OF_QUERIES:
                 columns += tl.where(at < before, 0, skipped)
             theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
-            scores = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * scale
+            half = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * (0.5 * scale)
             theirs_values = load_rows(other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
             distance = rows[:, None] - columns[None, :]
             if not OF_QUERIES:
                 distance = -distance
             gap = times[:, None] - other_times[None, :]
-            scores = add_bias(
-                scores,
+            half = add_half_bias(
+                half,
                 distance,
                 position_bias,
                 time_bias,
@@ -141,6 +140,7 @@ def hstu_attention_backward(
                 HAS_POSITION,
                 HAS_TIME,
                 HAS_LIMITS,
+                False,
             )
             counts = distance >= 0
             if HAS_LIMITS:
@@ -148,18 +148,18 @@ def hstu_attention_backward(
                     counts = sees(rows[:, None], columns[None, :], history, prefix, window)
                 else:
                     counts = sees(columns[None, :], rows[:, None], history, prefix, window)
-            sigma = sigmoid(scores)
+            weights, gradient = silu_and_gradient(half, mine.dtype == tl.float32)
             if WITH_VALUES:
-                weights = tl.where(counts, scores * sigma, 0.0).to(theirs_values.dtype)
+                weights = tl.where(counts, weights, 0.0).to(theirs_values.dtype)
                 result_values = tl.dot(weights, theirs_values, result_values, input_precision="ieee")
             if WITH_OWN:
                 d_scores = tl.dot(mine_values, tl.trans(theirs_values), input_precision="ieee")
-                d_scores = tl.where(counts, d_scores * silu_gradient(scores, sigma), 0.0).to(theirs.dtype)
+                d_scores = tl.where(counts, d_scores * gradient, 0.0).to(theirs.dtype)
                 result = tl.dot(d_scores, theirs, result, input_precision="ieee")
         if WITH_OWN:
             d_row = heads * WIDTH
             base = d_own + start * d_row + head * WIDTH
-            store_rows(base, d_row, rows, length, result * (scale / max_len), WIDTH, PADDED)
+            store_rows(base, d_row, rows, length, result * (0.5 * scale / max_len), WIDTH, PADDED)
         if WITH_VALUES:
             d_row = heads * VALUE_WIDTH
             base = d_own_values + start * d_row + head * VALUE_WIDTH

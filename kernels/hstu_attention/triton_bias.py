@@ -1,6 +1,6 @@
 """What the HSTU kernels share: which tile a program owns, how its rows are read, the bias of a tile, and SiLU.
 
-Scores, biases and SiLU are fp32. A pair (i, j) of query and key counts where j <= i, or, with HAS_LIMITS, as `sees`
+Scores, biases and SiLU are fp32; what the kernels hold of a score is one half, of which SiLU is h tanh(h) + h. A pair (i, j) of query and key counts where j <= i, or, with HAS_LIMITS, as `sees`
 says; without, nothing of the latter is compiled. The rows past the end of a sequence are read as zeros, so that they
 contribute nothing, and the rows of another sequence are never read.
 """
@@ -75,13 +75,22 @@ def last_query(begin, length, history, prefix, window, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def load_rows(base, stride, rows, length, WIDTH: tl.constexpr, PADDED: tl.constexpr):
-    """Rows (n, PADDED) of a matrix of WIDTH columns; zeros in the padding and in the rows from `length` on."""
+def load_rows(
+    base, stride, rows, length, WIDTH: tl.constexpr, PADDED: tl.constexpr, ARE_ALL_REAL: tl.constexpr = False
+):
+    """Rows (n, PADDED) of a matrix of WIDTH columns; zeros in the padding and in the rows from `length` on, of which
+    there are none with ARE_ALL_REAL."""
     columns = tl.arange(0, PADDED)
     pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    if PADDED == WIDTH:
-        return tl.load(pointers, mask=rows[:, None] < length, other=0.0)
-    return tl.load(pointers, mask=(rows[:, None] < length) & (columns[None, :] < WIDTH), other=0.0)
+    if ARE_ALL_REAL and PADDED == WIDTH:
+        values = tl.load(pointers)
+    elif ARE_ALL_REAL:
+        values = tl.load(pointers, mask=columns[None, :] < WIDTH, other=0.0)
+    elif PADDED == WIDTH:
+        values = tl.load(pointers, mask=rows[:, None] < length, other=0.0)
+    else:
+        values = tl.load(pointers, mask=(rows[:, None] < length) & (columns[None, :] < WIDTH), other=0.0)
+    return values
 
 
 @triton.jit
@@ -105,9 +114,32 @@ def sigmoid(x):
 
 
 @triton.jit
-def silu_gradient(x, sigma):
-    """The derivative of x sigma(x)."""
-    return sigma * (1.0 + x * (1.0 - sigma))
+def tanh(x):
+    """The hyperbolic tangent by one approximate instruction, to 2**-11 of its value; interpreted, to fp32's rounding."""
+    if INTERPRETED:
+        return 1.0 - 2.0 / (1.0 + tl.exp2(x * (2.0 * _LOG2_E)))
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def silu(half, EXACT: tl.constexpr):
+    """SiLU of x = 2 half: h tanh(h) + h, of one special instruction, or, EXACT, x sigmoid(x), of two.
+
+    The first errs by at most |h| 2**-11, a quarter of what bf16 rounds from a weight where x is positive.
+    """
+    if EXACT:
+        return 2.0 * half * sigmoid(2.0 * half)
+    return half * tanh(half) + half
+
+
+@triton.jit
+def silu_and_gradient(half, EXACT: tl.constexpr):
+    """SiLU of x = 2 half, and twice its derivative: 1 + t + h (1 - t^2) with t = tanh(h)."""
+    if EXACT:
+        sigma = sigmoid(2.0 * half)
+        return 2.0 * half * sigma, 2.0 * sigma * (1.0 + 2.0 * half * (1.0 - sigma))
+    t = tanh(half)
+    return half * t + half, half * (1.0 - t * t) + (1.0 + t)
 
 
 @triton.jit
@@ -128,8 +160,8 @@ def load_times(timestamps, rows, length):
 
 
 @triton.jit
-def add_bias(
-    scores,
+def add_half_bias(
+    half,
     distance,
     position_bias,
     time_bias,
@@ -140,14 +172,23 @@ def add_bias(
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
     HAS_LIMITS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
 ):
-    """Scores with both biases; `distance` is i - j, `gap` that of their timestamps (unused without HAS_TIME)."""
+    """Half of the scores with half of both biases; `distance` is i - j, `gap` that of their timestamps (unused without
+    HAS_TIME). IS_WHOLE: every distance is one of the table."""
     if HAS_POSITION:
-        if HAS_LIMITS:
-            counts = (distance > -max_len) & (distance < max_len)
+        entries = position_bias + (max_len - 1) + distance
+        if IS_WHOLE:
+            bias = tl.load(entries).to(tl.float32)
         else:
-            counts = (distance >= 0) & (distance < max_len)
-        scores += tl.load(position_bias + (max_len - 1) + distance, mask=counts, other=0.0).to(tl.float32)
+            if HAS_LIMITS:
+                counts = (distance > -max_len) & (distance < max_len)
+            else:
+                counts = (distance >= 0) & (distance < max_len)
+            bias = tl.load(entries, mask=counts, other=0.0).to(tl.float32)
+        if HAS_TIME:
+            bias += tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
+        return half + 0.5 * bias
     if HAS_TIME:
-        scores += tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
-    return scores
+        return half + 0.5 * tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
+    return half

@@ -87,7 +87,8 @@ def _constants(width: int, is_biased: bool, is_limited: bool) -> dict[str, Any]:
 
 
 def _signature(function: Any, element: str) -> Mapping[str, str]:
-    types = dict.fromkeys(("offsets", "order", "first_tile", "bucket_ends", "timestamps", "num_targets"), "*i64")
+    types = dict.fromkeys(("offsets", "order", "first_tile", "num_targets"), "*i64")
+    types |= {"bucket_ends": "*i32", "timestamps": "*i32"}  # where the batch tells the timestamps' bounds
     types |= dict.fromkeys(("position_sums", "time_sums", "scratch"), "*fp32") | {"scale": "fp32"}
     integers = {"sequences", "heads", "max_len", "last_bucket", "window", "contextual"}
     return {

@@ -1,8 +1,9 @@
 """What the HSTU kernels share: which tile a program owns, how its rows are read, the bias of a tile, and SiLU.
 
-Scores, biases and SiLU are fp32; what the kernels hold of a score is one half, of which SiLU is h tanh(h) + h. A pair (i, j) of query and key counts where j <= i, or, with HAS_LIMITS, as `sees`
-says; without, nothing of the latter is compiled. The rows past the end of a sequence are read as zeros, so that they
-contribute nothing, and the rows of another sequence are never read.
+Scores, biases and SiLU are fp32; what the kernels hold of a score x is its half h, because SiLU is h tanh(h) + h. A
+pair (i, j) of query and key counts where j <= i, or, with HAS_LIMITS, as `sees` says; without, nothing of the latter is
+compiled. The rows past the end of a sequence are read as zeros, so that they contribute nothing, and the rows of
+another sequence are never read.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from ..triton_tools import find_sequence
 
 INTERPRETED = tl.constexpr(_INTERPRETED)
 _LOG2_E = tl.constexpr(1.4426950408889634)
-# 1 / (0.301 log2(e)): a bucket is 0.301 wide in the natural logarithm of the gap.
-_BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301)
+# 1 / (0.301 log2(e)), lowered a little: a bucket is 0.301 wide in the natural logarithm of the gap.
+_BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301 * (1 - 2e-5))
 
 
 @triton.jit
@@ -115,7 +116,7 @@ def sigmoid(x):
 
 @triton.jit
 def tanh(x):
-    """The hyperbolic tangent by one approximate instruction, to 2**-11 of its value; interpreted, to fp32's rounding."""
+    """The hyperbolic tangent by one instruction, to 2**-11 of its value; interpreted, to fp32's rounding."""
     if INTERPRETED:
         return 1.0 - 2.0 / (1.0 + tl.exp2(x * (2.0 * _LOG2_E)))
     return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
@@ -143,20 +144,37 @@ def silu_and_gradient(half, EXACT: tl.constexpr):
 
 
 @triton.jit
-def time_bucket(gap, bucket_ends, last_bucket):
-    """The exact bucket (int32) of int64 gaps: an estimate from the logarithm, at most one too low, and a comparison.
-
-    `bucket_ends` int64 holds for each bucket the first gap past it. The logarithm's error is below 1e-4 buckets.
-    """
-    gap = tl.maximum(tl.abs(gap), 1)
-    guess = tl.floor(tl.log2(gap.to(tl.float32)) * _BUCKETS_PER_OCTAVE - 1e-3).to(tl.int32)
-    guess = tl.minimum(tl.maximum(guess, 0), last_bucket)
-    return tl.minimum(guess + (gap >= tl.load(bucket_ends + guess)).to(tl.int32), last_bucket)
+def log2(x):
+    """The logarithm by one approximate instruction, to 2**-22 absolutely; interpreted, to fp32's rounding."""
+    if INTERPRETED:
+        return tl.log2(x)
+    return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
-def load_times(timestamps, rows, length):
-    return tl.load(timestamps + rows, mask=rows < length, other=0)
+def time_bucket(gap, bucket_ends, last_bucket):
+    """The exact bucket (int32) of int32 or int64 gaps: an estimate from the logarithm, at most one too low, and a
+    comparison.
+
+    `bucket_ends`, of the gaps' type, holds for each bucket the first gap past it, for the last the type's largest
+    number. The logarithm is lowered by 2e-5 of itself, more than it errs.
+    """
+    gap = tl.maximum(tl.abs(gap), 1)
+    guess = tl.minimum((log2(gap.to(tl.float32)) * _BUCKETS_PER_OCTAVE).to(tl.int32), last_bucket)
+    bucket = guess + (gap >= tl.load(bucket_ends + guess)).to(tl.int32)
+    if gap.dtype == tl.int64:  # of which the largest number can be a gap
+        bucket = tl.minimum(bucket, last_bucket)
+    return bucket
+
+
+@triton.jit
+def load_times(timestamps, rows, length, ARE_ALL_REAL: tl.constexpr = False):
+    """Timestamps of rows, 0 from `length` on, of which there are none with ARE_ALL_REAL."""
+    if ARE_ALL_REAL:
+        times = tl.load(timestamps + rows)
+    else:
+        times = tl.load(timestamps + rows, mask=rows < length, other=0)
+    return times
 
 
 @triton.jit
@@ -174,8 +192,11 @@ def add_half_bias(
     HAS_LIMITS: tl.constexpr,
     IS_WHOLE: tl.constexpr,
 ):
-    """Half of the scores with half of both biases; `distance` is i - j, `gap` that of their timestamps (unused without
-    HAS_TIME). IS_WHOLE: every distance is one of the table."""
+    """Half of the scores with half of both biases.
+
+    `distance` is i - j, with IS_WHOLE always one of the table's; `gap` that of their times, unused without HAS_TIME. As
+    fp32 tables the compiler would bring them in by way of shared memory, for which heads of 256 have no registers.
+    """
     if HAS_POSITION:
         entries = position_bias + (max_len - 1) + distance
         if IS_WHOLE:
@@ -188,7 +209,7 @@ def add_half_bias(
             bias = tl.load(entries, mask=counts, other=0.0).to(tl.float32)
         if HAS_TIME:
             bias += tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
-        return half + 0.5 * bias
-    if HAS_TIME:
-        return half + 0.5 * tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
+        half += 0.5 * bias
+    elif HAS_TIME:
+        half += 0.5 * tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
     return half

@@ -75,7 +75,7 @@ def _attend(
         keys = load_rows(k_base, k_row, columns, length, WIDTH, PADDED, IS_WHOLE)
         half = tl.dot(queries, tl.trans(keys), input_precision="ieee") * half_scale
         distance = rows[:, None] - columns[None, :]
-        other_times = load_times(timestamps, columns, length) if HAS_TIME else columns
+        other_times = load_times(timestamps, columns, length, IS_WHOLE) if HAS_TIME else columns
         gap = times[:, None] - other_times[None, :]
         half = add_half_bias(
             half,
@@ -139,6 +139,8 @@ def hstu_attention_forward(
     STREAM: tl.constexpr,
 ):
     """out (T, H, VALUE_WIDTH), contiguous; the other arrays as the operator has them, by strides of rows and heads."""
+    # With biases and heads of 256, two loops would spill.
+    IS_SPLIT: tl.constexpr = not HAS_LIMITS and not (VALUE_PADDED > 128 and (HAS_POSITION or HAS_TIME))
     total = tl.load(first_tile + sequences).to(tl.int32) * heads
     for work in range(tl.program_id(0), total, tl.num_programs(0)):
         start, length, begin, sequence = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, True)
@@ -159,7 +161,7 @@ def hstu_attention_forward(
             prefix = tl.minimum(contextual, history)
             first, last = seen_keys(begin, length, history, prefix, window, BLOCK)
             first = first // STREAM * STREAM
-        else:
+        if IS_SPLIT:
             result = _attend(
                 result, queries, tl.minimum(rows, length - 1), times, k_base, v_base, k_row, v_row,
                 position_bias, time_bias, bucket_ends, own_timestamps, 0, begin, length,

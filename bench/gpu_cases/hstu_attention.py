@@ -41,7 +41,10 @@ def kernel_cases() -> Iterator[KernelCase]:
         for width in (32, 64, 128, 256):
             for is_biased in (False, True):
                 yield from _cases(width, is_biased, torch.bfloat16, arch)
+        yield from _cases(64, True, torch.bfloat16, arch, is_limited=True)
+        yield from _cases(128, False, torch.bfloat16, arch, is_limited=True)
     yield from _cases(64, True, torch.float32, 90)
+    yield from _cases(256, False, torch.float32, 90)
 
 
 def _cases(
@@ -65,7 +68,8 @@ def _cases(
         for tokens, lengths in BATCHES.items():
             yield KernelCase(
                 f"hstu_attention_{name.replace(' ', '_')}",
-                f"{tokens} tokens d={width} {'both biases' if is_biased else 'no bias'} {element} sm_{arch}",
+                f"{tokens} tokens d={width} {'both biases' if is_biased else 'no bias'}"
+                f"{' limited' if is_limited else ''} {element} sm_{arch}",
                 function,
                 _signature(function, element),
                 constants | _constants(width, is_biased, is_limited),
@@ -117,7 +121,8 @@ def _work(lengths: list[int], width: int, itemsize: int, block: int, name: str) 
             useful_flops=useful * needed * flops,
             vector_flops=pairs * HEADS * (8 if name == "forward" else 12),
             special_ops=pairs * HEADS * 2,
-            bytes=rows * (4 if name in ("forward", "tables") else 5 + (name == "backward dk dv")),
+            # Backward, as the block has it, each gradient has SiLU's input beside it.
+            bytes=rows * (4 if name in ("forward", "tables") else 8 if name == "backward dk dv" else 6),
             blocks=tiles * (triton_tables.SHARES if name == "tables" else HEADS),
         )
 

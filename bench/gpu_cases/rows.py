@@ -38,6 +38,7 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
     rowwise = {"residual", "gate"} & is_present.keys()
     is_present |= dict.fromkeys(("total", "grad_sum"), "residual" in is_present)
     is_present |= {"dgate": "gate" in is_present, "seed": "seed" in is_present}
+    is_present["gate_input"] = "gate" in is_present  # as the HSTU block's backward pass has it
     is_present |= {f"{part}_sums": part in is_present for part in ("weight", "bias")}
     function = triton_norms.forward_kernel if is_forward else triton_norms.backward_kernel
     fp32 = ("statistics", "weight_sums", "bias_sums")
@@ -46,6 +47,7 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
     programs = tiles if is_forward or not {"weight", "bias"} & set(arguments) else min(tiles, 4 * 132)
     sums = 0 if is_forward else programs * width * 4 * len({"weight", "bias"} & set(arguments))
     tensors = (2 if is_forward else 3) + len(rowwise) * (2 if is_forward or "gate" in rowwise else 1)
+    tensors += "gate" in rowwise and not is_forward
     numbers = ROWS * width
     return KernelCase(
         f"{name}_{'forward' if is_forward else 'backward'}",

@@ -104,6 +104,42 @@ def store_rows(base, stride, rows, length, values, WIDTH: tl.constexpr, PADDED: 
 
 
 @triton.jit
+def _store_part(base, inputs, stride, rows, length, values, at, WIDTH: tl.constexpr, PART: tl.constexpr):
+    columns = at + tl.arange(0, PART)
+    offsets = rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    mask = (rows[:, None] < length) & (columns[None, :] < WIDTH)
+    half = 0.5 * tl.load(inputs + offsets, mask=mask, other=0.0).to(tl.float32)
+    values *= 0.5 * silu_and_gradient(half, inputs.dtype.element_ty == tl.float32)[1]
+    tl.store(base + offsets, values.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _halves(values):
+    return values.reshape(values.shape[0], 2, values.shape[1] // 2).permute(0, 2, 1).split()
+
+
+@triton.jit
+def store_input_gradients(base, inputs, stride, rows, length, values, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """Writes gradients of SiLU's results as gradients of its inputs, which lie as `base`: a quarter of the columns
+    after the other, or a half, because the sums leave few registers for the inputs."""
+    if PADDED >= 256:
+        PART: tl.constexpr = PADDED // 4
+        left, right = _halves(values)
+        first, second = _halves(left)
+        third, fourth = _halves(right)
+        _store_part(base, inputs, stride, rows, length, first, 0, WIDTH, PART)
+        _store_part(base, inputs, stride, rows, length, second, PART, WIDTH, PART)
+        _store_part(base, inputs, stride, rows, length, third, 2 * PART, WIDTH, PART)
+        _store_part(base, inputs, stride, rows, length, fourth, 3 * PART, WIDTH, PART)
+    elif PADDED == 128:
+        left, right = _halves(values)
+        _store_part(base, inputs, stride, rows, length, left, 0, WIDTH, 64)
+        _store_part(base, inputs, stride, rows, length, right, 64, WIDTH, 64)
+    else:
+        _store_part(base, inputs, stride, rows, length, values, 0, WIDTH, PADDED)
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)) with two approximate instructions; exactly 0 and 1 for large |x|, NaN for NaN."""
     denominator = 1.0 + tl.exp2(x * -_LOG2_E)

@@ -76,8 +76,8 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate, seed,
-    grad_stride, grad_sum_stride, x_stride, gate_stride, rows, width, threshold, scale,
+    dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate, gate_input, seed,
+    dgate_stride, grad_stride, grad_sum_stride, x_stride, gate_stride, rows, width, threshold, scale,
     IS_CENTRED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BLOCK)
@@ -108,7 +108,13 @@ def backward_kernel(
             grad_out *= factor
         if gate is not None:
             if dgate is not None:
-                tl.store(dgate + out_index, (grad_out * values).to(dgate.dtype.element_ty), mask)
+                gate_grad = grad_out * values
+                gate_index = row[:, None] * dgate_stride + column[None, :]
+                if gate_input is not None:
+                    given = tl.load(gate_input + gate_index, mask, other=0.0).to(tl.float32)
+                    share = tl.sigmoid(given)
+                    gate_grad *= share * (1.0 + given * (1.0 - share))
+                tl.store(dgate + gate_index, gate_grad.to(dgate.dtype.element_ty), mask)
             grad_out *= tl.load(gate + row[:, None] * gate_stride + column[None, :], mask, other=0.0).to(tl.float32)
         result = grad_out - values * (tl.sum(grad_out * values, axis=1) / width)[:, None]
         if IS_CENTRED:
@@ -167,9 +173,11 @@ def norm_backward(
     needs_bias: bool = False,
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
+    gate_input: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Writes dx and dgate, contiguous; returns the gradients of weight and bias, (d,) in x's dtype, empty if not
-    needed. `x` is what was normalised; `grad_sum`, the gradient that reaches it other than through y, is added to dx.
+    """Writes dx, contiguous, and dgate, whose rows may be strided; returns the gradients of weight and bias, (d,) in
+    x's dtype, empty if not needed. `x` is what was normalised; `grad_sum`, the gradient that reaches it other than
+    through y, is added to dx. With `gate_input`, laid out as dgate, the gate is its SiLU, and dgate is its gradient.
     """
     width, rows = x.shape[-1], x.numel() // x.shape[-1]
     config = tile(width)
@@ -183,7 +191,8 @@ def norm_backward(
         grad, grad_sum, x, gate = (None if part is None else as_rows(part) for part in (grad, grad_sum, x, gate))
         with on_device_of(x):
             backward_kernel[(tiles,)](
-                dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate, seed,
+                dx, dgate, weight_sums, bias_sums, grad, grad_sum, x, statistics, weight, gate, gate_input, seed,
+                0 if dgate is None else dgate.view(rows, width).stride(0),
                 grad.stride(0), _row_stride(grad_sum), x.stride(0), _row_stride(gate), rows, width,
                 philox.threshold(dropout_p), philox.scale(dropout_p),
                 IS_CENTRED=statistics.shape[0] == 2, **config.all_kwargs(),

@@ -42,7 +42,10 @@ def kernel_cases() -> Iterator[KernelCase]:
         for width in (32, 64, 128, 256):
             for is_biased in (False, True):
                 yield from _cases(width, is_biased, torch.bfloat16, arch)
+        yield from _cases(64, True, torch.bfloat16, arch, is_limited=True)
+        yield from _cases(128, False, torch.bfloat16, arch, is_limited=True)
     yield from _cases(64, True, torch.float32, 90)
+    yield from _cases(256, False, torch.float32, 90)
 
 
 def _cases(
@@ -66,7 +69,8 @@ def _cases(
         for tokens, lengths in BATCHES.items():
             yield KernelCase(
                 f"hstu_attention_{name.replace(' ', '_')}",
-                f"{tokens} tokens d={width} {'both biases' if is_biased else 'no bias'} {element} sm_{arch}",
+                f"{tokens} tokens d={width} {'both biases' if is_biased else 'no bias'}"
+                f"{' limited' if is_limited else ''} {element} sm_{arch}",
                 function,
                 _signature(function, element),
                 constants | _constants(width, is_biased, is_limited),
@@ -88,7 +92,8 @@ def _constants(width: int, is_biased: bool, is_limited: bool) -> dict[str, Any]:
 
 
 def _signature(function: Any, element: str) -> Mapping[str, str]:
-    types = dict.fromkeys(("offsets", "order", "first_tile", "bucket_ends", "timestamps", "num_targets"), "*i64")
+    types = dict.fromkeys(("offsets", "order", "first_tile", "num_targets"), "*i64")
+    types |= {"bucket_ends": "*i32", "timestamps": "*i32"}  # where the batch tells the timestamps' bounds
     types |= dict.fromkeys(("position_sums", "time_sums", "scratch"), "*fp32") | {"scale": "fp32"}
     integers = {"sequences", "heads", "max_len", "last_bucket", "window", "contextual"}
     return {
@@ -116,7 +121,8 @@ def _work(lengths: list[int], width: int, itemsize: int, block: int, name: str) 
             useful_flops=needed * least_work.attention(lengths, HEADS, width).again.flops,
             vector_flops=pairs * HEADS * (8 if name == "forward" else 12),
             special_ops=pairs * HEADS * 2,
-            bytes=rows * (4 if name in ("forward", "tables") else 5 + (name == "backward dk dv")),
+            # Backward, as the block has it, each gradient has SiLU's input beside it.
+            bytes=rows * (4 if name in ("forward", "tables") else 8 if name == "backward dk dv" else 6),
             blocks=tiles * (triton_tables.SHARES if name == "tables" else HEADS),
         )
 

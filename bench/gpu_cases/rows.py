@@ -39,6 +39,7 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
     is_present = dict.fromkeys(("x", "y", "grad", "dx", *arguments), True)
     is_present |= dict.fromkeys(("total", "grad_sum"), "residual" in is_present)
     is_present |= {"dgate": "gate" in is_present, "seed": "seed" in is_present}
+    is_present["gate_input"] = "gate" in is_present  # as the HSTU block's backward pass has it
     is_present |= {f"{part}_sums": part in is_present for part in ("weight", "bias")}
     function = triton_norms.forward_kernel if is_forward else triton_norms.backward_kernel
     fp32 = ("statistics", "weight_sums", "bias_sums")
@@ -48,6 +49,8 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
     sums = 0 if is_forward else programs * width * 4 * len({"weight", "bias"} & set(arguments))
     model = next(known for known in sorted(least_work.ROW_WISE, key=len, reverse=True) if name.startswith(known))
     moved = _bytes(model, width, is_forward) + 8 * ROWS + sums
+    if "gate" in arguments and not is_forward:
+        moved += 2 * ROWS * width  # The gate's own input, whose SiLU the kernel takes back.
     return KernelCase(
         f"{name}_{'forward' if is_forward else 'backward'}",
         f"d={width} bf16",

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..triton_tools import block_of, on_device_of, programs, tuned
 from .triton_bias import (
-    add_bias,
+    add_half_bias,
     history_of,
     last_query,
     load_rows,
@@ -29,8 +29,8 @@ from .triton_bias import (
     locate,
     seen_keys,
     sees,
-    sigmoid,
-    silu_gradient,
+    silu_and_gradient,
+    store_input_gradients,
     store_rows,
 )
 from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
@@ -47,6 +47,8 @@ def hstu_attention_backward(
     own_values,
     other,
     other_values,
+    own_inputs,
+    own_values_inputs,
     offsets,
     order,
     first_tile,
@@ -62,6 +64,10 @@ def hstu_attention_backward(
     window,
     contextual,
     scale,
+    d_own_row,
+    d_own_head,
+    d_own_values_row,
+    d_own_values_head,
     own_row,
     own_head,
     own_values_row,
@@ -83,7 +89,8 @@ def hstu_attention_backward(
     BLOCK: tl.constexpr,
     STREAM: tl.constexpr,
 ):
-    """Gradients of the own side's rows, contiguous (T, H, width).
+    """Gradients of the own side's rows (T, H, width), with `own_inputs` and `own_values_inputs`, of the same strides as
+    d_own and d_own_values, those of what SiLU was applied to.
 
     OF_QUERIES: own is q, own_values is grad, other is k, other_values is v; d_own is dq. Else own is k, own_values is
     v, other is q, other_values is grad; d_own is dk (WITH_OWN) and d_own_values is dv (WITH_VALUES).
@@ -122,15 +129,15 @@ def hstu_attention_backward(
             if HAS_LIMITS and not OF_QUERIES:
                 columns += tl.where(at < before, 0, skipped)
             theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
-            scores = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * scale
+            half = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * (0.5 * scale)
             theirs_values = load_rows(other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
             distance = rows[:, None] - columns[None, :]
             if not OF_QUERIES:
                 distance = -distance
             gap = times[:, None] - other_times[None, :]
-            scores = add_bias(
-                scores,
+            half = add_half_bias(
+                half,
                 distance,
                 position_bias,
                 time_bias,
@@ -141,6 +148,7 @@ def hstu_attention_backward(
                 HAS_POSITION,
                 HAS_TIME,
                 HAS_LIMITS,
+                False,
             )
             counts = distance >= 0
             if HAS_LIMITS:
@@ -148,22 +156,32 @@ def hstu_attention_backward(
                     counts = sees(rows[:, None], columns[None, :], history, prefix, window)
                 else:
                     counts = sees(columns[None, :], rows[:, None], history, prefix, window)
-            sigma = sigmoid(scores)
+            weights, gradient = silu_and_gradient(half, mine.dtype == tl.float32)
             if WITH_VALUES:
-                weights = tl.where(counts, scores * sigma, 0.0).to(theirs_values.dtype)
+                weights = tl.where(counts, weights, 0.0).to(theirs_values.dtype)
                 result_values = tl.dot(weights, theirs_values, result_values, input_precision="ieee")
             if WITH_OWN:
                 d_scores = tl.dot(mine_values, tl.trans(theirs_values), input_precision="ieee")
-                d_scores = tl.where(counts, d_scores * silu_gradient(scores, sigma), 0.0).to(theirs.dtype)
+                d_scores = tl.where(counts, d_scores * gradient, 0.0).to(theirs.dtype)
                 result = tl.dot(d_scores, theirs, result, input_precision="ieee")
         if WITH_OWN:
-            d_row = heads * WIDTH
-            base = d_own + start * d_row + head * WIDTH
-            store_rows(base, d_row, rows, length, result * (scale / max_len), WIDTH, PADDED)
+            at = start * d_own_row + head * d_own_head
+            result *= 0.5 * scale / max_len
+            if own_inputs is None:
+                store_rows(d_own + at, d_own_row, rows, length, result, WIDTH, PADDED)
+            else:
+                store_input_gradients(d_own + at, own_inputs + at, d_own_row, rows, length, result, WIDTH, PADDED)
         if WITH_VALUES:
-            d_row = heads * VALUE_WIDTH
-            base = d_own_values + start * d_row + head * VALUE_WIDTH
-            store_rows(base, d_row, rows, length, result_values / max_len, VALUE_WIDTH, VALUE_PADDED)
+            at = start * d_own_values_row + head * d_own_values_head
+            to = d_own_values + at
+            result_values /= max_len
+            if own_values_inputs is None:
+                store_rows(to, d_own_values_row, rows, length, result_values, VALUE_WIDTH, VALUE_PADDED)
+            else:
+                inputs = own_values_inputs + at
+                store_input_gradients(
+                    to, inputs, d_own_values_row, rows, length, result_values, VALUE_WIDTH, VALUE_PADDED
+                )
 
 
 def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton.Config]:
@@ -189,24 +207,43 @@ def _kernel(block: int, widest: int, dtype: torch.dtype) -> Any:
     return tuned(backward_configs(block, widest, dtype), key, "own")(hstu_attention_backward)
 
 
-def backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk and dv, contiguous; `grad` (T, H, Dv) may have any strides of rows and heads."""
-    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+Sides = tuple[Tensor, Tensor, Tensor]
+
+
+def backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    settings: Settings,
+    gradients: Sides | None = None,
+    inputs: Sides | None = None,
+) -> Sides:
+    """dq, dk and dv, contiguous, or in `gradients`; `grad` (T, H, Dv) may have any strides of rows and heads.
+
+    inputs: of whose SiLU q, k and v are the results, laid out as `gradients`, which are then theirs.
+    """
+    if gradients is None:
+        gradients = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    dq, dk, dv = gradients
+    zq, zk, zv = inputs or (None, None, None)
     if dq.numel() == 0:
-        return dq, dk, dv
+        return gradients
     queries = {"d_own": dq, "d_own_values": dv, "own": q, "own_values": grad, "other": k, "other_values": v}
     keys = {"d_own": dk, "d_own_values": dv, "own": k, "own_values": v, "other": q, "other_values": grad}
+    queries |= {"own_inputs": zq, "own_values_inputs": zv}
+    keys |= {"own_inputs": zk, "own_values_inputs": zv}
     _launch(queries, q, v, settings, of_queries=True, with_own=True, with_values=False)
     if max(block_of(q.shape[2]), block_of(v.shape[2])) > 128:
         _launch(keys, q, v, settings, of_queries=False, with_own=True, with_values=False)
         _launch(keys, q, v, settings, of_queries=False, with_own=False, with_values=True)
     else:
         _launch(keys, q, v, settings, of_queries=False, with_own=True, with_values=True)
-    return dq, dk, dv
+    return gradients
 
 
 def _launch(
-    sides: dict[str, Tensor],
+    sides: dict[str, Tensor | None],
     q: Tensor,
     v: Tensor,
     settings: Settings,
@@ -220,7 +257,7 @@ def _launch(
     arguments = common_arguments(q, v, settings, block)
     strides = {
         f"{name}_{dim}": sides[name].stride(i)
-        for name in ("own", "own_values", "other", "other_values")
+        for name in ("d_own", "d_own_values", "own", "own_values", "other", "other_values")
         for i, dim in enumerate(("row", "head"))
     }
     kernel = _kernel(block, widest, q.dtype)

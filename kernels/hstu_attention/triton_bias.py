@@ -1,8 +1,9 @@
 """What the HSTU kernels share: which tile a program owns, how its rows are read, the bias of a tile, and SiLU.
 
-Scores, biases and SiLU are fp32. A pair (i, j) of query and key counts where j <= i, or, with HAS_LIMITS, as `sees`
-says; without, nothing of the latter is compiled. The rows past the end of a sequence are read as zeros, so that they
-contribute nothing, and the rows of another sequence are never read.
+Scores, biases and SiLU are fp32; what the kernels hold of a score x is its half h, because SiLU is h tanh(h) + h. A
+pair (i, j) of query and key counts where j <= i, or, with HAS_LIMITS, as `sees` says; without, nothing of the latter is
+compiled. The rows past the end of a sequence are read as zeros, so that they contribute nothing, and the rows of
+another sequence are never read.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from ..triton_tools import find_sequence
 
 INTERPRETED = tl.constexpr(_INTERPRETED)
 _LOG2_E = tl.constexpr(1.4426950408889634)
-# 1 / (0.301 log2(e)): a bucket is 0.301 wide in the natural logarithm of the gap.
-_BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301)
+# 1 / (0.301 log2(e)), lowered a little: a bucket is 0.301 wide in the natural logarithm of the gap.
+_BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301 * (1 - 2e-5))
 
 
 @triton.jit
@@ -75,13 +76,22 @@ def last_query(begin, length, history, prefix, window, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def load_rows(base, stride, rows, length, WIDTH: tl.constexpr, PADDED: tl.constexpr):
-    """Rows (n, PADDED) of a matrix of WIDTH columns; zeros in the padding and in the rows from `length` on."""
+def load_rows(
+    base, stride, rows, length, WIDTH: tl.constexpr, PADDED: tl.constexpr, ARE_ALL_REAL: tl.constexpr = False
+):
+    """Rows (n, PADDED) of a matrix of WIDTH columns; zeros in the padding and in the rows from `length` on, of which
+    there are none with ARE_ALL_REAL."""
     columns = tl.arange(0, PADDED)
     pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    if PADDED == WIDTH:
-        return tl.load(pointers, mask=rows[:, None] < length, other=0.0)
-    return tl.load(pointers, mask=(rows[:, None] < length) & (columns[None, :] < WIDTH), other=0.0)
+    if ARE_ALL_REAL and PADDED == WIDTH:
+        values = tl.load(pointers)
+    elif ARE_ALL_REAL:
+        values = tl.load(pointers, mask=columns[None, :] < WIDTH, other=0.0)
+    elif PADDED == WIDTH:
+        values = tl.load(pointers, mask=rows[:, None] < length, other=0.0)
+    else:
+        values = tl.load(pointers, mask=(rows[:, None] < length) & (columns[None, :] < WIDTH), other=0.0)
+    return values
 
 
 @triton.jit
@@ -91,6 +101,42 @@ def store_rows(base, stride, rows, length, values, WIDTH: tl.constexpr, PADDED: 
     pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
     mask = (rows[:, None] < length) & (columns[None, :] < WIDTH)
     tl.store(pointers, values.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _store_part(base, inputs, stride, rows, length, values, at, WIDTH: tl.constexpr, PART: tl.constexpr):
+    columns = at + tl.arange(0, PART)
+    offsets = rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    mask = (rows[:, None] < length) & (columns[None, :] < WIDTH)
+    half = 0.5 * tl.load(inputs + offsets, mask=mask, other=0.0).to(tl.float32)
+    values *= 0.5 * silu_and_gradient(half, inputs.dtype.element_ty == tl.float32)[1]
+    tl.store(base + offsets, values.to(base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _halves(values):
+    return values.reshape(values.shape[0], 2, values.shape[1] // 2).permute(0, 2, 1).split()
+
+
+@triton.jit
+def store_input_gradients(base, inputs, stride, rows, length, values, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """Writes gradients of SiLU's results as gradients of its inputs, which lie as `base`: a quarter of the columns
+    after the other, or a half, because the sums leave few registers for the inputs."""
+    if PADDED >= 256:
+        PART: tl.constexpr = PADDED // 4
+        left, right = _halves(values)
+        first, second = _halves(left)
+        third, fourth = _halves(right)
+        _store_part(base, inputs, stride, rows, length, first, 0, WIDTH, PART)
+        _store_part(base, inputs, stride, rows, length, second, PART, WIDTH, PART)
+        _store_part(base, inputs, stride, rows, length, third, 2 * PART, WIDTH, PART)
+        _store_part(base, inputs, stride, rows, length, fourth, 3 * PART, WIDTH, PART)
+    elif PADDED == 128:
+        left, right = _halves(values)
+        _store_part(base, inputs, stride, rows, length, left, 0, WIDTH, 64)
+        _store_part(base, inputs, stride, rows, length, right, 64, WIDTH, 64)
+    else:
+        _store_part(base, inputs, stride, rows, length, values, 0, WIDTH, PADDED)
 
 
 @triton.jit
@@ -105,31 +151,71 @@ def sigmoid(x):
 
 
 @triton.jit
-def silu_gradient(x, sigma):
-    """The derivative of x sigma(x)."""
-    return sigma * (1.0 + x * (1.0 - sigma))
+def tanh(x):
+    """The hyperbolic tangent by one instruction, to 2**-11 of its value; interpreted, to fp32's rounding."""
+    if INTERPRETED:
+        return 1.0 - 2.0 / (1.0 + tl.exp2(x * (2.0 * _LOG2_E)))
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def silu(half, EXACT: tl.constexpr):
+    """SiLU of x = 2 half: h tanh(h) + h, of one special instruction, or, EXACT, x sigmoid(x), of two.
+
+    The first errs by at most |h| 2**-11, a quarter of what bf16 rounds from a weight where x is positive.
+    """
+    if EXACT:
+        return 2.0 * half * sigmoid(2.0 * half)
+    return half * tanh(half) + half
+
+
+@triton.jit
+def silu_and_gradient(half, EXACT: tl.constexpr):
+    """SiLU of x = 2 half, and twice its derivative: 1 + t + h (1 - t^2) with t = tanh(h)."""
+    if EXACT:
+        sigma = sigmoid(2.0 * half)
+        return 2.0 * half * sigma, 2.0 * sigma * (1.0 + 2.0 * half * (1.0 - sigma))
+    t = tanh(half)
+    return half * t + half, half * (1.0 - t * t) + (1.0 + t)
+
+
+@triton.jit
+def log2(x):
+    """The logarithm by one approximate instruction, to 2**-22 absolutely; interpreted, to fp32's rounding."""
+    if INTERPRETED:
+        return tl.log2(x)
+    return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
 def time_bucket(gap, bucket_ends, last_bucket):
-    """The exact bucket (int32) of int64 gaps: an estimate from the logarithm, at most one too low, and a comparison.
+    """The exact bucket (int32) of int32 or int64 gaps: an estimate from the logarithm, at most one too low, and a
+    comparison.
 
-    `bucket_ends` int64 holds for each bucket the first gap past it. The logarithm's error is below 1e-4 buckets.
+    `bucket_ends`, of the gaps' type, holds for each bucket the first gap past it, for the last the type's largest
+    number. The logarithm is lowered by 2e-5 of itself, more than it errs.
     """
     gap = tl.maximum(tl.abs(gap), 1)
-    guess = tl.floor(tl.log2(gap.to(tl.float32)) * _BUCKETS_PER_OCTAVE - 1e-3).to(tl.int32)
-    guess = tl.minimum(tl.maximum(guess, 0), last_bucket)
-    return tl.minimum(guess + (gap >= tl.load(bucket_ends + guess)).to(tl.int32), last_bucket)
+    guess = tl.minimum((log2(gap.to(tl.float32)) * _BUCKETS_PER_OCTAVE).to(tl.int32), last_bucket)
+    bucket = guess + (gap >= tl.load(bucket_ends + guess)).to(tl.int32)
+    if gap.dtype == tl.int64:  # of which the largest number can be a gap
+        bucket = tl.minimum(bucket, last_bucket)
+    return bucket
 
 
 @triton.jit
-def load_times(timestamps, rows, length):
-    return tl.load(timestamps + rows, mask=rows < length, other=0)
+def load_times(timestamps, rows, length, ARE_ALL_REAL: tl.constexpr = False):
+    """Timestamps of rows, 0 from `length` on, of which there are none with ARE_ALL_REAL."""
+    if ARE_ALL_REAL:
+        times = tl.load(timestamps + rows)
+    else:
+        times = tl.load(timestamps + rows, mask=rows < length, other=0)
+    return times
 
 
 @triton.jit
-def add_bias(
-    scores,
+def add_half_bias(
+    half,
     distance,
     position_bias,
     time_bias,
@@ -140,14 +226,26 @@ def add_bias(
     HAS_POSITION: tl.constexpr,
     HAS_TIME: tl.constexpr,
     HAS_LIMITS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
 ):
-    """Scores with both biases; `distance` is i - j, `gap` that of their timestamps (unused without HAS_TIME)."""
+    """Half of the scores with half of both biases.
+
+    `distance` is i - j, with IS_WHOLE always one of the table's; `gap` that of their times, unused without HAS_TIME. As
+    fp32 tables the compiler would bring them in by way of shared memory, for which heads of 256 have no registers.
+    """
     if HAS_POSITION:
-        if HAS_LIMITS:
-            counts = (distance > -max_len) & (distance < max_len)
+        entries = position_bias + (max_len - 1) + distance
+        if IS_WHOLE:
+            bias = tl.load(entries).to(tl.float32)
         else:
-            counts = (distance >= 0) & (distance < max_len)
-        scores += tl.load(position_bias + (max_len - 1) + distance, mask=counts, other=0.0).to(tl.float32)
-    if HAS_TIME:
-        scores += tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
-    return scores
+            if HAS_LIMITS:
+                counts = (distance > -max_len) & (distance < max_len)
+            else:
+                counts = (distance >= 0) & (distance < max_len)
+            bias = tl.load(entries, mask=counts, other=0.0).to(tl.float32)
+        if HAS_TIME:
+            bias += tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
+        half += 0.5 * bias
+    elif HAS_TIME:
+        half += 0.5 * tl.load(time_bias + time_bucket(gap, bucket_ends, last_bucket)).to(tl.float32)
+    return half

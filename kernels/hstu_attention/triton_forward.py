@@ -20,20 +20,85 @@ from torch import Tensor
 
 from ..triton_tools import block_of, on_device_of, programs, tuned
 from .triton_bias import (
-    add_bias,
+    add_half_bias,
     history_of,
     load_rows,
     load_times,
     locate,
     seen_keys,
     sees,
-    sigmoid,
+    silu,
     store_rows,
 )
 from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
 
 if TYPE_CHECKING:
     from .settings import Settings
+
+
+@triton.jit
+def _attend(
+    result,
+    queries,
+    rows,
+    times,
+    k_base,
+    v_base,
+    k_row,
+    v_row,
+    position_bias,
+    time_bias,
+    bucket_ends,
+    timestamps,
+    first,
+    last,
+    length,
+    history,
+    prefix,
+    window,
+    max_len,
+    last_bucket,
+    half_scale,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
+    VALUE_PADDED: tl.constexpr,
+    HAS_POSITION: tl.constexpr,
+    HAS_TIME: tl.constexpr,
+    HAS_LIMITS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
+    STREAM: tl.constexpr,
+):
+    """`result` with the keys first .. last - 1; IS_WHOLE: all of them exist and every query sees them all."""
+    for other in range(first, last, STREAM):
+        columns = other + tl.arange(0, STREAM)
+        keys = load_rows(k_base, k_row, columns, length, WIDTH, PADDED, IS_WHOLE)
+        half = tl.dot(queries, tl.trans(keys), input_precision="ieee") * half_scale
+        distance = rows[:, None] - columns[None, :]
+        other_times = load_times(timestamps, columns, length, IS_WHOLE) if HAS_TIME else columns
+        gap = times[:, None] - other_times[None, :]
+        half = add_half_bias(
+            half,
+            distance,
+            position_bias,
+            time_bias,
+            bucket_ends,
+            last_bucket,
+            max_len,
+            gap,
+            HAS_POSITION,
+            HAS_TIME,
+            HAS_LIMITS,
+            IS_WHOLE,
+        )
+        weights = silu(half, queries.dtype == tl.float32)
+        if HAS_LIMITS:
+            weights = tl.where(sees(rows[:, None], columns[None, :], history, prefix, window), weights, 0.0)
+        elif not IS_WHOLE:
+            weights = tl.where(distance >= 0, weights, 0.0)
+        values = load_rows(v_base, v_row, columns, length, VALUE_WIDTH, VALUE_PADDED, IS_WHOLE)
+        result = tl.dot(weights.to(values.dtype), values, result, input_precision="ieee")
+    return result
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
@@ -74,6 +139,8 @@ def hstu_attention_forward(
     STREAM: tl.constexpr,
 ):
     """out (T, H, VALUE_WIDTH), contiguous; the other arrays as the operator has them, by strides of rows and heads."""
+    # With biases and heads of 256, two loops would spill.
+    IS_SPLIT: tl.constexpr = not HAS_LIMITS and not (VALUE_PADDED > 128 and (HAS_POSITION or HAS_TIME))
     total = tl.load(first_tile + sequences).to(tl.int32) * heads
     for work in range(tl.program_id(0), total, tl.num_programs(0)):
         start, length, begin, sequence = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, True)
@@ -82,41 +149,32 @@ def hstu_attention_forward(
         k_base = k + start * k_row + head * k_head
         v_base = v + start * v_row + head * v_head
         queries = load_rows(q + start * q_row + head * q_head, q_row, rows, length, WIDTH, PADDED)
-        times = load_times(timestamps + start, rows, length) if HAS_TIME else rows
+        own_timestamps = timestamps + start if HAS_TIME else timestamps
+        times = load_times(own_timestamps, rows, length) if HAS_TIME else rows
         result = tl.zeros([BLOCK, VALUE_PADDED], tl.float32)
         first = 0
         last = tl.minimum(begin + BLOCK, length)
+        history = length
+        prefix = 0
         if HAS_LIMITS:
             history = history_of(num_targets, sequence, length)
             prefix = tl.minimum(contextual, history)
             first, last = seen_keys(begin, length, history, prefix, window, BLOCK)
             first = first // STREAM * STREAM
-        for other in range(first, last, STREAM):
-            columns = other + tl.arange(0, STREAM)
-            keys = load_rows(k_base, k_row, columns, length, WIDTH, PADDED)
-            scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale
-            distance = rows[:, None] - columns[None, :]
-            other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
-            gap = times[:, None] - other_times[None, :]
-            scores = add_bias(
-                scores,
-                distance,
-                position_bias,
-                time_bias,
-                bucket_ends,
-                last_bucket,
-                max_len,
-                gap,
-                HAS_POSITION,
-                HAS_TIME,
-                HAS_LIMITS,
-            )
-            counts = distance >= 0
-            if HAS_LIMITS:
-                counts = sees(rows[:, None], columns[None, :], history, prefix, window)
-            weights = tl.where(counts, scores * sigmoid(scores), 0.0)
-            values = load_rows(v_base, v_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
-            result = tl.dot(weights.to(values.dtype), values, result, input_precision="ieee")
+        if IS_SPLIT:
+            result = _attend(
+                result, queries, tl.minimum(rows, length - 1), times, k_base, v_base, k_row, v_row,
+                position_bias, time_bias, bucket_ends, own_timestamps, 0, begin, length,
+                history, prefix, window, max_len, last_bucket, 0.5 * scale,
+                WIDTH, VALUE_WIDTH, PADDED, VALUE_PADDED, HAS_POSITION, HAS_TIME, False, True, STREAM,
+            )  # fmt: skip
+            first = begin
+        result = _attend(
+            result, queries, rows, times, k_base, v_base, k_row, v_row,
+            position_bias, time_bias, bucket_ends, own_timestamps, first, last, length,
+            history, prefix, window, max_len, last_bucket, 0.5 * scale,
+            WIDTH, VALUE_WIDTH, PADDED, VALUE_PADDED, HAS_POSITION, HAS_TIME, HAS_LIMITS, False, STREAM,
+        )  # fmt: skip
         out_row = heads * VALUE_WIDTH
         base = out + start * out_row + head * VALUE_WIDTH
         store_rows(base, out_row, rows, length, result / max_len, VALUE_WIDTH, VALUE_PADDED)

@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..memory import is_captured, known, remember
 from ..triton_tools import block_of, tile_schedule
 from .buckets import MOST_BUCKETS, bucket_starts
 
@@ -54,10 +55,25 @@ def configs(choices: Iterable[tuple[int, int, int]]) -> list[triton.Config]:
 
 
 @cache
-def _bucket_ends(num_buckets: int, device: torch.device) -> Tensor:
-    """For each bucket the first gap past it. Kept, so that only the first call of a process copies to the device."""
+def bucket_ends(num_buckets: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """For each bucket the first gap past it, for the last the largest number. Kept, so that only the first call of a
+    process copies to the device."""
+    largest = torch.iinfo(dtype).max
+    ends = [*(min(n, largest) for n in bucket_starts(num_buckets)), largest]
     with torch.inference_mode(False):
-        return torch.tensor(bucket_starts(num_buckets + 1), dtype=torch.int64, device=device)
+        return torch.tensor(ends, dtype=dtype, device=device)
+
+
+def seconds(timestamps: Tensor) -> Tensor:
+    """The timestamps, or, where the host knows that their differences are below int32's largest number, int32 seconds
+    since the earliest, made once a batch: gaps in 64 bits take the loops more instructions.
+
+    A CUDA graph may be replayed with other values, so a capture takes them as they are.
+    """
+    bounds = known(timestamps, "bounds")
+    if bounds is None or is_captured(timestamps) or bounds[1] - bounds[0] >= 2**31 - 1:
+        return timestamps
+    return remember(timestamps, "seconds", lambda: (timestamps - bounds[0]).to(torch.int32))
 
 
 def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> dict[str, Any]:
@@ -70,15 +86,18 @@ def common_arguments(q: Tensor, v: Tensor, settings: Settings, block: int) -> di
             "window": min(limits.max_attn_len or _NO_WINDOW, _NO_WINDOW),
             "contextual": min(limits.contextual_seq_len, settings.max_len),
         }
-    buckets = 0 if settings.time_bias is None else min(len(settings.time_bias), MOST_BUCKETS)
+    buckets, timestamps, ends = 0, None, None
+    if settings.time_bias is not None:
+        buckets, timestamps = min(len(settings.time_bias), MOST_BUCKETS), seconds(settings.timestamps)
+        ends = bucket_ends(buckets, timestamps.dtype, q.device)
     return {
         "offsets": settings.offsets,
         "order": order,
         "first_tile": first_tile,
         "position_bias": settings.position_bias,
         "time_bias": settings.time_bias,
-        "bucket_ends": _bucket_ends(buckets, q.device) if buckets else None,
-        "timestamps": settings.timestamps,
+        "bucket_ends": ends,
+        "timestamps": timestamps,
         "num_targets": limits.num_targets,
         "sequences": len(settings.offsets) - 1,
         "heads": q.shape[1],

@@ -20,14 +20,13 @@ from torch import Tensor
 
 from ..triton_tools import block_of, on_device_of, programs, tuned
 from .triton_bias import (
-    add_bias,
+    add_half_bias,
     history_of,
     load_times,
     locate,
     seen_keys,
     sees,
-    sigmoid,
-    silu_gradient,
+    silu_and_gradient,
     time_bucket,
 )
 from .triton_launch import UNSPECIALISED, common_arguments
@@ -182,27 +181,27 @@ def hstu_attention_tables(
             distance = rows[:, None] - columns[None, :]
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
             gap = times[:, None] - other_times[None, :]
-            bias = add_bias(
+            half_bias = add_half_bias(
                 tl.zeros([BLOCK, BLOCK], tl.float32),
                 *(distance, position_bias, time_bias, bucket_ends, last_bucket, max_len, gap, HAS_POSITION, HAS_TIME),
-                HAS_LIMITS,
+                *(HAS_LIMITS, False),
             )
             d_scores = tl.zeros([BLOCK, BLOCK], tl.float32)
             for head in range(0, heads):
-                scores = _product(
+                half = _product(
                     *(q + start * q_row + head * q_head, q_row, k + start * k_row + head * k_head, k_row),
                     *(rows, columns, length, WIDTH, PADDED, BLOCK),
                 )
-                scores = scores * scale + bias
+                half = half * (0.5 * scale) + half_bias
                 d_weights = _product(
                     *(grad + start * grad_row + head * grad_head, grad_row, v + start * v_row + head * v_head, v_row),
                     *(rows, columns, length, VALUE_WIDTH, VALUE_PADDED, BLOCK),
                 )
-                d_scores += d_weights * silu_gradient(scores, sigmoid(scores))
+                d_scores += d_weights * silu_and_gradient(half, q.dtype.element_ty == tl.float32)[1]
             counts = (distance >= 0) & (rows < length)[:, None]
             if HAS_LIMITS:
                 counts = sees(rows[:, None], columns[None, :], history, prefix, window) & (rows < length)[:, None]
-            d_scores = tl.where(counts, d_scores, 0.0)
+            d_scores = tl.where(counts, 0.5 * d_scores, 0.0)
             if HAS_POSITION:
                 _add_diagonals(position_table, scratch, d_scores, rows, columns, zero, size, BLOCK)
             if HAS_TIME:

@@ -69,6 +69,8 @@ class TorchBatch:
         else:
             tensors, arrival = on_device(arrays, device), None
         offsets = know_offsets(tensors["offsets"], packed.offsets)
+        if packed.timestamps is not None:
+            know_bounds(tensors["timestamps"], packed.timestamps)
         return cls(
             tensors["items"],
             offsets,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +16,9 @@ from .conftest import DEVICE, gpu_results
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from uqabench.kernels.hstu_attention.triton_bias import time_bucket  # noqa: E402
-from uqabench.kernels.hstu_attention.triton_launch import block_rows  # noqa: E402
+from uqabench.kernels.hstu_attention.triton_bias import silu_and_gradient, time_bucket  # noqa: E402
+from uqabench.kernels.hstu_attention.triton_launch import block_rows, bucket_ends, seconds  # noqa: E402
+from uqabench.kernels.memory import know_bounds  # noqa: E402
 from uqabench.kernels.triton_tools import on_device_of  # noqa: E402
 
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -132,13 +134,59 @@ def list_buckets(buckets, gaps, bucket_ends, last_bucket, count, BLOCK: tl.const
     tl.store(buckets + at, time_bucket(gap, bucket_ends, last_bucket), mask=at < count)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
 @pytest.mark.parametrize("num_buckets", [1, 5, 60, MOST_BUCKETS])
-def test_buckets_at_every_boundary(num_buckets):
-    gaps = sorted({start + d for start in bucket_starts(MOST_BUCKETS) for d in (-1, 0)} | {2**63 - 1})
-    signed = torch.tensor([0, *gaps, *(-gap for gap in gaps)], device=DEVICE)
-    ends = torch.tensor(bucket_starts(num_buckets + 1), device=DEVICE)
+def test_buckets_at_every_boundary(num_buckets, dtype):
+    largest = torch.iinfo(dtype).max - (dtype == torch.int32)
+    gaps = sorted({min(start + d, largest) for start in bucket_starts(MOST_BUCKETS) for d in (-1, 0)} | {largest})
+    signed = torch.tensor([0, *gaps, *(-gap for gap in gaps)], device=DEVICE, dtype=dtype)
+    ends = bucket_ends(num_buckets, dtype, signed.device)
     buckets = torch.full((len(signed),), -1, dtype=torch.int32, device=DEVICE)
     with on_device_of(signed):
         list_buckets[(1,)](buckets, signed, ends, num_buckets - 1, len(signed), BLOCK=1024)
-    expected = torch.bucketize(signed.abs(), ends[:-1], right=True)
-    assert buckets.tolist() == expected.tolist() == time_buckets(signed, num_buckets).tolist()
+    assert buckets.tolist() == time_buckets(signed.long(), num_buckets).tolist()
+
+
+def test_gaps_take_32_bits_where_the_host_knows_that_they_fit():
+    lengths, spread = [35, 3], 2**31 - 2
+    inputs = make_inputs(38, 35, "both")
+    inputs["timestamps"] = torch.randint(0, spread, (38,)).sort().values - 2**40
+    inputs["timestamps"][[0, -1]] = torch.tensor([-(2**40), spread - 2**40])
+    call = call_with(lengths, 35)
+    wide, narrow = (
+        _told(inputs["timestamps"], bounds).dtype for bounds in ((0, spread + 1), (-(2**40), spread - 2**40))
+    )
+    assert (wide, narrow) == (torch.int64, torch.int32)
+    unknown = gpu_results("triton", call, inputs)
+    know_bounds(inputs["timestamps"], inputs["timestamps"].numpy())
+    assert seconds(inputs["timestamps"]).dtype == torch.int32
+    assert_same_bits(gpu_results("triton", call, inputs), unknown)
+
+
+def _told(timestamps: torch.Tensor, bounds: tuple[int, int]) -> torch.Tensor:
+    return seconds(know_bounds(timestamps.clone(), np.array(bounds)))
+
+
+@triton.jit
+def apply_silu(weights, gradients, halves, count, EXACT: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    weight, gradient = silu_and_gradient(tl.load(halves + at, mask=at < count, other=0.0), EXACT)
+    tl.store(weights + at, weight, mask=at < count)
+    tl.store(gradients + at, gradient, mask=at < count)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("exact", [True, False])
+def test_silu_of_one_special_function_and_of_two(exact):
+    scores = torch.cat((torch.linspace(-40, 40, 2000, dtype=torch.float64), torch.tensor([-1e4, 1e4, 0.0]).double()))
+    scores.requires_grad_()
+    (gradient,) = torch.autograd.grad(torch.nn.functional.silu(scores).sum(), scores)
+    halves = (scores.detach() / 2).float().to(DEVICE)
+    got, got_gradient = torch.empty(2, len(halves), device=DEVICE)
+    with on_device_of(halves):
+        apply_silu[(1,)](got, got_gradient, halves, len(halves), EXACT=exact, BLOCK=2048)
+    # On a GPU the tangent errs by 2**-11; SiLU then by |x| / 2 of that and its derivative, here doubled, by 1 + |x|.
+    error = 1e-6 if exact or DEVICE == "cpu" else 2.0**-10.9
+    scale = 1 + scores.detach().abs()
+    assert ((got.cpu() - torch.nn.functional.silu(scores.detach())).abs() / scale).max() < error
+    assert ((got_gradient.cpu() / 2 - gradient).abs() / scale).max() < error

@@ -11,8 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 _MANY_ROWS = 16  # with fewer rows the call itself costs more than the product
+_ROWS_STEP = 128
+"""Products have a multiple of so many rows. oneDNN keeps code and memory for each of the last thousand shapes it has met,
+which for batches of all lengths comes to gigabytes."""
 
 
 def use_onednn(model: nn.Module) -> int:
@@ -58,16 +62,18 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _linear(x, weight, bias)
+        inputs = _padded(x.flatten(0, -2))
+        ctx.save_for_backward(inputs, weight)
+        ctx.shape = x.shape
+        return _linear(inputs, weight, bias)[: x.shape[:-1].numel()].view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
+        inputs, weight = ctx.saved_tensors
         of_x = of_weight = of_bias = None
-        rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
+        rows = _padded(gradient.flatten(0, -2))
         if ctx.needs_input_grad[0]:
-            of_x = _linear(gradient, weight.t())
+            of_x = _linear(rows, weight.t())[: ctx.shape[:-1].numel()].view(ctx.shape)
         if ctx.needs_input_grad[1]:
             # oneDNN copies a first argument that lies transposed: let it be the smaller one.
             if rows.shape[1] <= inputs.shape[1]:
@@ -77,6 +83,11 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             of_bias = rows.sum(0)
         return of_x, of_weight, of_bias
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """Rows (n, width) in one stretch of memory, with rows of zeros up to a multiple of `_ROWS_STEP`."""
+    return pad(rows, (0, 0, 0, -len(rows) % _ROWS_STEP)).contiguous()
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

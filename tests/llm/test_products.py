@@ -21,7 +21,7 @@ def faster(monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("rows", "inner", "outer"), [((3, 17), 24, 40), ((64,), 40, 24), ((1, 5), 8, 8)])
+@pytest.mark.parametrize(("rows", "inner", "outer"), [((3, 17), 24, 40), ((64,), 40, 24), ((1, 5), 8, 8), ((601,), 16, 8)])
 def test_results_and_gradients_are_those_of_torch(faster, bias, rows, inner, outer):
     torch.manual_seed(0)
     own = nn.Linear(inner, outer, bias=bias)
@@ -39,6 +39,22 @@ def test_results_and_gradients_are_those_of_torch(faster, bias, rows, inner, out
     torch.testing.assert_close(found[1][0].double(), found[0][0], rtol=1e-5, atol=1e-5)
     for mine, exact in zip(found[1][1], found[0][1], strict=True):
         torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_batches_of_all_lengths_have_few_shapes(faster, monkeypatch):
+    """oneDNN keeps something for each shape that it meets."""
+    seen, linear = set(), products._linear
+
+    def watched(x, weight, bias=None):
+        seen.add((x.shape, weight.shape))
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(products, "_linear", watched)
+    layer = nn.Linear(8, 8)
+    use_onednn(layer)
+    for rows in range(16, 1040):
+        layer(torch.zeros(rows, 8))
+    assert len(seen) <= 512 // 16 + 1040 // 128
 
 
 def test_only_the_gradients_that_are_asked_for(faster):

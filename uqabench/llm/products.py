@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 _MANY_ROWS = 16  # with fewer rows the call itself costs more than the product
-_ROWS_STEP = 128
-"""Products have a multiple of so many rows. oneDNN keeps code and memory for each of the last thousand shapes it has met,
+_FEW_ROWS, _FEW_STEP, _STEP = 512, 16, 128
+"""Products have rows in multiples of 16 up to 512, of 128 beyond. oneDNN keeps code and memory for each of the last thousand shapes it has met,
 which for batches of all lengths comes to gigabytes."""
 
 
@@ -86,8 +86,9 @@ class _Product(torch.autograd.Function):
 
 
 def _padded(rows: Tensor) -> Tensor:
-    """Rows (n, width) in one stretch of memory, with rows of zeros up to a multiple of `_ROWS_STEP`."""
-    return pad(rows, (0, 0, 0, -len(rows) % _ROWS_STEP)).contiguous()
+    """Rows (n, width) in one stretch of memory, with rows of zeros up to the next multiple."""
+    step = _FEW_STEP if len(rows) <= _FEW_ROWS else _STEP
+    return pad(rows, (0, 0, 0, -len(rows) % step)).contiguous()
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

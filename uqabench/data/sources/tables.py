@@ -33,7 +33,7 @@ from uqabench.data.sources.readers import (
     read_rows,
 )
 from uqabench.data.sources.remote import Fetched
-from uqabench.data.sources.times import UNITS, form, parse_times
+from uqabench.data.sources.times import UNITS, form, parse_times, told_alone
 from uqabench.errors import InputError
 from uqabench.files import sha256_file
 
@@ -240,20 +240,24 @@ class Tables:
         yield Part(rows, users, items, times, self._actions(path, rows))
 
     def _parquet_parts(self, path: Path) -> Iterator[Part]:
-        """BATCH_ROWS rows at a time, for an id takes five times the memory as text. Times are read as a whole, since
-        how they are written shows in all of them."""
+        """BATCH_ROWS rows at a time, for an id takes five times the memory as text. Times are read as a whole where how
+        they are written shows in all of them."""
         partition = self.partitions.get(path, {})
         with open_parquet(path, self.columns, self.optional, partition) as (file, present):
             stamps = times = late = not_utf8 = None
-            if "time" in present:
+            schema = file.schema_arrow
+            alone = present.get("time") in schema.names and told_alone(
+                schema.field(present["time"]).type, self.time_unit
+            )
+            if "time" in present and not alone:
                 read = read_rows(path, {"time": present["time"]}, frozenset(), self.encoding, partition=partition)
                 stamps, not_utf8 = read.columns["time"], read.reasons >= 0
                 del read
                 times, late = parse_times(stamps, self.time_unit, self._where(path, present["time"]))
                 stamps = stamps if pa.types.is_large_string(stamps.type) else None
-            names = {name: column for name, column in present.items() if name != "time"}
+            names = {name: column for name, column in present.items() if name != "time" or alone}
             first = 0
-            read = columns_to_read(file.schema_arrow.names, names.values())
+            read = columns_to_read(schema.names, names.values())
             for batch in file.iter_batches(BATCH_ROWS, columns=read):
                 span = slice(first, first + len(batch))
                 ones = np.ones(len(batch), np.int64)
@@ -270,15 +274,20 @@ class Tables:
                 rows.reject(users.broken | items.broken, MALFORMED)
                 rows.reject_broken(["time"])
                 rows.reject((users.codes < 0) | (items.codes < 0), _MISSING)
-                if late is not None:
+                when = None if times is None else times[span]
+                if alone:
+                    where = self._where(path, names["time"])
+                    when, bad = parse_times(read_column(found["time"], where)[0], self.time_unit, where)
+                    rows.reject(bad, _TIME)
+                elif late is not None:
                     rows.reject(late[span], _TIME)
-                yield Part(rows, users, items, None if times is None else times[span], self._actions(path, rows))
+                yield Part(rows, users, items, when, self._actions(path, rows))
                 first = span.stop
             if first == 0:  # a file without rows has columns all the same
                 empty = encode_ids(pa.chunked_array([pa.array([], pa.string())]), str(path))
                 rows = Rows({}, *(np.zeros(0, kind) for kind in (np.int64, np.int64, np.int8)))
                 none = pa.array([], pa.large_string()) if "action" in present else None
-                yield Part(rows, empty, empty, times, none)
+                yield Part(rows, empty, empty, np.zeros(0, np.int64) if "time" in present else None, none)
 
     def _actions(self, path: Path, rows: Rows) -> pa.Array | None:
         if "action" not in rows.columns:

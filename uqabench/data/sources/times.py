@@ -61,6 +61,11 @@ def parse_times(column: pa.Array, unit: str | None, where: str) -> tuple[np.ndar
     return _from_numbers(column, unit, where)
 
 
+def told_alone(kind: pa.DataType, unit: str | None) -> bool:
+    """Whether a time of such a column can be read without looking at the others."""
+    return pa.types.is_timestamp(kind) or pa.types.is_date(kind) or (pa.types.is_integer(kind) and unit in UNITS)
+
+
 def form(value: str) -> str:
     """What a value looks like without saying what it is: digits as 9, letters as a and A, at most 40 characters."""
 

@@ -15,7 +15,7 @@ from uqabench.report.results import load_experiment as load_results
 from uqabench.settings import patched, run_config
 
 TABLES = {"encoders": 17, "pretraining": 6, "finetuning": 2 * len(integration_names()), "model-size": 16,
-          "sequence-length": 5, "choose-pretraining": 12, "controls": 18, "efficiency": 13,
+          "sequence-length": 5, "choose-pretraining": 12, "controls": 18, "efficiency": 13, "goals": 11,
           "integration-twins": 2 * len(integration_names())}  # fmt: skip
 PAPER_SIZES = [(4, 256, 4), (4, 512, 8), (8, 512, 8), (8, 768, 12), (12, 768, 12), (24, 1024, 8), (24, 1536, 12),
                (24, 2048, 16)]  # fmt: skip

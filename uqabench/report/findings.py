@@ -74,11 +74,10 @@ def _claims(experiments: Sequence[Experiment]) -> list[str]:
 
 def _claim_line(finding: Finding, results: ExperimentResults) -> str:
     seeds = len(results["seeds"])
-    notes = [
-        f"`{results['name']}`",
-        f"{seeds} seed{'s' if seeds > 1 else ''}",
-        *([finding.note] if finding.note else []),
-    ]
+    notes = [f"`{results['name']}`", f"{seeds} seed{'s' if seeds > 1 else ''}"]
+    questions = sum(results.get("mix", {}).values())
+    notes += [f"{questions:,} questions"] if questions else []
+    notes += [finding.note] if finding.note else []
     paper = "-" if finding.paper is None else _value(finding, finding.paper)
     interval = ""
     if finding.ci95 is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from uqabench.data import InteractionStore, PrepareConfig, open_source, prepare, source_names
 from uqabench.data.rejections import LISTED, REASONS
-from uqabench.encoders import PRESETS as ENCODERS
+from uqabench.encoders import ENCODER_PRESETS as ENCODERS
 from uqabench.plan.methods import packaged_variants
 from uqabench.questions.core.context import REASONS as DISCARDED
 from uqabench.questions.generate import generate

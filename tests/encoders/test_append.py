@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uqabench.data.catalogue import Catalogue
-from uqabench.encoders import PRESETS, build_encoder
+from uqabench.encoders import ENCODER_PRESETS, build_encoder
 from uqabench.encoders.item_tower import ItemTower
 from uqabench.encoders.user_encoder import UserEncoder
 from uqabench.errors import InputError
 
-NAMES = (*PRESETS, "bag-of-items")
+NAMES = (*ENCODER_PRESETS, "bag-of-items")
 
 
 def build(name: str) -> nn.Module:

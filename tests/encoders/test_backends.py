@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from uqabench.encoders import PRESETS, build_encoder
+from uqabench.encoders import ENCODER_PRESETS, build_encoder
 from uqabench.kernels import use_backend
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ENCODER_PRESETS)
 def test_states_of_the_demo_size_are_those_of_the_reference(packed: Callable, name: str) -> None:
     torch.manual_seed(0)
     encoder = build_encoder(name, "demo").eval()

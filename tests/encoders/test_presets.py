@@ -10,8 +10,8 @@ from torch import nn
 
 from uqabench.data.catalogue import Catalogue
 from uqabench.encoders import (
+    ENCODER_PRESETS,
     PRESET_NAMES,
-    PRESETS,
     GRU4RecConfig,
     HSTUConfig,
     Mamba2Config,
@@ -59,15 +59,15 @@ def on_meta(name: str, preset: str, **overrides: object) -> nn.Module:
 
 
 def test_published_and_paper_shapes() -> None:
-    for name in PRESETS:
-        assert PRESETS[name]["published"] == PUBLISHED[name]
-        assert PRESETS[name]["paper"] == PAPER[name]
-        assert tuple(PRESETS[name]) == PRESET_NAMES
+    for name in ENCODER_PRESETS:
+        assert ENCODER_PRESETS[name]["published"] == PUBLISHED[name]
+        assert ENCODER_PRESETS[name]["paper"] == PAPER[name]
+        assert tuple(ENCODER_PRESETS[name]) == PRESET_NAMES
     assert PUBLISHED["trm++"].inner_width == 1536
 
 
 def test_every_field_explains_itself_and_dropout_is_the_papers() -> None:
-    for presets in PRESETS.values():
+    for presets in ENCODER_PRESETS.values():
         for config in presets.values():
             assert all(item.metadata["setting"].help for item in fields(config))
             assert config.dropout == 0.1
@@ -75,15 +75,15 @@ def test_every_field_explains_itself_and_dropout_is_the_papers() -> None:
 
 @pytest.mark.parametrize("preset, width, layers", [("tiny", 32, (1, 2)), ("demo", 128, (2,)), ("small", 256, (4,))])
 def test_smaller_presets(preset: str, width: int, layers: tuple[int, ...]) -> None:
-    for name in PRESETS:
-        config = PRESETS[name][preset]
+    for name in ENCODER_PRESETS:
+        config = ENCODER_PRESETS[name][preset]
         assert config.width == width
         assert config.layers in layers
         assert on_meta(name, preset).width == width
 
 
 def test_demo_encoders_are_comparable() -> None:
-    counts = [parameters(on_meta(name, "demo")) for name in PRESETS]
+    counts = [parameters(on_meta(name, "demo")) for name in ENCODER_PRESETS]
     assert 300_000 < min(counts) and max(counts) < 450_000, counts
 
 
@@ -138,7 +138,7 @@ def initial_std(name: str, key: str) -> float:
     return 0.02 if "position_embedding" in key else 0.03
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ENCODER_PRESETS)
 def test_gaussian_initialisation(name: str) -> None:
     torch.manual_seed(0)
     matrices = 0

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from uqabench.encoders import (
+    ENCODER_PRESETS,
     HSTU,
-    PRESETS,
     UserEncoder,
     UserEncoderConfig,
     build_encoder,
@@ -67,9 +67,9 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 def test_names() -> None:
-    assert {"gru4rec", "sasrec", "mamba4rec", "mamba2", "hstu", "trm++"} == set(PRESETS) <= set(encoder_names())
+    assert {"gru4rec", "sasrec", "mamba4rec", "mamba2", "hstu", "trm++"} == set(ENCODER_PRESETS) <= set(encoder_names())
     assert isinstance(build_encoder("hstu"), HSTU)
-    assert build_encoder("hstu").config == PRESETS["hstu"]["demo"]
+    assert build_encoder("hstu").config == ENCODER_PRESETS["hstu"]["demo"]
 
 
 def test_overrides_replace_preset_fields() -> None:

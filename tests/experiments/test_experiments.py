@@ -16,7 +16,7 @@ from uqabench.settings import patched, run_config
 
 TABLES = {"encoders": 17, "pretraining": 6, "finetuning": 2 * len(integration_names()), "model-size": 16,
           "sequence-length": 5, "choose-pretraining": 12, "controls": 18, "efficiency": 13, "goals": 11,
-          "integration-twins": 2 * len(integration_names())}  # fmt: skip
+          "integration-twins": 2 * len(integration_names()), "soft-prompt-place": 6, "stability": 6}  # fmt: skip
 PAPER_SIZES = [(4, 256, 4), (4, 512, 8), (8, 512, 8), (8, 768, 12), (12, 768, 12), (24, 1024, 8), (24, 1536, 12),
                (24, 2048, 16)]  # fmt: skip
 
@@ -33,7 +33,7 @@ def test_the_experiments_stand_in_the_order_of_the_papers_tables():
     assert experiment_names() == tuple(TABLES)
     apart = [name for name in TABLES if load_experiment(name).choice or load_experiment(name).costs]
     assert [each.name for each in load_experiments(["all"])] == [name for name in TABLES if name not in apart]
-    assert apart == ["choose-pretraining", "efficiency"]
+    assert apart == ["choose-pretraining", "efficiency", "soft-prompt-place"]
 
 
 def test_settings_are_not_chosen_on_evaluation_users(tmp_path):

@@ -21,7 +21,9 @@ def faster(monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("rows", "inner", "outer"), [((3, 17), 24, 40), ((64,), 40, 24), ((1, 5), 8, 8), ((601,), 16, 8)])
+@pytest.mark.parametrize(
+    ("rows", "inner", "outer"), [((3, 17), 24, 40), ((64,), 40, 24), ((1, 5), 8, 8), ((601,), 16, 8)]
+)
 def test_results_and_gradients_are_those_of_torch(faster, bias, rows, inner, outer):
     torch.manual_seed(0)
     own = nn.Linear(inner, outer, bias=bias)

@@ -13,7 +13,7 @@ import yaml
 
 from uqabench.data.sources.planted import SyntheticConfig
 from uqabench.errors import InputError
-from uqabench.settings import PRESETS as ENCODERS
+from uqabench.settings import ENCODER_PRESETS as ENCODERS
 from uqabench.settings.encoders import UserEncoderConfig, encoder_config
 from uqabench.settings.reader import from_dict, key_dict, merge, nested, to_dict
 from uqabench.settings.run import PRESETS, MethodConfig, RunConfig, patched, preset_mapping, run_config

@@ -10,9 +10,9 @@ from uqabench.encoders.sasrec import SASRec
 from uqabench.encoders.trmpp import TrmPP
 from uqabench.encoders.user_encoder import UserEncoder
 from uqabench.settings.encoders import (
+    ENCODER_PRESETS,
     INPUTS,
     PRESET_NAMES,
-    PRESETS,
     EncoderConfig,
     GRU4RecConfig,
     HSTUConfig,
@@ -26,7 +26,7 @@ from uqabench.settings.encoders import (
 __all__ = [
     "HSTU",
     "INPUTS",
-    "PRESETS",
+    "ENCODER_PRESETS",
     "PRESET_NAMES",
     "BagOfItems",
     "EncoderConfig",

@@ -8,7 +8,7 @@ from torch import nn
 
 from uqabench.errors import InputError
 from uqabench.registry import Registry, reason
-from uqabench.settings.encoders import PRESET_NAMES, PRESETS, WIDTHS, encoder_config
+from uqabench.settings.encoders import ENCODER_PRESETS, PRESET_NAMES, WIDTHS, encoder_config
 
 REGISTRY: Registry[type[nn.Module]] = Registry("encoder", "uqabench.encoders")
 
@@ -34,7 +34,7 @@ def build_encoder(name: str, preset: str = "demo", **overrides: Any) -> nn.Modul
     """
     if preset not in PRESET_NAMES:
         raise InputError(f"The preset '{preset}' is unknown: choose one of {', '.join(PRESET_NAMES)}.")
-    if name in PRESETS:
+    if name in ENCODER_PRESETS:
         return REGISTRY.classes[name](encoder_config(name, preset, overrides))
     cls: Any = REGISTRY.find(name)
     overrides = {"width": WIDTHS[preset], **overrides}

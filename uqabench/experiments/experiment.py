@@ -29,7 +29,7 @@ from uqabench.questions.scoring import scoring_rule
 from uqabench.report.page import FILE_NAME, write_page
 from uqabench.report.results import load_experiment
 from uqabench.report.write import write_experiment
-from uqabench.settings import PRESETS, RunConfig, encoder_config, patched
+from uqabench.settings import ENCODER_PRESETS, RunConfig, encoder_config, patched
 from uqabench.settings.reader import to_dict
 from uqabench.stages.distributed import processes
 from uqabench.vocabulary import SUBTASKS, TASKS, display_name
@@ -240,7 +240,7 @@ def _answers_file(folder: Path, artifact: Artifact) -> str:
 def _model_size(method: Method) -> dict[str, int]:
     """The paper's measure of size, 12 · layers · width² (Table 5), where the encoder is a built-in one."""
     encoder = method.config.pretrain.encoder
-    if encoder.encoder not in PRESETS:
+    if encoder.encoder not in ENCODER_PRESETS:
         return {}
     shape = encoder_config(encoder.encoder, encoder.preset, encoder.overrides)
     return {"model_size": 12 * shape.layers * shape.width**2}

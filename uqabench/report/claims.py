@@ -22,6 +22,8 @@ from uqabench.vocabulary import ENCODERS, SUBTASKS
 
 MARGIN = 3.0
 """Percentage points within which two scores count as about the same."""
+EVERYBODY = 3
+"""Encoders, at least, of which a claim about all of them can be told."""
 TIMES_MARGIN = 0.1
 """Share by which a factor may stay below the paper's."""
 
@@ -125,6 +127,8 @@ def _leaders(side: Side) -> list[Term]:
 def _weakest(side: Side) -> list[Term]:
     """Match features minus the sub-task that is weakest of the others, on average over the encoders."""
     cells = side.of(*ENCODERS)
+    if len(cells) < EVERYBODY:
+        raise ValueError("what holds for everybody needs several encoders")
     others = [name for name in SUBTASKS if name != "mf"]
     weakest = min(others, key=lambda name: fmean(side.score(cell, name) for cell in cells))
     share = 1 / len(cells)

@@ -81,14 +81,19 @@ def _claims(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def _claim_line(finding: Finding, results: ExperimentResults) -> str:
-    notes = _named(results) + (f", {finding.note}" if finding.note else "")
+    questions = sum(results.get("mix", {}).values())
+    notes = [
+        _named(results),
+        *([f"{questions:,} questions"] if questions else []),
+        *([finding.note] if finding.note else []),
+    ]
     paper = "-" if finding.paper is None else _value(finding, finding.paper)
     interval = ""
     if finding.ci95 is not None:
         low, high = finding.ci95
         interval = f" [{low:+.1f}, {high:+.1f}]"
     ours = _value(finding, finding.ours, interval)
-    return f"| {finding.text} ({notes}) | {paper} | {ours} | **{finding.verdict}** |"
+    return f"| {finding.text} ({', '.join(notes)}) | {paper} | {ours} | **{finding.verdict}** |"
 
 
 def _value(finding: Finding, value: float, interval: str = "") -> str:

@@ -4,7 +4,7 @@ Light: it imports neither numpy nor torch. `docs/settings.md` is generated from 
 """
 
 from uqabench.settings.data import DataConfig, PrepareConfig
-from uqabench.settings.encoders import PRESET_NAMES, PRESETS, EncoderConfig, UserEncoderConfig, encoder_config
+from uqabench.settings.encoders import ENCODER_PRESETS, PRESET_NAMES, EncoderConfig, UserEncoderConfig, encoder_config
 from uqabench.settings.llm import LLMConfig, PromptConfig, SmallLMConfig, TrainLMConfig
 from uqabench.settings.questions import PAPER_MIX, QuestionConfig, QuestionsConfig
 from uqabench.settings.reader import from_dict, key_dict, load_yaml, merge, nested, parse_override, to_dict
@@ -14,7 +14,7 @@ from uqabench.settings.training import OptimConfig
 
 __all__ = [
     "PAPER_MIX",
-    "PRESETS",
+    "ENCODER_PRESETS",
     "PRESET_NAMES",
     "AlignConfig",
     "DataConfig",

@@ -152,7 +152,7 @@ def _presets(
     return {name: replace(published, **changes[name]) for name in PRESET_NAMES}
 
 
-PRESETS: dict[str, dict[str, EncoderConfig]] = {
+ENCODER_PRESETS: dict[str, dict[str, EncoderConfig]] = {
     "gru4rec": _presets(
         GRU4RecConfig(),
         tiny=dict(hidden=48, layers=2),
@@ -214,7 +214,7 @@ def encoder_config(name: str, preset: str, overrides: Mapping[str, Any]) -> Enco
 
     Raises InputError for an override that the encoder does not have, or a value outside its range.
     """
-    config = PRESETS[name][preset]
+    config = ENCODER_PRESETS[name][preset]
     known = [field.name for field in fields(config)]
     for key in overrides:
         if key not in known:

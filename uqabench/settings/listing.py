@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from uqabench.errors import InputError, nearest
-from uqabench.settings.encoders import PRESETS as ENCODER_PRESETS
+from uqabench.settings.encoders import ENCODER_PRESETS
 from uqabench.settings.reader import to_dict
 from uqabench.settings.run import FOLLOWERS, PRESETS, MethodConfig, RunConfig, made_from, merge_layers, run_config
 from uqabench.settings.schema import Leaf, is_section, leaves

@@ -14,8 +14,7 @@ from pydantic_core import ArgsKwargs
 from uqabench.errors import InputError
 from uqabench.settings.data import DataConfig
 from uqabench.settings.efficiency import EfficiencyConfig
-from uqabench.settings.encoders import PRESET_NAMES
-from uqabench.settings.encoders import PRESETS as ENCODER_PRESETS
+from uqabench.settings.encoders import ENCODER_PRESETS, PRESET_NAMES
 from uqabench.settings.llm import LLMConfig, PromptConfig
 from uqabench.settings.questions import QuestionsConfig
 from uqabench.settings.reader import from_dict, load_yaml, merge, nested, parse_override, to_dict

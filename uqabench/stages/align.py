@@ -328,8 +328,8 @@ def training_histories(context: Context, lm: LanguageModel, soft: SoftPrompts) -
         if window == NEXT:
             found = expected_vectors(context.store.catalogue, tokens, weight, soft, pairs)
             return (found + window_marker(lm, window).detach().float().cpu()) * lm.embedding_scale
-        vectors = history_vectors(weight, *tokens.bags(last_items(histories, window)))
-        return (vectors + window_marker(lm, window).detach().float()).cpu() * lm.embedding_scale
+        shown = history_vectors(weight, *tokens.bags(last_items(histories, window)))
+        return (shown + window_marker(lm, window).detach().float()).cpu() * lm.embedding_scale
 
     users = torch.from_numpy(frozen.users[pairs])
     return TrainingHistories(users, inputs=lambda rows: soft.inputs(pairs[rows.numpy()]), vectors=vectors)

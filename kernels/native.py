@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,3 +21,9 @@ def call(function: str, *arguments: Tensor | float | None) -> None:
     if not KNOWN:
         arguments = tuple(as_array(x) if isinstance(x, Tensor) else x for x in arguments)
     getattr(native_module(), function)(*arguments, _count_threads())
+
+
+def fill(function: str, results: tuple[Tensor | None, ...], *arguments: Tensor | float | None) -> Any:
+    """`results`, once the function, whose first arguments they are, has written them."""
+    call(function, *results, *arguments)
+    return results

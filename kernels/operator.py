@@ -86,6 +86,7 @@ class Kernel:
         self.inputs = tuple(x for x in parameters if x != "backend")
         self.results = (*results, *kept)
         self.returned = len(results)
+        self._returned = None if not kept else 0 if len(results) == 1 else slice(len(results))
         self._keeps = "keep" in parameters
         self._functions = _Functions(package, function)
         self._fake = outputs if "backend" in parameters else _without_backend(outputs)
@@ -117,9 +118,7 @@ class Kernel:
             results = self._autograd.apply(*args, backend)
         else:
             results = self._functions[backend](*args)
-        if len(self.results) == self.returned:
-            return results
-        return results[0] if self.returned == 1 else results[: self.returned]
+        return results if self._returned is None else results[self._returned]
 
     def with_backend_last(self, *args: Any) -> Any:
         """`__call__`, with the arguments as the operator of torch has them."""
@@ -197,17 +196,19 @@ class _Gradient:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*self._tensors(everything))
         ctx.constants = self._constants(everything)
-        ctx.like = [(output[i].shape, output[i].dtype, output[i].device) for i in self._zeros]
+        if self._zeros:
+            ctx.like = [(output[i].shape, output[i].dtype, output[i].device) for i in self._zeros]
 
     def backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         found: list[Tensor | None] = [None] * self._count
         for i in self._optional:
             if grads[i] is not None and grads[i].shape == (0,):  # that of what stands for a result that is not wanted
                 grads = (*grads[:i], None, *grads[i + 1 :])
-        if all(x is None for x in grads):
+        if grads[0] is None and all(x is None for x in grads):
             return tuple(found)
-        for i, (shape, dtype, device) in zip(self._zeros, ctx.like, strict=True):
+        for place, i in enumerate(self._zeros):
             if grads[i] is None:
+                shape, dtype, device = ctx.like[place]
                 grads = (*grads[:i], torch.zeros(shape, dtype=dtype, device=device), *grads[i + 1 :])
         needs = ctx.needs_input_grad
         results = self._differentiate(*self._arguments((*grads, *ctx.saved_tensors, *ctx.constants, *needs)))

@@ -12,7 +12,7 @@ struct Checked {
 };
 
 Checked check(const FloatArray& x, const FloatArray& weight, const std::optional<FloatArray>& bias,
-              const std::optional<FloatArray>& initial_state, const IndexArray& offsets, bool is_silu, int threads) {
+              const IndexArray& offsets, bool is_silu, const std::optional<FloatArray>& initial_state, int threads) {
   require(x.ndim() == 2 && weight.ndim() == 2, "x and weight must have two dimensions.");
   const py::ssize_t tokens = x.shape(0), channels = x.shape(1), taps = weight.shape(1);
   require(taps >= 1, "weight must have at least one tap.");
@@ -43,24 +43,24 @@ void bind_causal_conv1d(py::module_& m) {
   m.def(
       "causal_conv1d_forward",
       [](FloatArray out, std::optional<FloatArray> state, const FloatArray& x, const FloatArray& weight,
-         const std::optional<FloatArray>& bias, const std::optional<FloatArray>& initial_state,
-         const IndexArray& offsets, bool is_silu, int threads) {
-        const Checked checked = check(x, weight, bias, initial_state, offsets, is_silu, threads);
+         const std::optional<FloatArray>& bias, const IndexArray& offsets, bool is_silu,
+         const std::optional<FloatArray>& initial_state, int threads) {
+        const Checked checked = check(x, weight, bias, offsets, is_silu, initial_state, threads);
         float* to = output(out, "out", checked.x);
         float* last = output(state, "state", checked.state);
         py::gil_scoped_release release;
         causal_conv1d_forward(checked.in, to, last);
       },
       py::arg("out").noconvert(), py::arg("state").noconvert(), py::arg("x").noconvert(),
-      py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("initial_state").noconvert(),
-      py::arg("offsets").noconvert(), py::arg("is_silu"), py::arg("threads"));
+      py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("offsets").noconvert(), py::arg("is_silu"),
+      py::arg("initial_state").noconvert(), py::arg("threads"));
   m.def(
       "causal_conv1d_backward",
       [](FloatArray dx, FloatArray dweight, FloatArray dbias, std::optional<FloatArray> dinitial_state,
          const FloatArray& grad, const std::optional<FloatArray>& grad_state, const FloatArray& x,
-         const FloatArray& weight, const std::optional<FloatArray>& bias,
-         const std::optional<FloatArray>& initial_state, const IndexArray& offsets, bool is_silu, int threads) {
-        const Checked checked = check(x, weight, bias, initial_state, offsets, is_silu, threads);
+         const FloatArray& weight, const std::optional<FloatArray>& bias, const IndexArray& offsets, bool is_silu,
+         const std::optional<FloatArray>& initial_state, int threads) {
+        const Checked checked = check(x, weight, bias, offsets, is_silu, initial_state, threads);
         require_shape(grad, "grad", checked.x);
         const CausalConv1dGradients gradients{output(dx, "dx", checked.x), output(dweight, "dweight", checked.weight),
                                               output(dbias, "dbias", checked.channels),
@@ -72,7 +72,7 @@ void bind_causal_conv1d(py::module_& m) {
       py::arg("dx").noconvert(), py::arg("dweight").noconvert(), py::arg("dbias").noconvert(),
       py::arg("dinitial_state").noconvert(), py::arg("grad").noconvert(), py::arg("grad_state").noconvert(),
       py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
-      py::arg("initial_state").noconvert(), py::arg("offsets").noconvert(), py::arg("is_silu"), py::arg("threads"));
+      py::arg("offsets").noconvert(), py::arg("is_silu"), py::arg("initial_state").noconvert(), py::arg("threads"));
 }
 
 }  // namespace uqabench

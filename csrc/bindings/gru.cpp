@@ -33,7 +33,7 @@ void bind_gru(py::module_& m) {
       "gru_forward",
       [](FloatArray out, std::optional<FloatArray> state, std::optional<FloatArray> gates,
          std::optional<FloatArray> recurrent_new, const FloatArray& inputs, const FloatArray& weight,
-         const std::optional<FloatArray>& bias, const std::optional<FloatArray>& h0, const IndexArray& offsets,
+         const std::optional<FloatArray>& bias, const IndexArray& offsets, const std::optional<FloatArray>& h0,
          int threads) {
         require(inputs.ndim() == 2, "inputs must have two dimensions.");
         const py::ssize_t tokens = inputs.shape(0);
@@ -53,14 +53,14 @@ void bind_gru(py::module_& m) {
       },
       py::arg("out").noconvert(), py::arg("state").noconvert().none(true), py::arg("gates").noconvert().none(true),
       py::arg("recurrent_new").noconvert().none(true), py::arg("inputs").noconvert(), py::arg("w_hh").noconvert(),
-      py::arg("b_hh").noconvert().none(true), py::arg("h0").noconvert().none(true), py::arg("offsets").noconvert(),
+      py::arg("b_hh").noconvert().none(true), py::arg("offsets").noconvert(), py::arg("h0").noconvert().none(true),
       py::arg("threads"));
   m.def(
       "gru_backward",
       [](FloatArray d_inputs, FloatArray d_recurrent, FloatArray previous, FloatArray d_state,
          const std::optional<FloatArray>& grad_out, const FloatArray& out, const FloatArray& gates,
-         const FloatArray& recurrent_new, const FloatArray& weight, const std::optional<FloatArray>& h0,
-         const IndexArray& offsets, bool to_h0, int threads) {
+         const FloatArray& recurrent_new, const FloatArray& weight, const IndexArray& offsets,
+         const std::optional<FloatArray>& h0, bool to_h0, int threads) {
         require(out.ndim() == 2, "out must have two dimensions.");
         const py::ssize_t tokens = out.shape(0);
         const GruLayer layer = checked_layer(weight, h0, offsets, tokens, threads);
@@ -81,7 +81,7 @@ void bind_gru(py::module_& m) {
       py::arg("d_inputs").noconvert(), py::arg("d_recurrent").noconvert(), py::arg("previous").noconvert(),
       py::arg("d_state").noconvert(), py::arg("grad_out").noconvert().none(true), py::arg("out").noconvert(),
       py::arg("gates").noconvert(), py::arg("recurrent_new").noconvert(), py::arg("w_hh").noconvert(),
-      py::arg("h0").noconvert().none(true), py::arg("offsets").noconvert(), py::arg("to_h0"), py::arg("threads"));
+      py::arg("offsets").noconvert(), py::arg("h0").noconvert().none(true), py::arg("to_h0"), py::arg("threads"));
 }
 
 }  // namespace uqabench

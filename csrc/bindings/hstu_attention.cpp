@@ -59,28 +59,34 @@ void bind_hstu_attention(py::module_& m) {
   m.def(
       "hstu_attention_forward",
       [](FloatArray out, const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets,
-         std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
-         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps, int64_t max_len, double scale,
-         int threads) {
+         int64_t max_len, double scale, std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
+         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps,
+         std::optional<IndexArray> num_targets, int64_t max_attn_len, int64_t contextual_seq_len, int threads) {
         const HstuTables tables{position_bias, time_bias, bucket_starts, timestamps};
         const HstuAttention args = hstu_arguments(q, k, v, offsets, tables, max_len, scale, threads);
+        const HstuLimits limits = limits_of(args, num_targets, max_attn_len, contextual_seq_len);
         float* to = output(out, "out", {v.shape(0), v.shape(1), v.shape(2)});
         py::gil_scoped_release release;
-        hstu_attention_forward(args, to);
+        if (limits.are_none()) {
+          hstu_attention_forward(args, to);
+        } else {
+          hstu_limited_forward(args, limits, to);
+        }
       },
       py::arg("out").noconvert(), py::arg("q").noconvert(), py::arg("k").noconvert(), py::arg("v").noconvert(),
-      py::arg("offsets").noconvert(), py::arg("position_bias").noconvert(), py::arg("time_bias").noconvert(),
-      py::arg("bucket_starts").noconvert(), py::arg("timestamps").noconvert(), py::arg("max_len"), py::arg("scale"),
-      py::arg("threads"));
+      py::arg("offsets").noconvert(), py::arg("max_len"), py::arg("scale"), py::arg("position_bias").noconvert(),
+      py::arg("time_bias").noconvert(), py::arg("bucket_starts").noconvert(), py::arg("timestamps").noconvert(),
+      py::arg("num_targets").noconvert(), py::arg("max_attn_len"), py::arg("contextual_seq_len"), py::arg("threads"));
   m.def(
       "hstu_attention_backward",
       [](FloatArray dq, FloatArray dk, FloatArray dv, FloatArray d_position, FloatArray d_time, const FloatArray& grad,
-         const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets,
-         std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
-         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps, int64_t max_len, double scale,
-         int threads) {
+         const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets, int64_t max_len,
+         double scale, std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
+         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps,
+         std::optional<IndexArray> num_targets, int64_t max_attn_len, int64_t contextual_seq_len, int threads) {
         const HstuTables tables{position_bias, time_bias, bucket_starts, timestamps};
         const HstuAttention args = hstu_arguments(q, k, v, offsets, tables, max_len, scale, threads);
+        const HstuLimits limits = limits_of(args, num_targets, max_attn_len, contextual_seq_len);
         const Dims shape(q.shape(), q.shape() + 3), value_shape(v.shape(), v.shape() + 3);
         require_shape(grad, "grad", value_shape);
         const HstuGradients gradients{
@@ -89,59 +95,18 @@ void bind_hstu_attention(py::module_& m) {
             output(d_time, "d_time", {static_cast<py::ssize_t>(args.buckets)})};
         const HeadView g = heads(grad);
         py::gil_scoped_release release;
-        hstu_attention_backward(args, g, gradients);
+        if (limits.are_none()) {
+          hstu_attention_backward(args, g, gradients);
+        } else {
+          hstu_limited_backward(args, limits, g, gradients);
+        }
       },
       py::arg("dq").noconvert(), py::arg("dk").noconvert(), py::arg("dv").noconvert(),
       py::arg("d_position").noconvert(), py::arg("d_time").noconvert(), py::arg("grad").noconvert(),
       py::arg("q").noconvert(), py::arg("k").noconvert(), py::arg("v").noconvert(), py::arg("offsets").noconvert(),
-      py::arg("position_bias").noconvert(), py::arg("time_bias").noconvert(), py::arg("bucket_starts").noconvert(),
-      py::arg("timestamps").noconvert(), py::arg("max_len"), py::arg("scale"), py::arg("threads"));
-  m.def(
-      "hstu_limited_forward",
-      [](FloatArray out, const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets,
-         std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
-         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps,
-         std::optional<IndexArray> num_targets, int64_t max_len, double scale, int64_t max_attn_len,
-         int64_t contextual_seq_len, int threads) {
-        const HstuTables tables{position_bias, time_bias, bucket_starts, timestamps};
-        const HstuAttention args = hstu_arguments(q, k, v, offsets, tables, max_len, scale, threads);
-        const HstuLimits limits = limits_of(args, num_targets, max_attn_len, contextual_seq_len);
-        float* to = output(out, "out", {v.shape(0), v.shape(1), v.shape(2)});
-        py::gil_scoped_release release;
-        hstu_limited_forward(args, limits, to);
-      },
-      py::arg("out").noconvert(), py::arg("q").noconvert(), py::arg("k").noconvert(), py::arg("v").noconvert(),
-      py::arg("offsets").noconvert(), py::arg("position_bias").noconvert(), py::arg("time_bias").noconvert(),
+      py::arg("max_len"), py::arg("scale"), py::arg("position_bias").noconvert(), py::arg("time_bias").noconvert(),
       py::arg("bucket_starts").noconvert(), py::arg("timestamps").noconvert(), py::arg("num_targets").noconvert(),
-      py::arg("max_len"), py::arg("scale"), py::arg("max_attn_len"), py::arg("contextual_seq_len"),
-      py::arg("threads"));
-  m.def(
-      "hstu_limited_backward",
-      [](FloatArray dq, FloatArray dk, FloatArray dv, FloatArray d_position, FloatArray d_time, const FloatArray& grad,
-         const FloatArray& q, const FloatArray& k, const FloatArray& v, const IndexArray& offsets,
-         std::optional<FloatArray> position_bias, std::optional<FloatArray> time_bias,
-         std::optional<IntArray> bucket_starts, std::optional<IntArray> timestamps,
-         std::optional<IndexArray> num_targets, int64_t max_len, double scale, int64_t max_attn_len,
-         int64_t contextual_seq_len, int threads) {
-        const HstuTables tables{position_bias, time_bias, bucket_starts, timestamps};
-        const HstuAttention args = hstu_arguments(q, k, v, offsets, tables, max_len, scale, threads);
-        const HstuLimits limits = limits_of(args, num_targets, max_attn_len, contextual_seq_len);
-        const Dims shape(q.shape(), q.shape() + 3), value_shape(v.shape(), v.shape() + 3);
-        require_shape(grad, "grad", value_shape);
-        const HstuGradients gradients{
-            output(dq, "dq", shape), output(dk, "dk", shape), output(dv, "dv", value_shape),
-            output(d_position, "d_position", {position_bias ? 2 * max_len - 1 : 0}),
-            output(d_time, "d_time", {static_cast<py::ssize_t>(args.buckets)})};
-        const HeadView g = heads(grad);
-        py::gil_scoped_release release;
-        hstu_limited_backward(args, limits, g, gradients);
-      },
-      py::arg("dq").noconvert(), py::arg("dk").noconvert(), py::arg("dv").noconvert(),
-      py::arg("d_position").noconvert(), py::arg("d_time").noconvert(), py::arg("grad").noconvert(),
-      py::arg("q").noconvert(), py::arg("k").noconvert(), py::arg("v").noconvert(), py::arg("offsets").noconvert(),
-      py::arg("position_bias").noconvert(), py::arg("time_bias").noconvert(), py::arg("bucket_starts").noconvert(),
-      py::arg("timestamps").noconvert(), py::arg("num_targets").noconvert(), py::arg("max_len"),
-      py::arg("scale"), py::arg("max_attn_len"), py::arg("contextual_seq_len"), py::arg("threads"));
+      py::arg("max_attn_len"), py::arg("contextual_seq_len"), py::arg("threads"));
 }
 
 }  // namespace uqabench

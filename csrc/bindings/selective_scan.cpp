@@ -19,7 +19,7 @@ FloatRows rows(const MaybeFloats& x, const char* name, const Dims& shape) {
 
 ScanInputs inputs(const FloatArray& u, const FloatArray& delta, const FloatArray& A, const FloatArray& B,
                   const FloatArray& C, const MaybeFloats& D, const MaybeFloats& z, const MaybeFloats& delta_bias,
-                  const MaybeFloats& initial_state, const IndexArray& offsets, bool softplus, int threads) {
+                  const IndexArray& offsets, bool softplus, const MaybeFloats& initial_state, int threads) {
   require(u.ndim() == 2 && A.ndim() == 2, "u and A must have two dimensions.");
   const py::ssize_t tokens = u.shape(0), channels = u.shape(1), states = A.shape(1);
   require_threads(threads);
@@ -54,9 +54,9 @@ void bind_selective_scan(py::module_& m) {
       "selective_scan_forward",
       [](FloatArray y, MaybeFloats state, MaybeFloats kept, MaybeFloats ungated, const FloatArray& u,
          const FloatArray& delta, const FloatArray& A, const FloatArray& B, const FloatArray& C, const MaybeFloats& D,
-         const MaybeFloats& z, const MaybeFloats& delta_bias, const MaybeFloats& initial_state,
-         const IndexArray& offsets, bool softplus, int threads) {
-        const ScanInputs in = inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, softplus, threads);
+         const MaybeFloats& z, const MaybeFloats& delta_bias, const IndexArray& offsets, bool softplus,
+         const MaybeFloats& initial_state, int threads) {
+        const ScanInputs in = inputs(u, delta, A, B, C, D, z, delta_bias, offsets, softplus, initial_state, threads);
         const ScanOutputs out{output(y, "y", {in.tokens, in.channels}),
                               output(state, "state", {in.sequences, in.channels, in.states}),
                               output(kept, "kept", kept_shape(in)),
@@ -67,17 +67,17 @@ void bind_selective_scan(py::module_& m) {
       py::arg("y").noconvert(), py::arg("state").noconvert(), py::arg("kept").noconvert(),
       py::arg("ungated").noconvert(), py::arg("u").noconvert(), py::arg("delta").noconvert(),
       py::arg("A").noconvert(), py::arg("B").noconvert(), py::arg("C").noconvert(), py::arg("D").noconvert(),
-      py::arg("z").noconvert(), py::arg("delta_bias").noconvert(), py::arg("initial_state").noconvert(),
-      py::arg("offsets").noconvert(), py::arg("softplus"), py::arg("threads"));
+      py::arg("z").noconvert(), py::arg("delta_bias").noconvert(), py::arg("offsets").noconvert(), py::arg("softplus"),
+      py::arg("initial_state").noconvert(), py::arg("threads"));
   m.def(
       "selective_scan_backward",
       [](FloatArray du, FloatArray ddelta, FloatArray dA, FloatArray dB, FloatArray dC, MaybeFloats dD, MaybeFloats dz,
          MaybeFloats ddelta_bias, MaybeFloats dinitial_state, const FloatArray& grad, const MaybeFloats& grad_state,
          const FloatArray& kept, const MaybeFloats& ungated, const FloatArray& u, const FloatArray& delta,
          const FloatArray& A, const FloatArray& B, const FloatArray& C, const MaybeFloats& D, const MaybeFloats& z,
-         const MaybeFloats& delta_bias, const MaybeFloats& initial_state, const IndexArray& offsets, bool softplus,
+         const MaybeFloats& delta_bias, const IndexArray& offsets, bool softplus, const MaybeFloats& initial_state,
          int threads) {
-        const ScanInputs in = inputs(u, delta, A, B, C, D, z, delta_bias, initial_state, offsets, softplus, threads);
+        const ScanInputs in = inputs(u, delta, A, B, C, D, z, delta_bias, offsets, softplus, initial_state, threads);
         const Dims by_channel{in.tokens, in.channels}, by_state{in.tokens, in.states};
         const Dims state{in.sequences, in.channels, in.states};
         require(!z || (dz && ungated), "z needs dz and ungated.");
@@ -101,7 +101,7 @@ void bind_selective_scan(py::module_& m) {
       py::arg("grad_state").noconvert(), py::arg("kept").noconvert(), py::arg("ungated").noconvert(),
       py::arg("u").noconvert(), py::arg("delta").noconvert(), py::arg("A").noconvert(), py::arg("B").noconvert(),
       py::arg("C").noconvert(), py::arg("D").noconvert(), py::arg("z").noconvert(), py::arg("delta_bias").noconvert(),
-      py::arg("initial_state").noconvert(), py::arg("offsets").noconvert(), py::arg("softplus"), py::arg("threads"));
+      py::arg("offsets").noconvert(), py::arg("softplus"), py::arg("initial_state").noconvert(), py::arg("threads"));
 }
 
 }  // namespace uqabench

@@ -55,10 +55,10 @@ struct SsdArrays {
 void bind_ssd_scan(py::module_& m) {
   m.def(
       "ssd_scan_forward",
-      [](FloatArray y, std::optional<FloatArray> ungated, std::optional<FloatArray> state, const FloatArray& x,
+      [](FloatArray y, std::optional<FloatArray> state, std::optional<FloatArray> ungated, const FloatArray& x,
          const FloatArray& dt, const FloatArray& a, const FloatArray& b, const FloatArray& c,
          std::optional<FloatArray> d, std::optional<FloatArray> z, std::optional<FloatArray> dt_bias,
-         const IndexArray& offsets, std::optional<FloatArray> initial_state, bool softplus, int threads) {
+         const IndexArray& offsets, bool softplus, std::optional<FloatArray> initial_state, int threads) {
         const SsdArrays arrays{x, dt, a, b, c, d, z, dt_bias, offsets, initial_state};
         const SsdScan in = arrays.checked(softplus, threads);
         float* to = output(y, "y", arrays.tokens());
@@ -67,10 +67,10 @@ void bind_ssd_scan(py::module_& m) {
         py::gil_scoped_release release;
         ssd_scan_forward(in, to, to_ungated, to_state);
       },
-      py::arg("y").noconvert(), py::arg("ungated").noconvert(), py::arg("state").noconvert(), py::arg("x").noconvert(),
+      py::arg("y").noconvert(), py::arg("state").noconvert(), py::arg("ungated").noconvert(), py::arg("x").noconvert(),
       py::arg("dt").noconvert(), py::arg("A").noconvert(), py::arg("B").noconvert(), py::arg("C").noconvert(),
       py::arg("D").noconvert(), py::arg("z").noconvert(), py::arg("dt_bias").noconvert(),
-      py::arg("offsets").noconvert(), py::arg("initial_state").noconvert(), py::arg("softplus"), py::arg("threads"));
+      py::arg("offsets").noconvert(), py::arg("softplus"), py::arg("initial_state").noconvert(), py::arg("threads"));
   m.def(
       "ssd_scan_backward",
       [](FloatArray dx, FloatArray ddt, FloatArray da, FloatArray db, FloatArray dc, std::optional<FloatArray> dd,
@@ -78,7 +78,7 @@ void bind_ssd_scan(py::module_& m) {
          const FloatArray& grad, std::optional<FloatArray> state_grad, std::optional<FloatArray> ungated,
          const FloatArray& x, const FloatArray& dt, const FloatArray& a, const FloatArray& b, const FloatArray& c,
          std::optional<FloatArray> d, std::optional<FloatArray> z, std::optional<FloatArray> dt_bias,
-         const IndexArray& offsets, std::optional<FloatArray> initial_state, bool softplus, int threads) {
+         const IndexArray& offsets, bool softplus, std::optional<FloatArray> initial_state, int threads) {
         const SsdArrays arrays{x, dt, a, b, c, d, z, dt_bias, offsets, initial_state};
         const SsdScan in = arrays.checked(softplus, threads);
         const py::ssize_t heads = x.shape(1);
@@ -104,8 +104,8 @@ void bind_ssd_scan(py::module_& m) {
       py::arg("d_initial_state").noconvert(), py::arg("grad").noconvert(), py::arg("state_grad").noconvert(),
       py::arg("ungated").noconvert(), py::arg("x").noconvert(), py::arg("dt").noconvert(), py::arg("A").noconvert(),
       py::arg("B").noconvert(), py::arg("C").noconvert(), py::arg("D").noconvert(), py::arg("z").noconvert(),
-      py::arg("dt_bias").noconvert(), py::arg("offsets").noconvert(), py::arg("initial_state").noconvert(),
-      py::arg("softplus"), py::arg("threads"));
+      py::arg("dt_bias").noconvert(), py::arg("offsets").noconvert(), py::arg("softplus"),
+      py::arg("initial_state").noconvert(), py::arg("threads"));
 }
 
 }  // namespace uqabench

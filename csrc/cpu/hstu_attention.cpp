@@ -4,68 +4,20 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/hstu_tasks.h"
 #include "cpu/parallel.h"
-#include "cpu/time_buckets.h"
-
-namespace uqabench {
-
-// The accumulators of the tables' gradients, one for each head of each sequence; they are added in a fixed order
-// afterwards.
-struct BiasGradients {
-  float* position;  // (tokens, heads); a sequence's part is (heads, length), indexed by head and i - j
-  float* time;      // (sequences, heads, buckets)
-
-  float* position_of(const HstuAttention& args, int64_t b, int64_t h) const {
-    return args.position_bias ? position + args.offsets[b] * args.heads + h * args.length(b) : nullptr;
-  }
-  float* time_of(const HstuAttention& args, int64_t b, int64_t h) const {
-    return args.time_bias ? time + (b * args.heads + h) * args.buckets : nullptr;
-  }
-};
-
-}  // namespace uqabench
 
 #define UQ_SOURCE "cpu/hstu_attention.cpp"
 #include "cpu/foreach_isa.h"
 
 namespace uqabench {
-namespace {
-
-// The heads of a task share their time buckets, so with a time bias tasks are as large as leaves two for each thread.
-std::vector<HeadRange> tasks_of(const HstuAttention& args) {
-  if (!args.time_bias) return split(args, 1);
-  return split(args, std::clamp<int64_t>(args.sequences * args.heads / (2 * args.threads), 1, args.heads));
-}
-
-TimeBuckets time_buckets(const HstuAttention& args) {
-  return TimeBuckets(args.bucket_starts, args.time_bias ? args.buckets - 1 : 0);
-}
-
-void sum_parts(const HstuAttention& args, const BiasGradients& parts, const HstuGradients& gradients) {
-  if (args.position_bias) std::fill_n(gradients.position_bias, 2 * args.max_len - 1, 0.0f);
-  if (args.time_bias) std::fill_n(gradients.time_bias, args.buckets, 0.0f);
-  for (int64_t b = 0; b < args.sequences; ++b) {
-    for (int64_t h = 0; h < args.heads; ++h) {
-      if (args.position_bias) {
-        const float* part = parts.position_of(args, b, h);
-        for (int64_t r = 0; r < args.length(b); ++r) gradients.position_bias[args.max_len - 1 + r] += part[r];
-      }
-      if (args.time_bias) {
-        const float* part = parts.time_of(args, b, h);
-        for (int64_t k = 0; k < args.buckets; ++k) gradients.time_bias[k] += part[k];
-      }
-    }
-  }
-}
-
-}  // namespace
 
 void hstu_attention_forward(const HstuAttention& args, float* out) {
   static constexpr decltype(&baseline::forward) kernels[] = UQ_TABLE(forward);
   static constexpr decltype(&baseline::forward_scratch) scratch_sizes[] = UQ_TABLE(forward_scratch);
   const int isa = static_cast<int>(current_isa());
-  const std::vector<HeadRange> tasks = tasks_of(args);
-  const TimeBuckets buckets = time_buckets(args);
+  const std::vector<HeadRange> tasks = hstu_tasks(args);
+  const TimeBuckets buckets = hstu_buckets(args);
   parallel_for(static_cast<int64_t>(tasks.size()), args.threads, scratch_sizes[isa](args, args.longest()),
                [&](int64_t i, float* scratch) { kernels[isa](args, buckets, tasks[i], out, scratch); });
 }
@@ -74,15 +26,13 @@ void hstu_attention_backward(const HstuAttention& args, const HeadView& grad, co
   static constexpr decltype(&baseline::backward) kernels[] = UQ_TABLE(backward);
   static constexpr decltype(&baseline::backward_scratch) scratch_sizes[] = UQ_TABLE(backward_scratch);
   const int isa = static_cast<int>(current_isa());
-  const std::vector<HeadRange> tasks = tasks_of(args);
-  const TimeBuckets buckets = time_buckets(args);
-  std::vector<float> position(args.position_bias ? args.tokens() * args.heads : 0, 0.0f);
-  std::vector<float> time(args.time_bias ? args.sequences * args.heads * args.buckets : 0, 0.0f);
-  const BiasGradients parts{position.data(), time.data()};
+  const std::vector<HeadRange> tasks = hstu_tasks(args);
+  const TimeBuckets buckets = hstu_buckets(args);
+  HstuTableSums sums(args, 1);
   parallel_for(
       static_cast<int64_t>(tasks.size()), args.threads, scratch_sizes[isa](args, args.longest()),
-      [&](int64_t i, float* scratch) { kernels[isa](args, buckets, grad, tasks[i], gradients, parts, scratch); });
-  sum_parts(args, parts, gradients);
+      [&](int64_t i, float* scratch) { kernels[isa](args, buckets, grad, tasks[i], gradients, sums, scratch); });
+  sums.write(args, gradients);
 }
 
 }  // namespace uqabench
@@ -98,7 +48,54 @@ void hstu_attention_backward(const HstuAttention& args, const HeadView& grad, co
 namespace uqabench::UQ_ISA {
 namespace {
 
-UQ_INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
+// The biases of one sequence, by row of the transposed scores, and the tables' gradients.
+class Bias {
+ public:
+  static int64_t scratch(const Shape& s) { return Tables::scratch(s.rows + panel) + buckets_size(s) / 4 + 64; }
+
+  // Positions begin before 0, because a masked lane reads i - j down to 1 - panel.
+  Bias(const HstuAttention& args, const TimeBuckets& buckets, int64_t start, const Shape& shape, Arena& arena)
+      : tables_(args, {panel, shape.rows, shape.length, 1}, arena),
+        bucket_(reinterpret_cast<uint8_t*>(arena.take(buckets_size(shape) / 4))) {
+    if (!args.time_bias) return;
+    for (int64_t query = 0; query < shape.length; query += panel) {
+      fill_buckets(buckets, args.timestamps + start, shape.length, query, 0, query + panel,
+                   bucket_ + panel_begin(query));
+    }
+  }
+
+  // Makes of() and accumulate() refer to the panel of queries that begins at `query`, a multiple of `panel`.
+  void begin_panel(int64_t query) {
+    query_ = query;
+    panel_bucket_ = bucket_ + panel_begin(query);
+  }
+
+  // The biases of key j for the panel's lanes [first, first + lanes).
+  UQ_INLINE Floats of(int64_t j, int first) const {
+    return tables_.of(query_ + first - j, panel_bucket_ + j * panel + first);
+  }
+
+  void clear_gradients() { tables_.clear_gradients(); }
+
+  // Adds the gradients of key j's scores, which are zero where masked, to the tables' gradients.
+  UQ_INLINE void accumulate(int64_t j, const float* gradient) {
+    tables_.accumulate(query_ - j, panel_bucket_ + j * panel, gradient);
+  }
+
+  void write_gradients(float* position, float* time) const { tables_.write_gradients(position, time); }
+
+ private:
+  using Tables = HstuTables<4>;
+
+  // The index of the panel that begins at `query`: before it lie panels of `panel`, 2 * `panel`, ... keys.
+  static int64_t panel_begin(int64_t query) { return query / panel * (query / panel + 1) / 2 * panel * panel; }
+  static int64_t buckets_size(const Shape& s) { return panel_begin(s.rows); }
+
+  Tables tables_;
+  int64_t query_ = 0;
+  uint8_t* bucket_;  // the bucket of each pair of a key and a query, by panel
+  const uint8_t* panel_bucket_ = nullptr;
+};
 
 inline int64_t forward_scratch(const HstuAttention& args, int64_t longest) {
   const Shape s(args, longest);
@@ -117,7 +114,7 @@ inline void forward_head(const HstuAttention& args, Head head, Bias& bias, float
       for (int r = 0; r < rows(); ++r) {
         for (int half = 0; half < 2; ++half) {
           const Floats x = multiply_add(scores.value[r][half], broadcast(args.scale), bias.of(j + r, half * lanes));
-          store(weights + (j + r) * panel + half * lanes, keep(causal(query + half * lanes, j + r), x * sigmoid(x)));
+          write_weights(x, causal(query + half * lanes, j + r), weights + (j + r) * panel + half * lanes);
         }
       }
     });
@@ -154,10 +151,7 @@ inline void backward_panel(const HstuAttention& args, const Head& head, const He
         float* weight = weights + (j + r) * panel + half * lanes;
         float* score_gradient = score_gradients + (j + r) * panel + half * lanes;
         const Floats x = multiply_add(load(weight), broadcast(args.scale), bias.of(j + r, half * lanes));
-        const Floats gate = sigmoid(x);
-        const Ints mask = causal(head.query + half * lanes, j + r);
-        store(weight, keep(mask, x * gate));
-        store(score_gradient, keep(mask, load(score_gradient) * (gate + x * gate * (1.0f - gate)) * share));
+        write_weights(x, causal(head.query + half * lanes, j + r), share, weight, score_gradient);
       }
       bias.accumulate(j + r, score_gradients + (j + r) * panel);
     }
@@ -186,7 +180,7 @@ inline void backward_head(const HstuAttention& args, const HeadView& grad, Head 
 }
 
 inline void backward(const HstuAttention& args, const TimeBuckets& buckets, const HeadView& grad, const HeadRange& task,
-                     const HstuGradients& gradients, const BiasGradients& parts, float* scratch) {
+                     const HstuGradients& gradients, HstuTableSums& sums, float* scratch) {
   const int64_t start = args.offsets[task.sequence];
   const Shape shape(args, args.length(task.sequence));
   Arena shared{scratch};
@@ -195,7 +189,7 @@ inline void backward(const HstuAttention& args, const TimeBuckets& buckets, cons
     Arena arena = shared;
     const Head head(args, shape, start, h, arena);
     backward_head(args, grad, head, bias, gradients, arena);
-    bias.write_gradients(parts.position_of(args, task.sequence, h), parts.time_of(args, task.sequence, h));
+    bias.write_gradients(sums.position_of(args, task.sequence, h), sums.time_of(args, task.sequence, h));
   }
 }
 

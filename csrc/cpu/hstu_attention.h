@@ -21,6 +21,9 @@ struct HstuLimits {
   const int64_t* num_targets;  // (sequences) or null
   int64_t max_attn_len;        // 0: no window
   int64_t contextual_seq_len;  // 0: no prefix
+
+  // Whether a query sees exactly its own and the earlier keys.
+  bool are_none() const { return !num_targets && max_attn_len == 0 && contextual_seq_len == 0; }
 };
 
 // The outputs of the backward pass, contiguous and written in full. A bias's gradient is null where the bias is.

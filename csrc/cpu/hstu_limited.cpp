@@ -4,9 +4,8 @@
 #include <limits>
 #include <vector>
 
-#include "cpu/hstu_attention.h"
+#include "cpu/hstu_tasks.h"
 #include "cpu/parallel.h"
-#include "cpu/time_buckets.h"
 
 namespace uqabench {
 
@@ -33,60 +32,19 @@ struct HstuSteps {
   int64_t last_key(int64_t begin, int64_t end) const { return begin < prefix ? std::max(history, end) : end; }
 };
 
-// The accumulators of the tables' gradients, one for each head of each sequence; they are added in a fixed order
-// afterwards.
-struct HstuLimitedSums {
-  float* position;  // (tokens, heads, 2); a sequence's part is (heads, 2 * length), by head and i - j + length
-  float* time;      // (sequences, heads, buckets)
-
-  float* position_of(const HstuAttention& args, int64_t b, int64_t h) const {
-    return args.position_bias ? position + 2 * (args.offsets[b] * args.heads + h * args.length(b)) : nullptr;
-  }
-  float* time_of(const HstuAttention& args, int64_t b, int64_t h) const {
-    return args.time_bias ? time + (b * args.heads + h) * args.buckets : nullptr;
-  }
-};
-
 }  // namespace uqabench
 
 #define UQ_SOURCE "cpu/hstu_limited.cpp"
 #include "cpu/foreach_isa.h"
 
 namespace uqabench {
-namespace {
-
-// The heads of a task share their time buckets, so with a time bias tasks are as large as leaves two for each thread.
-std::vector<HeadRange> tasks_of(const HstuAttention& args) {
-  if (!args.time_bias) return split(args, 1);
-  return split(args, std::clamp<int64_t>(args.sequences * args.heads / (2 * args.threads), 1, args.heads));
-}
-
-void add_parts(const HstuAttention& args, const HstuLimitedSums& sums, const HstuGradients& gradients) {
-  if (args.position_bias) std::fill_n(gradients.position_bias, 2 * args.max_len - 1, 0.0f);
-  if (args.time_bias) std::fill_n(gradients.time_bias, args.buckets, 0.0f);
-  for (int64_t b = 0; b < args.sequences; ++b) {
-    const int64_t length = args.length(b);
-    for (int64_t h = 0; h < args.heads; ++h) {
-      if (args.position_bias) {
-        const float* part = sums.position_of(args, b, h) + length;
-        for (int64_t r = 1 - length; r < length; ++r) gradients.position_bias[args.max_len - 1 + r] += part[r];
-      }
-      if (args.time_bias) {
-        const float* part = sums.time_of(args, b, h);
-        for (int64_t k = 0; k < args.buckets; ++k) gradients.time_bias[k] += part[k];
-      }
-    }
-  }
-}
-
-}  // namespace
 
 void hstu_limited_forward(const HstuAttention& args, const HstuLimits& limits, float* out) {
   static constexpr decltype(&baseline::forward) kernels[] = UQ_TABLE(forward);
   static constexpr decltype(&baseline::scratch_size) scratch_sizes[] = UQ_TABLE(scratch_size);
   const int isa = static_cast<int>(current_isa());
-  const std::vector<HeadRange> tasks = tasks_of(args);
-  const TimeBuckets buckets(args.bucket_starts, args.time_bias ? args.buckets - 1 : 0);
+  const std::vector<HeadRange> tasks = hstu_tasks(args);
+  const TimeBuckets buckets = hstu_buckets(args);
   parallel_for(static_cast<int64_t>(tasks.size()), args.threads, scratch_sizes[isa](args, limits, args.longest()),
                [&](int64_t i, float* scratch) { kernels[isa](args, limits, buckets, tasks[i], out, scratch); });
 }
@@ -96,16 +54,14 @@ void hstu_limited_backward(const HstuAttention& args, const HstuLimits& limits, 
   static constexpr decltype(&baseline::backward) kernels[] = UQ_TABLE(backward);
   static constexpr decltype(&baseline::scratch_size) scratch_sizes[] = UQ_TABLE(scratch_size);
   const int isa = static_cast<int>(current_isa());
-  const std::vector<HeadRange> tasks = tasks_of(args);
-  const TimeBuckets buckets(args.bucket_starts, args.time_bias ? args.buckets - 1 : 0);
-  std::vector<float> position(args.position_bias ? 2 * args.tokens() * args.heads : 0, 0.0f);
-  std::vector<float> time(args.time_bias ? args.sequences * args.heads * args.buckets : 0, 0.0f);
-  const HstuLimitedSums sums{position.data(), time.data()};
+  const std::vector<HeadRange> tasks = hstu_tasks(args);
+  const TimeBuckets buckets = hstu_buckets(args);
+  HstuTableSums sums(args, 2);
   parallel_for(static_cast<int64_t>(tasks.size()), args.threads, scratch_sizes[isa](args, limits, args.longest()),
                [&](int64_t i, float* scratch) {
                  kernels[isa](args, limits, buckets, grad, tasks[i], gradients, sums, scratch);
                });
-  add_parts(args, sums, gradients);
+  sums.write(args, gradients);
 }
 
 }  // namespace uqabench
@@ -115,12 +71,11 @@ void hstu_limited_backward(const HstuAttention& args, const HstuLimits& limits, 
 #include "cpu/simd.h"
 #include "cpu/gemm.h"
 #include "cpu/attention.h"
+#include "cpu/hstu_bias.h"
 // clang-format on
 
 namespace uqabench::UQ_ISA {
 namespace {
-
-UQ_INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
 // What one sequence's heads share: the steps, the tables, and the time bucket of each pair in the order of its panels.
 struct Pairs {
@@ -128,8 +83,7 @@ struct Pairs {
   HstuSteps steps;
   int64_t rows;
   int32_t* step;                       // (rows)
-  float *position, *position_gradient;  // by i - j, from -rows to rows
-  float *time, *time_gradient;          // (256)
+  HstuTables<1> tables;
   uint8_t *buckets, *panel_buckets;
   // Of the current panel of queries.
   int64_t query = 0, first = 0, last = 0;
@@ -139,35 +93,31 @@ struct Pairs {
     return (panels * (panels + 1) / 2 * panel + round_up(std::min(prefix, rows), panel) / panel * rows) * panel;
   }
   static int64_t scratch(int64_t rows, int64_t prefix) {
-    return rows + 2 * (2 * rows + panel) + 2 * 256 + most_pairs(rows, prefix) / 4 + 128;
+    return rows + HstuTables<1>::scratch(2 * rows + panel) + most_pairs(rows, prefix) / 4 + 128;
   }
 
   Pairs(const HstuAttention& in, const HstuLimits& limits, const TimeBuckets& table, const HeadRange& task,
         int64_t padded, Arena& arena)
-      : args(in), steps(in, limits, task.sequence), rows(padded) {
-    step = reinterpret_cast<int32_t*>(arena.take(rows));
-    position = arena.take(2 * rows + panel) + rows;
-    position_gradient = arena.take(2 * rows + panel) + rows;
-    time = arena.take(256);
-    time_gradient = arena.take(256);
-    buckets = reinterpret_cast<uint8_t*>(arena.take(most_pairs(rows, limits.contextual_seq_len) / 4));
+      : args(in),
+        steps(in, limits, task.sequence),
+        rows(padded),
+        step(reinterpret_cast<int32_t*>(arena.take(padded))),
+        tables(in, {padded, padded + panel, steps.length, 2}, arena),
+        buckets(reinterpret_cast<uint8_t*>(arena.take(most_pairs(padded, limits.contextual_seq_len) / 4))) {
     for (int64_t i = 0; i < rows; ++i) step[i] = steps.of(i);
-    if (args.position_bias) {
-      for (int64_t r = -rows; r < rows + panel; ++r) {
-        position[r] = -steps.length < r && r < steps.length ? args.position_bias[args.max_len - 1 + r] : 0.0f;
-      }
-    }
-    if (args.time_bias) {
-      std::copy_n(args.time_bias, args.buckets, time);
-      fill_buckets(table, args.timestamps + args.offsets[task.sequence]);
+    if (!args.time_bias) return;
+    begin_head();
+    for (int64_t begin = 0; begin < steps.length; begin += panel) {
+      begin_panel(begin);
+      const int64_t* times = args.timestamps + args.offsets[task.sequence];
+      fill_buckets(table, times, steps.length, begin, first, last, panel_buckets);
     }
   }
 
   void begin_head() {
     panel_buckets = buckets;
     query = first = last = 0;
-    if (args.position_bias) std::fill_n(position_gradient - rows, 2 * rows + panel, 0.0f);
-    if (args.time_bias) std::fill_n(time_gradient, 256, 0.0f);
+    tables.clear_gradients();
   }
 
   // The panels of a head are begun in order.
@@ -189,42 +139,12 @@ struct Pairs {
   }
 
   UQ_INLINE Floats bias(int64_t j, int lane) const {
-    Floats sum = {};
-    if (args.position_bias) sum += load(position + query + lane - j);
-    if (args.time_bias) sum += gather(time, panel_buckets + (j - first) * panel + lane);
-    return sum;
+    return tables.of(query + lane - j, panel_buckets + (j - first) * panel + lane);
   }
 
   // Adds the gradients of key j's scores, which are zero where it is not seen, to the tables' gradients.
   void accumulate(int64_t j, const float* gradient) {
-    if (args.position_bias) {
-      for (int lane = 0; lane < panel; lane += lanes) {
-        float* to = position_gradient + query + lane - j;
-        store(to, load(to) + load(gradient + lane));
-      }
-    }
-    if (args.time_bias) {
-      const uint8_t* bucket = panel_buckets + (j - first) * panel;
-      for (int i = 0; i < panel; ++i) time_gradient[bucket[i]] += gradient[i];
-    }
-  }
-
-  void write_gradients(float* to_position, float* to_time) const {
-    if (args.position_bias) std::copy_n(position_gradient - steps.length, 2 * steps.length, to_position);
-    if (args.time_bias) std::copy_n(time_gradient, args.buckets, to_time);
-  }
-
- private:
-  void fill_buckets(const TimeBuckets& table, const int64_t* times) {
-    begin_head();
-    for (int64_t begin = 0; begin < steps.length; begin += panel) {
-      begin_panel(begin);
-      uint8_t* to = panel_buckets;
-      for (int64_t j = first; j < last; ++j, to += panel) {
-        const int64_t key_time = times[std::min(j, steps.length - 1)];
-        for (int i = 0; i < panel; ++i) to[i] = table.of(times[std::min(begin + i, steps.length - 1)], key_time);
-      }
-    }
+    tables.accumulate(query - j, panel_buckets + (j - first) * panel, gradient);
   }
 };
 
@@ -287,7 +207,7 @@ inline void forward(const HstuAttention& args, const HstuLimits& limits, const T
           for (int lane = 0; lane < panel; lane += lanes) {
             float* weight = weights + (j + r) * panel + lane;
             const Floats x = multiply_add(load(weight), broadcast(args.scale), pairs.bias(j + r, lane));
-            store(weight, keep(pairs.seen(j + r, lane), x * sigmoid(x)));
+            write_weights(x, pairs.seen(j + r, lane), weight);
           }
         }
       });
@@ -327,10 +247,7 @@ inline void backward_head(const HstuAttention& args, const HeadView& grad, Head&
           float* weight = weights + (j + r) * panel + lane;
           float* d_score = d_scores + (j + r) * panel + lane;
           const Floats x = multiply_add(load(weight), broadcast(args.scale), pairs.bias(j + r, lane));
-          const Floats gate = sigmoid(x);
-          const Ints mask = pairs.seen(j + r, lane);
-          store(weight, keep(mask, x * gate));
-          store(d_score, keep(mask, load(d_score) * (gate + x * gate * (1.0f - gate)) * share));
+          write_weights(x, pairs.seen(j + r, lane), share, weight, d_score);
         }
         pairs.accumulate(j + r, d_scores + (j + r) * panel);
       }
@@ -347,7 +264,7 @@ inline void backward_head(const HstuAttention& args, const HeadView& grad, Head&
 
 inline void backward(const HstuAttention& args, const HstuLimits& limits, const TimeBuckets& buckets,
                      const HeadView& grad, const HeadRange& task, const HstuGradients& gradients,
-                     const HstuLimitedSums& sums, float* scratch) {
+                     HstuTableSums& sums, float* scratch) {
   const Shape shape(args, args.length(task.sequence));
   Arena shared{scratch};
   Pairs pairs(args, limits, buckets, task, shape.rows, shared);
@@ -355,7 +272,7 @@ inline void backward(const HstuAttention& args, const HstuLimits& limits, const 
     Arena arena = shared;
     Head head(args, shape, args.offsets[task.sequence], h, arena);
     backward_head(args, grad, head, pairs, gradients, arena);
-    pairs.write_gradients(sums.position_of(args, task.sequence, h), sums.time_of(args, task.sequence, h));
+    pairs.tables.write_gradients(sums.position_of(args, task.sequence, h), sums.time_of(args, task.sequence, h));
   }
 }
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from ..native import call
+from ..native import fill
 from .operator import gradients, outputs
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    results = outputs(q, k, v, offsets, scale, "native")
-    call("causal_attention_forward", *results, q, k, v, offsets, scale)
-    return results
+def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+    return fill("causal_attention_forward", outputs(*inputs, "native"), *inputs)
 
 
-def backward(
-    grad_out: Tensor, out: Tensor, log_sums: Tensor, q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    arguments = (grad_out.contiguous(), out, log_sums, q, k, v, offsets, scale)
-    found = gradients(*arguments)
-    call("causal_attention_backward", *found, *arguments)
-    return found
+def backward(grad_out: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    arguments = (grad_out.contiguous(), *others)
+    return fill("causal_attention_backward", gradients(*arguments), *arguments)

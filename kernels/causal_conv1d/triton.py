@@ -6,6 +6,8 @@ GPU, as long as the autotuner's choice stands, which it keeps on disk.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..rows import dense_rows
@@ -13,36 +15,20 @@ from . import triton_backward, triton_forward
 from .operator import gradients, outputs
 
 
-def forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    offsets: Tensor,
-    is_silu: bool,
-    initial_state: Tensor | None,
-    return_state: bool,
-) -> tuple[Tensor, Tensor | None]:
-    y, state = results = outputs(x, weight, bias, offsets, is_silu, initial_state, return_state)
+def forward(*inputs: Any) -> tuple[Tensor, Tensor | None]:
+    x, weight, bias, offsets, is_silu, initial_state, _ = inputs
+    y, state = results = outputs(*inputs)
     triton_forward.convolve(y, x, weight.contiguous(), bias, initial_state, offsets, is_silu)
     if state is not None:
         triton_forward.write_state(state, x, initial_state, offsets)
     return results
 
 
-def backward(
-    grad_y: Tensor,
-    grad_state: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    offsets: Tensor,
-    is_silu: bool,
-    initial_state: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def backward(grad_y: Tensor, grad_state: Tensor | None, *inputs: Any) -> tuple[Tensor | None, ...]:
+    x, weight, bias, offsets, is_silu, initial_state = inputs
     grad_state = None if grad_state is None else grad_state.contiguous()
     grad_y, weight = dense_rows(grad_y), weight.contiguous()
-    arguments = (grad_y, grad_state, x, weight, bias, offsets, is_silu, initial_state)
-    dx, dweight, dbias, dinitial = found = gradients(*arguments)
+    dx, dweight, dbias, dinitial = found = gradients(grad_y, grad_state, *inputs)
     inner, partials = triton_backward.weight_gradients(grad_y, x, weight, bias, initial_state, offsets, is_silu)
     dweight.copy_(partials[:, 1:].sum(0).t())
     dbias.copy_(partials[:, 0].sum(0))

@@ -5,6 +5,8 @@ A batch of tokens at a time keeps one float for each candidate and token, less t
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..memory import remember
@@ -13,26 +15,17 @@ from ..tensors import do_lie_below
 from .operator import losses_of_tokens, outputs
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    target: Tensor | None,
-    bias: Tensor | None,
-    ids: Tensor | None,
-    ignore_index: int,
-    of_hidden: bool,
-    of_weight: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def forward(*inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    hidden, weight, target, bias, ids, ignore_index, *wanted = inputs
     counted = None if target is None else _counted(target, weight.shape[0], ignore_index)
     states = hidden
     if counted is not None:
         states, target = (x.index_select(0, counted) for x in (hidden, target))
-    results = outputs(states, weight, target, bias, ids, ignore_index, of_hidden, of_weight)
+    loss, g_hidden, g_weight = results = outputs(states, weight, target, bias, ids, ignore_index, *wanted)
     share = 1 / (states.shape[0] or 1)
     call("linear_cross_entropy", None, *results, states, weight, target, bias, ids, ids, share)
-    if counted is None or not of_hidden:
+    if counted is None or g_hidden is None:
         return results
-    loss, g_hidden, g_weight = results
     return loss, hidden.new_zeros(hidden.shape).index_copy_(0, counted, g_hidden), g_weight
 
 

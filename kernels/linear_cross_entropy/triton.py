@@ -10,6 +10,8 @@ catalogue.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from . import triton_backward
@@ -17,15 +19,8 @@ from .triton_forward import slice_softmax
 from .triton_tokens import arrange, join
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    target: Tensor | None,
-    bias: Tensor | None,
-    ids: Tensor | None,
-    ignore_index: int,
-    of_hidden: bool,
-) -> tuple[Tensor | None, ...]:
+def forward(*inputs: Any) -> tuple[Tensor | None, ...]:
+    hidden, weight, target, bias, ids, ignore_index, of_hidden = inputs
     tokens = arrange(hidden, weight, target, bias, ids, ignore_index)
     share = tokens.count.clamp(min=1).float().reciprocal()
     losses_, lse, gradient = join(tokens, weight, slice_softmax(tokens, weight, bias, ids, of_hidden), share)
@@ -37,14 +32,6 @@ def losses(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) ->
     return join(tokens, weight, slice_softmax(tokens, weight, None, None, False), tokens.count)[0]
 
 
-def backward(
-    scale: Tensor,
-    lse: Tensor,
-    states: Tensor,
-    wanted: Tensor,
-    count: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    ids: Tensor | None,
-) -> Tensor:
+def backward(*inputs: Any) -> Tensor:
+    scale, lse, states, wanted, count, weight, bias, ids = inputs
     return triton_backward.weight_gradient(states, lse, wanted, count, weight, bias, ids, scale)

@@ -25,13 +25,13 @@ _WANTED_BLOCKS = 1024  # of which an H100 runs 800 at once
 MOST_ROWS = 512  # of partial sums of the parameters' gradients
 
 
-def forward(*inputs: Tensor | bool | None) -> tuple[Tensor | None, ...]:
+def forward(*inputs: Any) -> tuple[Tensor | None, ...]:
     results = y, state, kept, _ = outputs(*inputs, "cuda")
     _run("selective_scan_forward_cuda", inputs[:-2], kept=kept, y=y, state=state)
     return results
 
 
-def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Tensor | bool | None) -> tuple[Tensor | None, ...]:
+def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
     kept, _, *inputs = others
     grad_state = None if grad_state is None else grad_state.contiguous()
     found = gradients(grad_y, grad_state, *others)

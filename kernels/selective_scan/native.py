@@ -7,27 +7,26 @@ forward, 17 backward.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from ..native import call
+from ..native import fill
 from .operator import gradients, outputs
 
 
-def forward(*inputs: Tensor | bool | None) -> tuple[Tensor | None, ...]:
+def forward(*inputs: Any) -> tuple[Tensor | None, ...]:
+    *arguments, _, _ = inputs  # but return_state and keep
     results = outputs(*inputs, "native")
-    *tensors, offsets, delta_softplus, initial_state, _, _ = inputs
     kept = results[2]
     if kept is not None:
         kept[-2:].zero_()  # see kept_shape in csrc/bindings/selective_scan.cpp
-    call("selective_scan_forward", *results, *tensors, initial_state, offsets, delta_softplus)
-    return results
+    return fill("selective_scan_forward", results, *arguments)
 
 
-def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Tensor | bool | None) -> tuple[Tensor | None, ...]:
-    kept, ungated, *tensors, offsets, delta_softplus, initial_state = others
-    z = tensors[6]
+def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
+    kept, ungated, *inputs = others
+    z = inputs[6]
     grad_state = None if grad_state is None else grad_state.contiguous()
-    given = (grad_y.contiguous(), grad_state, kept, None if z is None else ungated, *tensors)
-    found = gradients(*given, offsets, delta_softplus, initial_state)
-    call("selective_scan_backward", *found, *given, initial_state, offsets, delta_softplus)
-    return found
+    arguments = (grad_y.contiguous(), grad_state, kept, None if z is None else ungated, *inputs)
+    return fill("selective_scan_backward", gradients(*arguments), *arguments)

@@ -5,6 +5,8 @@ The forward pass keeps a state every few tokens, from which the backward pass co
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..operator import SINGLE, SINGLE_AND_BF16, Kernel, declare
@@ -77,21 +79,9 @@ _KERNEL = Kernel(
 )
 
 
-def run(
-    backend: str,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    offsets: Tensor,
-    delta_softplus: bool,
-    initial_state: Tensor | None,
-    return_state: bool,
-) -> Tensor | tuple[Tensor, Tensor]:
+def run(backend: str, *inputs: Any) -> Tensor | tuple[Tensor, Tensor]:
+    """The operator by a compiled backend; arguments are checked by the caller."""
+    u, delta, A, B, C, D, z, delta_bias, offsets, delta_softplus, initial_state, return_state = inputs
     if initial_state is not None:
         initial_state = initial_state.contiguous()
     if backend == "cuda":
@@ -101,8 +91,8 @@ def run(
         A, D, delta_bias, initial_state = (
             None if x is None else x.float().contiguous() for x in (A, D, delta_bias, initial_state)
         )
-    inputs = (u, delta, A, B, C, D, z, delta_bias, offsets, delta_softplus, initial_state, return_state)
-    results = _KERNEL(backend, *inputs)
+    tensors = (u, delta, A, B, C, D, z, delta_bias, offsets)
+    results = _KERNEL(backend, *tensors, delta_softplus, initial_state, return_state)
     return results if return_state else results[0]
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from ..native import call
+from ..native import fill
 from .operator import gradients, outputs
 
 
-def forward(*inputs: Tensor | bool | None) -> tuple[Tensor | None, ...]:
-    y, state, ungated = results = outputs(*inputs)
-    *tensors, offsets, dt_softplus, initial_state, _, _ = inputs
-    call("ssd_scan_forward", y, ungated, state, *tensors, offsets, initial_state, dt_softplus)
-    return results
+def forward(*inputs: Any) -> tuple[Tensor | None, ...]:
+    *arguments, _, _ = inputs  # but return_state and keep
+    return fill("ssd_scan_forward", outputs(*inputs), *arguments)
 
 
-def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Tensor | bool | None) -> tuple[Tensor | None, ...]:
-    ungated, *tensors, offsets, dt_softplus, initial_state = others
-    z = tensors[6]
+def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
+    ungated, *inputs = others
+    z = inputs[6]
     grad_state = None if grad_state is None else grad_state.contiguous()
-    given = (grad_y.contiguous(), grad_state, None if z is None else ungated, *tensors)
-    found = gradients(*given, offsets, dt_softplus, initial_state)
-    call("ssd_scan_backward", *found, *given, offsets, initial_state, dt_softplus)
-    return found
+    arguments = (grad_y.contiguous(), grad_state, None if z is None else ungated, *inputs)
+    return fill("ssd_scan_backward", gradients(*arguments), *arguments)

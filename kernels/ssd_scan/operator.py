@@ -5,6 +5,8 @@ The backward pass computes the states between chunks again; of the forward pass 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -70,27 +72,13 @@ _KERNEL = Kernel(
 )
 
 
-def _run(
-    backend: str,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    offsets: Tensor,
-    dt_softplus: bool,
-    initial_state: Tensor | None,
-    return_state: bool,
-) -> Tensor | tuple[Tensor, Tensor]:
+def _run(backend: str, *inputs: Any) -> Tensor | tuple[Tensor, Tensor]:
+    x, dt, A, B, C, D, z, dt_bias, offsets, dt_softplus, initial_state, return_state = inputs
     if backend == "triton" and B.shape[2] > MOST_STATES:
-        others = (dt_softplus, initial_state, return_state)
-        return eager.ssd_scan(x, dt, A, B, C, D, z, dt_bias, offsets, *others)
+        return eager.ssd_scan(*inputs)
     A, D, dt_bias, initial_state = (None if p is None else p.contiguous() for p in (A, D, dt_bias, initial_state))
-    inputs = (x, dt, A, B, C, D, z, dt_bias, offsets, dt_softplus, initial_state, return_state)
-    results = _KERNEL(backend, *inputs)
+    tensors = (x, dt, A, B, C, D, z, dt_bias, offsets)
+    results = _KERNEL(backend, *tensors, dt_softplus, initial_state, return_state)
     return results if return_state else results[0]
 
 

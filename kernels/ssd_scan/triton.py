@@ -8,6 +8,8 @@ kind of GPU, as long as the autotuner's choice stands, which it keeps on disk.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..results import uninitialised
@@ -15,23 +17,9 @@ from . import triton_backward, triton_forward, triton_states
 from .operator import outputs
 
 
-def forward(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    offsets: Tensor,
-    dt_softplus: bool,
-    initial_state: Tensor | None,
-    return_state: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    inputs = (x, dt, A, B, C, D, z, dt_bias, offsets, dt_softplus, initial_state)
-    y, state, ungated = results = outputs(*inputs, return_state, keep)
+def forward(*inputs: Any) -> tuple[Tensor | None, ...]:
+    x, dt, A, B, C, D, z, dt_bias, offsets, dt_softplus, initial_state, _, _ = inputs
+    y, state, ungated = results = outputs(*inputs)
     before = triton_states.states_between(
         x, None, B, dt, A, dt_bias, offsets, initial_state, state, reverse=False, dt_softplus=dt_softplus
     )
@@ -39,22 +27,8 @@ def forward(
     return results
 
 
-def backward(
-    grad_y: Tensor,
-    grad_state: Tensor | None,
-    ungated: Tensor | None,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    offsets: Tensor,
-    dt_softplus: bool,
-    initial_state: Tensor | None,
-) -> tuple[Tensor | None, ...]:
+def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
+    ungated, x, dt, A, B, C, D, z, dt_bias, offsets, dt_softplus, initial_state = others
     grad_y = grad_y.contiguous()
     grad_state = None if grad_state is None else grad_state.contiguous()
     before = triton_states.states_between(

@@ -180,14 +180,14 @@ class TestNative:
             with pytest.raises(ValueError, match=rf"^{name}\b"):
                 native_module().causal_conv1d_forward(**(good | {name: bad}))
         gradients = [x.copy(), weight.copy(), weight[:, 0].copy(), state.copy()]
-        arguments = [x, state, x, weight, None, state, np.array([0, 4])]
-        native_module().causal_conv1d_backward(*gradients, *arguments, is_silu=False, threads=1)
+        arguments = [x, state, x, weight, None, np.array([0, 4]), False, state]
+        native_module().causal_conv1d_backward(*gradients, *arguments, threads=1)
         for name, place, bad in (("grad", 0, x[:3]), ("grad_state", 1, state[:, :1])):
             wrong = [bad if i == place else a for i, a in enumerate(arguments)]
             with pytest.raises(ValueError, match=rf"^{name} has"):
-                native_module().causal_conv1d_backward(*gradients, *wrong, is_silu=False, threads=1)
+                native_module().causal_conv1d_backward(*gradients, *wrong, threads=1)
         with pytest.raises(ValueError, match="^dinitial_state has"):
-            native_module().causal_conv1d_backward(*gradients[:3], state[:0], *arguments, is_silu=False, threads=1)
+            native_module().causal_conv1d_backward(*gradients[:3], state[:0], *arguments, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,9 @@ def test_eager_hstu_attention_is_registered_correctly():
 
 def hstu_arrays(**change):
     floats = {name: np.zeros((4, 1, 2), np.float32) for name in ("out", "q", "k", "v")}
-    none = dict.fromkeys(("position_bias", "time_bias", "bucket_starts", "timestamps"))
+    none = dict.fromkeys(("position_bias", "time_bias", "bucket_starts", "timestamps", "num_targets"))
     numbers = {"offsets": np.array([0, 4]), "max_len": 4, "scale": 1.0, "threads": 1}
+    numbers |= {"max_attn_len": 0, "contextual_seq_len": 0}
     return floats | none | numbers | change
 
 
@@ -58,6 +59,8 @@ def hstu_arrays(**change):
         ({"threads": 0}, ValueError, "threads must be at least 1"),
         ({"position_bias": np.zeros(6, np.float32)}, ValueError, "position_bias has the wrong shape"),
         ({"time_bias": np.zeros(6, np.float32)}, ValueError, "time_bias needs timestamps"),
+        ({"num_targets": np.array([5])}, ValueError, "num_targets must lie in"),
+        ({"max_attn_len": -1}, ValueError, "max_attn_len and contextual_seq_len must be"),
     ],
 )
 def test_the_module_checks_what_could_leave_memory(change, error, message):

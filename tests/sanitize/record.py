@@ -28,9 +28,6 @@ from .replay import Call, is_kernel, saved
 SMALL = [(), (0,), (1,), (0, 1, 0), (2, 3), RAGGED]
 LARGE = (300, 0, 513, 64, 1, 259)  # past the blocks, chunks and slices of every kernel
 
-LIMITED = {"hstu_limited_forward", "hstu_limited_backward"}
-"""Kernels that only calls with limits reach, which the examples do not make; tests/kernels/test_hstu_limits.py does."""
-
 
 def _saved(x: Any) -> Any:
     """A tensor as an array, which the replay, that knows no torch, takes in its place."""
@@ -69,6 +66,13 @@ def _train_sparse_table(lengths: tuple[int, ...]) -> None:
     AdamW([table]).step()
 
 
+def _attend_within_limits(lengths: tuple[int, ...]) -> None:
+    """HSTU attention's kernels for targets, a window and a prefix, which no example has."""
+    example = case("hstu_attention", lengths)
+    limits = {"num_targets": torch.tensor(lengths, dtype=torch.int64) // 3, "max_attn_len": 9, "contextual_seq_len": 2}
+    outputs_and_gradients(lambda **arrays: example.run(**arrays, **limits), example.arrays)
+
+
 def _run_example(name: str, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
     example = case(name, lengths, dtype)
     outputs_and_gradients(example.run, example.arrays)
@@ -88,7 +92,8 @@ def record(lengths: list[tuple[int, ...]]) -> list[Call]:
                         _run_example(name, each, dtype)
         for each in lengths:
             _train_sparse_table(each)
-    missing = kernels - {call.function for call in calls} - LIMITED
+            _attend_within_limits(each)
+    missing = kernels - {call.function for call in calls}
     if missing:
         raise RuntimeError(f"No example in tests/kernels/cases.py calls {', '.join(sorted(missing))}.")
     return calls

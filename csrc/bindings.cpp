@@ -43,7 +43,6 @@ PYBIND11_MODULE(_native, m) {
   m.attr("has_cuda") = false;
 #endif
   bind_instruction_sets(m);
-  bind_adamw(m);
   bind_causal_attention(m);
   bind_causal_conv1d(m);
   bind_checks(m);

@@ -16,7 +16,6 @@ if __name__ != "uqabench.kernels":
     # one run of eight), so that name stands for the one copy.
     sys.modules[__name__] = importlib.import_module("uqabench.kernels")
 else:
-    from .adamw import AdamW, flush_sparse_adamw_, sparse_adamw_
     from .backend import use_backend
     from .causal_attention import causal_attention, causal_attention_step
     from .causal_conv1d import causal_conv1d
@@ -36,12 +35,10 @@ else:
     from .swiglu import swiglu
 
 __all__ = [
-    "AdamW",
     "causal_attention",
     "causal_attention_step",
     "causal_conv1d",
     "embedding_bag_mean",
-    "flush_sparse_adamw_",
     "gru",
     "hstu_attention",
     "hstu_attention_step",
@@ -54,7 +51,6 @@ __all__ = [
     "rms_norm",
     "rope",
     "selective_scan",
-    "sparse_adamw_",
     "ssd_scan",
     "swiglu",
     "use_backend",

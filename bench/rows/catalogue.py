@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import work
 from bench.rows.row import Floor, Measure, Row, peak_extra_bytes, random
-from uqabench.kernels import AdamW, linear_cross_entropy, linear_rank
+from uqabench.kernels import linear_cross_entropy, linear_rank
 
 ITEMS, WIDTH = 994_447, 128
 SMALL_ITEMS, SMALL_WIDTH = 1_000, 16
@@ -72,44 +70,7 @@ def _rank(is_small: bool) -> list[Measure]:
     return [Measure("linear_rank", ours, floor, "scores, then a full sort", by_sort, extra_bytes=extra)]
 
 
-def _sparse_adamw(is_small: bool) -> list[Measure]:
-    items, width = (SMALL_ITEMS, SMALL_WIDTH) if is_small else (ITEMS, WIDTH)
-    touched = items // 100
-    table = torch.nn.Parameter(random(items, width, seed=1, scale=width**-0.5))
-    dense_grad = random(items, width, seed=2)
-    batches = [torch.randperm(items, generator=torch.Generator().manual_seed(seed))[:touched] for seed in range(8)]
-    sparse_grads = [
-        torch.sparse_coo_tensor(ids[None], dense_grad[ids], dense_grad.shape, check_invariants=True) for ids in batches
-    ]
-
-    def step(optimizer: torch.optim.Optimizer, grad: Tensor) -> None:
-        table.grad = grad
-        optimizer.step()
-
-    ours, fused, default = AdamW([table]), torch.optim.AdamW([table], fused=True), torch.optim.AdamW([table])
-    step(ours, sparse_grads[0])
-    # One set of moments serves all three: 0.5 GB each. The time does not depend on their values.
-    moments = {name: ours.state[table][name] for name in ("exp_avg", "exp_avg_sq")}
-    for dense in (fused, default):
-        dense.state[table] = {"step": torch.zeros(()), **moments}
-    turns = itertools.cycle(sparse_grads)
-
-    floor = Floor(
-        bytes=4 * 7 * touched * width,
-        formula=f"bytes 4 x 7 x {touched:,} x {width}: touched rows of p, m, v read and written, their gradient read",
-    )
-
-    def measure(name: str, baseline: str, dense: torch.optim.Optimizer) -> Measure:
-        return Measure(name, lambda: step(ours, next(turns)), floor, baseline, lambda: step(dense, dense_grad))
-
-    return [
-        measure("sparse_adamw", "torch.optim.AdamW, dense", default),
-        measure("sparse_adamw against fused", "torch.optim.AdamW(fused=True), dense", fused),
-    ]
-
-
 ROWS = (
     Row("linear_cross_entropy", "full-catalogue cross entropy, T 1,024, d 128, V 994,447, fwd+bwd", _cross_entropy),
     Row("linear_rank", "ranks of 64 users' targets among 994,447 items", _rank),
-    Row("sparse_adamw", "AdamW on 994,447 rows of 128, 1 % of them touched", _sparse_adamw),
 )

@@ -32,8 +32,7 @@ def _operators() -> dict[str, Callable[[], object]]:
     q, decay, step = row.unsqueeze(1), -random(1, seed=4).abs(), random(1, 1, seed=4)
     offsets, first = torch.tensor([0, 1]), torch.zeros(1, dtype=torch.int64)
     square, recurrent, taps = random(8, 8, seed=5), random(24, 8, seed=6), random(8, 4, seed=7)
-    table, decays = square.clone(), -square.abs()
-    state = (torch.zeros(8, 8), torch.zeros(8, 8), first.repeat(8), torch.zeros(8, dtype=torch.float64))
+    decays = -square.abs()
     k = kernels
     return {
         "causal_attention": lambda: k.causal_attention(q, q, q, offsets),
@@ -50,7 +49,6 @@ def _operators() -> dict[str, Callable[[], object]]:
         "rms_norm": lambda: k.rms_norm(row, vector),
         "rope": lambda: k.rope(q, q, offsets),
         "selective_scan": lambda: k.selective_scan(row, row, decays, row, row, None, None, None, offsets),
-        "sparse_adamw_": lambda: k.sparse_adamw_(table, *state, first, row, step=1, lr=1e-3),
         "ssd_scan": lambda: k.ssd_scan(q, step, decay, q, q, None, None, None, offsets),
         "swiglu": lambda: k.swiglu(row, other),
     }

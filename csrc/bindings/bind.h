@@ -5,7 +5,6 @@
 
 namespace uqabench {
 
-void bind_adamw(pybind11::module_& m);
 void bind_causal_attention(pybind11::module_& m);
 void bind_causal_conv1d(pybind11::module_& m);
 void bind_checks(pybind11::module_& m);

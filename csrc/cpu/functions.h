@@ -51,18 +51,6 @@ UQ_INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 UQ_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 UQ_INLINE Floats magnitude(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 
-// Correctly rounded, as IEEE 754 defines it.
-UQ_INLINE Floats square_root(Floats x) {
-#if UQ_LANES == 16
-  return _mm512_maskz_sqrt_ps(0xffff, x);
-#elif UQ_LANES == 8
-  return _mm256_sqrt_ps(x);
-#else
-  for (int lane = 0; lane < lanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
-  return x;
-#endif
-}
-
 UQ_INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
 // The absolute error is at most 1e-7.

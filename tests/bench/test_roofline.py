@@ -16,7 +16,7 @@ from bench.rows.row import peak_extra_bytes
 
 pytest.importorskip("transformers")  # the Mamba rows' baselines are its blocks
 
-NAMES = "hstu trm++ sasrec gru4rec mamba1 mamba2 linear_cross_entropy linear_rank sparse_adamw op_overhead".split()
+NAMES = "hstu trm++ sasrec gru4rec mamba1 mamba2 linear_cross_entropy linear_rank op_overhead".split()
 NAMES += ["attention_length", "start_up"]
 FIELDS = {"name", "seconds", "floor_seconds", "ratio", "baseline", "baseline_seconds", "speedup", "extra_bytes"}
 

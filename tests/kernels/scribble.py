@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from uqabench import kernels
-
 from .cases import case, offsets_of
 
 LENGTHS = (40, 0, 200, 7, 90, 1) * 4
@@ -40,18 +38,9 @@ def differentiate(outputs: tuple[Tensor, ...]) -> None:
         torch.autograd.backward(wanted, [torch.ones_like(y) for y in wanted])
 
 
-def sparse_adamw() -> tuple[Callable[[], None], list[Tensor]]:
-    rows, width, entries = 1000, 64, 2000
-    table, moment, square = (torch.zeros(rows, width) for _ in range(3))
-    steps, decay = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.float64)
-    ids, grads = torch.randint(0, rows, (entries,)), torch.randn(entries, width)
-    return lambda: kernels.sparse_adamw_(table, moment, square, steps, decay, ids, grads, step=1, lr=1e-3), [ids]
-
-
 def calls() -> Iterator[tuple[str, Callable[[], None], list[Tensor]]]:
     """Each operator's name, a call of it, and the integer tensors that the call reads."""
     torch.manual_seed(0)
-    yield "sparse_adamw_", *sparse_adamw()
     for name in (
         "causal_attention", "causal_conv1d", "embedding_bag_mean", "gru", "hstu_attention", "info_nce",
         "linear_cross_entropy", "linear_rank", "rope", "selective_scan", "ssd_scan",

@@ -15,8 +15,8 @@ from torch.nn.functional import pad
 
 _MANY_ROWS = 16  # with fewer rows the call itself costs more than the product
 _FEW_ROWS, _FEW_STEP, _STEP = 512, 16, 128
-"""Products have rows in multiples of 16 up to 512, of 128 beyond. oneDNN keeps code and memory for each of the last thousand shapes it has met,
-which for batches of all lengths comes to gigabytes."""
+"""Products have rows in multiples of 16 up to 512, of 128 beyond. oneDNN keeps code and memory for each of the last
+thousand shapes it has met, which for batches of all lengths comes to gigabytes."""
 
 
 def use_onednn(model: nn.Module) -> int:

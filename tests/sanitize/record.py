@@ -28,9 +28,6 @@ from .replay import Call, is_kernel, saved
 SMALL = [(), (0,), (1,), (0, 1, 0), (2, 3), RAGGED]
 LARGE = (300, 0, 513, 64, 1, 259)  # past the blocks, chunks and slices of every kernel
 
-LIMITED = {"hstu_limited_forward", "hstu_limited_backward"}
-"""Kernels that only calls with limits reach, which the examples do not make; tests/kernels/test_hstu_limits.py does."""
-
 
 def _saved(x: Any) -> Any:
     """A tensor as an array, which the replay, that knows no torch, takes in its place."""
@@ -69,6 +66,15 @@ def _train_sparse_table(lengths: tuple[int, ...]) -> None:
     AdamW([table]).step()
 
 
+def _run_limited_attention(lengths: tuple[int, ...]) -> None:
+    """What the example of hstu_attention does not make: calls with targets, a window and a prefix."""
+    example = case("hstu_attention", lengths)
+    targets = torch.tensor([n // 3 for n in lengths], dtype=torch.int64)
+    for window, prefix in ((0, 0), (5, 0), (0, 70), (40, 3)):
+        limits = {"num_targets": targets, "max_attn_len": window, "contextual_seq_len": prefix}
+        outputs_and_gradients(lambda limits=limits, **arrays: example.run(**arrays, **limits), example.arrays)
+
+
 def _run_example(name: str, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
     example = case(name, lengths, dtype)
     outputs_and_gradients(example.run, example.arrays)
@@ -88,7 +94,8 @@ def record(lengths: list[tuple[int, ...]]) -> list[Call]:
                         _run_example(name, each, dtype)
         for each in lengths:
             _train_sparse_table(each)
-    missing = kernels - {call.function for call in calls} - LIMITED
+            _run_limited_attention(each)
+    missing = kernels - {call.function for call in calls}
     if missing:
         raise RuntimeError(f"No example in tests/kernels/cases.py calls {', '.join(sorted(missing))}.")
     return calls

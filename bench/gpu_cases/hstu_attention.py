@@ -75,7 +75,7 @@ def _cases(
                 _signature(function, element),
                 constants | _constants(width, is_biased, is_limited),
                 listed,
-                _work(lengths, width, dtype.itemsize, constants["BLOCK"], name),
+                _work(lengths, width, dtype, constants["BLOCK"], name, is_biased),
                 EXPECTS if element == "bf16" else {},
                 tuple(n for n in function.arg_names if n.endswith(("_row", "_head"))),
                 # The tables' kernel spills 8 to 128 bytes on sm_80.
@@ -102,8 +102,12 @@ def _signature(function: Any, element: str) -> Mapping[str, str]:
     }
 
 
-def _work(lengths: list[int], width: int, itemsize: int, block: int, name: str) -> Callable[[Any], Work]:
-    """Pairs of tiles are counted in full; each pair of queries and keys is one SiLU of two special operations."""
+def _work(
+    lengths: list[int], width: int, dtype: torch.dtype, block: int, name: str, is_biased: bool
+) -> Callable[[Any], Work]:
+    """Pairs of tiles are counted in full; each pair of queries and keys is one SiLU, of one special operation or, in
+    fp32, of two, and with a time bias one logarithm."""
+    special = (2 if dtype == torch.float32 else 1) + is_biased
 
     def work(config: Any) -> Work:
         stream = config.kwargs.get("STREAM", block)
@@ -115,12 +119,12 @@ def _work(lengths: list[int], width: int, itemsize: int, block: int, name: str) 
                 tiles += 1
         products, needed = PRODUCTS[name]
         flops = 2 * width * HEADS
-        rows = sum(lengths) * HEADS * width * itemsize
+        rows = sum(lengths) * HEADS * width * dtype.itemsize
         return Work(
             tensor_flops=pairs * products * flops,
             useful_flops=needed * least_work.attention(lengths, HEADS, width).again.flops,
             vector_flops=pairs * HEADS * (8 if name == "forward" else 12),
-            special_ops=pairs * HEADS * 2,
+            special_ops=pairs * HEADS * special,
             # Backward, as the block has it, each gradient has SiLU's input beside it.
             bytes=rows * (4 if name in ("forward", "tables") else 8 if name == "backward dk dv" else 6),
             blocks=tiles * (triton_tables.SHARES if name == "tables" else HEADS),

@@ -14,10 +14,78 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
-from ..native import empty_norm, native_op
+from ..backend import choose
+from ..checks import (
+    are_values_hidden,
+    check_offsets,
+    check_positive,
+    check_rows,
+    check_same,
+    check_tensor,
+    host_longest,
+)
+from ..results import empty_statistics, uninitialised
 
 if TYPE_CHECKING:
-    from .eager import Settings
+    from .settings import Settings
+
+
+PARTS = ("linear_silu", "hstu_attention", "norm_gate")
+"""The operators that the block is made of."""
+
+
+def runs_as_one(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the block's three operators would all run by Triton on that device and dtype."""
+    return dtype != torch.float16 and all(choose(name, device.type, dtype) == "triton" for name in PARTS)
+
+
+def hstu_block(
+    x: Tensor,
+    weight: Tensor,
+    offsets: Tensor,
+    *,
+    heads: int,
+    qk_dim: int,
+    v_dim: int,
+    max_len: int,
+    eps: float,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    time_bias: Tensor | None = None,
+    timestamps: Tensor | None = None,
+) -> Tensor:
+    """`norm_gate(hstu_attention(q, k, v), u)` with `u, v, q, k = split(linear_silu(x, weight))`, on a GPU by Triton.
+
+    Args:
+        x: (T, d), float32 or bfloat16.
+        weight: (2 heads (v_dim + qk_dim), d), the dtype of x: U, V, Q and K, by heads.
+        offsets, max_len, position_bias, time_bias, timestamps: as in `hstu_attention`, whose scale is 1.
+        eps, dropout_p, seed: as in `norm_gate`.
+
+    Returns:
+        (T, heads * v_dim), the dtype of x; no second derivatives.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, dtype, shape, device or values; it is named.
+    """
+    check_rows(x, "x")
+    check_tensor(weight, "weight", (2 * heads * (v_dim + qk_dim), x.shape[-1]))
+    check_same(x, "x", weight=weight, position_bias=position_bias, time_bias=time_bias)
+    check_positive(max_len, "max_len", integer=True)
+    check_offsets(offsets, x)
+    if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
+        raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
+    if position_bias is not None:
+        check_tensor(position_bias, "position_bias", (2 * max_len - 1,))
+    if time_bias is not None:
+        check_tensor(time_bias, "time_bias", (None,))
+        check_tensor(timestamps, "timestamps", x.shape[:1], (torch.int64,))
+        check_same(x, "x", dtype=False, timestamps=timestamps)
+    if dropout_p > 0:
+        check_tensor(seed, "seed", (), (torch.int64,))
+    tensors = (x.contiguous(), weight, offsets, position_bias, time_bias, timestamps, seed)
+    return _forward(*tensors, heads, qk_dim, v_dim, max_len, float(eps), float(dropout_p))[0]
 
 
 def _parts(mixed: Tensor, heads: int, qk_dim: int, v_dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -30,7 +98,7 @@ def _parts(mixed: Tensor, heads: int, qk_dim: int, v_dim: int) -> tuple[Tensor, 
 def _settings(
     offsets: Tensor, position_bias: Tensor | None, time_bias: Tensor | None, timestamps: Tensor | None, max_len: int
 ) -> Settings:
-    from .eager import Settings
+    from .settings import Settings
     from .visible import Limits
 
     return Settings(offsets, max_len, 1.0, position_bias, time_bias, timestamps, Limits())
@@ -40,12 +108,12 @@ def _empty(x: Tensor, weight: Tensor, heads: int, v_dim: int) -> tuple[Tensor, T
     """The gated output, SiLU's results and inputs, the attention's output, and the norm's statistics."""
     mixed = x.new_empty(len(x), len(weight))
     attended = x.new_empty(len(x), heads, v_dim)
-    gated, statistics = empty_norm(attended.flatten(1), 2)
-    return gated, mixed, torch.empty_like(mixed), attended, statistics
+    rows = attended.flatten(1)
+    return uninitialised(rows), mixed, torch.empty_like(mixed), attended, empty_statistics(rows, 2)
 
 
-@native_op("hstu_block_triton")
-def hstu_block(
+@torch.library.custom_op("uqabench::hstu_block", mutates_args=())
+def _forward(
     x: Tensor,
     weight: Tensor,
     offsets: Tensor,
@@ -84,12 +152,12 @@ def hstu_block(
     return gated, mixed, inputs, attended, statistics
 
 
-@hstu_block.register_fake
+@_forward.register_fake
 def _(x, weight, offsets, position_bias, time_bias, timestamps, seed, heads, qk_dim, v_dim, *others):
     return _empty(x, weight, heads, v_dim)
 
 
-@native_op("hstu_block_triton_backward")
+@torch.library.custom_op("uqabench::hstu_block_backward", mutates_args=())
 def _backward(
     grad: Tensor,
     mixed: Tensor,
@@ -148,4 +216,4 @@ def _differentiate(ctx, grad, *_):
     return dx, dweight, None, *tables, *(None,) * 8
 
 
-hstu_block.register_autograd(_differentiate, setup_context=_setup_context)
+_forward.register_autograd(_differentiate, setup_context=_setup_context)

@@ -22,10 +22,11 @@ from torch import Tensor
 from uqabench import kernels
 from uqabench.kernels import use_backend
 from uqabench.kernels.backend import native_module
+from uqabench.kernels.key_values import KeyValues
 
 from ..sanitize.mutate import NUMBERS, OBJECTS, SIZES, fuzz
 from ..sanitize.record import record
-from .cases import GRU_PARTS, NAMES, Case, case, offsets_of
+from .cases import GRU_PARTS, NAMES, OLD_TOKENS, Case, case, offsets_of
 
 DTYPES = (
     torch.float32,
@@ -37,8 +38,6 @@ DTYPES = (
     torch.bool,
     torch.cfloat,
 )
-CACHED = ("hstu_attention_step", "causal_attention_step")
-"""Operators over a cache, whose examples give its parts: tests/kernels/test_steps.py calls them by the door."""
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
 
 
@@ -85,13 +84,18 @@ CHANGES: tuple[Callable[[Tensor, random.Random], Any], ...] = (
 )  # fmt: skip
 
 
+def _with_parts(x: Any, parts: list[Any]) -> Any:
+    """A list or tuple, perhaps a named one, like `x` of other parts."""
+    return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+
+
 def _changed(x: Any, pick: random.Random) -> Any:
     if isinstance(x, Tensor):
         is_plain = x.layout == torch.strided and not x.is_meta  # others take few further changes
         return pick.choice(CHANGES if is_plain else CHANGES[-2:])(x, pick)
     if isinstance(x, (list, tuple)) and x and pick.random() < 0.8:
         i = pick.randrange(len(x))
-        return type(x)((*x[:i], _changed(x[i], pick), *x[i + 1 :]))
+        return _with_parts(x, [*x[:i], _changed(x[i], pick), *x[i + 1 :]])
     return pick.choice(NUMBERS) if pick.random() < 0.7 else pick.choice((*OBJECTS, torch.ones(()), torch.ones(2)))
 
 
@@ -103,7 +107,21 @@ def door(name: str, example: Case) -> tuple[Callable[..., Any], dict[str, Any]]:
     if name == "gru":
         arguments["weights"] = [tuple(arguments.pop(f"{part}_{i}") for part in GRU_PARTS) for i in range(2)]
         arguments |= {"h0": arguments["h0"].transpose(0, 1).contiguous(), "return_state": True}
+    if name.endswith("_step"):
+        k, v = arguments.pop("cached_k"), arguments.pop("cached_v")
+        old = torch.arange(0, OLD_TOKENS * len(k) + 1, OLD_TOKENS)
+        arguments["cache"] = KeyValues(k.flatten(0, 1), v.flatten(0, 1), old)
     return getattr(kernels, name), arguments
+
+
+def _limits(lengths: list[int], dtype: torch.dtype, pick: random.Random) -> dict[str, Any]:
+    """Targets, a window, a prefix and scales for hstu_attention and its step."""
+    return {
+        "num_targets": torch.tensor([pick.randint(0, n) for n in lengths], dtype=torch.int64),
+        "max_attn_len": pick.choice((0, 1, 5)),
+        "contextual_seq_len": pick.choice((0, 1, 10)),
+        "attn_scale": torch.full((sum(lengths),), 0.25, dtype=dtype),
+    }
 
 
 def _tensors(x: Any) -> list[Tensor]:
@@ -115,7 +133,7 @@ def _tensors(x: Any) -> list[Tensor]:
 def _doubled(x: Any) -> Any:
     if isinstance(x, Tensor):
         return x.detach().double() if x.is_floating_point() else x
-    return type(x)(_doubled(y) for y in x) if isinstance(x, (list, tuple)) else x
+    return _with_parts(x, [_doubled(y) for y in x]) if isinstance(x, (list, tuple)) else x
 
 
 def _is_comparable(arguments: dict[str, Any]) -> bool:
@@ -157,6 +175,8 @@ def fuzz_door(name: str, seed: int) -> None:
     lengths = [pick.choice((0, 1, 2, 3, 9, 17)) for _ in range(pick.randint(0, 4))]
     dtype = pick.choice((torch.float32,) * 5 + (torch.float64, torch.bfloat16))
     operator, arguments = door(name, case(name, lengths, dtype, seed))
+    if name.startswith("hstu_attention") and pick.random() < 0.5:
+        arguments |= _limits(lengths, dtype, pick)
     names = list(inspect.signature(operator).parameters)
     flags = [key for key, x in arguments.items() if isinstance(x, bool)]  # read for their truth
     for _ in range(pick.choice((0, 1, 1, 1, 2, 3))):
@@ -178,7 +198,7 @@ def main(what: str, count: int, first: int, journal: str) -> None:
     torch.set_num_threads(1)
     file = os.open(journal, os.O_CREAT | os.O_WRONLY)
     if what == "door":
-        runs = {name: [lambda seed, name=name: fuzz_door(name, seed)] for name in NAMES if name not in CACHED}
+        runs = {name: [lambda seed, name=name: fuzz_door(name, seed)] for name in NAMES}
     else:
         runs = {}
         for call in record([(2, 3), (9, 0, 17), (0,)]):

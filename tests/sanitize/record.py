@@ -65,11 +65,13 @@ def _train_sparse_table(lengths: tuple[int, ...]) -> None:
     embedding_bag_mean(table, ids, offsets_of(lengths), sparse=True).sum().backward()
 
 
-def _attend_within_limits(lengths: tuple[int, ...]) -> None:
-    """HSTU attention's kernels for targets, a window and a prefix, which no example has."""
+def _run_limited_attention(lengths: tuple[int, ...]) -> None:
+    """What the example of hstu_attention does not make: calls with targets, a window and a prefix."""
     example = case("hstu_attention", lengths)
-    limits = {"num_targets": torch.tensor(lengths, dtype=torch.int64) // 3, "max_attn_len": 9, "contextual_seq_len": 2}
-    outputs_and_gradients(lambda **arrays: example.run(**arrays, **limits), example.arrays)
+    targets = torch.tensor([n // 3 for n in lengths], dtype=torch.int64)
+    for window, prefix in ((0, 0), (5, 0), (0, 70), (40, 3)):
+        limits = {"num_targets": targets, "max_attn_len": window, "contextual_seq_len": prefix}
+        outputs_and_gradients(lambda limits=limits, **arrays: example.run(**arrays, **limits), example.arrays)
 
 
 def _run_example(name: str, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -91,7 +93,7 @@ def record(lengths: list[tuple[int, ...]]) -> list[Call]:
                         _run_example(name, each, dtype)
         for each in lengths:
             _train_sparse_table(each)
-            _attend_within_limits(each)
+            _run_limited_attention(each)
     missing = kernels - {call.function for call in calls}
     if missing:
         raise RuntimeError(f"No example in tests/kernels/cases.py calls {', '.join(sorted(missing))}.")

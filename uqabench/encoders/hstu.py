@@ -10,6 +10,7 @@ from uqabench.encoders.layers import as_product_input, cast, check_longest, chec
 from uqabench.encoders.registry import register
 from uqabench.kernels import hstu_attention, hstu_attention_step, layer_norm, linear_silu, norm_gate
 from uqabench.kernels.backend import choose
+from uqabench.kernels.hstu_attention.block import hstu_block, runs_as_one
 from uqabench.kernels.key_values import KeyValues
 from uqabench.settings.encoders import HSTUConfig
 
@@ -33,7 +34,10 @@ class HSTUBlock(nn.Module):
             self.time_bias = nn.Parameter(torch.empty(config.time_buckets + 1))
 
     def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
-        u, q, k, v = self.project(x)
+        normed = as_product_input(layer_norm(x, eps=EPS))
+        if runs_as_one(normed.device, normed.dtype):
+            return x + self.out(self.gated_as_one(normed, offsets, timestamps))
+        u, q, k, v = self.project(normed)
         biases = self.biases(q, timestamps)
         attended = hstu_attention(q, k, v, offsets, max_len=self.config.max_len, **biases)
         return x + self.out(self.gate(attended.reshape(x.shape[0], self.v_width), u))
@@ -41,15 +45,23 @@ class HSTUBlock(nn.Module):
     def append(
         self, cache: KeyValues | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None
     ) -> tuple[Tensor, KeyValues]:
-        u, q, k, v = self.project(x)
+        u, q, k, v = self.project(as_product_input(layer_norm(x, eps=EPS)))
         biases = self.biases(q, timestamps)
         attended, cache = hstu_attention_step(q, k, v, offsets, cache, max_len=self.config.max_len, **biases)
         return x + self.out(self.gate(attended.reshape(x.shape[0], self.v_width), u)), cache
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def gated_as_one(self, normed: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
+        """What `project`, attention and `gate` make, by one GPU operator, whose gradients need no pass between them."""
+        config, p = self.config, self.config.dropout if self.training else 0.0
+        sizes = {"heads": config.heads, "qk_dim": config.qk_dim, "v_dim": config.v_dim, "max_len": config.max_len}
+        dropout = {"dropout_p": p, "seed": torch.randint(2**62, (), device=normed.device)} if p > 0 else {}
+        weight = as_product_input(self.uvqk.weight)
+        return hstu_block(normed, weight, offsets, **sizes, eps=EPS, **dropout, **self.biases(normed, timestamps))
+
+    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """U (T, heads * v_dim), and Q, K and V by heads."""
         config = self.config
-        mixed = linear_silu(as_product_input(layer_norm(x, eps=EPS)), as_product_input(self.uvqk.weight))
+        mixed = linear_silu(normed, as_product_input(self.uvqk.weight))
         u, v, q, k = mixed.split([self.v_width, self.v_width, self.qk_width, self.qk_width], dim=-1)
         q, k = (part.unflatten(-1, (config.heads, config.qk_dim)) for part in (q, k))
         return u, q, k, v.unflatten(-1, (config.heads, config.v_dim))

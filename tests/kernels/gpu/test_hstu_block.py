@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from uqabench.encoders import build_encoder
 from uqabench.kernels import hstu_attention, linear_silu, norm_gate, use_backend
 
 from ..cases import offsets_of
@@ -13,7 +14,7 @@ from .conftest import DEVICE
 
 pytest.importorskip("triton")
 
-from uqabench.kernels.hstu_attention.block import hstu_block  # noqa: E402
+from uqabench.kernels.hstu_attention.block import hstu_block, runs_as_one  # noqa: E402
 
 LENGTHS, MAX_LEN, HEADS, QK, V, WIDTH = [35, 0, 70, 1], 72, 2, 16, 19, 24
 
@@ -29,9 +30,10 @@ def make_inputs(bias: bool, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def in_one(dropout_p: float, seed: torch.Tensor):
-    def call(x, weight, position_bias=None, time_bias=None, timestamps=None):
-        tensors = (x, weight, offsets_of(LENGTHS).to(x.device), position_bias, time_bias, timestamps, seed.to(x.device))
-        return hstu_block(*tensors, HEADS, QK, V, MAX_LEN, 1e-6, dropout_p)[0]
+    def call(x, weight, **tables):
+        offsets = offsets_of(LENGTHS).to(x.device)
+        sizes = {"heads": HEADS, "qk_dim": QK, "v_dim": V, "max_len": MAX_LEN, "eps": 1e-6, "dropout_p": dropout_p}
+        return hstu_block(x, weight, offsets, **sizes, seed=seed.to(x.device), **tables)
 
     return call
 
@@ -58,3 +60,37 @@ def test_as_its_operators(dtype, bias, dropout_p):
         expected = outputs_and_gradients(one_after_the_other(dropout_p, seed), doubled)
     got = outputs_and_gradients(in_one(dropout_p, seed), {name: x.to(DEVICE) for name, x in inputs.items()})
     assert_close({name: x.cpu() for name, x in got.items()}, expected, TOLERANCES[dtype])
+
+
+def test_the_encoder_runs_it_where_its_operators_run_by_triton():
+    """The same states and gradients of the encoder's weights as by plain torch."""
+    torch.manual_seed(0)
+    encoder = build_encoder("hstu", "tiny", layers=1, dropout=0.0).train().to(DEVICE)
+    x, offsets = torch.randn(45, encoder.width, device=DEVICE), offsets_of([40, 0, 5]).to(DEVICE)
+    stamps = (torch.arange(45) * 3_600).to(DEVICE)
+    found = {}
+    for backend in ("eager", "triton"):
+        with use_backend(backend):
+            assert runs_as_one(x.device, x.dtype) == (backend == "triton")
+            states = encoder(x, offsets, stamps)
+            found[backend] = [states, *torch.autograd.grad(states.square().sum(), list(encoder.parameters()))]
+    for got, expected in zip(found["triton"], found["eager"], strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * max(1.0, float(expected.detach().abs().max())))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"max_len": 69}, "max_len is 69"),
+        ({"weight": torch.zeros(3, WIDTH)}, "weight must have shape"),
+        ({"offsets": torch.tensor([0, 3])}, "offsets"),
+        ({"time_bias": torch.zeros(9)}, "timestamps must be a tensor"),
+        ({"dropout_p": 0.5}, "seed must be a tensor"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named(changed, message):
+    inputs = make_inputs(False, torch.float32)
+    sizes = {"heads": HEADS, "qk_dim": QK, "v_dim": V, "max_len": MAX_LEN, "eps": 1e-6}
+    with pytest.raises((TypeError, ValueError), match=message):
+        hstu_block(**(inputs | {"offsets": offsets_of(LENGTHS)} | sizes | changed))

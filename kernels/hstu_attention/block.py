@@ -99,9 +99,8 @@ def _settings(
     offsets: Tensor, position_bias: Tensor | None, time_bias: Tensor | None, timestamps: Tensor | None, max_len: int
 ) -> Settings:
     from .settings import Settings
-    from .visible import Limits
 
-    return Settings(offsets, max_len, 1.0, position_bias, time_bias, timestamps, Limits())
+    return Settings(offsets, max_len, 1.0, position_bias, time_bias, timestamps)
 
 
 def _empty(x: Tensor, weight: Tensor, heads: int, v_dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

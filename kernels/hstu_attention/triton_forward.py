@@ -139,8 +139,8 @@ def hstu_attention_forward(
     STREAM: tl.constexpr,
 ):
     """out (T, H, VALUE_WIDTH), contiguous; the other arrays as the operator has them, by strides of rows and heads."""
-    # With biases and heads of 256, two loops would spill.
-    IS_SPLIT: tl.constexpr = not HAS_LIMITS and not (VALUE_PADDED > 128 and (HAS_POSITION or HAS_TIME))
+    # With heads of 256, two loops would spill.
+    IS_SPLIT: tl.constexpr = not HAS_LIMITS and VALUE_PADDED <= 128
     total = tl.load(first_tile + sequences).to(tl.int32) * heads
     for work in range(tl.program_id(0), total, tl.num_programs(0)):
         start, length, begin, sequence = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, True)

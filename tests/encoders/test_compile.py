@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uqabench.encoders import PRESETS, build_encoder
+from uqabench.encoders import ENCODER_PRESETS, build_encoder
 from uqabench.kernels.backend import available
 
 LENGTHS = [9, 0, 12, 1, 30]
@@ -19,7 +19,7 @@ BREAKING = {
     "mamba4rec": ("causal_conv1d", "selective_scan"),
     "mamba2": ("causal_conv1d", "ssd_scan"),
 }
-encoders = pytest.mark.parametrize("name", PRESETS)
+encoders = pytest.mark.parametrize("name", ENCODER_PRESETS)
 
 
 def build(name: str) -> nn.Module:

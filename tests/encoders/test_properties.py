@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from uqabench.encoders import HSTU, PRESETS, build_encoder
+from uqabench.encoders import ENCODER_PRESETS, HSTU, build_encoder
 from uqabench.errors import InputError
 
-NAMES = tuple(PRESETS)
+NAMES = tuple(ENCODER_PRESETS)
 
 
 @pytest.fixture(params=NAMES)

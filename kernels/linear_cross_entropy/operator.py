@@ -118,7 +118,7 @@ def _differentiate_triton(
     if needs_weight:
         kept = (lse, states, wanted, count, weight, bias, ids)
         of_weight = _WEIGHT_GRADIENT(backend, grad_loss * share, *kept)
-    return _times(g_hidden, grad_loss) if needs_hidden else None, of_weight
+    return g_hidden * grad_loss.to(g_hidden.dtype) if needs_hidden else None, of_weight
 
 
 _BOTH = Kernel(

@@ -376,7 +376,8 @@ def test_values_that_yaml_resolves_are_one_sentence_too(text):
 
 def test_keys_hold_all_but_what_changes_no_result():
     left_out = {leaf.name.rpartition(".")[2] for leaf in leaves(RunConfig) if not leaf.about.in_key}
-    assert left_out == {"checkpoint_seconds", "recompute"}
+    engine = {"name", "master", "memory_gb", "folder"}
+    assert left_out == {"checkpoint_seconds", "recompute", *engine}
     config = run_config("tiny").pretrain
     again = dataclasses.replace(config, optim=dataclasses.replace(config.optim, checkpoint_seconds=1))
     assert key_dict(config) == key_dict(again) != to_dict(config) != to_dict(again)

@@ -10,7 +10,7 @@ import torch
 from uqabench.errors import RunError
 from uqabench.experiments.run import run
 from uqabench.settings import run_config
-from uqabench.stages import align, pretrain
+from uqabench.stages import alignment_batches, pretrain
 from uqabench.stages.training import fits_in_memory
 
 
@@ -31,7 +31,10 @@ def test_the_sentence():
 
 @pytest.mark.parametrize(
     ("module", "name", "setting"),
-    [(pretrain, "PretrainLoss.__call__", "pretrain.token_budget"), (align, "answer_loss", "align.token_budget")],
+    [
+        (pretrain, "PretrainLoss.__call__", "pretrain.token_budget"),
+        (alignment_batches, "answer_loss", "align.token_budget"),
+    ],
 )
 def test_training_says_which_setting(module, name, setting, tmp_path: Path, small_run, small_log, monkeypatch):
     pytest.importorskip("transformers")

@@ -9,7 +9,6 @@ from uqabench.data import PrepareConfig, open_source, read_ids
 from uqabench.data.log import Source
 from uqabench.data.sources.tables import INTERACTION_COLUMNS, ITEM_COLUMNS
 from uqabench.errors import InputError
-from uqabench.plan.methods import fitting
 from uqabench.settings.reader import from_dict, merge, parse_override, to_dict
 from uqabench.settings.run import RunConfig, made_from, patched, run_layers, run_mapping
 
@@ -128,6 +127,8 @@ def settings_of(args: argparse.Namespace) -> RunConfig:
         return config
     methods = args.methods.split(",") if args.methods else to_dict(config)["methods"]
     if not args.methods and not _names_methods(args):
+        from uqabench.plan.methods import fitting  # methods know encoders, and those torch, which takes seconds
+
         methods = fitting(methods, config)
     return patched(config, {"methods": [*methods, *args.encoder]})
 

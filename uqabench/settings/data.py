@@ -32,8 +32,7 @@ class EngineConfig:
     )
     folder: str | None = setting(
         None,
-        "where duckdb and spark lay the log, with users' ids, while they work; all machines of a cluster must see it; "
-        "null: the system's folder for temporary files",
+        "where duckdb and spark lay the log, with users' ids, for all machines to see; null: where temporary files go",
         in_key=False,
     )
 

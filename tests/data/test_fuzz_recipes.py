@@ -11,6 +11,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,12 @@ def test_damaged_lines(name, data, packed):
     if packed:
         clicks = data.draw(damaged(gzip.compress(clicks)))
     check(name, clicks, items, packed)
+
+
+@pytest.mark.parametrize("line", [b"null", b"null\nnull\n", b"[1]", b"1", b'"a"', b'null\n{"parent_asin": "a"}'])
+def test_lines_that_are_no_objects(line):
+    check("amazon-2023", REVIEWS, line, packed=False)
+    check("amazon-2023", line, META, packed=False)
 
 
 @settings(quick, max_examples=CASES * 3 // 10)

@@ -46,7 +46,9 @@ def read_lines(path: Path, kind: str, mapping: Mapping[str, str], changes: Mappi
         lines = [line for line in block.split(b"\n") if line.strip()]
         if kinds is None and kind == "json":
             kinds = _kinds([row for line in lines[:_SAMPLE] if (row := parse(line)) is not None], keys)
-        table = _fast(block, kinds, len(lines)) if kinds else None
+        # A line that is `null` and no object may end the process in Arrow's reader.
+        has_objects = all(line.lstrip().startswith(b"{") for line in lines)
+        table = _fast(block, kinds, len(lines)) if kinds and has_objects else None
         if table is None:
             rows = [parse(line) for line in lines]
             good = np.array([row is not None for row in rows], bool)

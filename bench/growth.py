@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +21,9 @@ _GB = 10**9
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
     """a of the least-squares line log value = log c + a · log size; None for fewer than two sizes."""
-    x, y = ([math.log(each) for each in column] for column in (sizes, values))
-    if len(set(x)) < 2:
+    if len(set(sizes)) < 2:
         return None
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((each - mean_x) ** 2 for each in x)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
+    return statistics.linear_regression([math.log(x) for x in sizes], [math.log(y) for y in values]).slope
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

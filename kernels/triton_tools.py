@@ -45,11 +45,6 @@ def architecture(device: torch.device) -> int:
     return 80 if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else 90
 
 
-def block_of(width: int) -> int:
-    """Columns of a tile that holds rows of `width`: a power of two, at least the 16 that a matrix instruction sums."""
-    return max(16, triton.next_power_of_2(width))
-
-
 @cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count

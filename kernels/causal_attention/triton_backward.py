@@ -20,7 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import architecture, block_of, on_device_of, tile_schedule, tuned
+from ..tiles import block_of
+from ..triton_tools import architecture, on_device_of, tile_schedule, tuned
 from .triton_tiles import LOG2_E, configs, dot, find_tile, load_rows, most_items, store_rows
 
 DELTA_BLOCK = 32

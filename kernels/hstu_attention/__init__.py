@@ -12,7 +12,6 @@ from ..checks import (
     check_finite,
     check_heads,
     check_like,
-    check_offsets,
     check_positive,
     check_same,
     check_tensor,
@@ -21,6 +20,7 @@ from ..checks import (
     host_longest,
 )
 from ..key_values import KeyValues, check_cache, join
+from .arguments import check_longest, check_sequences
 from .operator import HSTU_ATTENTION, HSTU_ATTENTION_LIMITED
 from .settings import Settings
 from .step import eager_step, reference_step
@@ -81,8 +81,7 @@ def hstu_attention(
         RuntimeError: the requested backend cannot run.
     """
     _check(q, k, v, offsets, max_len, scale, position_bias, time_bias, timestamps)
-    if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
-        raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
+    check_longest(offsets, max_len)
     operator = HSTU_ATTENTION
     if num_targets is not None or max_attn_len != 0 or contextual_seq_len != 0:
         _check_limits(q, offsets, num_targets, max_attn_len, contextual_seq_len)
@@ -184,21 +183,13 @@ def _check(
     check_like(q, "q", k=(k, (tokens, heads, width)), v=(v, (tokens, heads, None)))
     check_positive(max_len, "max_len", integer=True)
     check_finite(scale, "scale")
-    check_offsets(offsets, q)
-    if position_bias is not None:
-        check_tensor(position_bias, "position_bias", (2 * max_len - 1,))
-        check_same(q, "q", position_bias=position_bias)
-    if time_bias is not None:
-        check_tensor(time_bias, "time_bias", (None,))
-        if time_bias.shape[0] == 0:
-            raise ValueError("time_bias must have at least one bucket.")
-        check_same(q, "q", time_bias=time_bias)
-        if timestamps is None:
-            raise ValueError("timestamps must be given with time_bias.")
-        check_tensor(timestamps, "timestamps", (tokens,), (torch.int64,))
-        check_same(q, "q", dtype=False, timestamps=timestamps)
-    elif timestamps is not None:
+    if time_bias is None and timestamps is not None:
         raise ValueError("timestamps must not be given without time_bias, which alone reads them.")
+    if time_bias is not None and timestamps is None:
+        raise ValueError("timestamps must be given with time_bias.")
+    check_sequences(q, "q", offsets, max_len, position_bias, time_bias, timestamps)
+    if time_bias is not None and time_bias.shape[0] == 0:
+        raise ValueError("time_bias must have at least one bucket.")
 
 
 def _check_limits(

@@ -8,27 +8,15 @@ the projection's gradients read. Apart, the three operators write them, concaten
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from ..backend import choose
-from ..checks import (
-    are_values_hidden,
-    check_offsets,
-    check_positive,
-    check_rows,
-    check_same,
-    check_tensor,
-    host_longest,
-)
+from ..checks import check_positive, check_rows, check_same, check_tensor
 from ..results import empty_statistics, uninitialised
-
-if TYPE_CHECKING:
-    from .settings import Settings
-
+from .arguments import check_longest, check_sequences
+from .settings import Settings
 
 PARTS = ("linear_silu", "hstu_attention", "norm_gate")
 """The operators that the block is made of."""
@@ -71,17 +59,10 @@ def hstu_block(
     """
     check_rows(x, "x")
     check_tensor(weight, "weight", (2 * heads * (v_dim + qk_dim), x.shape[-1]))
-    check_same(x, "x", weight=weight, position_bias=position_bias, time_bias=time_bias)
+    check_same(x, "x", weight=weight)
     check_positive(max_len, "max_len", integer=True)
-    check_offsets(offsets, x)
-    if not are_values_hidden(offsets) and host_longest(offsets) > max_len:
-        raise ValueError(f"max_len is {max_len}, but a sequence has {host_longest(offsets)} tokens.")
-    if position_bias is not None:
-        check_tensor(position_bias, "position_bias", (2 * max_len - 1,))
-    if time_bias is not None:
-        check_tensor(time_bias, "time_bias", (None,))
-        check_tensor(timestamps, "timestamps", x.shape[:1], (torch.int64,))
-        check_same(x, "x", dtype=False, timestamps=timestamps)
+    check_sequences(x, "x", offsets, max_len, position_bias, time_bias, timestamps)
+    check_longest(offsets, max_len)
     if dropout_p > 0:
         check_tensor(seed, "seed", (), (torch.int64,))
     tensors = (x.contiguous(), weight, offsets, position_bias, time_bias, timestamps, seed)
@@ -98,8 +79,6 @@ def _parts(mixed: Tensor, heads: int, qk_dim: int, v_dim: int) -> tuple[Tensor, 
 def _settings(
     offsets: Tensor, position_bias: Tensor | None, time_bias: Tensor | None, timestamps: Tensor | None, max_len: int
 ) -> Settings:
-    from .settings import Settings
-
     return Settings(offsets, max_len, 1.0, position_bias, time_bias, timestamps)
 
 

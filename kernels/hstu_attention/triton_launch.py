@@ -11,7 +11,8 @@ import triton
 from torch import Tensor
 
 from ..memory import is_captured, known, remember
-from ..triton_tools import block_of, tile_schedule
+from ..tiles import block_of
+from ..triton_tools import tile_schedule
 from .buckets import MOST_BUCKETS, bucket_starts
 
 if TYPE_CHECKING:

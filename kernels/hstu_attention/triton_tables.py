@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import block_of, on_device_of, programs, tuned
+from ..tiles import block_of
+from ..triton_tools import on_device_of, programs, tuned
 from .triton_bias import (
     add_half_bias,
     history_of,

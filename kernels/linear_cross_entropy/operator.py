@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..operator import SINGLE, SINGLE_AND_BF16, Kernel, declare
 from ..results import uninitialised
+from ..tiles import block_of
 from . import eager, reference
 
 WIDEST = {torch.bfloat16: 512, torch.float32: 128}
 """Vectors that "triton" takes: 64 of 512 sums take half of a multiprocessor's registers, and fp32 ones are multiplied
 from registers. Wider ones are left to plain torch."""
-_PADDED = 128  # as triton_tokens.PADDED, which cannot be imported without triton
+PADDED = 128
+"""Tokens are padded to whole tiles of any configuration of "triton"."""
 
 
 def outputs(
@@ -47,21 +49,21 @@ def outputs_of_triton(
     """The mean loss, its gradient of `hidden` if asked for, and for the backward pass: the share of a token, logsumexp,
     states, targets and the number that counts, in triton_tokens.py's order."""
     tokens, width = hidden.shape
-    places = (tokens + _PADDED - 1) // _PADDED * _PADDED
+    places = padded(tokens)
     return (
         hidden.new_empty((), dtype=torch.float32),
         hidden.new_empty(tokens, width) if of_hidden else None,
         hidden.new_empty((), dtype=torch.float32),
         hidden.new_empty(places, dtype=torch.float32),
-        hidden.new_empty(places, _block_of(width)),
+        hidden.new_empty(places, block_of(width)),
         hidden.new_empty(places, dtype=torch.int32),
         hidden.new_empty((), dtype=torch.int64),
     )
 
 
-def _block_of(width: int) -> int:
-    """As triton_tools.block_of, which cannot be imported without triton."""
-    return max(16, 1 << (int(width) - 1).bit_length())
+def padded(tokens: int) -> int:
+    """The multiple of PADDED that so many tokens fill."""
+    return (tokens + PADDED - 1) // PADDED * PADDED
 
 
 def losses_of_tokens(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..triton_catalogue import EXACT_TILE, add_product
 from ..triton_tools import on_device_of, programs, tuned
-from .triton_tokens import PADDED
+from .operator import PADDED
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _STEP = 64  # items of the smallest bf16 tile: the first token of a tile is looked up at multiples of this

@@ -15,11 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import block_of, on_device_of
+from ..tiles import block_of
+from ..triton_tools import on_device_of
+from .operator import padded
 
 TOKENS = tl.constexpr(16)
-PADDED = 128
-"""Tokens are padded to whole tiles of any configuration."""
 _LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -69,10 +69,6 @@ def arrange(
                 HAS_BIAS=bias is not None, HAS_IDS=ids is not None, BLOCK_D=states.shape[1],
             )  # fmt: skip
     return Tokens(order, count, states, wanted, wanted_ids, own)
-
-
-def padded(tokens: int) -> int:
-    return -(-tokens // PADDED) * PADDED
 
 
 @triton.jit

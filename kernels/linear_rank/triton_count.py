@@ -24,8 +24,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..tiles import block_of
 from ..triton_catalogue import EXACT_TILE, add_product, slices
-from ..triton_tools import architecture, block_of, on_device_of, tuned
+from ..triton_tools import architecture, on_device_of, tuned
 
 _BLOCK = 128  # slices are whole tiles of any configuration
 _ROWS = 128  # tokens of the largest tile, for which the number of slices is chosen

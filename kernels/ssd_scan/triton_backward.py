@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import block_of, on_device_of, tile_schedule, tuned
+from ..tiles import block_of
+from ..triton_tools import on_device_of, tile_schedule, tuned
 from . import triton_backward_shared as shared
 from .triton_chunk import CHUNK, decays, find_chunk, heads_each, load_rows, load_steps, most_chunks, store_rows
 

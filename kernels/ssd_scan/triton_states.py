@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_tools import block_of, on_device_of, tile_schedule, tuned
+from ..tiles import block_of
+from ..triton_tools import on_device_of, tile_schedule, tuned
 from .triton_chunk import CHUNK, load_rows, load_steps, most_chunks
 
 CONFIGS = [

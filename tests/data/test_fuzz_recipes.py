@@ -19,6 +19,7 @@ from tests.data import damage
 from tests.data.damage import CASES, quick
 from uqabench.data import open_source
 from uqabench.data.rejections import Rejections
+from uqabench.data.sources.lines import read_lines
 from uqabench.errors import InputError
 
 SECRET = "alice@example.org"
@@ -73,6 +74,12 @@ def test_damaged_lines(name, data, packed):
     if packed:
         clicks = data.draw(damaged(gzip.compress(clicks)))
     check(name, clicks, items, packed)
+
+
+def test_null_is_no_object_wherever_it_stands(tmp_path):
+    (tmp_path / "items.jsonl").write_bytes(b'{"a": "x"}\nnull\n{"a": "y"}\n')
+    rows = read_lines(tmp_path / "items.jsonl", "json", {"name": "a"}, {})
+    assert rows.columns["name"].to_pylist() == ["x", "y"] and rows.malformed == [2]
 
 
 @pytest.mark.parametrize("line", [b"null", b"null\nnull\n", b"[1]", b"1", b'"a"', b'null\n{"parent_asin": "a"}'])

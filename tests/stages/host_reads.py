@@ -9,6 +9,7 @@ is the device here. The C++ shortcuts of the argument checks, which read the val
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uqabench.kernels import backend, checks
+from uqabench.stages.training import Trainer
+from uqabench.stages.unread import EVERY
 
 aten = torch.ops.aten
 READS = {aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default}
@@ -93,6 +96,17 @@ def _counting(name: str, function: Callable[..., Any], found: Counter[str]) -> C
         return function(*args, **kwargs)
 
     return call
+
+
+def assert_a_step_asks_for_nothing(trainer: Trainer, first: Any, second: Any) -> None:
+    """But for the one reading of the losses of `EVERY` steps; on what the trainer's `load` made of two batches."""
+    trainer.is_host_ahead = True
+    trainer._step(first)  # what is made once
+    trainer.step = EVERY - 1
+    with counted() as found:
+        trainer._step(second)
+    assert dict(found) == {"tolist in stages.unread.read": 1}
+    assert len(trainer.losses) == 2 and all(map(math.isfinite, trainer.losses))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from uqabench.stages.pretrain import NumberedBatch, PretrainLoss, labelled_batch
 from uqabench.stages.training import Trainer, seed_everything
 from uqabench.stages.unread import EVERY
 
-from .host_reads import as_on_a_gpu, counted  # noqa: F401
+from .host_reads import as_on_a_gpu, assert_a_step_asks_for_nothing, counted  # noqa: F401
 
 CPU = torch.device("cpu")
 ENCODERS = ("gru4rec", "sasrec", "mamba4rec", "mamba2", "trm++", "hstu")
@@ -55,14 +55,8 @@ def test_a_step_asks_the_device_for_nothing(small_store, pretrain_config, tmp_pa
     """But for the one reading of twenty steps' losses; before, each step asked 23 to 25 times."""
     config = pretrain_config(encoder, objective=objective, batch_size=2, token_budget=48)
     trainer, load = make_trainer(small_store, config, tmp_path)
-    trainer.is_host_ahead = True
     first, second = (load(part) for part in training_batches(small_store, config, 0)[:2])
-    trainer._step(first)  # what is made once
-    trainer.step = EVERY - 1
-    with counted() as found:
-        trainer._step(second)
-    assert dict(found) == {"tolist in stages.unread.read": 1}
-    assert len(trainer.losses) == 2 and all(map(math.isfinite, trainer.losses))
+    assert_a_step_asks_for_nothing(trainer, first, second)
 
 
 def test_the_counter_finds_what_waits(as_on_a_gpu):  # noqa: F811

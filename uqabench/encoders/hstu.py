@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +36,7 @@ class HSTUBlock(nn.Module):
             self.time_bias = nn.Parameter(torch.empty(config.time_buckets + 1))
 
     def forward(self, x: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
-        normed = as_product_input(layer_norm(x, eps=EPS))
+        normed = self.normed(x)
         if runs_as_one(normed.device, normed.dtype):
             return x + self.out(self.gated_as_one(normed, offsets, timestamps))
         u, q, k, v = self.project(normed)
@@ -45,18 +47,21 @@ class HSTUBlock(nn.Module):
     def append(
         self, cache: KeyValues | None, x: Tensor, offsets: Tensor, timestamps: Tensor | None
     ) -> tuple[Tensor, KeyValues]:
-        u, q, k, v = self.project(as_product_input(layer_norm(x, eps=EPS)))
+        u, q, k, v = self.project(self.normed(x))
         biases = self.biases(q, timestamps)
         attended, cache = hstu_attention_step(q, k, v, offsets, cache, max_len=self.config.max_len, **biases)
         return x + self.out(self.gate(attended.reshape(x.shape[0], self.v_width), u)), cache
 
+    def normed(self, x: Tensor) -> Tensor:
+        """What the block's projection takes."""
+        return as_product_input(layer_norm(x, eps=EPS))
+
     def gated_as_one(self, normed: Tensor, offsets: Tensor, timestamps: Tensor | None) -> Tensor:
         """What `project`, attention and `gate` make, by one GPU operator, whose gradients need no pass between them."""
-        config, p = self.config, self.config.dropout if self.training else 0.0
+        config = self.config
         sizes = {"heads": config.heads, "qk_dim": config.qk_dim, "v_dim": config.v_dim, "max_len": config.max_len}
-        dropout = {"dropout_p": p, "seed": torch.randint(2**62, (), device=normed.device)} if p > 0 else {}
-        weight = as_product_input(self.uvqk.weight)
-        return hstu_block(normed, weight, offsets, **sizes, eps=EPS, **dropout, **self.biases(normed, timestamps))
+        weight, biases = as_product_input(self.uvqk.weight), self.biases(normed, timestamps)
+        return hstu_block(normed, weight, offsets, **sizes, eps=EPS, **self.kernel_dropout(normed), **biases)
 
     def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """U (T, heads * v_dim), and Q, K and V by heads."""
@@ -76,10 +81,14 @@ class HSTUBlock(nn.Module):
     def gate(self, attended: Tensor, u: Tensor) -> Tensor:
         """dropout(U * LayerNorm(attended)): by the GPU kernel in one pass, which saves 10 of 26 bytes a number forward
         and backward; elsewhere torch's generator takes half as long as the counters of norm_gate's dropout."""
-        p = self.config.dropout if self.training else 0.0
-        if p > 0 and choose("norm_gate", attended.device.type, attended.dtype) == "triton":
-            return norm_gate(attended, u, EPS, p, torch.randint(2**62, (), device=attended.device))
-        return F.dropout(norm_gate(attended, u, EPS), p, self.training)
+        if choose("norm_gate", attended.device.type, attended.dtype) == "triton":
+            return norm_gate(attended, u, EPS, **self.kernel_dropout(attended))
+        return F.dropout(norm_gate(attended, u, EPS), self.config.dropout, self.training)
+
+    def kernel_dropout(self, x: Tensor) -> dict[str, Any]:
+        """What a kernel that drops numbers is told: nothing where none are dropped."""
+        p = self.config.dropout
+        return {"dropout_p": p, "seed": torch.randint(2**62, (), device=x.device)} if self.training and p > 0 else {}
 
 
 @register("hstu")

@@ -87,8 +87,8 @@ class _Product(torch.autograd.Function):
 
 def _padded(rows: Tensor) -> Tensor:
     """Rows (n, width) in one stretch of memory, with rows of zeros up to the next multiple."""
-    step = _FEW_STEP if len(rows) <= _FEW_ROWS else _STEP
-    return pad(rows, (0, 0, 0, -len(rows) % step)).contiguous()
+    missing = -len(rows) % (_FEW_STEP if len(rows) <= _FEW_ROWS else _STEP)
+    return pad(rows, (0, 0, 0, missing)) if missing else rows.contiguous()
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

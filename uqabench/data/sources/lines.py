@@ -46,9 +46,7 @@ def read_lines(path: Path, kind: str, mapping: Mapping[str, str], changes: Mappi
         lines = [line for line in block.split(b"\n") if line.strip()]
         if kinds is None and kind == "json":
             kinds = _kinds([row for line in lines[:_SAMPLE] if (row := parse(line)) is not None], keys)
-        # A line that is `null` and no object may end the process in Arrow's reader.
-        has_objects = all(line.lstrip().startswith(b"{") for line in lines)
-        table = _fast(block, kinds, len(lines)) if kinds and has_objects else None
+        table = _fast(block, kinds, lines) if kinds else None
         if table is None:
             rows = [parse(line) for line in lines]
             good = np.array([row is not None for row in rows], bool)
@@ -145,8 +143,11 @@ def _kinds(rows: list[dict[str, Any]], keys: Mapping[str, None]) -> dict[str, pa
     return found
 
 
-def _fast(block: bytes, kinds: dict[str, pa.DataType] | None, n: int) -> pa.Table | None:
-    """Arrow's own reader: many times as fast, but it takes all lines or none."""
+def _fast(block: bytes, kinds: dict[str, pa.DataType], lines: list[bytes]) -> pa.Table | None:
+    """Arrow's own reader: many times as fast, but it takes all lines of the block or none."""
+    # A line `null` ends the process in Arrow's reader where it is the first, and is an empty object to it elsewhere.
+    if not all(line.lstrip().startswith(b"{") for line in lines):
+        return None
     schema = pa.schema(list(kinds.items()))
     try:
         table = pa.json.read_json(
@@ -157,7 +158,7 @@ def _fast(block: bytes, kinds: dict[str, pa.DataType] | None, n: int) -> pa.Tabl
         table.validate(full=True)
     except pa.ArrowException:
         return None
-    return table if len(table) == n else None
+    return table if len(table) == len(lines) else None
 
 
 def _column(values: Any, change: Change | None) -> pa.Array:

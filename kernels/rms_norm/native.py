@@ -12,17 +12,22 @@ from .operator import gradients, outputs, outputs_of_sum
 
 
 def forward(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    y, statistics = outputs(x, weight, eps, x.dtype)
+    if dtype is not x.dtype:
+        y, statistics = forward(x, weight, eps, x.dtype)
+        return y.to(dtype), statistics
+    y, statistics = results = outputs(x, weight, eps, dtype)
     call("norm_forward", as_rows(y), None, statistics, as_rows(x), None, weight, None, None, eps)
-    return y.to(dtype), statistics
+    return results
 
 
 def forward_of_sum(x: Tensor, weight: Tensor, eps: float, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    dtype, x = x.dtype, x.to(residual.dtype)
-    y, total, statistics = outputs_of_sum(x, weight, eps, residual)
+    if x.dtype is not residual.dtype:
+        y, total, statistics = forward_of_sum(x.to(residual.dtype), weight, eps, residual)
+        return y.to(x.dtype), total, statistics
+    y, total, statistics = results = outputs_of_sum(x, weight, eps, residual)
     arguments = (as_rows(x), as_rows(residual), weight, None, None)
     call("norm_forward", as_rows(y), as_rows(total), statistics, *arguments, eps)
-    return y.to(dtype), total, statistics
+    return results
 
 
 def backward(
@@ -34,8 +39,11 @@ def backward(
     needs_weight: bool,
     is_mixed: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    dx, dweight, _ = gradients(grad_y, grad_total, statistics, x, weight, needs_weight, False)
+    if grad_y.dtype is not x.dtype:
+        dx, dweight, _ = backward(grad_y.to(x.dtype), grad_total, statistics, x, weight, needs_weight, False)
+        return dx, dweight, dx.to(grad_y.dtype) if is_mixed else None
+    dx, dweight, _ = found = gradients(grad_y, grad_total, statistics, x, weight, needs_weight, False)
     beside = None if grad_total is None else as_rows(grad_total)
-    inputs = (as_rows(grad_y.to(x.dtype)), beside, as_rows(x), statistics, weight, None)
+    inputs = (as_rows(grad_y), beside, as_rows(x), statistics, weight, None)
     call("norm_backward", as_rows(dx), None, dweight, None, *inputs)
-    return dx, dweight, dx.to(grad_y.dtype) if is_mixed else None
+    return found

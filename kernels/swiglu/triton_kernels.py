@@ -30,11 +30,11 @@ def _place(rows, width, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def forward_kernel(y, gate, up, y_stride, gate_stride, up_stride, rows, width, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def forward_kernel(y, gate, up, gate_stride, up_stride, rows, width, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     row, column, mask = _place(rows, width, ROWS, BLOCK)
     g = tl.load(gate + row * gate_stride + column, mask, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_stride + column, mask, other=0.0).to(tl.float32)
-    tl.store(y + row * y_stride + column, (g * tl.sigmoid(g) * u).to(y.dtype.element_ty), mask)
+    tl.store(y + row * width + column, (g * tl.sigmoid(g) * u).to(y.dtype.element_ty), mask)
 
 
 @triton.jit
@@ -52,7 +52,8 @@ def backward_kernel(
     tl.store(dgate + row * dgate_stride + column, grad_out.to(dgate.dtype.element_ty), mask)
 
 
-def _launch(kernel: triton.JITFunction, *tensors: Tensor) -> None:
+def _launch(kernel: triton.JITFunction, *tensors: Tensor, contiguous: int) -> None:
+    """The kernel's arguments are the tensors, the strides of all but the first few, and their size."""
     width, rows = tensors[0].shape[-1], tensors[0].numel() // tensors[0].shape[-1]
     if rows == 0:
         return
@@ -60,14 +61,14 @@ def _launch(kernel: triton.JITFunction, *tensors: Tensor) -> None:
     laid = [as_rows(x) for x in tensors]
     programs = triton.cdiv(rows, config.kwargs["ROWS"]) * triton.cdiv(width, config.kwargs["BLOCK"])
     with on_device_of(tensors[0]):
-        kernel[(programs,)](*laid, *(x.stride(0) for x in laid), rows, width, **config.all_kwargs())
+        kernel[(programs,)](*laid, *(x.stride(0) for x in laid[contiguous:]), rows, width, **config.all_kwargs())
 
 
 def forward(y: Tensor, gate: Tensor, up: Tensor) -> None:
-    """Writes y (..., d)."""
-    _launch(forward_kernel, y, gate, up)
+    """Writes y (..., d), contiguous."""
+    _launch(forward_kernel, y, gate, up, contiguous=1)
 
 
 def backward(dgate: Tensor, dup: Tensor, grad: Tensor, gate: Tensor, up: Tensor) -> None:
     """Writes dgate and dup (..., d): contiguous, or halves of what is."""
-    _launch(backward_kernel, dgate, dup, grad, gate, up)
+    _launch(backward_kernel, dgate, dup, grad, gate, up, contiguous=0)

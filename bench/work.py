@@ -72,16 +72,25 @@ ROW_WISE = {
     "layer_norm": (2, 3),
     "rms_norm": (2, 3),
     "rms_norm_sum": (4, 4),  # x, residual, y, sum; the sum, two gradients read, one written
+    "rms_norm_mixed": (1, 1),
+    "rms_norm_sum_mixed": (2, 2),
     "norm_gate": (3, 5),
     "swiglu": (3, 5),
     "rope": (4, 4),  # q and k in and out; their gradients in and out
 }
 """Of the operators that pass over their rows once: tensors (rows, width) read or written forward, and backward."""
 
+STREAM = {
+    "rms_norm_mixed": (1, 2),  # x beside y; x and its gradient beside y's
+    "rms_norm_sum_mixed": (2, 3),  # residual and sum beside x and y; the sum, two gradients of it beside those of x, y
+}
+"""Further ones in float32, of those that are not in ROW_WISE: the residual stream of a block that computes in bf16."""
+
 
 def row_wise(operator: str, rows: int, width: int, element: int = 4) -> Passes:
     """Bytes of one of ROW_WISE; its arithmetic is no bound anywhere."""
-    return Passes(*(Least(bytes=float(element * n * rows * width)) for n in ROW_WISE[operator]))
+    counts = zip(ROW_WISE[operator], STREAM.get(operator, (0, 0)), strict=True)
+    return Passes(*(Least(bytes=float((element * n + 4 * wide) * rows * width)) for n, wide in counts))
 
 
 def linear_cross_entropy(tokens: int, items: int, width: int, element: int = 4) -> Passes:

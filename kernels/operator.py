@@ -39,6 +39,7 @@ _SCHEMA_TYPES = {
     "float": "float",
     "int": "SymInt",
     "list[bool]": "bool[]",
+    "torch.dtype": "ScalarType",
     "str": "str",
 }
 

@@ -8,9 +8,9 @@ from torch import Tensor
 _empty_like, _CONTIGUOUS = torch.empty_like, torch.contiguous_format
 
 
-def uninitialised(x: Tensor) -> Tensor:
-    """A contiguous tensor of x's shape."""
-    return _empty_like(x, memory_format=_CONTIGUOUS)
+def uninitialised(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A contiguous tensor of x's shape, and of its dtype unless another is given."""
+    return _empty_like(x, dtype=dtype, memory_format=_CONTIGUOUS)
 
 
 def empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -40,6 +40,11 @@ def _normed(full_width: int, names: tuple[str, ...], setting: Setting, seed: int
     return inputs
 
 
+def _beside_fp32(setting: Setting, seed: int) -> Inputs:
+    inputs = _normed(WIDTH, ("x", "residual"), setting, seed)
+    return {name: x if name == "x" else x.float() for name, x in inputs.items()}
+
+
 def _rotated(setting: Setting, seed: int) -> Inputs:
     torch.manual_seed(seed)
     tokens, heads, width = (24, 2, 8) if setting.is_small else (ROW_TOKENS, 4, 128)
@@ -95,12 +100,17 @@ def _row_problems() -> Iterator[Problem]:
     added: Callable[[Inputs], Any] = lambda i: kernels.rms_norm(i["x"], i["weight"], 1e-5, i["residual"])  # noqa: E731
     inputs = partial(_normed, WIDTH, ("x", "residual"))
     yield _row_wise("rms_norm", f"+ residual, width {WIDTH}", WIDTH, inputs, added, ("x", "residual"), "rms_norm_sum")
+    mixed = ("rms_norm", f"+ fp32 residual, width {WIDTH}", WIDTH, _beside_fp32)
+    yield _row_wise(*mixed, added, ("x", "residual"), "rms_norm_sum_mixed")
     gated: Callable[[Inputs], Any] = lambda i: kernels.norm_gate(i["x"], i["gate"], 1e-6)  # noqa: E731
     inputs = partial(_normed, 2048, ("x", "gate"))
     yield _row_wise("norm_gate", "width 2048", 2048, inputs, gated, ("x", "gate"))
     swiglu: Callable[[Inputs], Any] = lambda i: kernels.swiglu(i["gate"], i["up"])  # noqa: E731
     inputs = partial(_normed, INNER, ("gate", "up"))
     yield _row_wise("swiglu", f"width {INNER}", INNER, inputs, swiglu, ("gate", "up"))
+    joint: Callable[[Inputs], Any] = lambda i: kernels.swiglu(i["gate"])  # noqa: E731
+    inputs = partial(_normed, 2 * INNER, ("gate",))
+    yield _row_wise("swiglu", f"of one product, width {INNER}", INNER, inputs, joint, ("gate",))
     rope: Callable[[Inputs], Any] = lambda i: kernels.rope(i["q"], i["k"], i["offsets"])  # noqa: E731
     yield _row_wise("rope", "4 heads of 128", WIDTH, _rotated, rope, ("q", "k"))
 

@@ -18,6 +18,8 @@ NORMS = {  # operator: (its arguments beside x, widths)
     "layer_norm_plain": ((), (512, 1024)),
     "rms_norm": (("weight",), (512, 1024)),
     "rms_norm_sum": (("weight", "residual"), (512, 1024)),
+    "rms_norm_mixed": (("weight",), (512, 1024)),  # beside a residual stream in fp32
+    "rms_norm_sum_mixed": (("weight", "residual"), (512, 1024)),
     "norm_gate": (("gate",), (2048,)),
     "norm_gate_dropout": (("gate", "seed"), (2048,)),
 }
@@ -31,8 +33,10 @@ def kernel_cases() -> Iterator[KernelCase]:
     for width in (1536, 2048):
         yield _swiglu(width, is_forward=True)
         yield _swiglu(width, is_forward=False)
-    yield _rope(heads=8, width=64, is_inverse=False)
-    yield _rope(heads=8, width=64, is_inverse=True)
+    for heads, width in ((8, 64), (4, 128)):
+        yield _rope_angles(width)
+        yield _rope(heads, width, is_inverse=False)
+        yield _rope(heads, width, is_inverse=True)
 
 
 def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -> KernelCase:
@@ -40,13 +44,23 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
     is_present |= dict.fromkeys(("total", "grad_sum"), "residual" in is_present)
     is_present |= {"dgate": "gate" in is_present, "seed": "seed" in is_present}
     is_present["gate_input"] = "gate" in is_present  # as the HSTU block's backward pass has it
-    is_present |= {f"{part}_sums": part in is_present for part in ("weight", "bias")}
+    parameters = {"weight", "bias"} & set(arguments)
+    for part in ("weight", "bias"):
+        is_present |= dict.fromkeys((f"{part}_sums", f"d{part}"), part in parameters)
+    is_present["counters"] = is_persistent = bool(parameters) and not is_forward
     function = triton_norms.forward_kernel if is_forward else triton_norms.backward_kernel
     fp32 = ("statistics", "weight_sums", "bias_sums")
-    config = triton_norms.tile(width)
+    if name.endswith("mixed"):
+        is_present["update"] = has_sum = "residual" in arguments
+        fp32 += ("weight", "dweight", "dx")
+        fp32 += ("residual", "total", "grad_sum") if has_sum else ()
+        fp32 += () if has_sum and is_forward else ("x",)
+    config = triton_norms.persistent_tile(width) if is_persistent else triton_norms.tile(width)
     tiles = -(-ROWS // config.kwargs["ROWS"])
-    programs = tiles if is_forward or not {"weight", "bias"} & set(arguments) else min(tiles, 4 * 132)
-    sums = 0 if is_forward else programs * width * 4 * len({"weight", "bias"} & set(arguments))
+    programs = min(tiles, 4 * 132) if is_persistent else tiles
+    sums = (
+        2 * programs * width * 4 * len(parameters) if is_persistent else 0
+    )  # written, and read by the last of a group
     model = next(known for known in sorted(least_work.ROW_WISE, key=len, reverse=True) if name.startswith(known))
     moved = _bytes(model, width, is_forward) + 8 * ROWS + sums
     if "gate" in arguments and not is_forward:
@@ -55,7 +69,12 @@ def _norm(name: str, width: int, arguments: tuple[str, ...], is_forward: bool) -
         f"{name}_{'forward' if is_forward else 'backward'}",
         f"d={width} bf16",
         function,
-        *_arguments(function, is_present, fp32, {"IS_CENTRED": not name.startswith("rms")}),
+        *_arguments(
+            function,
+            is_present,
+            fp32,
+            {"IS_CENTRED": not name.startswith("rms"), **({} if is_forward else {"STAGES": 1})},
+        ),
         (config,),
         lambda _: Work(vector_flops=10 * ROWS * width, bytes=moved, blocks=programs),
         aligned=_aligned(function),
@@ -89,14 +108,32 @@ def _swiglu(width: int, is_forward: bool) -> KernelCase:
     )
 
 
+def _rope_angles(width: int) -> KernelCase:
+    function, positions = triton_rotation.angles_kernel, 512
+
+    def work(config: Any) -> Work:
+        blocks = -(-ROWS // config.kwargs["TOKENS"])
+        angles = blocks * config.kwargs["ROWS"] * width // 2  # those of rows that the table lacks are not written
+        return Work(vector_flops=60 * angles, bytes=4 * ROWS + 4 * positions * width, blocks=blocks)
+
+    return KernelCase(
+        "rope_angles",
+        f"D={width}",
+        function,
+        *_arguments(function, fp32=("table",), constants={}),
+        (triton_rotation.angles_tile(width),),
+        work,
+        aligned=("half",),
+    )
+
+
 def _rope(heads: int, width: int, is_inverse: bool) -> KernelCase:
     function, numbers = triton_rotation.rotate_kernel, 2 * ROWS * heads * width
 
     def work(config: Any) -> Work:
-        repeated = config.kwargs["HEADS"]  # threads that hold other heads of a token compute its angles again
         return Work(
-            vector_flops=5 * numbers + 60 * ROWS * width // 2 * repeated,
-            bytes=_bytes("rope", heads * width, not is_inverse) + 8 * ROWS,
+            vector_flops=5 * numbers,
+            bytes=_bytes("rope", heads * width, not is_inverse) + 4 * ROWS,  # the table stays in the L2 cache
             blocks=-(-ROWS // config.kwargs["TOKENS"]),
         )  # fmt: skip
 
@@ -104,7 +141,7 @@ def _rope(heads: int, width: int, is_inverse: bool) -> KernelCase:
         f"rope_{'backward' if is_inverse else 'forward'}",
         f"H={heads} D={width} bf16",
         function,
-        *_arguments(function, fp32=(), constants={"IS_INVERSE": is_inverse}),
+        *_arguments(function, fp32=("table",), constants={"IS_INVERSE": is_inverse}),
         (triton_rotation.tile(heads, width),),
         work,
         aligned=(*_aligned(function), "half"),
@@ -118,12 +155,14 @@ def _arguments(
     signature: dict[str, str] = {}
     constants = dict(constants or {})
     for name in function.arg_names:
-        if name in ("rows", "width", "tokens", "sequences", "half", "threshold") or name.endswith(
+        if name in ("rows", "width", "group", "tokens", "sequences", "half", "threshold") or name.endswith(
             ("_stride", "_heads")
         ):
             signature[name] = "i32"
         elif name in ("offsets", "steps") or (name == "seed" and is_present["seed"]):
             signature[name] = "*i64"
+        elif name == "positions" or (name == "counters" and is_present[name]):
+            signature[name] = "*i32"
         elif name in ("eps", "scale"):
             signature[name] = "fp32"
         elif name in fp32 and (is_present is None or is_present.get(name, True)):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from ..results import uninitialised
 from ..triton_norms import norm_backward, norm_forward
-from .operator import outputs, outputs_of_sum
+from .operator import gradients, outputs, outputs_of_sum
 
 
-def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    y, statistics = results = outputs(x, weight, eps)
+def forward(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    y, statistics = results = outputs(x, weight, eps, dtype)
     norm_forward(y, None, statistics, x, None, weight, None, None, eps)
     return results
 
@@ -22,8 +22,14 @@ def forward_of_sum(x: Tensor, weight: Tensor, eps: float, residual: Tensor) -> t
 
 
 def backward(
-    grad_y: Tensor, grad_total: Tensor | None, statistics: Tensor, x: Tensor, weight: Tensor, needs_weight: bool
-) -> tuple[Tensor, Tensor | None]:
-    dx = uninitialised(x)
-    dweight, _ = norm_backward(dx, None, grad_y, grad_total, x, statistics, weight, None, needs_weight)
-    return dx, dweight if needs_weight else None
+    grad_y: Tensor,
+    grad_total: Tensor | None,
+    statistics: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    needs_weight: bool,
+    is_mixed: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    dx, _, update = gradients(grad_y, grad_total, statistics, x, weight, False, is_mixed)
+    dweight, _ = norm_backward(dx, None, grad_y, grad_total, x, statistics, weight, None, needs_weight, update=update)
+    return dx, dweight if needs_weight else None, update

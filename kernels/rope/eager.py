@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
+def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float, angles: object = None) -> tuple[Tensor, Tensor]:
     token = torch.arange(q.shape[0], device=q.device)
     return rope_at(q, k, token - offsets[torch.searchsorted(offsets, token, right=True) - 1], base)
 

@@ -13,10 +13,12 @@ from ..rows import dense_rows
 from .operator import outputs
 
 
-def forward(q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool) -> tuple[Tensor, Tensor]:
-    """q and k rotated by the angles of their positions, or back."""
+def forward(
+    q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool, *angles: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """q and k rotated by the angles of their positions, or back; a table of its own serves every batch."""
     table = _cosines_and_sines(1 << max(host_longest(offsets) - 1, 0).bit_length(), q.shape[-1], base)
-    rotated = outputs(q, k, offsets, base, is_inverse)
+    rotated = outputs(q, k, offsets, base, is_inverse, *angles)
     call("rope", *rotated, dense_rows(q), dense_rows(k), table, offsets, is_inverse)
     return rotated
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float) -> tuple[Tensor, Tensor]:
+def rope(q: Tensor, k: Tensor, offsets: Tensor, base: float, angles: object = None) -> tuple[Tensor, Tensor]:
     half = q.shape[-1] // 2
     frequencies = base ** (-torch.arange(half, dtype=torch.float64, device=q.device) / half)
     lengths = offsets.diff().tolist()

@@ -10,15 +10,23 @@ from torch import Tensor
 
 from ..rows import dense_rows
 from . import triton_rotation
-from .operator import outputs
+from .operator import angle_outputs, outputs
 
 
-def forward(q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool) -> tuple[Tensor, Tensor]:
+def forward(
+    q: Tensor, k: Tensor, offsets: Tensor, base: float, is_inverse: bool, positions: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor]:
     """q and k rotated by the angles of their positions, or back."""
-    rotated = outputs(q, k, offsets, base, is_inverse)
-    steps = _steps(q.shape[-1], base, q.device)
-    triton_rotation.rotate(*rotated, dense_rows(q), dense_rows(k), offsets, steps, is_inverse)
+    rotated = outputs(q, k, offsets, base, is_inverse, positions, table)
+    triton_rotation.rotate(*rotated, dense_rows(q), dense_rows(k), positions, table, is_inverse)
     return rotated
+
+
+def angles(offsets: Tensor, tokens: int, rows: int, width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Each token's position, and the cosines and sines of `rows` positions."""
+    found = angle_outputs(offsets, tokens, rows, width, base)
+    triton_rotation.write_angles(*found, offsets, _steps(width, base, offsets.device))
+    return found
 
 
 @lru_cache(maxsize=16)

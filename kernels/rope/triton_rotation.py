@@ -1,9 +1,10 @@
-"""rope's Triton kernel: q and k in one launch. The backward pass is the same rotation by the opposite angles.
+"""rope's Triton kernels: the angles of a batch, once for all its layers; and q and k in one launch. The backward pass
+is the same rotation by the opposite angles.
 
-A program owns TOKENS tokens and loops over their heads, HEADS at a time, first those of q, then those of k. It finds
-each token's position by bisection of the offsets (a table could be out of date when a graph is replayed) and computes
-the cosines and sines once for all heads: they stay in registers, 8 pairs for each thread. docs/gpu.md says what bounds
-it.
+`angles_kernel` finds each token's position by bisection of the offsets and computes cosines and sines of the positions
+there can be, a small table that stays in the caches. A program of `rotate_kernel` owns TOKENS tokens and loops over
+their heads, HEADS at a time, first those of q, then those of k. It gathers the tokens' rows of the table once for all
+heads: they stay in registers, 8 pairs for each thread. docs/gpu.md says what bounds it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ def tile(heads: int, width: int) -> triton.Config:
     block = max(1, min(triton.next_power_of_2(heads), 4, 1024 // half))
     tokens = max(1, min(64, 1024 // (half * block)))
     return triton.Config({"TOKENS": tokens, "HEADS": block, "HALF": half}, num_warps=4, num_stages=1)
+
+
+def angles_tile(width: int) -> triton.Config:
+    """256 tokens, and the positions whose angles are 1,024."""
+    half = max(8, triton.next_power_of_2(width // 2))
+    return triton.Config({"TOKENS": 256, "ROWS": max(1, 1024 // half), "HALF": half}, num_warps=4, num_stages=1)
 
 
 @triton.jit
@@ -62,6 +69,24 @@ def _cos_sin(turns):
     return first, tl.where((quarter & 2) != 0, -second, second)
 
 
+# Specialised on a single sequence, the bisection would be a loop that never runs, on which Triton 3.6's compiler fails.
+@triton.jit(do_not_specialize=["sequences"])
+def angles_kernel(
+    positions, table, offsets, steps, tokens, sequences, rows, half,
+    TOKENS: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    tl.store(positions + token, _positions(offsets, token, sequences).to(tl.int32), token < tokens)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    pair = tl.arange(0, HALF)
+    step = tl.load(steps + pair, pair < half, other=0)
+    cos, sin = _cos_sin(row[:, None] * step[None, :])
+    index = row[:, None] * (2 * half) + pair[None, :]
+    mask = (row < rows)[:, None] & (pair < half)[None, :]
+    tl.store(table + index, cos, mask)
+    tl.store(table + index + half, sin, mask)
+
+
 @triton.jit
 def _rotate_heads(
     out, x, token_stride, head_stride, token, is_token, heads, half, cos, sin, HEADS: tl.constexpr, HALF: tl.constexpr
@@ -78,19 +103,20 @@ def _rotate_heads(
         tl.store(out + out_index + half, (second * cos + first * sin).to(out.dtype.element_ty), mask)
 
 
-# Specialised on a single sequence, the bisection would be a loop that never runs, on which Triton 3.6's compiler fails.
-@triton.jit(do_not_specialize=["sequences"])
+@triton.jit
 def rotate_kernel(
-    q_out, k_out, q, k, offsets, steps, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-    tokens, sequences, q_heads, k_heads, half,
+    q_out, k_out, q, k, positions, table, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
+    tokens, q_heads, k_heads, half,
     IS_INVERSE: tl.constexpr, TOKENS: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     is_token = token < tokens
     pair = tl.arange(0, HALF)
-    step = tl.load(steps + pair, pair < half, other=0)
-    turns = _positions(offsets, token, sequences)[:, None] * step[None, :]
-    cos, sin = _cos_sin(turns)
+    position = tl.load(positions + token, is_token, other=0).to(tl.int64)
+    angle = table + position[:, None] * (2 * half) + pair[None, :]
+    mask = is_token[:, None] & (pair < half)[None, :]
+    cos = tl.load(angle, mask, other=0.0)
+    sin = tl.load(angle + half, mask, other=0.0)
     if IS_INVERSE:
         sin = -sin
     cos = cos[:, None, :]
@@ -99,17 +125,30 @@ def rotate_kernel(
     _rotate_heads(k_out, k, k_token_stride, k_head_stride, token, is_token, k_heads, half, cos, sin, HEADS, HALF)
 
 
+def write_angles(positions: Tensor, table: Tensor, offsets: Tensor, steps: Tensor) -> None:
+    """Writes positions int32 (T,) and table float32 (P, D); `steps` int64 (D/2,) in turns / 2**64."""
+    (rows, width), tokens = table.shape, positions.shape[0]
+    if tokens == 0:
+        return
+    config = angles_tile(width)
+    tiles = max(triton.cdiv(tokens, config.kwargs["TOKENS"]), triton.cdiv(rows, config.kwargs["ROWS"]))
+    with on_device_of(offsets):
+        angles_kernel[(tiles,)](
+            positions, table, offsets, steps, tokens, offsets.shape[0] - 1, rows, width // 2, **config.all_kwargs()
+        )
+
+
 def rotate(
-    q_out: Tensor, k_out: Tensor, q: Tensor, k: Tensor, offsets: Tensor, steps: Tensor, is_inverse: bool
+    q_out: Tensor, k_out: Tensor, q: Tensor, k: Tensor, positions: Tensor, table: Tensor, is_inverse: bool
 ) -> None:
-    """Writes q_out (T, H, D) and k_out (T, Hk, D), contiguous; `steps` int64 (D/2,) in turns / 2**64."""
+    """Writes q_out (T, H, D) and k_out (T, Hk, D), contiguous."""
     tokens, heads, width = q.shape
     if tokens == 0:
         return
     config = tile(heads, width)
     with on_device_of(q):
         rotate_kernel[(triton.cdiv(tokens, config.kwargs["TOKENS"]),)](
-            q_out, k_out, q, k, offsets, steps, *q.stride()[:2], *k.stride()[:2],
-            tokens, offsets.shape[0] - 1, heads, k.shape[1], width // 2,
+            q_out, k_out, q, k, positions, table, *q.stride()[:2], *k.stride()[:2],
+            tokens, heads, k.shape[1], width // 2,
             IS_INVERSE=is_inverse, **config.all_kwargs(),
         )  # fmt: skip

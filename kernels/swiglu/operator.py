@@ -5,16 +5,21 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..operator import ALL_BUT_DOUBLE, SINGLE_AND_BF16, Kernel, declare
-from ..results import empty_like, uninitialised
+from ..results import empty_where, uninitialised
 from . import eager, reference
 
 
-def outputs(gate: Tensor, up: Tensor) -> Tensor:
-    return uninitialised(gate)
+def outputs(gate: Tensor, up: Tensor | None) -> Tensor:
+    return gate.new_empty((*gate.shape[:-1], gate.shape[-1] // 2)) if up is None else uninitialised(gate)
 
 
-def gradients(grad_y: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    return empty_like(gate, up)
+def gradients(grad_y: Tensor, gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return empty_where(gate, up)
+
+
+def halves(gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Views of gate and up, which lie side by side in `gate` where there is no `up`."""
+    return gate.chunk(2, dim=-1) if up is None else (gate, up)
 
 
 SWIGLU = declare(

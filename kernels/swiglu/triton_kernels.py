@@ -39,7 +39,7 @@ def forward_kernel(y, gate, up, gate_stride, up_stride, rows, width, ROWS: tl.co
 
 @triton.jit
 def backward_kernel(
-    dgate, dup, grad, gate, up, grad_stride, gate_stride, up_stride, rows, width,
+    dgate, dup, grad, gate, up, dgate_stride, dup_stride, grad_stride, gate_stride, up_stride, rows, width,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, column, mask = _place(rows, width, ROWS, BLOCK)
@@ -47,28 +47,28 @@ def backward_kernel(
     g = tl.load(gate + row * gate_stride + column, mask, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_stride + column, mask, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(g)
-    out_index = row * width + column
-    tl.store(dup + out_index, (grad_out * g * sigmoid).to(dup.dtype.element_ty), mask)
+    tl.store(dup + row * dup_stride + column, (grad_out * g * sigmoid).to(dup.dtype.element_ty), mask)
     grad_out *= u * sigmoid * (1.0 + g * (1.0 - sigmoid))
-    tl.store(dgate + out_index, grad_out.to(dgate.dtype.element_ty), mask)
+    tl.store(dgate + row * dgate_stride + column, grad_out.to(dgate.dtype.element_ty), mask)
 
 
-def _launch(kernel: triton.JITFunction, outputs: tuple[Tensor, ...], *inputs: Tensor) -> None:
-    width, rows = inputs[0].shape[-1], inputs[0].numel() // inputs[0].shape[-1]
+def _launch(kernel: triton.JITFunction, *tensors: Tensor, contiguous: int) -> None:
+    """The kernel's arguments are the tensors, the strides of all but the first few, and their size."""
+    width, rows = tensors[0].shape[-1], tensors[0].numel() // tensors[0].shape[-1]
     if rows == 0:
         return
     config = tile(width)
-    laid = [as_rows(x) for x in inputs]
+    laid = [as_rows(x) for x in tensors]
     programs = triton.cdiv(rows, config.kwargs["ROWS"]) * triton.cdiv(width, config.kwargs["BLOCK"])
-    with on_device_of(inputs[0]):
-        kernel[(programs,)](*outputs, *laid, *(x.stride(0) for x in laid), rows, width, **config.all_kwargs())
+    with on_device_of(tensors[0]):
+        kernel[(programs,)](*laid, *(x.stride(0) for x in laid[contiguous:]), rows, width, **config.all_kwargs())
 
 
 def forward(y: Tensor, gate: Tensor, up: Tensor) -> None:
     """Writes y (..., d), contiguous."""
-    _launch(forward_kernel, (y,), gate, up)
+    _launch(forward_kernel, y, gate, up, contiguous=1)
 
 
 def backward(dgate: Tensor, dup: Tensor, grad: Tensor, gate: Tensor, up: Tensor) -> None:
-    """Writes dgate and dup (..., d), contiguous."""
-    _launch(backward_kernel, (dgate, dup), grad, gate, up)
+    """Writes dgate and dup (..., d): contiguous, or halves of what is."""
+    _launch(backward_kernel, dgate, dup, grad, gate, up, contiguous=0)

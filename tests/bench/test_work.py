@@ -82,6 +82,10 @@ LISTED: dict[str, tuple[Passes, list[tuple[int, ...]], list[tuple[int, ...]]]] =
     "rms_norm": (work.row_wise("rms_norm", *ROWS, 2), [ROWS] * 2, [ROWS] * 3),
     # x, residual, y, sum; sum, dy, dsum, dx
     "rms_norm_sum": (work.row_wise("rms_norm_sum", *ROWS, 2), [ROWS] * 4, [ROWS] * 4),
+    # half the bytes of a float32 number: x of those, y; x, dx, dy
+    "rms_norm_mixed": (work.row_wise("rms_norm_mixed", *ROWS, 2), [ROWS] * 3, [ROWS] * 5),
+    # x, y, residual, sum; dy, dx, and the sum with two gradients
+    "rms_norm_sum_mixed": (work.row_wise("rms_norm_sum_mixed", *ROWS, 2), [ROWS] * 6, [ROWS] * 8),
     # x, gate, y; x, gate, dy, dx, dgate
     "norm_gate": (work.row_wise("norm_gate", *ROWS, 2), [ROWS] * 3, [ROWS] * 5),
     "swiglu": (work.row_wise("swiglu", *ROWS, 2), [ROWS] * 3, [ROWS] * 5),

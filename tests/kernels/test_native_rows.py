@@ -193,14 +193,14 @@ def test_registration():
     )
     ops = torch.ops.uqabench
     for op, arguments in (
-        (ops.rms_norm, (x, weight, 1e-5, "native")),
+        (ops.rms_norm, (x, weight, 1e-5, torch.float32, "native")),
         (ops.rms_norm_sum, (x, weight, 1e-5, other, "native")),
         (ops.layer_norm, (x, weight, bias, 1e-5, "native")),
         (ops.layer_norm, (x, None, None, 1e-5, "native")),
         (ops.norm_gate, (x, other, 1e-5, 0.0, None, "native")),
         (ops.norm_gate, (x, other, 1e-5, 0.25, torch.tensor(7), "native")),
         (ops.swiglu, (x, other, "native")),
-        (ops.rope, (q, k, offsets, 100.0, False, "native")),
+        (ops.rope, (q, k, offsets, 100.0, False, None, None, "native")),
     ):
         torch.library.opcheck(op, arguments)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from uqabench.kernels import rms_norm, rope, swiglu, use_backend
+from uqabench.kernels.rope import Angles
 
 CASES = [("eager", torch.float64)] + [(b, d) for b in ("eager", "native") for d in (torch.float32, torch.bfloat16)]
 ROWS = [0, 1, 33]
@@ -29,6 +30,20 @@ def test_rms_norm_matches_the_reference(matches_reference, backend, rows, with_r
 
 
 @pytest.mark.parametrize("backend", ["eager", "native"])
+@pytest.mark.parametrize("rows", ROWS)
+def test_rms_norm_of_a_wider_stream(matches_reference, backend, rows):
+    """Bits of what conversions apart give, and gradients in each input's own dtype."""
+    x, weight, stream = randn((rows, 9), (9,), (rows, 9))
+    inputs = {"x": x.bfloat16(), "weight": weight, "residual": stream}
+    matches_reference(rms_norm, inputs, backend)
+    with use_backend(backend):
+        y, total = rms_norm(**inputs)
+        assert torch.equal(total, x.bfloat16() + stream) and total.dtype == torch.float32
+        assert torch.equal(y, rms_norm(total, weight).bfloat16())
+        assert torch.equal(y, rms_norm(total, weight, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("backend", ["eager", "native"])
 def test_rms_norm_hands_back_the_sum(backend):
     x, weight, residual = randn((4, 9), (9,), (4, 9))
     with use_backend(backend):
@@ -46,6 +61,15 @@ def test_rms_norm_of_zeros_is_zero():
 def test_swiglu_matches_the_reference(matches_reference, backend, rows, dtype):
     gate, up = randn((rows, 9), (rows, 9), dtype=dtype)
     matches_reference(swiglu, {"gate": gate, "up": up}, backend)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
+@pytest.mark.parametrize("rows", ROWS)
+def test_swiglu_of_both_side_by_side(matches_reference, backend, rows, dtype):
+    (both,) = randn((rows, 18), dtype=dtype)
+    matches_reference(swiglu, {"gate": both}, backend)
+    with use_backend(backend):
+        assert torch.equal(swiglu(both), swiglu(*both.chunk(2, dim=-1)))
 
 
 @pytest.mark.parametrize(("backend", "dtype"), CASES, ids=str)
@@ -110,13 +134,27 @@ def test_they_compile_into_one_graph():
         (lambda x, o: rms_norm(x, torch.ones(4).double()), TypeError, "weight is float64, but x is float32"),
         (lambda x, o: rms_norm(x, torch.ones(4), residual=x[:1]), ValueError, "residual must have shape"),
         (lambda x, o: rms_norm(x, torch.ones(4), eps=None), TypeError, "eps must be a number"),
+        (lambda x, o: rms_norm(x, torch.ones(4), residual=x.bfloat16()), TypeError, "residual is torch.bfloat16"),
+        (
+            lambda x, o: rms_norm(x.bfloat16(), x[0].bfloat16(), residual=x),
+            TypeError,
+            "weight is bfloat16, but residual",
+        ),
+        (lambda x, o: rms_norm(x, torch.ones(4), dtype=torch.int32), TypeError, "dtype must be a floating dtype"),
+        (lambda x, o: rms_norm(x, torch.ones(4), residual=x, dtype=x.dtype), TypeError, "without a residual only"),
         (lambda x, o: swiglu(x, x[:, :2]), ValueError, "up must have shape"),
+        (lambda x, o: swiglu(x[:, :3].contiguous()), ValueError, "gate must have an even last dimension"),
         (lambda x, o: swiglu(x.long(), x), TypeError, "gate must be float32"),
         (lambda x, o: rope(x, x, o), ValueError, "q must have shape"),
         (lambda x, o: rope(x[:, None, :3], x[:, None, :3], o), ValueError, "q must have an even last dimension"),
         (lambda x, o: rope(x[:, None], x[:3, None], o), ValueError, r"k must have shape \(5, \*, 4\)"),
         (lambda x, o: rope(x[:, None], x[:, None], o[:1]), ValueError, "offsets must end at"),
         (lambda x, o: rope(x[:, None], x[:, None], o, base=0), ValueError, "base must be above 0"),
+        (
+            lambda x, o: rope(x[:, None], x[:, None], o, 9.0, Angles(o, x)),
+            ValueError,
+            r"angles.positions must have shape",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):

@@ -31,12 +31,14 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, cast(self.weight, x), self.eps)
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """In `dtype`; None: in that of x."""
+        return rms_norm(x, cast(self.weight, x), self.eps, dtype=dtype)
 
     def add(self, update: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """(the normalised sum, the sum) of a block's update and its residual stream, in one pass over memory."""
-        return rms_norm(cast(update, residual), cast(self.weight, residual), self.eps, residual)
+        """(the normalised sum as `update`, the sum as `residual`) of a block's update and its residual stream, which
+        may be of a wider dtype, in one pass over memory."""
+        return rms_norm(update, cast(self.weight, residual), self.eps, residual)
 
 
 def cast(x: Tensor, like: Tensor) -> Tensor:
@@ -46,8 +48,13 @@ def cast(x: Tensor, like: Tensor) -> Tensor:
 
 def as_product_input(x: Tensor) -> Tensor:
     """`x` in the dtype that torch's autocast gives to the inputs of matrix products; `x` itself without autocast."""
+    return x.to(product_dtype(x))
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which x enters a matrix product."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def full_precision(x: Tensor) -> Tensor:

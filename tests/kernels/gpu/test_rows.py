@@ -7,6 +7,8 @@ import torch
 
 from uqabench.encoders import build_encoder
 from uqabench.kernels import layer_norm, norm_gate, rms_norm, rope, swiglu, use_backend
+from uqabench.kernels.memory import know_offsets
+from uqabench.kernels.rope import rope_angles
 
 from ..cases import offsets_of
 from ..conftest import TOLERANCES, assert_close, assert_same_bits, reference_results
@@ -26,6 +28,7 @@ CALLS = {
     "norm_gate": lambda x, other: norm_gate(x, other),
     "norm_gate with dropout": lambda x, other: norm_gate(x, other, 1e-6, 0.3, torch.tensor(7 - 2**62).to(x.device)),
     "swiglu": lambda x, other: swiglu(x, other),
+    "swiglu, side by side": lambda both: swiglu(both),
 }
 DTYPES = [torch.float32, torch.bfloat16]
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -38,6 +41,7 @@ def make_inputs(call, rows: int, width: int, dtype: torch.dtype) -> dict[str, to
     joint = torch.randn(rows, 2 * width + 3, generator=generator).add(0.5).to(dtype)
     vectors = torch.randn(2, width, generator=generator).to(dtype)
     inputs = {"x": joint[:, :width], "other": joint[:, width : 2 * width], "weight": vectors[0], "bias": vectors[1]}
+    inputs["both"] = joint[:, : 2 * width]
     return {name: inputs[name] for name in call.__code__.co_varnames[: call.__code__.co_argcount]}
 
 
@@ -96,6 +100,50 @@ def test_gradients_that_are_no_rows_in_memory(call):
     assert_matches(turned, inputs)
 
 
+@pytest.mark.parametrize(("rows", "width"), [(0, 9), (1, 1), (3, 17), (70, 24), (129, 40), (3, 2100)])
+def test_rms_norm_of_a_wider_stream(rows, width):
+    """bf16 beside fp32: no more is rounded than what has bf16, which is each input's gradient and each result as it."""
+    inputs = make_inputs(CALLS["rms_norm and sum"], rows, width, torch.float32)
+    mixed = {"x": inputs["x"].bfloat16(), "weight": inputs["weight"], "residual": inputs["other"]}
+    assert_matches(rms_norm, mixed)
+    found, expected = (gpu_results(backend, rms_norm, mixed) for backend in ("triton", "eager"))
+    assert {name: x.dtype for name, x in found.items()} == {name: x.dtype for name, x in expected.items()}
+    wide = [name for name, x in found.items() if x.dtype == torch.float32]
+    assert wide == ["output 1", "gradient of weight", "gradient of residual"]
+    assert_close({name: found[name] for name in wide}, {name: expected[name] for name in wide}, 2e-5)
+
+    def alone(total, weight):
+        return rms_norm(total, weight, dtype=torch.bfloat16)
+
+    total = {"total": mixed["x"] + mixed["residual"], "weight": mixed["weight"]}
+    found_alone, expected_alone = (gpu_results(backend, alone, total) for backend in ("triton", "eager"))
+    assert torch.equal(found_alone.pop("output 0"), found["output 0"])
+    del expected_alone["output 0"]  # rounded
+    assert_close(found_alone, expected_alone, 2e-5)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="programs of a GPU come in any order by themselves")
+@pytest.mark.parametrize("count", [1, 2, 7, 23])
+def test_sums_do_not_depend_on_which_program_comes_last(monkeypatch, count):
+    """Interpreted programs run one after the other: here in three orders, by which other ones end a group."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    from uqabench.kernels import triton_norms
+
+    monkeypatch.setattr(triton_norms, "programs", lambda *_: count)
+    call, inputs = CALLS["layer_norm"], make_inputs(CALLS["layer_norm"], 32 * 24 + 5, 24, torch.float32)
+    expected = gpu_results("triton", call, inputs)
+    assert_close(expected, reference_results(call, inputs), TOLERANCES[torch.float32])
+    place = interpreter_builder.set_grid_idx
+    for order in (range(count)[::-1], [(5 * i + 3) % count for i in range(count)]):
+        monkeypatch.setattr(
+            interpreter_builder, "set_grid_idx",
+            lambda x, *rest, order=order: place(order[x] if interpreter_builder.grid_dim[0] == count else x, *rest),
+        )  # fmt: skip
+        assert_same_bits(gpu_results("triton", call, inputs), expected)
+    assert not triton_norms._counters(inputs["x"]).any()
+
+
 def test_the_sum_alone_is_differentiated():
     inputs = make_inputs(CALLS["rms_norm and sum"], 4, 9, torch.float32)
     assert_matches(lambda x, weight, other: rms_norm(x, weight, residual=other)[1], inputs)
@@ -150,6 +198,24 @@ def test_rope_of_any_heads(heads, kv_heads, width, dtype):
 @pytest.mark.parametrize("lengths", [[63], [64], [65], [0, 1, 0, 0, 63, 64, 2, 0], [1] * 37, [0] * 8 + [3]], ids=str)
 def test_rope_of_any_lengths(lengths):
     assert_rope_matches(rope_inputs(sum(lengths), 2, 1, 8, torch.float32), lengths)
+
+
+@pytest.mark.parametrize("lengths", [[300, 0, 7], [1], [0, 0], [2] * 40], ids=str)
+def test_rope_by_angles_made_before(lengths):
+    """One table for all layers: of the positions that the host knows of, else of as many as there are tokens."""
+    inputs, offsets = rope_inputs(sum(lengths), 2, 1, 12, torch.float32), offsets_of(lengths).to(DEVICE)
+    q, k = (x.to(DEVICE) for x in inputs.values())
+    with use_backend("triton"):
+        unknown = rope_angles(q, offsets, 12, 50.0)
+        assert unknown.table.shape == (sum(lengths), 12) and unknown is rope_angles(k, offsets, 12, 50.0)
+        known = rope_angles(q, know_offsets(offsets.clone(), offsets.cpu().numpy()), 12, 50.0)
+        assert known.table.shape[0] == max(lengths) and known.positions.dtype == torch.int32
+        assert torch.equal(known.positions.cpu(), torch.cat([torch.arange(n) for n in lengths]))
+        assert torch.equal(known.table, unknown.table[: max(lengths)])
+    assert_matches(
+        lambda q, k: rope(q, k, offsets.to(q.device), 50.0, known if q.dtype == torch.float32 else None), inputs
+    )
+    assert rope_angles(q.cpu(), offsets.cpu(), 12) is None
 
 
 @pytest.mark.parametrize("base", [0.5, 1.0, 10000.0])

@@ -12,7 +12,7 @@ struct Rows {
   int64_t stride;
 };
 
-constexpr int kept_every = 16;  // the forward pass keeps a state every 16 tokens for the backward pass
+constexpr int kept_every = 8;  // the forward pass keeps a state every 8 tokens for the backward pass
 
 // The operator's tensors in T or float, as uqabench.kernels.selective_scan describes them; null where absent. Offsets
 // are monotone from 0 to `tokens`, and every sequence is shorter than 2^31. An item of work is a piece of one

@@ -1,13 +1,12 @@
 // The selective scan's backward pass.
 //
 // Tiling: as in the forward pass a thread owns a channel and a block one piece of 128 channels. Steps of 8 tokens go
-// from a piece's last to its first. They start from the states that the forward pass kept every 16 tokens: a step in
-// the middle of these 16 first advances them over 8 tokens. For each state in turn its values and decays at the 8
-// tokens are in registers, the gradient is propagated back through them, and the gradients of B and C (16 values per
-// thread) are summed over the warp's channels by recursive halving: 16 shuffles instead of 80, after which two lanes
-// hold one sum. The block adds the sums of its warps and writes them as partial sums over channels, which sum_tokens
-// adds in the order of the groups; sum_parameters does the same for A, D and delta_bias. docs/gpu.md says what bounds
-// it.
+// from a piece's last to its first, each from the state that the forward pass kept before it. For each state in turn
+// its values and decays at the 8 tokens are in registers, the gradient is propagated back through them, and the
+// gradients of B and C (16 values per thread) are summed over the warp's channels by recursive halving: 16 shuffles
+// instead of 80, after which two lanes hold one sum. The block adds the sums of its warps and writes them as partial
+// sums over channels, which sum_tokens adds in the order of the groups; sum_parameters does the same for A, D and
+// delta_bias. docs/gpu.md says what bounds it.
 #pragma once
 
 #include "cuda/selective_scan_steps.cuh"
@@ -128,28 +127,14 @@ struct BackwardMemory {
   }
 };
 
-// Recomputes the state before the sequence's token `until`, at which a step begins, from the last one kept, in
-// memory.h. To be called by all threads of a block.
+// Reads the state before the sequence's token t, at which a step begins, into memory.h.
 template <class T>
-__device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int until,
+__device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int t,
                                      const BackwardMemory& memory) {
-  int t = until / kept_every * kept_every;
   if (t == 0) {
     read_state(scan, lane, scan.initial_state, piece.sequence, memory.h);
   } else {
     read_column(scan, lane, scan.kept, kept_index(piece, t), memory.h);
-  }
-  for (; t < until; t += step_tokens) {
-    const int64_t token = piece.first_token + t;
-    Step step, delta_u;
-    read_steps(scan, lane, token, step_tokens, step);
-    read_tokens(scan.u, lane, token, step_tokens, delta_u);
-    __syncthreads();
-    stage(scan, scan.B, token, step_tokens, memory.B);
-    __syncthreads();
-#pragma unroll
-    for (int k = 0; k < step_tokens; ++k) delta_u.at[k] *= step.at[k];
-    advance(scan, step, delta_u, memory.rates, memory.B, memory.h);
   }
 }
 

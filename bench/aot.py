@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.compiled import Figures, compile_case, compile_cuda, config_name, cuda_sources, nvcc
+from bench.compiled import Figures, compile_case, compile_cuda, config_name, cuda_sources, launched_warps, nvcc
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.occupancy import blocks_a_multiprocessor
 from uqabench.errors import InputError, UQABenchError
@@ -47,16 +47,17 @@ def cases(module: str) -> list[Any]:
 
 
 def jobs(module: str, archs: Sequence[int], prefixes: Sequence[str], is_subset: bool) -> list[tuple[int, int, int]]:
-    """(index of the case, of its configuration, architecture); a subset has each kernel's first of both."""
+    """(index of the case, of its configuration, architecture); a subset has each kernel's first of both, and the first
+    with warps that only copy."""
     found, seen = [], set()
     for i, case in enumerate(cases(module)):
         if prefixes and not case.kernel.startswith(tuple(prefixes)):
             continue
-        if is_subset and (case.kernel, case.archs) in seen:
-            continue
-        seen.add((case.kernel, case.archs))
-        count = 1 if is_subset else len(case.configs)
-        found += [(i, j, arch) for j in range(count) for arch in archs if arch in case.archs]
+        for j, config in enumerate(case.configs):
+            kind = (case.kernel, case.archs, config.kwargs.get("LOADS") == "specialised")
+            if not is_subset or kind not in seen:
+                found += [(i, j, arch) for arch in archs if arch in case.archs]
+            seen.add(kind)
     return found
 
 
@@ -159,7 +160,7 @@ def print_table(figures: Sequence[Figures]) -> None:
     columns = ("kernel", "size", "configuration", "sm", "regs", "spill", "shared KiB", "blocks/SM")
     lines = [columns]
     for f in sorted(figures, key=lambda f: f.key):
-        warps = int(f.config.partition("warps=")[2].split()[0]) if "warps=" in f.config else None
+        warps = launched_warps(f.config) if "warps=" in f.config else None
         held = "" if warps is None else str(blocks_a_multiprocessor(f.registers, f.shared_bytes, warps, f.arch))
         shared = f"{f.shared_bytes / 1024:.1f}"
         lines.append((f.kernel, f.size, f.config, str(f.arch), str(f.registers), str(f.spill_bytes), shared, held))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.aot import BUDGET, read_budget
-from bench.compiled import CUDA_CONFIG, Figures, config_name, function_and_arguments
+from bench.compiled import CUDA_CONFIG, Figures, config_name, function_and_arguments, launched_warps
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.gpu_cases import CudaCase, KernelCase, Work, all_cases, all_cuda_cases
 from bench.occupancy import blocks_a_multiprocessor
@@ -140,9 +140,10 @@ def best(case: KernelCase | CudaCase, recorded: Recorded, device: Device) -> Pre
         return predict(figures, case.work, case.warps, device)
     found = []
     for config in case.configs:
-        row = recorded.get((case.kernel, case.size, config_name(config), ARCH))
+        name = config_name(config)
+        row = recorded.get((case.kernel, case.size, name, ARCH))
         if row is not None:
-            found.append(predict(Figures(**row), case.work(config), config.num_warps, device))
+            found.append(predict(Figures(**row), case.work(config), launched_warps(name), device))
     return min(found, key=lambda p: p.seconds, default=None)
 
 

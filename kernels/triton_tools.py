@@ -34,9 +34,28 @@ def tuned(configs: Sequence[triton.Config], key: Sequence[str], tokens: str | No
     return partial(Tuned, configs=configs, key=key, tokens=tokens)
 
 
-def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
-    """Within the block, kernels are launched on x's device, on its current stream."""
+def on_device_of(x: Tensor, *, makes_descriptors: bool = False) -> AbstractContextManager[Any]:
+    """Within the block, kernels are launched on x's device, on its current stream. Those that may make tensor
+    descriptors need memory for them, which each thread has to offer anew."""
+    if makes_descriptors:
+        triton.set_allocator(_memory)
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _memory(size: int, alignment: int, stream: int | None) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device="cuda")
+
+
+def take_descriptors(*matrices: Tensor) -> bool:
+    """Whether tiles of the tensors, with rows along the first dimension, can be copied by tensor descriptors: on Hopper
+    (later cards specialise warps in another way), from 16-byte boundaries. On CPU (interpreted) as on Hopper."""
+    device = matrices[0].device
+    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] != 9:
+        return False
+    return all(
+        x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and all(n * x.element_size() % 16 == 0 for n in x.stride()[:-1])
+        for x in matrices
+    )
 
 
 @cache
@@ -77,13 +96,23 @@ def _tile_schedule(offsets: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def find_sequence(first_tile, tile, sequences):
-    """The s with first_tile[s] <= tile < first_tile[s + 1], by bisection; `sequences` is B."""
+def find_sequence(first_tile, tile, sequences, COUNTED: tl.constexpr = False):
+    """The s with first_tile[s] <= tile < first_tile[s + 1], by bisection; `sequences` is B.
+
+    COUNTED: in a loop of log2(B) steps, rounded up, because warps are not specialised around a loop without an end.
+    """
     low = tl.zeros((), tl.int32)
     high = low + sequences
-    while high - low > 1:
-        middle = (low + high) // 2
-        is_right = tl.load(first_tile + middle) <= tile
-        low = tl.where(is_right, middle, low)
-        high = tl.where(is_right, high, middle)
+    if COUNTED:
+        for _ in range(tl.ceil(tl.log2(sequences.to(tl.float32))).to(tl.int32)):
+            middle = (low + high) // 2
+            is_right = tl.load(first_tile + middle) <= tile
+            low = tl.where(is_right, middle, low)
+            high = tl.where(is_right, high, middle)
+    else:
+        while high - low > 1:
+            middle = (low + high) // 2
+            is_right = tl.load(first_tile + middle) <= tile
+            low = tl.where(is_right, middle, low)
+            high = tl.where(is_right, high, middle)
     return low

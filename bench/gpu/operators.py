@@ -18,6 +18,7 @@ from bench.gpu.lengths import draw, offsets_of
 from bench.gpu.problem import Inputs, Problem
 from bench.gpu.row import Row, Setting
 from uqabench import kernels
+from uqabench.kernels.linear_cross_entropy.attention import by_attention
 
 ITEMS, ITEM_WIDTH = 994_447, 128
 ROW_TOKENS = 65_536
@@ -136,6 +137,12 @@ def _torch_loss(inputs: Inputs) -> Tensor:
     return F.cross_entropy((inputs["hidden"] @ inputs["weight"].T).float(), inputs["target"])
 
 
+def _loss_by_attention(inputs: Inputs) -> Tensor:
+    """Ours, with the softmax over the catalogue by torch's fused attention."""
+    with by_attention():
+        return kernels.linear_cross_entropy(inputs["hidden"], inputs["weight"], inputs["target"])
+
+
 def _catalogue_problems() -> Iterator[Problem]:
     for tokens in (1_024, 8_192):
         yield Problem(
@@ -149,7 +156,8 @@ def _catalogue_problems() -> Iterator[Problem]:
             forward=partial(_score_flops, tokens, False),
             both=partial(_score_flops, tokens, True),
             tokens=partial(lambda tokens, setting: _size(setting, tokens, 12), tokens),
-            baselines={"all logits": _torch_loss} if tokens <= 1_024 else {},
+            baselines={"softmax by attention": _loss_by_attention}
+            | ({"all logits": _torch_loss} if tokens <= 1_024 else {}),
         )
     yield Problem(
         operator="linear_rank",

@@ -44,7 +44,8 @@ def kernel_cases() -> Iterator[KernelCase]:
                 yield from _cases(width, is_biased, torch.bfloat16, arch)
         yield from _cases(64, True, torch.bfloat16, arch, is_limited=True)
         yield from _cases(128, False, torch.bfloat16, arch, is_limited=True)
-    yield from _cases(64, True, torch.float32, 90)
+    for width in (64, 128, 256):
+        yield from _cases(width, True, torch.float32, 90)
     yield from _cases(256, False, torch.float32, 90)
 
 
@@ -52,11 +53,14 @@ def _cases(
     width: int, is_biased: bool, dtype: torch.dtype, arch: int, is_limited: bool = False
 ) -> Iterator[KernelCase]:
     block = triton_launch.block_rows(width, MAX_LEN, dtype, SHARED[arch])
-    kernels = [("forward", triton_forward.hstu_attention_forward, {"BLOCK": block},
-                triton_forward.forward_configs(block, width, dtype, is_biased))]  # fmt: skip
+    has_descriptors = arch == 90 and not is_limited
+    listed = triton_forward.forward_configs(block, width, dtype, is_biased, has_descriptors)
+    common = {"BLOCK": block, "LOADS": "pointers"}
+    kernels = [("forward", triton_forward.hstu_attention_forward, common, listed)]
     for launch in ("dq", "dk", "dv") if width > 128 else ("dq", "dk dv"):
-        constants = LAUNCHES[launch] | {"BLOCK": block}
-        listed = triton_backward.backward_configs(block, width, dtype)
+        constants = LAUNCHES[launch] | common
+        sizes = has_descriptors, is_biased, constants["OF_QUERIES"]
+        listed = triton_backward.backward_configs(block, width, dtype, *sizes)
         function = triton_backward.hstu_attention_backward
         kernels.append((f"backward {launch}", function, constants, listed))
     if is_biased:

@@ -31,7 +31,7 @@ def kernel_cases() -> Iterator[KernelCase]:
             for arch in (80, 90):
                 yield _forward(tokens, width, True, arch)
                 yield _forward(tokens, width, False, arch)
-            yield _backward(tokens, width)
+                yield _backward(tokens, width, arch)
 
 
 def _absent(*names: str) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def _forward(tokens: int, width: int, with_product: bool, arch: int) -> KernelCa
     numbers = dict.fromkeys(("items", "length", "places", "width", "weight_row", "size"), "i32")
     constants = {
         "WITH_PRODUCT": with_product, "HAS_BIAS": False, "HAS_IDS": False, "EXACT": False, "BLOCK_D": width,
+        "LOADS": "pointers",
         **_absent("bias", "ids", "wanted_ids"),
     }  # fmt: skip
     if not with_product:
@@ -58,7 +59,7 @@ def _forward(tokens: int, width: int, with_product: bool, arch: int) -> KernelCa
         function=triton_forward.softmax_of_slice,
         signature=_POINTERS | outputs | numbers,
         constants=constants,
-        configs=triton_forward.configs(width, torch.bfloat16, with_product, arch),
+        configs=triton_forward.configs(width, torch.bfloat16, with_product, arch, has_descriptors=arch == 90),
         work=work,
         expects=_EXPECTS,
         aligned=("length", "places", "width", "weight_row"),
@@ -66,10 +67,11 @@ def _forward(tokens: int, width: int, with_product: bool, arch: int) -> KernelCa
     )
 
 
-def _backward(tokens: int, width: int) -> KernelCase:
+def _backward(tokens: int, width: int, arch: int) -> KernelCase:
     pointers = {"gradient": "*bf16", "lse": "*fp32", "begins": "*i64", "scale": "*fp32"}
     constants = {
         "HAS_BIAS": False, "HAS_IDS": False, "EXACT": False, "STEP": 64, "BLOCK_D": width,
+        "LOADS": "pointers",
         **_absent("bias", "ids", "wanted_ids"),
     }  # fmt: skip
 
@@ -83,11 +85,12 @@ def _backward(tokens: int, width: int) -> KernelCase:
         function=triton_backward.gradient_of_items,
         signature=_POINTERS | pointers | dict.fromkeys(("items", "width", "weight_row", "size"), "i32"),
         constants=constants,
-        configs=triton_backward.configs(width, torch.bfloat16),
+        configs=triton_backward.configs(width, torch.bfloat16, has_descriptors=arch == 90),
         work=work,
         expects=_EXPECTS,
         aligned=("width", "weight_row"),
         hot=width < 512,  # on sm_90 88 bytes spill there, outside the loop over tokens
+        archs=(arch,),
     )
 
 

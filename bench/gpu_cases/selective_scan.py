@@ -31,10 +31,15 @@ def ends_backward_shared(states: int) -> int:
     return states * (8 * block_threads(states) + 4 * STEP)
 
 
+def backward_channels(states: int) -> int:
+    """Channels of a thread of scan_backward: as in csrc/cuda/selective_scan.h."""
+    return 2 if states <= 16 else 1
+
+
 def backward_shared(states: int) -> int:
     """Bytes a block of scan_backward: columns, warps' sums, and the rows of B and C."""
     threads = block_threads(states)
-    columns, sums = 4 * states + 2 + STEP, threads // 32 * 2 * STEP * states
+    columns, sums = (4 * states + 2 + STEP) * backward_channels(states), threads // 32 * 2 * STEP * states
     return 4 * (columns * threads + sums) + 8 * STEP * states
 
 
@@ -82,20 +87,23 @@ def _cases(size: _Size) -> Iterator[CudaCase]:
     """The kernels of both passes with states kept; those of cut sequences only where there are any."""
     instance, threads = DTYPES[size.dtype][0], block_threads(size.states)
     groups = -(-CHANNELS // threads)
+    each = backward_channels(size.states)
+    backward_groups = -(-CHANNELS // (threads * each))
     passes = {
         "scan_forward": (_forward(size, groups), forward_shared),
-        "scan_backward": (_backward(size, groups), backward_shared),
+        "scan_backward": (_backward(size, backward_groups), backward_shared),
     }
     if size.cuts:
         passes["scan_ends"] = (_ends(size, groups, rows=2), forward_shared)
         passes["scan_ends_backward"] = (_ends(size, groups, rows=3), ends_backward_shared)
     for function, (work, shared) in passes.items():
         asked = shared(size.states), shared(MOST_STATES)
-        yield CudaCase(f"selective_scan:{function}", str(size), instance, threads // 32, *asked, work)
+        arguments = f"{instance}, {each}" if function == "scan_backward" else instance
+        yield CudaCase(f"selective_scan:{function}", str(size), arguments, threads // 32, *asked, work)
     for is_backward, what in (("false", "states"), ("true", "gradients")) if size.cuts else ():
         name = f"{what} of {size}"
         yield CudaCase("selective_scan:carry", name, f"{instance}, {is_backward}", 4, 0, 0, _carry(size))
-    yield CudaCase("selective_scan:sum_tokens", str(size), instance, 4, 0, 0, _sum_tokens(size, groups))
+    yield CudaCase("selective_scan:sum_tokens", str(size), instance, 4, 0, 0, _sum_tokens(size, backward_groups))
     asked = parameters_shared(), parameters_shared()
     yield CudaCase("selective_scan:sum_parameters", str(size), instance, 8, *asked, _sum_parameters(size))
 
@@ -112,12 +120,13 @@ def _forward(size: _Size, groups: int) -> Work:
 
 
 def _backward(size: _Size, groups: int) -> Work:
-    """Half of the steps move their states forwards once more, at 5 instructions and one exponential."""
+    """A state takes 26 instructions, 8 of them for the sums of B's and C's gradients over a warp's channels, and 21
+    where two channels share those."""
     elements, states = TOKENS * CHANNELS, size.states
     kept, partials = 4 * states / KEPT_EVERY["cuda"], 8 * states * groups / CHANNELS
     return Work(
-        vector_flops=INSTRUCTION * elements * ((28 + 2.5) * states + 80),
-        special_ops=elements * (1.5 * states + 5),
+        vector_flops=INSTRUCTION * elements * ((26 if backward_channels(states) == 1 else 21) * states + 80),
+        special_ops=elements * (states + 5),
         bytes=elements * (7 * size.element + kept + partials) + TOKENS * 2 * states * size.element,
         blocks=_rows(size) * groups,
     )

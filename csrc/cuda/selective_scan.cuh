@@ -98,9 +98,7 @@ __global__ void __launch_bounds__(128, 6) scan_forward(const Scan<T> scan) {
     }
     for (int t = piece.begin; t < piece.end; t += step_tokens) {
       const int64_t token = piece.first_token + t;
-      if (scan.kept && t > 0 && t % kept_every == 0) {
-        write_column(scan, lane, h, kept_index(piece, t), scan.kept);
-      }
+      if (scan.kept && t > 0) write_column(scan, lane, h, kept_index(piece, t), scan.kept);
       const int count = tokens_of_step(piece, t);
       Step step, u, delta_u, y, z;
       read_steps(scan, lane, token, count, step);

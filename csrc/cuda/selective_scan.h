@@ -12,7 +12,7 @@ struct Rows {
   int64_t stride;
 };
 
-constexpr int kept_every = 16;  // the forward pass keeps a state every 16 tokens for the backward pass
+constexpr int kept_every = 8;  // the forward pass keeps a state every 8 tokens for the backward pass
 
 // The operator's tensors in T or float, as uqabench.kernels.selective_scan describes them; null where absent. Offsets
 // are monotone from 0 to `tokens`, and every sequence is shorter than 2^31. An item of work is a piece of one
@@ -40,6 +40,10 @@ constexpr int64_t max_states = 256;  // more do not fit a block's shared memory
 
 // The number of threads of a block, each of which owns a channel: as many as have room for their states.
 constexpr int block_threads(int64_t states) { return states <= 64 ? 128 : states <= 128 ? 64 : 32; }
+
+// The number of channels that a thread owns in the backward pass. Two share the sums over lanes and the loads of B and C;
+// with more states the columns of two would leave a multiprocessor too few warps.
+constexpr int backward_channels(int64_t states) { return states <= 16 ? 2 : 1; }
 
 // The sizes of a call in the order in which Python passes them (kernels/selective_scan/cuda.py); the addresses follow
 // in the order of read_scan. clang-format off

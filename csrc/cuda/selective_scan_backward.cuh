@@ -1,13 +1,13 @@
 // The selective scan's backward pass.
 //
-// Tiling: as in the forward pass a thread owns a channel and a block one piece of 128 channels. Steps of 8 tokens go
-// from a piece's last to its first. They start from the states that the forward pass kept every 16 tokens: a step in
-// the middle of these 16 first advances them over 8 tokens. For each state in turn its values and decays at the 8
-// tokens are in registers, the gradient is propagated back through them, and the gradients of B and C (16 values per
-// thread) are summed over the warp's channels by recursive halving: 16 shuffles instead of 80, after which two lanes
-// hold one sum. The block adds the sums of its warps and writes them as partial sums over channels, which sum_tokens
-// adds in the order of the groups; sum_parameters does the same for A, D and delta_bias. docs/gpu.md says what bounds
-// it.
+// Tiling: as in the forward pass a block owns one piece of its channels, of which a thread has one or, where there is
+// room for their states, two (backward_channels), 128 apart. Steps of 8 tokens go
+// from a piece's last to its first, each from the state that the forward pass kept before it. For each state in turn
+// its values and decays at the 8 tokens are in registers, the gradient is propagated back through them, and the
+// gradients of B and C (16 values per thread) are summed over its channels and the warp's by recursive halving: 16 shuffles
+// instead of 80, after which two lanes hold one sum. The block adds the sums of its warps and writes them as partial
+// sums over channels, which sum_tokens adds in the order of the groups; sum_parameters does the same for A, D and
+// delta_bias. docs/gpu.md says what bounds it.
 #pragma once
 
 #include "cuda/selective_scan_steps.cuh"
@@ -21,7 +21,7 @@ inline int64_t ends_backward_shared(int64_t states, int threads) {
 }
 
 inline int64_t backward_shared(int64_t states, int threads) {
-  const int64_t columns = 4 * states + 2 + step_tokens, sums = threads / 32 * sums_of_state * states;
+  const int64_t columns = (4 * states + 2 + step_tokens) * backward_channels(states), sums = threads / 32 * sums_of_state * states;
   return (columns * threads + sums) * sizeof(float) + 2 * states * sizeof(Step);
 }
 
@@ -106,7 +106,7 @@ __device__ inline void sum_over_lanes(float* x) {
   }
 }
 
-// A thread's columns and a block's arrays in shared memory.
+// The columns of one of a thread's channels and a block's arrays in shared memory.
 struct BackwardMemory {
   float *rates, *h, *g;  // columns of (states, threads)
   float* parameters;     // a column of (states + 2, threads): the gradients of A, D and delta_bias
@@ -114,42 +114,30 @@ struct BackwardMemory {
   Step *B, *C;
   float* sums;  // (warps, states, sums_of_state)
 
+  BackwardMemory() = default;
+
   template <class T>
-  __device__ BackwardMemory(const Scan<T>& scan, float* shared) {
-    const int64_t size = scan.states * blockDim.x;
-    rates = shared + threadIdx.x;
+  __device__ BackwardMemory(const Scan<T>& scan, float* shared, int each, int which) {
+    const int64_t size = scan.states * blockDim.x, columns = 4 * size + (2 + step_tokens) * blockDim.x;
+    rates = shared + which * columns + threadIdx.x;
     h = rates + size;
     g = h + size;
     parameters = g + size;
     gate_gradients = parameters + size + 2 * blockDim.x;
-    B = reinterpret_cast<Step*>(shared + 4 * size + (2 + step_tokens) * blockDim.x);
+    B = reinterpret_cast<Step*>(shared + each * columns);
     C = B + scan.states;
     sums = reinterpret_cast<float*>(C + scan.states);
   }
 };
 
-// Recomputes the state before the sequence's token `until`, at which a step begins, from the last one kept, in
-// memory.h. To be called by all threads of a block.
+// Reads the state before the sequence's token t, at which a step begins, into memory.h.
 template <class T>
-__device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int until,
+__device__ inline void take_up_state(const Scan<T>& scan, const Lane& lane, const Piece& piece, int t,
                                      const BackwardMemory& memory) {
-  int t = until / kept_every * kept_every;
   if (t == 0) {
     read_state(scan, lane, scan.initial_state, piece.sequence, memory.h);
   } else {
     read_column(scan, lane, scan.kept, kept_index(piece, t), memory.h);
-  }
-  for (; t < until; t += step_tokens) {
-    const int64_t token = piece.first_token + t;
-    Step step, delta_u;
-    read_steps(scan, lane, token, step_tokens, step);
-    read_tokens(scan.u, lane, token, step_tokens, delta_u);
-    __syncthreads();
-    stage(scan, scan.B, token, step_tokens, memory.B);
-    __syncthreads();
-#pragma unroll
-    for (int k = 0; k < step_tokens; ++k) delta_u.at[k] *= step.at[k];
-    advance(scan, step, delta_u, memory.rates, memory.B, memory.h);
   }
 }
 
@@ -159,27 +147,26 @@ struct BackwardStep {
   Step y, g_step, g_delta_u;  // g_step: the gradient of step through the decays, divided by ln 2
 };
 
-// Propagates the gradient of state n back through a step: memory.g then holds that at the step's start, and
-// memory.sums the block's part of the gradients of B and C.
-__device__ inline void backpropagate(int n, int64_t states, const BackwardMemory& memory, BackwardStep& x) {
-  const Step b = memory.B[n];
+// Propagates the gradient of a channel's state n back through a step: memory.g then holds that at the step's start.
+// Adds to `sums` the channel's part of the gradients of B and C.
+__device__ inline void backpropagate(int n, const Step& b, const Step& c, const BackwardMemory& memory, BackwardStep& x,
+                                     float* sums) {
   const int at = n * blockDim.x;
   const float rate = memory.rates[at];
-  float before[step_tokens + 1], decay[step_tokens], sums[sums_of_state];
+  float before[step_tokens + 1], decay[step_tokens];
   before[0] = memory.h[at];
 #pragma unroll
   for (int k = 0; k < step_tokens; ++k) {
     decay[k] = power_of_two(x.step.at[k] * rate);
     before[k + 1] = decay[k] * before[k] + x.step.at[k] * x.u.at[k] * b.at[k];
   }
-  const Step c = memory.C[n];
   float g = memory.g[at], g_rate = memory.parameters[at];
 #pragma unroll
   for (int k = step_tokens - 1; k >= 0; --k) {
     x.y.at[k] += c.at[k] * before[k + 1];
     g += c.at[k] * x.grad.at[k];
-    sums[k] = x.step.at[k] * x.u.at[k] * g;
-    sums[step_tokens + k] = before[k + 1] * x.grad.at[k];
+    sums[k] += x.step.at[k] * x.u.at[k] * g;
+    sums[step_tokens + k] += before[k + 1] * x.grad.at[k];
     x.g_delta_u.at[k] += b.at[k] * g;
     g *= decay[k];  // now the gradient of the state before this token
     const float g_exponent = g * before[k];
@@ -188,9 +175,6 @@ __device__ inline void backpropagate(int n, int64_t states, const BackwardMemory
   }
   memory.g[at] = g;
   memory.parameters[at] = g_rate;
-  sum_over_lanes<sums_of_state / 2>(sums);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (lane % 2 == 0) memory.sums[(warp * states + n) * sums_of_state + lane / 2] = sums[0];
 }
 
 // Writes the gradients of u, delta and z, and adds to those of D and delta_bias.
@@ -229,47 +213,74 @@ __device__ inline void write_sums(const Scan<T>& scan, int64_t first, int count,
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(128, 3) scan_backward(const Scan<T> scan) {
+// `each`: channels a thread.
+template <class T, int each>
+__global__ void __launch_bounds__(128, each == 1 ? 3 : 2) scan_backward(const Scan<T> scan) {
   UQ_SHARED(shared);
-  const Lane lane(scan);
-  const BackwardMemory memory(scan, shared);
-  read_rates(scan, lane, memory.rates);
-  for (int n = 0; n < scan.states + 2; ++n) memory.parameters[n * blockDim.x] = 0.0f;
+  Lane lanes[each];
+  BackwardMemory memories[each];
+#pragma unroll
+  for (int i = 0; i < each; ++i) {
+    lanes[i] = Lane(scan, each, i);
+    const BackwardMemory memory = memories[i] = BackwardMemory(scan, shared, each, i);
+    read_rates(scan, lanes[i], memory.rates);
+    for (int n = 0; n < scan.states + 2; ++n) memory.parameters[n * blockDim.x] = 0.0f;
+  }
+  const BackwardMemory& block = memories[0];
   for (int item = block_row(scan); item < scan.items; item += block_rows(scan)) {
     const Piece piece = find_piece(scan, item);
     if (!piece.exists) continue;
-    if (piece.is_last()) {
-      read_state(scan, lane, scan.grad_state, piece.sequence, memory.g);
-    } else {
-      read_column(scan, lane, scan.ends, item, memory.g);
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+      if (piece.is_last()) {
+        read_state(scan, lanes[i], scan.grad_state, piece.sequence, memories[i].g);
+      } else {
+        read_column(scan, lanes[i], scan.ends, item, memories[i].g);
+      }
     }
     for (int t = last_step(piece); t >= piece.begin; t -= step_tokens) {
       const int64_t token = piece.first_token + t;
       const int count = tokens_of_step(piece, t);
-      take_up_state(scan, lane, piece, t, memory);
-      BackwardStep x;
-      read_steps(scan, lane, token, count, x.step);
-      read_tokens(scan.u, lane, token, count, x.u);
-      read_gradients(scan, lane, token, count, x.grad, memory.gate_gradients);
+      BackwardStep steps[each];
+#pragma unroll
+      for (int i = 0; i < each; ++i) {
+        BackwardStep& x = steps[i];
+        take_up_state(scan, lanes[i], piece, t, memories[i]);
+        read_steps(scan, lanes[i], token, count, x.step);
+        read_tokens(scan.u, lanes[i], token, count, x.u);
+        read_gradients(scan, lanes[i], token, count, x.grad, memories[i].gate_gradients);
+        x.y = x.g_step = x.g_delta_u = Step{};
+      }
       __syncthreads();  // every thread has read the rows and sums of the previous step
-      stage(scan, scan.B, token, count, memory.B);
-      stage(scan, scan.C, token, count, memory.C);
+      stage(scan, scan.B, token, count, block.B);
+      stage(scan, scan.C, token, count, block.C);
       __syncthreads();
-      x.y = x.g_step = x.g_delta_u = Step{};
 #pragma unroll 1
-      for (int n = 0; n < scan.states; ++n) backpropagate(n, scan.states, memory, x);
-      write_gradients(scan, lane, token, count, memory, x);
+      for (int n = 0; n < scan.states; ++n) {
+        const Step b = block.B[n], c = block.C[n];
+        float sums[sums_of_state] = {};
+#pragma unroll
+        for (int i = 0; i < each; ++i) backpropagate(n, b, c, memories[i], steps[i], sums);
+        sum_over_lanes<sums_of_state / 2>(sums);
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        if (lane % 2 == 0) block.sums[(warp * scan.states + n) * sums_of_state + lane / 2] = sums[0];
+      }
+#pragma unroll
+      for (int i = 0; i < each; ++i) write_gradients(scan, lanes[i], token, count, memories[i], steps[i]);
       __syncthreads();
-      write_sums(scan, token, count, memory.sums);
+      write_sums(scan, token, count, block.sums);
     }
     if (scan.dinitial_state && piece.is_first()) {
-      write_state(scan, lane, memory.g, piece.sequence, scan.dinitial_state);
+#pragma unroll
+      for (int i = 0; i < each; ++i) write_state(scan, lanes[i], memories[i].g, piece.sequence, scan.dinitial_state);
     }
   }
-  if (!lane.is_active) return;
-  float* to = scan.parameter_partials + block_row(scan) * (scan.states + 2) * scan.channels + lane.channel;
-  for (int n = 0; n < scan.states + 2; ++n) to[n * scan.channels] = memory.parameters[n * blockDim.x];
+#pragma unroll
+  for (int i = 0; i < each; ++i) {
+    if (!lanes[i].is_active) continue;
+    float* to = scan.parameter_partials + block_row(scan) * (scan.states + 2) * scan.channels + lanes[i].channel;
+    for (int n = 0; n < scan.states + 2; ++n) to[n * scan.channels] = memories[i].parameters[n * blockDim.x];
+  }
 }
 
 }  // namespace uqabench::cuda

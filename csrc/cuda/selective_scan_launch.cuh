@@ -65,8 +65,12 @@ void launch_backward(const Scan<T>& scan, Launch launch) {
     launch(scan_ends_backward<T>, scan.items * scan.groups, threads, ends_backward_shared(scan.states, threads), scan);
     launch(carry<T, true>, (scan.states * scan.channels + 127) / 128 * scan.sequences, 128, 0, scan);
   }
-  launch(scan_backward<T>, scan.parameter_rows * scan.groups, threads, backward_shared(scan.states, threads), scan);
-  launch(sum_tokens<T>, (scan.tokens * 2 * scan.states + 127) / 128, 128, 0, scan);
+  Scan<T> grouped = scan;  // by the channels that a block of scan_backward owns
+  const int64_t owned = int64_t{threads} * backward_channels(scan.states);
+  grouped.groups = (scan.channels + owned - 1) / owned;
+  const auto backward = backward_channels(scan.states) == 1 ? scan_backward<T, 1> : scan_backward<T, 2>;
+  launch(backward, scan.parameter_rows * grouped.groups, threads, backward_shared(scan.states, threads), grouped);
+  launch(sum_tokens<T>, (scan.tokens * 2 * scan.states + 127) / 128, 128, 0, grouped);
   launch(sum_parameters<T>, (scan.channels + 31) / 32 * (scan.states + 2), 32 * row_shares,
          32 * row_shares * static_cast<int64_t>(sizeof(float)), scan);
 }

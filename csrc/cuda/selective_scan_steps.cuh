@@ -8,7 +8,7 @@
 namespace uqabench::cuda {
 
 constexpr int step_tokens = 8;  // tokens that are in registers at a time
-static_assert(kept_every % step_tokens == 0);
+static_assert(kept_every == step_tokens);  // so the backward pass finds the state that each of its steps begins with
 
 // One value for each token of a step.
 struct alignas(16) Step {
@@ -60,14 +60,16 @@ __device__ inline int64_t kept_index(const Piece& piece, int t) {
   return piece.first_token / kept_every + t / kept_every - 1;
 }
 
-// A thread's channel.
+// A thread's channel, or one of its `each` channels, which lie a block's threads apart.
 struct Lane {
   int channel;
   bool is_active;  // a block's last channels may lie beyond the width; its threads compute with zeros
 
+  Lane() = default;
+
   template <class T>
-  __device__ explicit Lane(const Scan<T>& scan) {
-    channel = static_cast<int>(blockIdx.x % scan.groups * blockDim.x + threadIdx.x);
+  __device__ explicit Lane(const Scan<T>& scan, int each = 1, int which = 0) {
+    channel = static_cast<int>((blockIdx.x % scan.groups * each + which) * blockDim.x + threadIdx.x);
     is_active = channel < scan.channels;
   }
 };

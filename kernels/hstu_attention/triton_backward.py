@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..tiles import block_of
-from ..triton_tools import on_device_of, programs, tuned
+from ..triton_tools import on_device_of, programs, take_descriptors, tuned
 from .triton_bias import (
     add_half_bias,
     history_of,
@@ -34,7 +34,15 @@ from .triton_bias import (
     store_input_gradients,
     store_rows,
 )
-from .triton_launch import UNSPECIALISED, block_rows, common_arguments, configs, shared_memory
+from .triton_launch import (
+    UNSPECIALISED,
+    block_rows,
+    by_descriptors,
+    common_arguments,
+    configs,
+    shared_memory,
+    tiles_are_whole,
+)
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -89,25 +97,44 @@ def hstu_attention_backward(
     WITH_VALUES: tl.constexpr,
     BLOCK: tl.constexpr,
     STREAM: tl.constexpr,
+    LOADS: tl.constexpr = "pointers",
 ):
     """Gradients of the own side's rows (T, H, width), with `own_inputs` and `own_values_inputs`, of the same strides as
     d_own and d_own_values, those of what SiLU was applied to.
 
     OF_QUERIES: own is q, own_values is grad, other is k, other_values is v; d_own is dq. Else own is k, own_values is
     v, other is q, other_values is grad; d_own is dk (WITH_OWN) and d_own_values is dv (WITH_VALUES).
+    LOADS as in the forward pass, but "descriptors" too are of one sequence, of which a program takes one item.
     """
+    SPECIALISED: tl.constexpr = LOADS == "specialised"
     total = tl.load(first_tile + sequences).to(tl.int32) * heads
     for work in range(tl.program_id(0), total, tl.num_programs(0)):
-        start, length, begin, sequence = locate(order, first_tile, offsets, work // heads, sequences, BLOCK, OF_QUERIES)
+        start, length, begin, sequence = locate(
+            order, first_tile, offsets, work // heads, sequences, BLOCK, OF_QUERIES, SPECIALISED
+        )
         head = work % heads
         rows = begin + tl.arange(0, BLOCK)
         other_base = other + start * other_row + head * other_head
         other_values_base = other_values + start * other_values_row + head * other_values_head
-        mine = load_rows(own + start * own_row + head * own_head, own_row, rows, length, WIDTH, PADDED)
+        base = own + start * own_row + head * own_head
+        if LOADS != "pointers":
+            tiles = tl.make_tensor_descriptor(other_base, [length, WIDTH], [other_row, 1], [STREAM, WIDTH])
+            values_tiles = tl.make_tensor_descriptor(
+                other_values_base, [length, VALUE_WIDTH], [other_values_row, 1], [STREAM, VALUE_WIDTH]
+            )
+        if SPECIALISED:
+            mine = tl.make_tensor_descriptor(base, [length, WIDTH], [own_row, 1], [BLOCK, WIDTH]).load([begin, 0])
+        else:
+            mine = load_rows(base, own_row, rows, length, WIDTH, PADDED)
         times = load_times(timestamps + start, rows, length) if HAS_TIME else rows
         if WITH_OWN:
             base = own_values + start * own_values_row + head * own_values_head
-            mine_values = load_rows(base, own_values_row, rows, length, VALUE_WIDTH, VALUE_PADDED)
+            if SPECIALISED:
+                mine_values = tl.make_tensor_descriptor(
+                    base, [length, VALUE_WIDTH], [own_values_row, 1], [BLOCK, VALUE_WIDTH]
+                ).load([begin, 0])
+            else:
+                mine_values = load_rows(base, own_values_row, rows, length, VALUE_WIDTH, VALUE_PADDED)
             result = tl.zeros([BLOCK, PADDED], tl.float32)
         if WITH_VALUES:
             result_values = tl.zeros([BLOCK, VALUE_PADDED], tl.float32)
@@ -125,13 +152,21 @@ def hstu_attention_backward(
                 skipped = tl.maximum(begin - before, 0)
                 first = 0
                 last = last_query(begin, length, history, prefix, window, BLOCK) - skipped
-        for at in range(first, last, STREAM):
+        for at in tl.range(first, last, STREAM, warp_specialize=SPECIALISED):
             columns = at + tl.arange(0, STREAM)
             if HAS_LIMITS and not OF_QUERIES:
                 columns += tl.where(at < before, 0, skipped)
-            theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
+            if LOADS == "pointers":
+                theirs = load_rows(other_base, other_row, columns, length, WIDTH, PADDED)
+            else:
+                theirs = tiles.load([at, 0])
             half = tl.dot(mine, tl.trans(theirs), input_precision="ieee") * (0.5 * scale)
-            theirs_values = load_rows(other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED)
+            if LOADS == "pointers":
+                theirs_values = load_rows(
+                    other_values_base, other_values_row, columns, length, VALUE_WIDTH, VALUE_PADDED
+                )
+            else:
+                theirs_values = values_tiles.load([at, 0])
             other_times = load_times(timestamps + start, columns, length) if HAS_TIME else columns
             distance = rows[:, None] - columns[None, :]
             if not OF_QUERIES:
@@ -171,7 +206,8 @@ def hstu_attention_backward(
             if own_inputs is None:
                 store_rows(d_own + at, d_own_row, rows, length, result, WIDTH, PADDED)
             else:
-                store_input_gradients(d_own + at, own_inputs + at, d_own_row, rows, length, result, WIDTH, PADDED)
+                inputs = own_inputs + at
+                store_input_gradients(d_own + at, inputs, d_own_row, rows, length, result, WIDTH, PADDED, SPECIALISED)
         if WITH_VALUES:
             at = start * d_own_values_row + head * d_own_values_head
             to = d_own_values + at
@@ -181,14 +217,23 @@ def hstu_attention_backward(
             else:
                 inputs = own_values_inputs + at
                 store_input_gradients(
-                    to, inputs, d_own_values_row, rows, length, result_values, VALUE_WIDTH, VALUE_PADDED
+                    to, inputs, d_own_values_row, rows, length, result_values, VALUE_WIDTH, VALUE_PADDED, SPECIALISED
                 )
 
 
-def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton.Config]:
-    """The committed configurations for `block` own rows of heads padded to `widest` columns: none of them spills."""
+def backward_configs(
+    block: int,
+    widest: int,
+    dtype: torch.dtype,
+    has_descriptors: bool = False,
+    is_biased: bool = False,
+    of_queries: bool = False,
+) -> list[triton.Config]:
+    """The committed configurations for `block` own rows of heads padded to `widest` columns: in bf16 none of them
+    spills. For warps of their own a program's two tiles and two sums are too much, so they make dq alone."""
     if dtype == torch.float32:
-        return configs([(16, 4, 1)])
+        # Of 256 columns 200 bytes a thread spill with eight warps, and 2 KB with four.
+        return configs([(16, 4 if widest <= 128 else 8, 1)])
     if widest > 256:
         return configs([(16, 4, 1)])
     if block == 64:
@@ -196,16 +241,19 @@ def backward_configs(block: int, widest: int, dtype: torch.dtype) -> list[triton
             return configs([(16, 8, 2), (32, 8, 1)])
         return configs([(32, 8, 2), (32, 4, 2) if widest == 32 else (16, 4, 2)])
     if widest == 256:
-        return configs([(32, 8, 2)])
+        return configs([(32, 8, 2)]) + (by_descriptors(32, 2) if has_descriptors and not is_biased else [])
     if widest == 128:
-        return configs([(32, 8, 2), (32, 8, 3)])
+        found = configs([(32, 8, 2), (32, 8, 3)])
+        if has_descriptors and of_queries and not is_biased:
+            return found + by_descriptors(64, 2, (64, 2))
+        return found + (by_descriptors(32, 2) if has_descriptors else [])
     return configs([(32, 8, 3), (64, 8, 2)])
 
 
 @cache
-def _kernel(block: int, widest: int, dtype: torch.dtype) -> Any:
+def _kernel(*sizes: Any) -> Any:
     key = ["WIDTH", "VALUE_WIDTH", "HAS_POSITION", "HAS_TIME", "HAS_LIMITS", "OF_QUERIES", "WITH_OWN"]
-    return tuned(backward_configs(block, widest, dtype), key, "own")(hstu_attention_backward)
+    return tuned(backward_configs(*sizes), key, "own")(hstu_attention_backward)
 
 
 Sides = tuple[Tensor, Tensor, Tensor]
@@ -261,9 +309,14 @@ def _launch(
         for name in ("d_own", "d_own_values", "own", "own_values", "other", "other_values")
         for i, dim in enumerate(("row", "head"))
     }
-    kernel = _kernel(block, widest, q.dtype)
-    with on_device_of(q):
-        kernel[(programs(q, 1 if widest > 64 else 2),)](
+    is_biased = arguments["HAS_POSITION"] or arguments["HAS_TIME"]
+    by_tile = (sides[name] for name in ("own", "own_values", "other", "other_values"))
+    has_descriptors = tiles_are_whole(q, v, arguments) and take_descriptors(*by_tile)
+    kernel = _kernel(block, widest, q.dtype, has_descriptors, is_biased, of_queries)
+    items = (q.shape[0] // block + arguments["sequences"]) * q.shape[1]
+    persistent = programs(q, 1 if widest > 64 else 2)
+    with on_device_of(q, makes_descriptors=has_descriptors):
+        kernel[lambda meta: (items if meta.get("LOADS") else persistent,)](
             **sides,
             **arguments,
             **strides,

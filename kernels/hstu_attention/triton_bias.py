@@ -21,12 +21,21 @@ _BUCKETS_PER_OCTAVE = tl.constexpr(0.6931471805599453 / 0.301 * (1 - 2e-5))
 
 
 @triton.jit
-def locate(order, first_tile, offsets, tile, sequences, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
+def locate(
+    order,
+    first_tile,
+    offsets,
+    tile,
+    sequences,
+    BLOCK: tl.constexpr,
+    LAST_FIRST: tl.constexpr,
+    COUNTED: tl.constexpr = False,
+):
     """The first token of the tile's sequence, its length, the tile's first row within it, and which sequence it is.
 
     LAST_FIRST takes a sequence's tiles from its end: for queries, of which the last attend to the most keys.
     """
-    place = find_sequence(first_tile, tile, sequences)
+    place = find_sequence(first_tile, tile, sequences, COUNTED)
     sequence = tl.load(order + place)
     start = tl.load(offsets + sequence)
     length = (tl.load(offsets + sequence + 1) - start).to(tl.int32)
@@ -119,10 +128,23 @@ def _halves(values):
 
 
 @triton.jit
-def store_input_gradients(base, inputs, stride, rows, length, values, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+def store_input_gradients(
+    base,
+    inputs,
+    stride,
+    rows,
+    length,
+    values,
+    WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
+    SPECIALISED: tl.constexpr = False,
+):
     """Writes gradients of SiLU's results as gradients of its inputs, which lie as `base`: a quarter of the columns
-    after the other, or a half, because the sums leave few registers for the inputs."""
-    if PADDED >= 256:
+    after the other, or a half, because the sums leave few registers for the inputs; all at once where warps are
+    specialised, which have more registers and are given whole rows."""
+    if SPECIALISED:
+        _store_part(base, inputs, stride, rows, length, values, 0, WIDTH, PADDED)
+    elif PADDED >= 256:
         PART: tl.constexpr = PADDED // 4
         left, right = _halves(values)
         first, second = _halves(left)

@@ -50,9 +50,24 @@ def block_rows(widest: int, max_len: int, dtype: torch.dtype, shared: int) -> in
     return 64 if not is_large(shared) or (max_len <= 64 and widest <= 128) else 128
 
 
-def configs(choices: Iterable[tuple[int, int, int]]) -> list[triton.Config]:
-    """Configurations of (STREAM, warps, stages)."""
-    return [triton.Config({"STREAM": n}, num_warps=warps, num_stages=stages) for n, warps, stages in choices]
+def configs(choices: Iterable[tuple[int, int, int]], **constants: str) -> list[triton.Config]:
+    """Configurations of (STREAM, warps, stages), with the same further constants."""
+    return [
+        triton.Config({"STREAM": n, **constants}, num_warps=warps, num_stages=stages) for n, warps, stages in choices
+    ]
+
+
+def by_descriptors(stream: int, stages: int, specialised: tuple[int, int] | None = None) -> list[triton.Config]:
+    """Configurations whose tiles come by tensor descriptors, and, `specialised` of STREAM and stages, by warps of their
+    own: of four warps each, a group that copies and two that compute."""
+    found = configs([(stream, 8, stages)], LOADS="descriptors")
+    return found + (configs([(specialised[0], 4, specialised[1])], LOADS="specialised") if specialised else [])
+
+
+def tiles_are_whole(q: Tensor, v: Tensor, arguments: dict[str, Any]) -> bool:
+    """Whether tensor descriptors' tiles serve the call: bf16 heads that need no padding, and no limits."""
+    widths = {arguments[name] for name in ("WIDTH", "VALUE_WIDTH", "PADDED", "VALUE_PADDED")}
+    return q.dtype == torch.bfloat16 and len(widths) == 1 and not arguments["HAS_LIMITS"]
 
 
 @cache

@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_catalogue import EXACT_TILE, add_product
-from ..triton_tools import on_device_of, programs, tuned
+from ..triton_tools import on_device_of, programs, take_descriptors, tuned
 from .operator import PADDED
 
 _LOG2E = tl.constexpr(1.4426950408889634)
@@ -29,19 +29,28 @@ _STEP = 64  # items of the smallest bf16 tile: the first token of a tile is look
 _STEP_EXACT = 16  # the same for fp32
 
 
-def _config(rows: int, columns: int, warps: int, stages: int) -> triton.Config:
-    return triton.Config({"ROWS": rows, "COLUMNS": columns}, num_warps=warps, num_stages=stages)
+def _config(rows: int, columns: int, warps: int, stages: int, **constants: str) -> triton.Config:
+    return triton.Config({"ROWS": rows, "COLUMNS": columns, **constants}, num_warps=warps, num_stages=stages)
 
 
-def configs(block_d: int, dtype: torch.dtype) -> list[triton.Config]:
-    """What the autotuner chooses from, for vectors of block_d."""
+def configs(
+    block_d: int, dtype: torch.dtype, has_descriptors: bool = False, is_plain: bool = True
+) -> list[triton.Config]:
+    """What the autotuner chooses from, for vectors of block_d; `is_plain`: without bias and ids."""
     if dtype == torch.float32:
         return [_config(*EXACT_TILE, 4, 1)]
-    return {
+    found = {
         128: [_config(128, 128, 8, 2), _config(128, 64, 8, 3), _config(64, 64, 4, 3)],
         256: [_config(128, 64, 8, 2), _config(64, 64, 4, 2)],
         512: [_config(64, 32, 8, 2)],
     }[max(block_d, 128)]
+    if has_descriptors and block_d == 128:
+        found = [*found, _config(128, 128, 8, 2, LOADS="descriptors")]
+        # A vector of as many numbers as four warps have threads would be copied by the warps that copy tiles.
+        found += [_config(128, 64, 4, 3, LOADS="specialised")] if is_plain else []
+    elif has_descriptors and block_d == 512:
+        found = [*found, _config(64, 32, 8, 2, LOADS="descriptors")]
+    return found
 
 
 def weight_gradient(
@@ -66,8 +75,10 @@ def weight_gradient(
     begins = torch.searchsorted(wanted, starts)
     parts = max(1, min(programs(weight) * PADDED // max(items, PADDED), places // PADDED))
     gradient = weight.new_empty(parts, items, width, dtype=weight.dtype if parts == 1 else torch.float32)
-    with on_device_of(weight):
-        _kernel(block_d, weight.dtype)[lambda meta: (triton.cdiv(items, meta["ROWS"]), parts)](
+    has_descriptors = weight.dtype == torch.bfloat16 and take_descriptors(weight)
+    kernel = _kernel(block_d, weight.dtype, has_descriptors, bias is None and ids is None)
+    with on_device_of(weight, makes_descriptors=has_descriptors):
+        kernel[lambda meta: (triton.cdiv(items, meta["ROWS"]), parts)](
             gradient, states, lse, wanted, wanted_ids, count, begins, scale,
             weight, bias, ids,
             items, width, weight.stride(0), places.bit_length(),
@@ -78,8 +89,8 @@ def weight_gradient(
 
 
 @cache
-def _kernel(block_d: int, dtype: torch.dtype) -> Callable[..., Any]:
-    return tuned(configs(block_d, dtype), key=["size"])(gradient_of_items)
+def _kernel(*sizes: Any) -> Callable[..., Any]:
+    return tuned(configs(*sizes), key=["size"])(gradient_of_items)
 
 
 @triton.jit
@@ -87,9 +98,10 @@ def gradient_of_items(
     gradient, states, lse, wanted, wanted_ids, count, begins, scale, weight, bias, ids,
     items, width, weight_row, size,
     HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr, STEP: tl.constexpr,
-    BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LOADS: tl.constexpr = "pointers",
 ):  # fmt: skip
-    """`size` is the class of problems for which the autotuner chooses a configuration."""
+    """`size` is the class of problems for which the autotuner chooses a configuration; LOADS as in the forward pass."""
+    SPECIALISED: tl.constexpr = LOADS == "specialised"
     item = tl.program_id(0) * ROWS
     inner = tl.arange(0, ROWS)
     rows = item + inner
@@ -97,7 +109,10 @@ def gradient_of_items(
     is_item = rows < items
     mask = is_item[:, None] & (depth < width)[None, :]
     base = weight + item * tl.cast(weight_row, tl.int64)
-    own = tl.load(base + (inner * weight_row)[:, None] + depth[None, :], mask=mask, other=0.0)
+    if SPECIALISED:
+        own = tl.make_tensor_descriptor(weight, [items, width], [weight_row, 1], [ROWS, BLOCK_D]).load([item, 0])
+    else:
+        own = tl.load(base + (inner * weight_row)[:, None] + depth[None, :], mask=mask, other=0.0)
     own_bias, own_ids = rows, rows
     if HAS_BIAS:
         own_bias = tl.load(bias + rows, mask=is_item, other=0.0)
@@ -116,17 +131,29 @@ def gradient_of_items(
 
     NARROW: tl.constexpr = 16  # narrow, because the accumulators leave few registers for what is seldom needed
     acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
-    for i in range(low, high - (last - first)):
-        start = tl.where(i < first, i, i + (last - first)) * COLUMNS
-        acc = _add_tile(
-            acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
-            HAS_BIAS, HAS_IDS, EXACT, False, BLOCK_D, COLUMNS,
-        )  # fmt: skip
-    for start in range(first * COLUMNS, last * COLUMNS, NARROW):
-        acc = _add_tile(
-            acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
-            HAS_BIAS, HAS_IDS, EXACT, True, BLOCK_D, NARROW,
-        )  # fmt: skip
+    tiles = states
+    if LOADS != "pointers":
+        tiles = tl.make_tensor_descriptor(
+            states, [tl.maximum(high, 1) * COLUMNS, BLOCK_D], [BLOCK_D, 1], [COLUMNS, BLOCK_D]
+        )
+    if SPECIALISED:
+        for i in tl.range(low, high, warp_specialize=True):
+            acc = _add_tile(
+                acc, own, own_bias, own_ids, rows, i * COLUMNS, tiles, states, lse, wanted, wanted_ids,
+                HAS_BIAS, HAS_IDS, EXACT, True, True, BLOCK_D, COLUMNS,
+            )  # fmt: skip
+    else:
+        for i in range(low, high - (last - first)):
+            start = tl.where(i < first, i, i + (last - first)) * COLUMNS
+            acc = _add_tile(
+                acc, own, own_bias, own_ids, rows, start, tiles, states, lse, wanted, wanted_ids,
+                HAS_BIAS, HAS_IDS, EXACT, False, LOADS != "pointers", BLOCK_D, COLUMNS,
+            )  # fmt: skip
+        for start in range(first * COLUMNS, last * COLUMNS, NARROW):
+            acc = _add_tile(
+                acc, own, own_bias, own_ids, rows, start, tiles, states, lse, wanted, wanted_ids,
+                HAS_BIAS, HAS_IDS, EXACT, True, False, BLOCK_D, NARROW,
+            )  # fmt: skip
     base = gradient + (tl.cast(tl.program_id(1), tl.int64) * items + item) * width
     total = (acc * tl.load(scale)).to(gradient.dtype.element_ty)
     tl.store(base + (inner * width)[:, None] + depth[None, :], total, mask=mask)
@@ -134,14 +161,17 @@ def gradient_of_items(
 
 @triton.jit
 def _add_tile(
-    acc, own, own_bias, own_ids, rows, start, states, lse, wanted, wanted_ids,
+    acc, own, own_bias, own_ids, rows, start, tiles, states, lse, wanted, wanted_ids,
     HAS_BIAS: tl.constexpr, HAS_IDS: tl.constexpr, EXACT: tl.constexpr, HOLDS_TARGETS: tl.constexpr,
-    BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
+    BY_DESCRIPTOR: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """acc + (p - 1[target]) of COLUMNS tokens times their states; padding has lse = inf, so p = 0."""
     columns = tl.arange(0, COLUMNS)
     depth = tl.arange(0, BLOCK_D)
-    state = tl.load(states + tl.cast(start, tl.int64) * BLOCK_D + columns[:, None] * BLOCK_D + depth[None, :])
+    if BY_DESCRIPTOR:
+        state = tiles.load([start, 0])
+    else:
+        state = tl.load(states + tl.cast(start, tl.int64) * BLOCK_D + columns[:, None] * BLOCK_D + depth[None, :])
     logsum = tl.load(lse + start + columns)
     scores = add_product(own, tl.trans(state), tl.zeros((own.shape[0], COLUMNS), tl.float32))
     if HAS_BIAS:

@@ -2,7 +2,7 @@
 
 A thread owns a channel and goes through one piece of a sequence token by token; the kernels' head comments describe the
 tiling, and docs/gpu.md the bounds. No sum uses atomics: the bits are the same at every run. The states kept for a
-gradient take 4 N / 16 bytes for each element of u, and not every one of them is written or read. A, D, delta_bias and
+gradient take 4 N / 8 bytes for each element of u, and not every one of them is written or read. A, D, delta_bias and
 initial_state are float32 and contiguous.
 
 A call allocates through torch alone and does not wait, so a CUDA graph can capture it.

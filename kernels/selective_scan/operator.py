@@ -13,7 +13,7 @@ from ..operator import SINGLE, SINGLE_AND_BF16, Kernel, declare
 from ..results import empty_where
 from . import eager, reference
 
-KEPT_EVERY = {"native": 32, "cuda": 16}
+KEPT_EVERY = {"native": 32, "cuda": 8}
 """Tokens from one kept state to the next: scan_chunk of csrc/cpu/selective_scan.h, kept_every of
 csrc/cuda/selective_scan.h."""
 MOST_STATES = 256

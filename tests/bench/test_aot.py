@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import aot, gpu_cases
-from bench.compiled import Figures, compile_cuda, nvcc
+from bench.compiled import Figures, compile_cuda, launched_warps, nvcc
 from bench.occupancy import blocks_a_multiprocessor
 
 pytest.importorskip("triton")
@@ -29,7 +29,7 @@ def double(x, y, n, BLOCK: tl.constexpr, SPILL: tl.constexpr):
     tl.store(y + at, v * 2, mask=at < n)
 
 @triton.jit
-def product(a, b, c, BLOCK: tl.constexpr):
+def product(a, b, c, BLOCK: tl.constexpr, LOADS: tl.constexpr = "pointers"):
     i = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     tl.store(c + i, tl.dot(tl.load(a + i), tl.load(b + i)))
 
@@ -38,14 +38,18 @@ def all_cases():
     types = {"x": "*bf16", "y": "*bf16", "n": "i32"}
     yield KernelCase("double", "bf16", double, types, {"SPILL": False}, configs, lambda c: Work(bytes=4e6, blocks=64))
     types = {"a": "*bf16", "b": "*bf16", "c": "*fp32"}
-    yield KernelCase("product", "bf16", product, types, {}, [triton.Config({"BLOCK": 64}, num_warps=4)],
+    yield KernelCase("product", "bf16", product, types, {"LOADS": "pointers"},
+                     [triton.Config({"BLOCK": 64}, num_warps=4)],
                      lambda c: Work(tensor_flops=2 * 64**3, useful_flops=2 * 64**3, bytes=32e3),
                      expects={"sm_90": (EXPECTED,), "sm_80": ("mma.sync",)})
 """
 
 
-def compile_toys(folder: Path, *arguments: str, expected: str = "wgmma") -> subprocess.CompletedProcess[str]:
-    (folder / "toy_cases.py").write_text(TOY.replace("EXPECTED", repr(expected)))
+def compile_toys(
+    folder: Path, *arguments: str, expected: str = "wgmma", loads: str = "pointers"
+) -> subprocess.CompletedProcess[str]:
+    text = TOY.replace("EXPECTED", repr(expected)).replace('{"LOADS": "pointers"}', f'{{"LOADS": "{loads}"}}')
+    (folder / "toy_cases.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "TRITON_INTERPRET": "1"}
     common = ["--cases", "toy_cases", "--no-cuda", "--budget", str(folder / "budget.json")]
     command = [sys.executable, "-m", "bench.aot", *common, *arguments]
@@ -80,6 +84,12 @@ def test_a_text_that_the_ptx_lacks_is_named(tmp_path: Path):
     assert done.returncode == 1 and "product [bf16; BLOCK=64 warps=4 stages=3] on sm_90: its PTX has no" in done.stderr
 
 
+def test_copies_that_the_compiler_did_not_make_are_named(tmp_path: Path):
+    done = compile_toys(tmp_path, "--kernels", "product", "--arch", "90", "--record", loads="specialised")
+    assert done.returncode == 1
+    assert "its PTX has no 'cp.async.bulk.tensor'" in done.stderr and "its PTX has no 'setmaxnreg'" in done.stderr
+
+
 def test_limits():
     fine = Figures("k", "d", "c", 90, 255, 0, 227 << 10)
     assert fine.problems() == []
@@ -97,6 +107,8 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_occupancy():
+    assert launched_warps("STREAM=64 LOADS=specialised warps=4 stages=3") == 12
+    assert launched_warps("STREAM=64 LOADS=descriptors warps=8 stages=3") == 8
     assert blocks_a_multiprocessor(128, 0, 4, 90) == 4
     assert blocks_a_multiprocessor(32, 0, 4, 90) == 16
     assert blocks_a_multiprocessor(168, 100 << 10, 8, 90) == 1

@@ -94,6 +94,8 @@ def compare(lengths: Sequence[int], inputs: dict[str, Tensor], **settings: bool)
         ([0], 5, 3),
         (MIXED, 5, 3),
         (PIECES, 131, 2),
+        ([9], 259, 1),  # two blocks of channels, a thread's two apart
+        ([10, 3], 130, 17),  # too many states for two channels a thread
         ([18, 3], 2, 66),  # blocks of 64 channels
         ([9], 35, 130),  # and of 32
         ([5], 0, 3),

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from uqabench.kernels import info_nce, linear_cross_entropy, use_backend
+from uqabench.kernels.linear_cross_entropy import attention
 
 from ..conftest import TOLERANCES, assert_close, reference_results
 from .conftest import DEVICE, gpu_results
@@ -167,3 +169,32 @@ def test_slices_cover_the_catalogue_and_none_is_empty(monkeypatch, items, row_ti
     assert length % 128 == 0 and (count - 1) * length < items <= count * length
     if items == 994_447:
         assert count * row_tiles / 132 / -(-count * row_tiles // 132) >= 0.94
+
+
+def attend_by_flex_attention(queries, items, query_bounds, item_bounds, most_queries, most_items):
+    """What `attention.attend` asks of varlen_attn, which CPUs have not, of another attention of torch's."""
+    parts = []
+    for at in range(len(query_bounds) - 1):
+        own = queries[query_bounds[at] : query_bounds[at + 1]][None, None]
+        keys = items.detach()[item_bounds[at] : item_bounds[at + 1]][None, None]
+        assert own.shape[2] <= most_queries and keys.shape[2] <= most_items
+        out, aux = flex_attention(own, keys, keys, scale=1.0, return_aux=AuxRequest(lse=True))
+        parts.append((out[0, 0], aux.lse[0, 0]))
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize(("tokens", "items", "width"), [(129, 300, 24), (5, 127, 128)])
+def test_the_softmax_by_attention_is_the_loss_s(monkeypatch, tokens, items, width):
+    monkeypatch.setattr(attention, "attend", attend_by_flex_attention)
+    with attention.by_attention():
+        check(tokens, items, width, torch.bfloat16)
+        assert attention.takes(torch.zeros(1, 64, dtype=torch.bfloat16), None, None)
+    assert not attention.takes(torch.zeros(1, 64, dtype=torch.bfloat16), None, None)
+
+
+def test_torch_s_attention_takes_the_call_and_returns_the_logsumexp():
+    queries, items = (torch.empty(n, 64, dtype=torch.bfloat16, device="meta") for n in (512, 900))
+    bounds = torch.empty(3, dtype=torch.int32, device="meta")
+    out, lse = attention.attend(queries, items, bounds, bounds, 256, 512)
+    assert out.shape == (512, 64) and lse.shape == (512,) and lse.dtype == torch.float32

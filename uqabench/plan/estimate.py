@@ -18,7 +18,7 @@ ENCODER_RATE, LANGUAGE_MODEL_RATE = 1.2e11, 5e10
 """FLOP/s in float32 on two CPU cores, as the demo's stages reach them on AVX2 with all their overheads."""
 GPU_RATE = 1e14
 """FLOP/s taken for a GPU: a tenth of what those of today reach in bfloat16 at best."""
-LANGUAGE_MODEL_PARAMETERS = {"demo": 9e5, "train": 9e5, "smollm2": 1.1e8}
+LANGUAGE_MODEL_PARAMETERS = {"demo": 1.6e6, "train": 9e5, "smollm2": 1.1e8}
 """Parameters, embeddings aside, of the language models that are known by name; others are taken for LARGE."""
 LARGE = 3e9
 ENCODER_PARAMETERS = {"tiny": 2e4, "demo": 4e5, "small": 3e6, "published": 1.5e7, "paper": 2.5e7}
@@ -42,17 +42,30 @@ def seconds(node: Node, run: Path) -> tuple[float, bool]:
 
 
 def _recorded(node: Node, run: Path) -> float | None:
-    """What this node took, else the mean of what nodes of the same stage and label took here."""
-    own = _read(node.path(run))
+    """What this node took, else the mean of what nodes of the same stage and label took here, each scaled by the work
+    that the model sees in its settings: a twin that is not trained does not take as long as the one that is."""
+    own = _read_seconds(node.path(run))
     if own is not None:
         return own
-    prefix = node.path(run).name.rpartition("-")[0]
+    work, prefix = _work(node, node.settings), node.path(run).name.rpartition("-")[0]
     siblings = [path for path in (run / node.stage).glob("*") if prefix and path.name.rpartition("-")[0] == prefix]
-    times = [time for path in siblings if (time := _read(path)) is not None]
+    times = [time for path in siblings if (time := _scaled(node, work, path)) is not None]
     return sum(times) / len(times) if times else None
 
 
-def _read(folder: Path) -> float | None:
+def _scaled(node: Node, work: float | None, sibling: Path) -> float | None:
+    """The seconds that `node` takes if it is as fast as `sibling`; None where the two cannot be compared."""
+    time = _read_seconds(sibling)
+    if work is None or time is None:
+        return time
+    try:
+        done = _work(node, read_json(sibling / "manifest.json")["config"])
+    except (InputError, KeyError, TypeError):
+        return None
+    return time * work / done if work and done else None
+
+
+def _read_seconds(folder: Path) -> float | None:
     try:
         return float(read_json(folder / "seconds.json")["seconds"])
     except (InputError, KeyError, TypeError, ValueError):
@@ -60,18 +73,27 @@ def _read(folder: Path) -> float | None:
 
 
 def _modelled(node: Node) -> float:
-    settings = node.settings
+    work = _work(node, node.settings)
+    if work is None:
+        return FIXED.get(node.stage, START)
+    rate = ENCODER_RATE if node.stage == "pretrain" else LANGUAGE_MODEL_RATE
+    return START + work / _rate(node.inputs.get("align", node), rate)
+
+
+def _work(node: Node, settings: Any) -> float | None:
+    """Floating-point operations of a node of the same inputs with `settings`, a node's or those in a manifest; None for
+    stages that hardly depend on their settings."""
     if node.stage == "pretrain":
-        return START + _pretraining(settings) / _rate(node, ENCODER_RATE)
+        return _pretraining(settings)
     if node.stage == "align":
-        return START + _alignment(node) / _rate(node, LANGUAGE_MODEL_RATE)
+        return _alignment(node, settings)
     if node.stage == "lm":
         optim = settings["train"]["optim"]
         tokens = (optim["max_steps"] or 10_000) * settings["train"]["token_budget"]
-        return START + 6 * LANGUAGE_MODEL_PARAMETERS["train"] * tokens / LANGUAGE_MODEL_RATE
+        return 6 * LANGUAGE_MODEL_PARAMETERS["train"] * tokens
     if node.stage == "evaluate" and "llm" in node.inputs:
-        return START + _evaluation(node) / _rate(node.inputs.get("align", node), LANGUAGE_MODEL_RATE)
-    return FIXED.get(node.stage, START)
+        return _evaluation(node)
+    return None
 
 
 def _rate(node: Node, on_cpu: float) -> float:
@@ -106,14 +128,14 @@ def _asked(node: Node, *splits: str) -> float:
     return config["n_questions"] or sum((config["mix"] or config["default_mix"]).values())
 
 
-def _alignment(node: Node) -> float:
-    align = node.settings["align"]
+def _alignment(node: Node, settings: Any) -> float:
+    align = settings.get("align", settings)  # a manifest holds them beside the others
     if not align["train"]:
         return 0.0
     questions = _asked(node, "train") * align["optim"]["epochs"]
     if align["optim"]["max_steps"]:
         questions = min(questions, align["optim"]["max_steps"] * align["batch_questions"])
-    return 6 * _parameters(node) * questions * _tokens_a_question(node.settings["n_text"])
+    return 6 * _parameters(node) * questions * _tokens_a_question(settings["n_text"])
 
 
 def _evaluation(node: Node) -> float:

@@ -14,7 +14,10 @@ _count_threads = torch.get_num_threads
 
 
 def as_array(x: Tensor) -> np.ndarray:
-    """NumPy's view of a CPU tensor's memory; of bf16, which NumPy lacks, as uint16."""
+    """NumPy's view of a CPU tensor's memory; of bf16, which NumPy lacks, as uint16. RuntimeError for memory that holds
+    the negatives of the tensor's values, as in a view of a conjugate's imaginary part."""
+    if x.is_neg():
+        raise RuntimeError("a tensor has its negative bit set: pass x.resolve_neg().")
     x = x.detach()
     return (x.view(torch.uint16) if x.dtype is torch.bfloat16 else x).numpy()
 

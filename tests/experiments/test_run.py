@@ -258,3 +258,18 @@ def test_what_a_killed_writer_of_results_left_is_swept(execute, copy):
         (copy / name).write_text("half")
     execute(copy)
     assert not list(copy.rglob(".*partial*"))
+
+
+def test_a_run_goes_on_when_its_language_model_has_moved(finished, execute, stage_folder, tmp_path, monkeypatch):
+    """As when the environment, and the model in it, is installed anew somewhere else."""
+    methods = ("no-history@zero-shot",)
+    shutil.copytree(stage_folder(finished, "lm", "trained") / "model", tmp_path / "a" / "models" / "mine")
+    monkeypatch.setenv("UQABENCH_HOME", str(tmp_path / "a"))
+    execute(tmp_path / "run", "llm.name=mine", methods=methods)
+    (tmp_path / "a").rename(tmp_path / "b")
+    monkeypatch.setenv("UQABENCH_HOME", str(tmp_path / "b"))
+    said = execute(tmp_path / "run", "llm.name=mine", methods=methods)
+    assert any(line.startswith("llm mine") and line.endswith("(reused)") for line in said), said
+    assert any(line.startswith("evaluate no-history") and line.endswith("(reused)") for line in said), said
+    shutil.rmtree(stage_folder(tmp_path / "run", "evaluate", "no-history@zero-shot"))
+    execute(tmp_path / "run", "llm.name=mine", methods=methods)

@@ -218,7 +218,7 @@ def test_methods_and_variants_that_make_no_sense(values, message):
         ("llm.dtype=float33", "llm.dtype is 'float33': choose one of float32, bfloat16, float16"),
         ("llm.train.model.width=0", "llm.train.model.width is 0: it must be at least 1"),
         ("llm.train.model.layers=0", "llm.train.model.layers is 0: it must be at least 1"),
-        ("llm.train.model.heads=3", r"llm.train.model.width \(32\) is no even multiple of heads \(3\)"),
+        ("llm.train.model.width=31", r"llm.train.model.head_size \(31\) must be even"),
         ("llm.train.text_lengths=[]", r"llm.train.text_lengths is \[\]: give a list of 1 to 64"),
         ("llm.train.soft_share=0.97", r"llm.train.soft_share \(0.97\) and empty_share \(0.05\)"),
         ("data.prepare.max_sequence=7", "data.prepare.max_sequence is 7, below min_user_length 8"),

@@ -98,7 +98,8 @@ class Nodes:
             def make(out: Path, work: Path) -> float:
                 # A model that cannot be loaded, or knows the evaluation users, ends here and not after pre-training.
                 self.context(config, made, folder).load_lm()
-                write_json(out / "model.json", {"name": llm.name, "folder": str(folder), "files": files})
+                # Not where it lies: the same model in another installation is the same artefact.
+                write_json(out / "model.json", {"name": llm.name, "files": files})
                 return 0.0
 
             inputs = {"data": self.tools.opened.store(made["data"]).content_hash, "files": files}
@@ -450,7 +451,7 @@ def _model_folder(name: str) -> Path:
 def _built_model(artifact: Artifact) -> Path:
     """The model's folder behind an artefact of the stages `llm` and `lm`."""
     trained = artifact.path / "model"
-    return trained if trained.exists() else Path(read_json(artifact.path / "model.json")["folder"])
+    return trained if trained.exists() else _model_folder(read_json(artifact.path / "model.json")["name"])
 
 
 def _count_questions(artifact: Artifact) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from torch.profiler import ProfilerActivity, profile
 
+from bench.row import Setting
 from bench.rows import ROWS
 from uqabench.stages.memory import keep_freed_memory
 
@@ -42,7 +43,7 @@ class Shares:
 
 def measure(row: str, *, is_small: bool) -> Shares:
     """Profiles the second call of the row's own side."""
-    ours = ROWS[row].build(is_small)[0].ours
+    (ours,) = ROWS[row][0].make(Setting("cpu", is_small)).ours
     ours()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         start = time.perf_counter()

@@ -17,7 +17,8 @@ import torch
 
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.machine import Machine, measure_machine
-from bench.rows import ROWS, Measure
+from bench.row import Call, Row, Setting
+from bench.rows import ROWS
 from bench.units import in_units
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
@@ -68,24 +69,25 @@ class Result:
         }
 
 
-def paired(measure: Measure, repeats: int, budget: float) -> tuple[list[float], list[float]]:
-    """Seconds a call of ours and of the baseline, which take turns so that both see the same machine.
+def paired(ours: Call, baseline: Call, repeats: int, budget: float, calls: int = 1) -> tuple[list[float], list[float]]:
+    """Seconds a call of ours and of the baseline, which take turns so that both see the same machine: `calls` of each
+    within one timing.
 
     At most `repeats` pairs, and none begins that would end past `budget` seconds. Ours is called once before. A first
     pair warms up the baseline; it counts only where the budget leaves no time for another, as with baselines that take
     most of a minute and gain nothing from being warm.
     """
     begin = time.perf_counter()
-    measure.ours()
-    ours, theirs = [], []
-    while len(ours) <= repeats:
+    ours()
+    mine, theirs = [], []
+    while len(mine) <= repeats:
         start = time.perf_counter()
-        ours.append(_seconds(measure.ours, measure.calls))
-        theirs.append(_seconds(measure.baseline, measure.calls))
+        mine.append(_seconds(ours, calls))
+        theirs.append(_seconds(baseline, calls))
         now = time.perf_counter()
         if now - begin + (now - start) > budget:
             break
-    return (ours[1:], theirs[1:]) if len(ours) > 1 else (ours, theirs)
+    return (mine[1:], theirs[1:]) if len(mine) > 1 else (mine, theirs)
 
 
 def _seconds(call: Callable[[], object], calls: int) -> float:
@@ -99,38 +101,43 @@ def _seconds(call: Callable[[], object], calls: int) -> float:
 def run(names: Sequence[str], machine: Machine, *, is_small: bool, repeats: int, budget: float) -> list[Result]:
     """Measures the rows in order, each with its details behind it, and prints every line as it is known.
 
-    A row may take `budget` seconds: half for its first measure if it has others, which share the rest.
+    A row may take `budget` seconds: half for itself if it has details, which share the rest.
     """
     results = []
     for name in names:
-        results += _run_row(name, machine, is_small, repeats, budget)
-        gc.collect()  # inputs of a row take up to 2 GB
+        first, *details = ROWS[name]
+        print(f"\n{name}: {first.what}", flush=True)
+        formula = None
+        for row in (first, *details):
+            share = budget if not details else budget / 2 / (1 if row is first else len(details))
+            result, floor = _run_row(row, machine, Setting("cpu", is_small), repeats, share)
+            _print_line(result)
+            if floor != formula:
+                formula = floor
+                print(f"    floor: {formula}", flush=True)
+            results.append(result)
+            gc.collect()  # inputs of a row take up to 2 GB
     return results
 
 
-def _run_row(name: str, machine: Machine, is_small: bool, repeats: int, budget: float) -> Iterator[Result]:
-    print(f"\n{name}: {ROWS[name].what}", flush=True)
-    first, *others = ROWS[name].build(is_small)
-    formula = None
-    for measure in (first, *others):
-        share = budget if not others else budget / 2 / (1 if measure is first else len(others))
-        with _no_collector():
-            ours, theirs = paired(measure, repeats, share)
-        result = Result(
-            row=name,
-            name=measure.name,
-            baseline=measure.baseline_name,
-            seconds=median(ours),
-            baseline_seconds=median(theirs),
-            floor_seconds=measure.floor.on(machine),
-            extra_bytes=measure.extra_bytes() if measure.extra_bytes else None,
-            pairs=len(ours),
-        )
-        _print_line(result)
-        if measure.floor.formula != formula:
-            formula = measure.floor.formula
-            print(f"    floor: {formula}", flush=True)
-        yield result
+def _run_row(row: Row, machine: Machine, setting: Setting, repeats: int, budget: float) -> tuple[Result, str]:
+    """The row's line, and its floor in words."""
+    made, floor = row.make(setting), row.floor(setting)
+    ((baseline, others),) = made.baselines.items()
+    (ours,), (other,) = made.ours, others()
+    with _no_collector():
+        mine, theirs = paired(ours, other, repeats, budget, made.calls)
+    result = Result(
+        row=row.group,
+        name=row.name,
+        baseline=baseline,
+        seconds=median(mine),
+        baseline_seconds=median(theirs),
+        floor_seconds=floor.on(machine),
+        extra_bytes=made.extra_bytes() if made.extra_bytes else None,
+        pairs=len(mine),
+    )
+    return result, floor.formula
 
 
 @contextmanager
@@ -161,7 +168,7 @@ def _print_line(result: Result) -> None:
 
 
 def report(machine: Machine, results: Sequence[Result]) -> dict[str, Any]:
-    """The result file: rows, and details (measures behind a row's first) with the row that they belong to."""
+    """The result file: rows, and details with the row that they belong to."""
     return {
         "schema": SCHEMA,
         "machine": machine.to_dict(),

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 _GB = 10**9
 
 
-class Row(NamedTuple):
+class Step(NamedTuple):
     """What is measured, by a function of the folder of the log and the store; goals are those at the whole size.
 
     unit: s and ms are to be at most the goal, others at least. peak_goal: bytes of resident memory, at most.
@@ -36,15 +36,15 @@ class Row(NamedTuple):
     peak_goal: int | None = None
 
 
-ROWS: dict[str, Row] = {
-    "prepare_parquet": Row("bench.scale_data", "s", 120.0, 6 * _GB),
-    "prepare_official": Row("bench.scale_data", "s", 600.0),
-    "store_open": Row("bench.scale_data", "ms", 50.0),
-    "pack_loader": Row("bench.scale_training", "sequences/s", 20_000.0),
-    "questions_generate": Row("bench.scale_data", "questions/s", 50_000.0),
-    "questions_render": Row("bench.scale_data", "questions/s", 20_000.0),
-    "first_step": Row("bench.scale_training", "s", 5.0),
-    "pretrain_rate": Row("bench.scale_training", "tokens/s", None, 8 * _GB),
+ROWS: dict[str, Step] = {
+    "prepare_parquet": Step("bench.scale_data", "s", 120.0, 6 * _GB),
+    "prepare_official": Step("bench.scale_data", "s", 600.0),
+    "store_open": Step("bench.scale_data", "ms", 50.0),
+    "pack_loader": Step("bench.scale_training", "sequences/s", 20_000.0),
+    "questions_generate": Step("bench.scale_data", "questions/s", 50_000.0),
+    "questions_render": Step("bench.scale_data", "questions/s", 20_000.0),
+    "first_step": Step("bench.scale_training", "s", 5.0),
+    "pretrain_rate": Step("bench.scale_training", "tokens/s", None, 8 * _GB),
 }
 """In the order in which one needs what another leaves in the folder."""
 

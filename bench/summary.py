@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from bench.envelope import SCHEMA
+from bench.row import Setting
 from bench.rows import ROWS
-from bench.rows.encoders import TOKENS
 from bench.units import in_units
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
@@ -87,12 +87,13 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
-    tokens = f"{TOKENS[row['name']] / row['seconds']:,.0f}" if row["name"] in TOKENS else ""
+    known = ROWS[row["name"]][0]
+    tokens = f"{known.tokens(Setting('cpu', is_small=False)) / row['seconds']:,.0f}" if known.tokens else ""
     spread = row.get("spread", {}).get("ratio")
     ratio = f"{row['ratio']:.2f}" + (f" ({spread[0]:.2f} to {spread[1]:.2f})" if spread else "")
     cells = (
         row["name"],
-        ROWS[row["name"]].what,
+        known.what,
         in_units(row["seconds"]),
         ratio,
         f"{row['speedup']:.3g} × {row['baseline']}",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from bench.available import backends
-from bench.rows.row import random
+from bench.inputs import random
 from uqabench.kernels import causal_attention, hstu_attention
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.available import backends
-from bench.rows.row import random
+from bench.inputs import random
 from uqabench.kernels import linear_cross_entropy, linear_rank
 
 ITEMS, WIDTH = 100_000, 128

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.available import backends
-from bench.rows.row import random
+from bench.inputs import random
 from uqabench.kernels import gru, selective_scan
 
 

@@ -45,7 +45,6 @@ PYBIND11_MODULE(_native, m) {
   bind_instruction_sets(m);
   bind_causal_attention(m);
   bind_causal_conv1d(m);
-  bind_checks(m);
   bind_embedding_bag(m);
   bind_gru(m);
   bind_hstu_attention(m);

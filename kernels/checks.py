@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from .memory import is_captured, known, remember
-from .tensors import are_alike, are_rows, do_lie_below, do_rise, fit_like, fits
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -30,8 +29,6 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 
 def check_tensor(x: Any, name: str, shape: Sequence[int | None], dtypes: Sequence[torch.dtype] = FLOATING) -> None:
     """`x` is a dense tensor of `shape` (None: any size) and one of `dtypes`, its last dimension contiguous."""
-    if not is_compiling() and fits(x, shape, dtypes):
-        return
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
     if x.layout is not torch.strided:
@@ -65,8 +62,6 @@ def check_heads(x: Any, name: str, shape: Sequence[int | None] = (None, None, No
 
 def check_rows(x: Any, name: str) -> None:
     """`x` is a floating tensor (..., d) with d >= 1, its last dimension contiguous."""
-    if not is_compiling() and are_rows(x, FLOATING):
-        return
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, not {type(x).__name__}.")
     if x.ndim < 1 or x.shape[-1] < 1:
@@ -76,8 +71,6 @@ def check_rows(x: Any, name: str) -> None:
 
 def check_same(first: Tensor, first_name: str, *, dtype: bool = True, **others: Tensor | None) -> None:
     """Every tensor in `others` (None: absent) lies on `first`'s device and, if `dtype`, has its dtype."""
-    if not is_compiling() and are_alike(first, dtype, *others.values()):
-        return
     for name, x in others.items():
         if x is None:
             continue
@@ -97,8 +90,6 @@ def check_like(
     """Every tensor in `others` has the shape that it is given with and the dtype of `first`, or one of `dtypes`, and
     lies on its device; None instead of (tensor, shape): absent. As `check_tensor` and `check_same`; `first` is checked
     already."""
-    if not is_compiling() and fit_like(first, dtypes, others):
-        return
     given = {name: pair for name, pair in others.items() if pair is not None}
     for name, (x, shape) in given.items():
         check_tensor(x, name, shape, FLOATING if dtypes is None else dtypes)
@@ -107,8 +98,6 @@ def check_like(
 
 def check_offsets(offsets: Any, tokens: Tensor, name: str = "offsets") -> None:
     """`offsets` (B+1,), int64 on the device of `tokens`, is monotone from 0 to `tokens.shape[0]`."""
-    if not is_compiling() and do_rise(offsets, tokens):
-        return
     check_tensor(offsets, name, (None,), (torch.int64,))
     check_same(tokens, "the input", dtype=False, **{name: offsets})
     if offsets.shape[0] < 1:
@@ -162,7 +151,7 @@ def host_longest(offsets: Tensor) -> int:
 def check_indices(ids: Tensor, size: int, name: str, ignored: int | None = None) -> None:
     """Every value of the integer tensor `ids` except `ignored` lies in [0, size). The bounds of long tensors are
     cached."""
-    if are_values_hidden(ids) or do_lie_below(ids, size, ignored) or ids.numel() == 0:
+    if are_values_hidden(ids) or ids.numel() == 0:
         return
     given = known(ids, "bounds")
     if given is not None and given[0] >= 0 and given[1] < size:

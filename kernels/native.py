@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .backend import native_module
-from .tensors import KNOWN, as_array
 
 _count_threads = torch.get_num_threads
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """NumPy's view of a CPU tensor's memory; of bf16, which NumPy lacks, as uint16. RuntimeError for memory that holds
+    the negatives of the tensor's values, as in a view of a conjugate's imaginary part."""
+    if x.is_neg():
+        raise RuntimeError("a tensor has its negative bit set: pass x.resolve_neg().")
+    x = x.detach()
+    return (x.view(torch.uint16) if x.dtype is torch.bfloat16 else x).numpy()
 
 
 def call(function: str, *arguments: Tensor | float | None) -> None:
@@ -18,9 +27,8 @@ def call(function: str, *arguments: Tensor | float | None) -> None:
 
     `arguments` are all but the last one, the threads, in the function's order: pybind11 takes 1 us more for names.
     """
-    if not KNOWN:
-        arguments = tuple(as_array(x) if isinstance(x, Tensor) else x for x in arguments)
-    getattr(native_module(), function)(*arguments, _count_threads())
+    arrays = [as_array(x) if isinstance(x, Tensor) else x for x in arguments]
+    getattr(native_module(), function)(*arrays, _count_threads())
 
 
 def fill(function: str, results: tuple[Tensor | None, ...], *arguments: Tensor | float | None) -> Any:

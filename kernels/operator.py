@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
+from torch.nn import Parameter
 
 from .backend import Operator
-from .tensors import are_plain, want_gradients
 
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _find_transform = torch._C._functorch.peek_interpreter_stack
@@ -110,7 +110,7 @@ class Kernel:
         is_seen = is_compiling() or is_traced(args)
         is_trained = False
         if self._autograd is not None and torch.is_grad_enabled():
-            is_trained = _any_requires_grad(args) if is_seen else want_gradients(args)
+            is_trained = any(isinstance(x, Tensor) and x.requires_grad for x in args)
         if self._keeps:
             args = (*args, is_trained)
         if is_seen:
@@ -246,12 +246,9 @@ def declare(
 
 def is_traced(args: tuple[Any, ...]) -> bool:
     """Whether something other than autograd has to see the call: a tracing mode, a transform, or a tensor subclass."""
-    return _count_dispatch_modes() > 0 or _find_transform() is not None or not are_plain(args)
-
-
-def _any_requires_grad(args: tuple[Any, ...]) -> bool:
-    """`want_gradients` for tensors that are being traced."""
-    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
+    if _count_dispatch_modes() > 0 or _find_transform() is not None:
+        return True
+    return any(isinstance(x, Tensor) and type(x) not in (Tensor, Parameter) for x in args)
 
 
 def _without_backend(outputs: Callable[..., Any]) -> Callable[..., Any]:

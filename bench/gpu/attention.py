@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from bench import work
 from bench.gpu.lengths import draw, offsets_of
 from bench.gpu.problem import Inputs, Problem
-from bench.gpu.row import Row, Setting
+from bench.row import Row, Setting
 from uqabench.kernels import causal_attention, hstu_attention
 
 TOKENS = 65_536
@@ -98,10 +98,11 @@ def _flash(inputs: Inputs) -> Tensor:
     return flash_attn_varlen_func(q, k, v, offsets, offsets, longest, longest, causal=True)
 
 
-def _flops(kind: str, longest: int, heads: int, width: int, is_both: bool, setting: Setting) -> float:
+def _work(kind: str, longest: int, heads: int, width: int, setting: Setting) -> work.Passes:
+    """Scores that a backward pass makes again are counted with it."""
     heads, width = (2, 16) if setting.is_small else (heads, width)
     least = work.attention(_lengths(kind, longest, setting), heads, width)
-    return (least.both + least.again).flops if is_both else least.forward.flops
+    return work.Passes(least.forward, least.backward + least.again)
 
 
 def _problem(operator: str, kind: str, longest: int, heads: int, width: int, biased: bool = False) -> Problem:
@@ -122,8 +123,7 @@ def _problem(operator: str, kind: str, longest: int, heads: int, width: int, bia
         inputs=partial(_inputs, kind, longest, heads, width, biased),
         call=_hstu if is_hstu else _causal,
         leaves=("q", "k", "v", *(("position_bias", "time_bias") if biased else ())),
-        forward=partial(_flops, kind, longest, heads, width, False),
-        both=partial(_flops, kind, longest, heads, width, True),
+        work=partial(_work, kind, longest, heads, width),
         tokens=lambda setting: sum(_lengths(kind, longest, setting)),
         baselines=baselines,
         compiled=partial(_by_matrix, function=matrix) if is_first else None,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.baselines import build_baseline
 from bench.baselines.padding import pad
 from bench.gpu.lengths import draw, offsets_of
-from bench.gpu.row import Call, Made, Row, Setting
+from bench.row import Call, Floor, Made, Row, Setting
 from bench.rows.encoders import WORK, encoder_floor
 from uqabench.encoders import build_encoder
 from uqabench.kernels import backend
@@ -39,11 +39,10 @@ def _build(name: str, setting: Setting) -> nn.Module:
 
 
 @cache
-def _floor_flops(name: str, kind: str, is_small: bool) -> float:
-    setting = Setting("meta", is_small)
+def _floor(name: str, kind: str, setting: Setting) -> Floor:
     with torch.device("meta"):
-        encoder = build_encoder(name, "tiny" if is_small else "published", dropout=0.0)
-    return encoder_floor(encoder, _lengths(name, kind, setting), WORK[name]).flops
+        encoder = build_encoder(name, "tiny" if setting.is_small else "published", dropout=0.0)
+    return encoder_floor(encoder, _lengths(name, kind, setting), WORK[name])
 
 
 def _step(
@@ -105,7 +104,7 @@ def rows() -> Iterator[Row]:
                 name=f"{name} training step, {kind} to 512",
                 group="encoders",
                 unit="tensor",
-                work=partial(lambda name, kind, setting: _floor_flops(name, kind, setting.is_small), name, kind),
+                floor=partial(_floor, name, kind),
                 make=partial(_make, name, kind),
                 tokens=partial(lambda name, kind, setting: sum(_lengths(name, kind, setting)), name, kind),
                 bound=0.1,

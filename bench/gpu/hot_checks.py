@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.gpu.measure import all_rows
 from bench.gpu.pipeline import Pipeline
-from bench.gpu.row import Setting
+from bench.row import Setting
 
 BOUND = 1e-2
 CHECKED = (

@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bench.gpu.row import Made, Row, Setting
+from bench.row import Floor, Made, Row, Setting
+from bench.work import Least
 
 PROMPT, QUESTIONS = 144, 64
 SHAPE = {
@@ -78,7 +79,7 @@ def rows() -> Iterator[Row]:
             name=name,
             group="language",
             unit="tensor",
-            work=partial(lambda factor, setting: factor * MATRICES * float(_tokens(setting)), factor),
+            floor=partial(lambda factor, setting: Floor(Least(factor * MATRICES * float(_tokens(setting)))), factor),
             make=partial(_make, is_training),
             tokens=_tokens,
         )

@@ -20,7 +20,7 @@ import torch
 
 from bench.gpu.clock import ceilings, seconds_a_call
 from bench.gpu.goals import judged_rows
-from bench.gpu.row import Made, Row, Setting
+from bench.row import Made, Row, Setting
 
 GROUPS = ("ceilings", "attention", "rows", "recurrent", "catalogue", "encoders", "language", "pipeline")
 FIRST = ("uniform to 2048", "uniform to 512", "width", "V=994447")

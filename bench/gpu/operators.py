@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from bench import work
 from bench.gpu.lengths import draw, offsets_of
 from bench.gpu.problem import Inputs, Problem
-from bench.gpu.row import Row, Setting
+from bench.row import Row, Setting
 from uqabench import kernels
 from uqabench.kernels.linear_cross_entropy.attention import by_attention
 
@@ -54,9 +54,8 @@ def _rotated(setting: Setting, seed: int) -> Inputs:
     return {"q": q, "k": k, "offsets": offsets_of(lengths, setting.device)}
 
 
-def _row_bytes(operator: str, full_width: int, is_both: bool, setting: Setting) -> float:
-    least = work.row_wise(operator, _size(setting, ROW_TOKENS, 24), _size(setting, full_width, 16), element=2)
-    return (least.both if is_both else least.forward).bytes
+def _row_work(operator: str, full_width: int, setting: Setting) -> work.Passes:
+    return work.row_wise(operator, _size(setting, ROW_TOKENS, 24), _size(setting, full_width, 16), element=2)
 
 
 def _row_wise(
@@ -78,8 +77,7 @@ def _row_wise(
         inputs=inputs,
         call=call,
         leaves=leaves,
-        forward=partial(_row_bytes, model, width, False),
-        both=partial(_row_bytes, model, width, True),
+        work=partial(_row_work, model, width),
         tokens=lambda setting: _size(setting, ROW_TOKENS, 24),
         compiled=None if operator in ("rope",) else partial(_on_eager, call),
     )
@@ -116,9 +114,13 @@ def _row_problems() -> Iterator[Problem]:
     yield _row_wise("rope", "4 heads of 128", WIDTH, _rotated, rope, ("q", "k"))
 
 
+def _catalogue_sizes(full_tokens: int, setting: Setting) -> tuple[int, int, int]:
+    return (12, 301, 16) if setting.is_small else (full_tokens, ITEMS, ITEM_WIDTH)
+
+
 def _catalogue(full_tokens: int, setting: Setting, seed: int) -> Inputs:
     torch.manual_seed(seed)
-    tokens, items, width = (12, 301, 16) if setting.is_small else (full_tokens, ITEMS, ITEM_WIDTH)
+    tokens, items, width = _catalogue_sizes(full_tokens, setting)
     return {
         "hidden": _random(setting, tokens, width) * width**-0.5,
         "weight": _random(setting, items, width),
@@ -126,10 +128,12 @@ def _catalogue(full_tokens: int, setting: Setting, seed: int) -> Inputs:
     }
 
 
-def _score_flops(full_tokens: int, is_both: bool, setting: Setting) -> float:
-    sizes = (12, 301, 16) if setting.is_small else (full_tokens, ITEMS, ITEM_WIDTH)
-    least = work.linear_cross_entropy(*sizes)
-    return (least.both if is_both else least.forward).flops
+def _score_work(full_tokens: int, setting: Setting) -> work.Passes:
+    return work.linear_cross_entropy(*_catalogue_sizes(full_tokens, setting))
+
+
+def _rank_work(full_tokens: int, setting: Setting) -> work.Passes:
+    return work.linear_rank(*_catalogue_sizes(full_tokens, setting))
 
 
 def _torch_loss(inputs: Inputs) -> Tensor:
@@ -153,8 +157,7 @@ def _catalogue_problems() -> Iterator[Problem]:
             inputs=partial(_catalogue, tokens),
             call=lambda i: kernels.linear_cross_entropy(i["hidden"], i["weight"], i["target"]),
             leaves=("hidden", "weight"),
-            forward=partial(_score_flops, tokens, False),
-            both=partial(_score_flops, tokens, True),
+            work=partial(_score_work, tokens),
             tokens=partial(lambda tokens, setting: _size(setting, tokens, 12), tokens),
             baselines={"softmax by attention": _loss_by_attention}
             | ({"all logits": _torch_loss} if tokens <= 1_024 else {}),
@@ -167,8 +170,8 @@ def _catalogue_problems() -> Iterator[Problem]:
         inputs=partial(_catalogue, 4_096),
         call=lambda i: kernels.linear_rank(i["hidden"], i["weight"], i["target"]).float(),
         leaves=("hidden", "weight"),
-        forward=partial(_score_flops, 4_096, False),
-        both=None,
+        work=partial(_rank_work, 4_096),
+        is_forward_only=True,
         tokens=lambda setting: _size(setting, 4_096, 12),
         bound=1e-2,
     )
@@ -180,8 +183,8 @@ def _catalogue_problems() -> Iterator[Problem]:
         inputs=_bags,
         call=lambda i: kernels.embedding_bag_mean(i["table"], i["ids"], i["offsets"]),
         leaves=("table",),
-        forward=lambda setting: work.embedding_bag_mean(65_536, 8 * 65_536, 64, element=2).forward.bytes,
-        both=None,
+        work=lambda setting: work.embedding_bag_mean(65_536, 8 * 65_536, 64, element=2),
+        is_forward_only=True,
         tokens=lambda setting: _size(setting, 65_536, 12),
     )
 

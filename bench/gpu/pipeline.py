@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench import work
 from bench.gpu.goals import PIPELINE
-from bench.gpu.row import Made, Row, Setting
+from bench.row import Floor, Made, Row, Setting
 from bench.rows.encoders import WORK, encoder_floor
 from uqabench.data.catalogue import ATTRIBUTES, Catalogue
 from uqabench.data.packer import pack
@@ -121,12 +122,12 @@ def _make(setting: Setting) -> Made:
     return Made([pipeline.step], backend="pipeline")
 
 
-def _work(setting: Setting) -> float:
+def _floor(setting: Setting) -> Floor:
     items, users, length = _sizes(setting)
     with torch.device("meta"):
         encoder = build_encoder(ENCODER, "tiny" if setting.is_small else "published", dropout=0.0)
-    floor = encoder_floor(encoder, [length] * users, WORK[ENCODER]).flops
-    return floor + 3 * 2.0 * users * (length - 1) * items * (16 if setting.is_small else 128)
+    loss = work.linear_cross_entropy(users * (length - 1), items, 16 if setting.is_small else 128).both
+    return Floor(encoder_floor(encoder, [length] * users, WORK[ENCODER]).least + loss)
 
 
 def rows() -> Iterator[Row]:
@@ -134,7 +135,7 @@ def rows() -> Iterator[Row]:
         name=PIPELINE,
         group="pipeline",
         unit="tensor",
-        work=_work,
+        floor=_floor,
         make=_make,
         tokens=lambda setting: _sizes(setting)[1] * _sizes(setting)[2],
     )

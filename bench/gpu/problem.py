@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.gpu.clock import poison
-from bench.gpu.row import Call, Made, Row, Setting
+from bench.row import Call, Floor, Made, Row, Setting
+from bench.work import Least, Passes
 from uqabench.kernels import backend, use_backend
 
 ROTATED = 192 << 20
@@ -26,7 +27,7 @@ class Problem:
     """One operator at one size.
 
     inputs: makes the call's arguments from a seed; floating tensors are differentiated if their name is in `leaves`.
-    forward, both: least work of a forward call, and of forward and backward together; `both` None: no backward pass.
+    work: least work of a call's passes. is_forward_only: no backward pass is measured.
     baselines: other functions of the same inputs. compiled: one for torch.compile to compile, or None.
     """
 
@@ -37,25 +38,31 @@ class Problem:
     inputs: Callable[[Setting, int], Inputs]
     call: Callable[[Inputs], Any]
     leaves: tuple[str, ...]
-    forward: Callable[[Setting], float]
-    both: Callable[[Setting], float] | None
+    work: Callable[[Setting], Passes]
     tokens: Callable[[Setting], int]
     baselines: Mapping[str, Callable[[Inputs], Any]] = field(default_factory=dict)
     compiled: Callable[[Inputs], Any] | None = None
     has_eager: bool = True
     bound: float = 0.05
+    is_forward_only: bool = False
 
     def rows(self) -> list[Row]:
         """The row of the forward pass and, where there is one, that of both passes."""
-        found = [self._row("fwd", self.forward)]
-        if self.both is not None:
-            found.append(self._row("fwd+bwd", self.both))
+        found = [self._row("fwd", lambda passes: passes.forward)]
+        if not self.is_forward_only:
+            found.append(self._row("fwd+bwd", lambda passes: passes.both))
         return found
 
-    def _row(self, direction: str, work: Callable[[Setting], float]) -> Row:
-        name = f"{self.operator} {self.size} {direction}"
-        make = partial(_make, self, direction == "fwd+bwd")
-        return Row(name, self.group, self.unit, work, make, self.tokens, self.bound)
+    def _row(self, direction: str, of: Callable[[Passes], Least]) -> Row:
+        return Row(
+            f"{self.operator} {self.size} {direction}",
+            self.group,
+            lambda setting: Floor(of(self.work(setting))),
+            partial(_make, self, direction == "fwd+bwd"),
+            self.unit,
+            self.tokens,
+            bound=self.bound,
+        )
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torch import Tensor
 from bench import work
 from bench.gpu.lengths import draw, offsets_of
 from bench.gpu.problem import Inputs, Problem
-from bench.gpu.row import Row, Setting
+from bench.row import Row, Setting
 from uqabench import kernels
 
 TOKENS = 32_768
@@ -45,13 +45,9 @@ def _scan_inputs(kind: str, longest: int, setting: Setting, seed: int) -> Inputs
     return inputs
 
 
-def _bytes(least: work.Passes, is_both: bool) -> float:
-    return (least.both if is_both else least.forward).bytes
-
-
-def _scan_bytes(kind: str, longest: int, is_both: bool, setting: Setting) -> float:
+def _scan_work(kind: str, longest: int, setting: Setting) -> work.Passes:
     tokens, state = sum(_lengths(kind, longest, setting)), 4 if setting.is_small else 32
-    return _bytes(work.selective_scan(tokens, _channels(1024, setting), state, element=2), is_both)
+    return work.selective_scan(tokens, _channels(1024, setting), state, element=2)
 
 
 def _ssd_inputs(kind: str, longest: int, setting: Setting, seed: int) -> Inputs:
@@ -68,9 +64,9 @@ def _ssd_inputs(kind: str, longest: int, setting: Setting, seed: int) -> Inputs:
     return inputs
 
 
-def _ssd_bytes(kind: str, longest: int, is_both: bool, setting: Setting) -> float:
+def _ssd_work(kind: str, longest: int, setting: Setting) -> work.Passes:
     channels, state = (16, 8) if setting.is_small else (1024, 128)
-    return _bytes(work.ssd_scan(sum(_lengths(kind, longest, setting)), channels, state, element=2), is_both)
+    return work.ssd_scan(sum(_lengths(kind, longest, setting)), channels, state, element=2)
 
 
 def _conv_inputs(setting: Setting, seed: int) -> Inputs:
@@ -84,9 +80,9 @@ def _conv_inputs(setting: Setting, seed: int) -> Inputs:
     }
 
 
-def _conv_bytes(is_both: bool, setting: Setting) -> float:
+def _conv_work(setting: Setting) -> work.Passes:
     tokens = sum(_lengths("uniform", 512, setting))
-    return _bytes(work.causal_conv1d(tokens, _channels(1024, setting), 4, element=2), is_both)
+    return work.causal_conv1d(tokens, _channels(1024, setting), 4, element=2)
 
 
 def _problems() -> Iterator[Problem]:
@@ -101,8 +97,7 @@ def _problems() -> Iterator[Problem]:
                 inputs=partial(_scan_inputs, kind, longest),
                 call=lambda i: kernels.selective_scan(**i, delta_softplus=True),
                 leaves=("u", "delta", "A", "B", "C", "D", "z", "delta_bias"),
-                forward=partial(_scan_bytes, kind, longest, False),
-                both=partial(_scan_bytes, kind, longest, True),
+                work=partial(_scan_work, kind, longest),
                 tokens=tokens,
                 has_eager=longest == 512,
             )
@@ -114,8 +109,7 @@ def _problems() -> Iterator[Problem]:
                 inputs=partial(_ssd_inputs, kind, longest),
                 call=lambda i: kernels.ssd_scan(**i),
                 leaves=("x", "dt", "A", "B", "C", "D", "z", "dt_bias"),
-                forward=partial(_ssd_bytes, kind, longest, False),
-                both=partial(_ssd_bytes, kind, longest, True),
+                work=partial(_ssd_work, kind, longest),
                 tokens=tokens,
                 has_eager=longest == 512,
             )
@@ -127,8 +121,7 @@ def _problems() -> Iterator[Problem]:
         inputs=_conv_inputs,
         call=lambda i: kernels.causal_conv1d(i["x"], i["weight"], i["bias"], i["offsets"], activation="silu"),
         leaves=("x", "weight", "bias"),
-        forward=partial(_conv_bytes, False),
-        both=partial(_conv_bytes, True),
+        work=_conv_work,
         tokens=lambda setting: sum(_lengths("uniform", 512, setting)),
     )
 

@@ -18,7 +18,7 @@ import torch
 
 from bench.gpu.goals import PIPELINE
 from bench.gpu.measure import all_rows
-from bench.gpu.row import Setting
+from bench.row import Setting
 from uqabench.kernels import triton_tuning
 from uqabench.kernels.triton_tuning import Timed, write_tables
 

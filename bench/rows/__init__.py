@@ -1,11 +1,13 @@
-"""The rows of the roofline report by name, in the order in which they run."""
+"""The rows of the roofline report by name, in the order in which they run: a row itself first, then its details."""
 
 from __future__ import annotations
 
+from itertools import groupby
+
+from bench.row import Row
 from bench.rows import attention, catalogue, encoders, overhead, start_up
-from bench.rows.row import Floor, Measure, Row
 
 _MODULES = (encoders, catalogue, overhead, attention, start_up)
-ROWS: dict[str, Row] = {row.name: row for module in _MODULES for row in module.ROWS}
-
-__all__ = ["ROWS", "Floor", "Measure", "Row"]
+ROWS: dict[str, list[Row]] = {
+    name: list(rows) for module in _MODULES for name, rows in groupby(module.rows(), key=lambda row: row.group)
+}

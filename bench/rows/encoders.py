@@ -8,8 +8,9 @@ at every step: it may stay in a cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from bench import work
 from bench.baselines import build_baseline
 from bench.baselines.padding import pad
-from bench.rows.row import Floor, Measure, Row, random
+from bench.inputs import random
+from bench.row import Call, Floor, Made, Row, Setting
+from bench.work import Least
 from uqabench.encoders import build_encoder
 from uqabench.kernels import selective_scan
 
@@ -88,17 +91,24 @@ WORK: dict[str, Work] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One encoder's row: its name, the encoder's, lengths in tokens, and whether to time it padded to N as well."""
+    """One encoder over sequences: its row's name and that in words, the encoder's name, lengths in tokens, and whether
+    it is timed padded to N and with dropout as well."""
 
     row: str
+    what: str
     encoder: str
-    lengths: tuple[int, ...]
-    work: Work
+    lengths: tuple[int, ...] = LENGTHS
     is_padded_to_max: bool = False
 
     @property
     def origin(self) -> str:
         return "transformers' block" if self.row.startswith("mamba") else "published module"
+
+    def lengths_at(self, setting: Setting) -> list[int]:
+        return list(SMALL_LENGTHS if setting.is_small else self.lengths)
+
+    def build(self, setting: Setting, dropout: float = 0.0) -> nn.Module:
+        return build_encoder(self.encoder, "tiny" if setting.is_small else "published", dropout=dropout).train()
 
 
 def encoder_floor(encoder: nn.Module, lengths: list[int], beside_matrices: Work) -> Floor:
@@ -112,8 +122,10 @@ def encoder_floor(encoder: nn.Module, lengths: list[int], beside_matrices: Work)
     parameters = sum(p.numel() for p in encoder.parameters())
     beside, kept, words = beside_matrices(encoder, lengths)
     return Floor(
-        flops=3 * (2 * tokens * matrices + beside),
-        bytes=4 * (3 * parameters + 2 * tokens * kept + 4 * tokens * encoder.width),
+        Least(
+            flops=3 * (2 * tokens * matrices + beside),
+            bytes=4 * (3 * parameters + 2 * tokens * kept + 4 * tokens * encoder.width),
+        ),
         formula=(
             f"FLOPs 3 x (2 x {tokens:,} tokens x {matrices:,} in matrices + {beside:.4g}: {words}); bytes 4 x "
             f"(3 x {parameters:,} parameters + {tokens:,} x (2 x {kept:,} kept for backward + 4 x {encoder.width}))"
@@ -133,42 +145,65 @@ def _train_step(module: nn.Module, x: Tensor, where: Tensor, cotangent: Tensor) 
     return step
 
 
-def build(problem: Problem, is_small: bool) -> list[Measure]:
-    # Without dropout both compute the same function.
-    measures = _padded(problem, is_small, 0.0, problem.row)
-    if not problem.is_padded_to_max:
-        return measures[:1]
-    as_trained = _padded(problem, is_small, PUBLISHED_DROPOUT, f"as trained, dropout {PUBLISHED_DROPOUT}")
-    return measures + as_trained
+def _floor(problem: Problem, setting: Setting) -> Floor:
+    with torch.device("meta"):
+        encoder = problem.build(setting)
+    return encoder_floor(encoder, problem.lengths_at(setting), WORK[problem.encoder])
 
 
-def _padded(problem: Problem, is_small: bool, dropout: float, name: str) -> list[Measure]:
-    """Against the baseline padded to the batch's longest sequence, and to the longest of all, N."""
-    lengths = list(SMALL_LENGTHS if is_small else problem.lengths)
+def _make(problem: Problem, dropout: float, is_to_max: bool, setting: Setting) -> Made:
+    """Against the baseline padded to the batch's longest sequence or to the longest of all, N."""
+    lengths = problem.lengths_at(setting)
     torch.manual_seed(0)
-    encoder = build_encoder(problem.encoder, "tiny" if is_small else "published", dropout=dropout).train()
-    baseline = build_baseline(problem.encoder, encoder).train()
+    encoder = problem.build(setting, dropout)
+    length = encoder.config.max_len if is_to_max else max(lengths)
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     x = random(sum(lengths), encoder.width, seed=1)
     cotangent = random(sum(lengths), encoder.width, seed=2)
-    ours = _train_step(encoder, x, offsets, cotangent)
-    floor = encoder_floor(encoder, lengths, problem.work)
 
-    def measure(name: str, length: int) -> Measure:
-        step = _train_step(baseline, pad(x, offsets, length), offsets.diff(), pad(cotangent, offsets, length))
-        return Measure(name, ours, floor, f"{problem.origin}, padded to {len(lengths)} x {length}", step)
+    def padded() -> list[Call]:
+        baseline = build_baseline(problem.encoder, encoder).train()
+        return [_train_step(baseline, pad(x, offsets, length), offsets.diff(), pad(cotangent, offsets, length))]
 
-    return [measure(name, max(lengths)), measure(f"{name}, padded to N", encoder.config.max_len)]
-
-
-def _mamba1_parts(is_small: bool) -> list[Measure]:
-    """The row, and its scan alone: one layer's, against the loop over tokens in plain torch."""
-    measures = build(Problem("mamba1", "mamba4rec", (256, 256), _mamba4rec), is_small)
-    lengths, width, state = ((3, 9), 16, 4) if is_small else ((256, 256), 1024, 32)
-    return [*measures, _scan(list(lengths), width, state)]
+    name = f"{problem.origin}, padded to {len(lengths)} x {length}"
+    return Made([_train_step(encoder, x, offsets, cotangent)], {name: padded})
 
 
-def _scan(lengths: list[int], width: int, state: int) -> Measure:
+def _rows(problem: Problem) -> Iterator[Row]:
+    """Without dropout both compute the same function; details are timed as they are trained, too."""
+    as_trained = f"as trained, dropout {PUBLISHED_DROPOUT}"
+    for name, dropout in ((problem.row, 0.0), (as_trained, PUBLISHED_DROPOUT)):
+        for is_to_max in (False, True):
+            is_row = name == problem.row and not is_to_max
+            if is_row or problem.is_padded_to_max:
+                yield Row(
+                    f"{name}, padded to N" if is_to_max else name,
+                    problem.row,
+                    partial(_floor, problem),
+                    partial(_make, problem, dropout, is_to_max),
+                    tokens=lambda setting: sum(problem.lengths_at(setting)),
+                    what=problem.what if is_row else "",
+                )
+
+
+def _scan_sizes(setting: Setting) -> tuple[list[int], int, int]:
+    return ([3, 9], 16, 4) if setting.is_small else ([256, 256], 1024, 32)
+
+
+def _scan_floor(setting: Setting) -> Floor:
+    lengths, width, state = _scan_sizes(setting)
+    tokens = sum(lengths)
+    return Floor(
+        work.selective_scan(tokens, width, state).both,
+        f"FLOPs ({work.SCAN_FORWARD} forward + {work.SCAN_BACKWARD} backward, 15 of either for exp(delta A)) "
+        f"x {tokens:,} tokens x {width:,} channels x {state} states; "
+        f"bytes 4 x {tokens:,} x (11 x {width:,} + 6 x {state}): u, delta, z, y, B, C and their gradients",
+    )
+
+
+def _scan(setting: Setting) -> Made:
+    """One layer's, against the loop over tokens in plain torch."""
+    lengths, width, state = _scan_sizes(setting)
     tokens, batch = sum(lengths), len(lengths)
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     a = -torch.arange(1.0, state + 1).repeat(width, 1)
@@ -200,29 +235,14 @@ def _scan(lengths: list[int], width: int, state: int) -> Measure:
         ((y + d * u) * nn.functional.silu(z)).backward(cotangent)
         return [leaf.grad for leaf in leaves]
 
-    floor = Floor.of(
-        work.selective_scan(tokens, width, state).both,
-        formula=(
-            f"FLOPs ({work.SCAN_FORWARD} forward + {work.SCAN_BACKWARD} backward, 15 of either for exp(delta A)) "
-            f"x {tokens:,} tokens x {width:,} channels x {state} states; "
-            f"bytes 4 x {tokens:,} x (11 x {width:,} + 6 x {state}): u, delta, z, y, B, C and their gradients"
-        ),
-    )
-    return Measure("selective_scan of one layer", ours, floor, "loop over tokens in torch", loop)
+    return Made([ours], {"loop over tokens in torch": lambda: [loop]})
 
 
-def _row(what: str, problem: Problem) -> Row:
-    return Row(problem.row, what, lambda is_small: build(problem, is_small))
-
-
-ROWS = (
-    _row("HSTU, published size, fwd+bwd", Problem("hstu", "hstu", LENGTHS, _hstu, is_padded_to_max=True)),
-    _row("Trm++, published size, fwd+bwd", Problem("trm++", "trm++", LENGTHS, _trmpp, is_padded_to_max=True)),
-    _row("SASRec, published size, fwd+bwd", Problem("sasrec", "sasrec", LENGTHS, _sasrec, is_padded_to_max=True)),
-    _row("GRU4Rec, published size, fwd+bwd", Problem("gru4rec", "gru4rec", LENGTHS, _gru4rec)),
-    Row("mamba1", "Mamba4Rec on Mamba-1, 2 x 256 tokens, width 512, fwd+bwd", _mamba1_parts),
-    _row("Mamba-2, 8 x 512 tokens, width 512, fwd+bwd", Problem("mamba2", "mamba2", (512,) * 8, _mamba2)),
-)
-
-TOKENS = dict.fromkeys(("hstu", "trm++", "sasrec", "gru4rec"), sum(LENGTHS)) | {"mamba1": 512, "mamba2": 4_096}
-"""Tokens that a call of each row works on, at full size."""
+def rows() -> Iterator[Row]:
+    for name, words in (("hstu", "HSTU"), ("trm++", "Trm++"), ("sasrec", "SASRec"), ("gru4rec", "GRU4Rec")):
+        problem = Problem(name, f"{words}, published size, fwd+bwd", name, is_padded_to_max=name != "gru4rec")
+        yield from _rows(problem)
+    what = "Mamba4Rec on Mamba-1, 2 x 256 tokens, width 512, fwd+bwd"
+    yield from _rows(Problem("mamba1", what, "mamba4rec", (256, 256)))
+    yield Row("selective_scan of one layer", "mamba1", _scan_floor, _scan)
+    yield from _rows(Problem("mamba2", "Mamba-2, 8 x 512 tokens, width 512, fwd+bwd", "mamba2", (512,) * 8))

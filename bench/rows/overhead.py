@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from bench.rows.row import Floor, Measure, Row, random
+from bench.inputs import random
+from bench.row import Floor, Made, Row, Setting
 from uqabench import kernels
 
 CALLS, SMALL_CALLS = 200, 3
@@ -66,31 +68,44 @@ def seconds_a_call(call: Callable[[], object], calls: int, repeats: int = 5) -> 
     return median(times)
 
 
-def _build(is_small: bool) -> list[Measure]:
-    calls = SMALL_CALLS if is_small else CALLS
+def _quietly(call: Callable[[], object]) -> Callable[[], object]:
+    def without_gradients() -> object:
+        with torch.no_grad():
+            return call()
+
+    return without_gradients
+
+
+def _nothing() -> Callable[[], object]:
     q, offsets = random(1, 1, 8), torch.tensor([0, 1])
+    return _quietly(lambda: no_op(q, q, q, offsets))
 
-    def nothing() -> Tensor:
-        return no_op(q, q, q, offsets)
 
-    def quietly(call: Callable[[], object]) -> Callable[[], object]:
-        def without_gradients() -> object:
-            with torch.no_grad():
-                return call()
+def _calls(setting: Setting) -> int:
+    return SMALL_CALLS if setting.is_small else CALLS
 
-        return without_gradients
 
-    empty = quietly(nothing)
-    floor = Floor("time of a custom operator that does nothing, measured", seconds=seconds_a_call(empty, calls))
-    operators = {name: quietly(call) for name, call in _operators().items()}
-    cost = {name: seconds_a_call(call, calls, repeats=3) for name, call in operators.items()}
+@cache
+def _floor(setting: Setting) -> Floor:
+    seconds = seconds_a_call(_nothing(), _calls(setting))
+    return Floor(formula="time of a custom operator that does nothing, measured", seconds=seconds)
+
+
+def _slowest(setting: Setting) -> Made:
+    operators = {name: _quietly(call) for name, call in _operators().items()}
+    cost = {name: seconds_a_call(call, _calls(setting), repeats=3) for name, call in operators.items()}
     slowest = max(cost, key=cost.__getitem__)
-
-    def measure(name: str, operator: str, baseline: str = "no-op custom operator") -> Measure:
-        return Measure(name, operators[operator], floor, baseline, empty, calls=calls)
-
-    row = measure("op_overhead", slowest, f"no-op custom operator (slowest of ours: {slowest})")
-    return [row, *(measure(f"one call of {name}", name) for name in operators)]
+    baseline = f"no-op custom operator (slowest of ours: {slowest})"
+    return Made([operators[slowest]], {baseline: lambda: [_nothing()]}, calls=_calls(setting))
 
 
-ROWS = (Row("op_overhead", "one call of the slowest operator to call, one token", _build),)
+def _one(operator: str, setting: Setting) -> Made:
+    ours = _quietly(_operators()[operator])
+    return Made([ours], {"no-op custom operator": lambda: [_nothing()]}, calls=_calls(setting))
+
+
+def rows() -> Iterator[Row]:
+    what = "one call of the slowest operator to call, one token"
+    yield Row("op_overhead", "op_overhead", _floor, _slowest, what=what)
+    for name in _operators():
+        yield Row(f"one call of {name}", "op_overhead", _floor, partial(_one, name))

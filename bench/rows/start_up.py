@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from statistics import median
 from time import perf_counter
 
-from bench.rows.row import Floor, Measure, Row
+from bench.row import Floor, Made, Row, Setting
 
 # Each part, and what it cannot do without: an interpreter that imports that is the baseline.
 PARTS = (
@@ -33,15 +34,28 @@ def _seconds(call: Callable[[], None], repeats: int = 3) -> float:
     return median(times)
 
 
-def _build(is_small: bool) -> list[Measure]:
-    parts = PARTS[-1:] if is_small else PARTS
-    seconds = {base: _seconds(_interpreter(base), 1 if is_small else 3) for base in {base for _, base in parts}}
-
-    def measure(name: str, part: str, base: str) -> Measure:
-        floor = Floor(f"time of an interpreter that imports {base}, measured", seconds=seconds[base])
-        return Measure(name, _interpreter(part), floor, f"import {base}", _interpreter(base))
-
-    return [measure("start_up", *parts[0]), *(measure(f"import {part}", part, base) for part, base in parts[1:])]
+@cache
+def _floor(base: str, repeats: int) -> Floor:
+    formula = f"time of an interpreter that imports {base}, measured"
+    return Floor(formula=formula, seconds=_seconds(_interpreter(base), repeats))
 
 
-ROWS = (Row("start_up", "a fresh interpreter that imports the encoders", _build),)
+def _row(name: str, part: str, base: str, what: str = "") -> Row:
+    def chosen(setting: Setting) -> tuple[str, str]:
+        return ("json", "sys") if setting.is_small else (part, base)
+
+    def make(setting: Setting) -> Made:
+        ours, other = chosen(setting)
+        return Made([_interpreter(ours)], {f"import {other}": lambda: [_interpreter(other)]})
+
+    def floor(setting: Setting) -> Floor:
+        return _floor(chosen(setting)[1], 1 if setting.is_small else 3)
+
+    return Row(name, "start_up", floor, make, what=what)
+
+
+def rows() -> Iterator[Row]:
+    (part, base), *others = PARTS
+    yield _row("start_up", part, base, "a fresh interpreter that imports the encoders")
+    for part, base in others:
+        yield _row(f"import {part}", part, base)

@@ -1,9 +1,9 @@
 // The arrays that Python hands to a kernel, and their checks.
 //
-// An array is a tensor of torch or a NumPy array (bf16, which NumPy lacks, as uint16) in the processor's memory; a
-// wrong dtype is a TypeError. The operators have checked their arguments already, but everything that could make a
-// kernel read or write out of bounds is checked here again. Only the integers that a kernel indexes by are copied
-// (IndexArray): once the GIL is released, another thread may overwrite what has been checked.
+// An array is NumPy's view of a tensor in the processor's memory (of bf16, which NumPy lacks, as uint16); a wrong dtype
+// is a TypeError. The operators have checked their arguments already, but everything that could make a kernel read or
+// write out of bounds is checked here again. Only the integers that a kernel indexes by are copied (IndexArray): once
+// the GIL is released, another thread may overwrite what has been checked.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -18,7 +18,6 @@
 #include <string>
 #include <vector>
 
-#include "bindings/tensor.h"
 #include "cpu/bf16.h"
 #include "cpu/packed.h"
 
@@ -33,14 +32,11 @@ class Array {
   static constexpr int max_dims = 8;
 
   Array() = default;
-  // `strides` count units of `stride_unit` bytes.
-  template <class Int>
-  Array(void* data, bool is_writable, int ndim, const Int* shape, const Int* strides, int64_t stride_unit)
+  // `strides` count bytes.
+  Array(void* data, bool is_writable, int ndim, const py::ssize_t* shape, const py::ssize_t* strides)
       : data_(static_cast<T*>(data)), is_writable_(is_writable), ndim_(ndim) {
-    for (int i = 0; i < ndim; ++i) {
-      shape_[i] = shape[i];
-      strides_[i] = strides[i] * stride_unit;
-    }
+    std::copy_n(shape, ndim, shape_);
+    std::copy_n(strides, ndim, strides_);
   }
 
   int ndim() const { return ndim_; }
@@ -200,34 +196,12 @@ struct type_caster<uqabench::Array<T>> {
   using Array = uqabench::Array<T>;
   PYBIND11_TYPE_CASTER(Array, const_name("array"));
 
-  bool load(handle from, bool) { return load_tensor(from) || load_numpy(from); }
-
- private:
-  static constexpr bool is_bf16 = std::is_same_v<T, uqabench::Bf16>;
-
-  static constexpr uqabench::DType dtype() {
-    if (is_bf16) return uqabench::DType::bfloat16;
-    if (std::is_same_v<T, float>) return uqabench::DType::float32;
-    return std::is_same_v<T, double> ? uqabench::DType::float64 : uqabench::DType::int64;
-  }
-
-  bool load_tensor(handle from) {
-    uqabench::DlpackTensor x;
-    if (!uqabench::describe(from.ptr(), &x)) return false;
-    if (!x.is_on_cpu() || x.dtype() != dtype() || x.ndim > Array::max_dims) return false;
-    if (!x.data && x.numel() != 0) return false;
-    if ((std::is_floating_point_v<T> || is_bf16) && uqabench::is_negated(from.ptr()))
-      throw std::runtime_error("a tensor has its negative bit set: pass x.resolve_neg().");
-    value = Array(static_cast<char*>(x.data) + x.byte_offset, true, x.ndim, x.shape, x.strides, sizeof(T));
-    return true;
-  }
-
-  bool load_numpy(handle from) {
-    using Element = std::conditional_t<is_bf16, uint16_t, T>;
+  bool load(handle from, bool) {
+    using Element = std::conditional_t<std::is_same_v<T, uqabench::Bf16>, uint16_t, T>;
     if (!array_t<Element, 0>::check_(from)) return false;
     const auto x = reinterpret_borrow<array_t<Element, 0>>(from);
     if (x.ndim() > Array::max_dims) return false;
-    value = Array(const_cast<Element*>(x.data()), x.writeable(), static_cast<int>(x.ndim()), x.shape(), x.strides(), 1);
+    value = Array(const_cast<Element*>(x.data()), x.writeable(), static_cast<int>(x.ndim()), x.shape(), x.strides());
     return true;
   }
 };

@@ -7,7 +7,6 @@ namespace uqabench {
 
 void bind_causal_attention(pybind11::module_& m);
 void bind_causal_conv1d(pybind11::module_& m);
-void bind_checks(pybind11::module_& m);
 void bind_cuda_selective_scan(pybind11::module_& m);  // This and the next exist where CUDA is compiled in.
 void bind_cuda_versions(pybind11::module_& m);
 void bind_embedding_bag(pybind11::module_& m);

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from ..memory import remember
 from ..native import call
-from ..tensors import do_lie_below
 from .operator import losses_of_tokens, outputs
 
 
 def forward(*inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
     hidden, weight, target, bias, ids, ignore_index, *wanted = inputs
-    counted = None if target is None else _counted(target, weight.shape[0], ignore_index)
+    counted = None if target is None else _counted(target, ignore_index)
     states = hidden
     if counted is not None:
         states, target = (x.index_select(0, counted) for x in (hidden, target))
@@ -30,17 +29,15 @@ def forward(*inputs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
 
 
 def losses(hidden: Tensor, weight: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    counted = _counted(target, weight.shape[0], ignore_index)
+    counted = _counted(target, ignore_index)
     states, targets = (hidden, target) if counted is None else (x.index_select(0, counted) for x in (hidden, target))
     found = losses_of_tokens(states, weight, targets, ignore_index)
     call("linear_cross_entropy", found, *[None] * 3, states, weight, targets, *[None] * 3, 1.0)
     return found if counted is None else hidden.new_zeros(target.shape).index_copy_(0, counted, found)
 
 
-def _counted(target: Tensor, items: int, ignore_index: int) -> Tensor | None:
+def _counted(target: Tensor, ignore_index: int) -> Tensor | None:
     """The tokens that count, None for all of them."""
-    if not 0 <= ignore_index < items and do_lie_below(target, items, None):
-        return None
 
     def find() -> Tensor | None:
         counted = (target != ignore_index).nonzero().squeeze(1)

@@ -18,7 +18,7 @@ pytest.importorskip("triton")
 from bench.gpu import __main__ as command
 from bench.gpu import goals, hot_checks, lengths, measure, steps, table, tune
 from bench.gpu.report import Report
-from bench.gpu.row import Setting
+from bench.row import Setting
 
 SMALL = Setting("cpu", is_small=True)
 ROOT = Path(__file__).parents[2]

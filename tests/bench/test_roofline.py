@@ -11,8 +11,10 @@ import torch
 
 from bench import roofline
 from bench.machine import Machine, measure_machine
-from bench.rows import ROWS, Floor, Measure
-from bench.rows.row import peak_extra_bytes
+from bench.peak_memory import peak_extra_bytes
+from bench.row import Floor, Setting
+from bench.rows import ROWS
+from bench.work import Least
 
 pytest.importorskip("transformers")  # the Mamba rows' baselines are its blocks
 
@@ -88,18 +90,18 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture):
 
 def test_pairs_take_turns_within_the_budget():
     calls = []
-    measure = Measure("x", lambda: calls.append("a"), Floor("none", seconds=1.0), "y", lambda: calls.append("b"))
-    ours, theirs = roofline.paired(measure, repeats=3, budget=60.0)
+    sides = (lambda: calls.append("a"), lambda: calls.append("b"))
+    ours, theirs = roofline.paired(*sides, repeats=3, budget=60.0)
     assert len(ours) == len(theirs) == 3
     assert "".join(calls) == "a" + "ab" * 4
-    ours, theirs = roofline.paired(measure, repeats=3, budget=0.0)
+    ours, theirs = roofline.paired(*sides, repeats=3, budget=0.0)
     assert len(ours) == len(theirs) == 1
 
 
 def test_a_floor_adds_work_and_traffic():
     machine = Machine(gemm_gflops=2.0, copy_gbps=4.0, cpu="", isa="")
-    assert Floor("", flops=6e9, bytes=4e9).on(machine) == pytest.approx(3 + 1)
-    assert Floor("", flops=6e9, seconds=0.5).on(machine) == 0.5
+    assert Floor(Least(flops=6e9, bytes=4e9)).on(machine) == pytest.approx(3 + 1)
+    assert Floor(Least(flops=6e9), seconds=0.5).on(machine) == 0.5
 
 
 def test_peak_memory_counts_what_is_freed_again_and_not_what_is_kept():
@@ -116,9 +118,10 @@ def test_peak_memory_counts_what_is_freed_again_and_not_what_is_kept():
 @pytest.mark.parametrize("name", ["mamba1", "linear_cross_entropy", "linear_rank", "attention_length"])
 def test_both_sides_of_a_line_compute_the_same(name: str):
     compared = 0
-    for measure in ROWS[name].build(True):
-        results = []
-        for call in (measure.ours, measure.baseline):
+    for row in ROWS[name]:
+        made, results = row.make(Setting("cpu", is_small=True)), []
+        (others,) = made.baselines.values()
+        for call in (*made.ours, *others()):
             found = call()
             found = [found] if isinstance(found, torch.Tensor) else found or []
             results.append([part.clone() for part in found])

@@ -108,3 +108,13 @@ def test_groups_hold_every_token_once_and_give_it_back(lengths, max_cells):
         zero_padded = group.gather_zero_padded(x)
         assert torch.equal(group.real(zero_padded), x[group.tokens])
         assert zero_padded.sum() == x[group.tokens].sum()
+
+
+def test_values_are_not_read_while_a_graph_is_captured(monkeypatch):
+    class OnCuda:
+        is_cuda = True
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert checks.are_values_hidden(OnCuda()) and not checks.are_values_hidden(torch.zeros(1))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert not checks.are_values_hidden(OnCuda())

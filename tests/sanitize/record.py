@@ -18,8 +18,8 @@ import torch
 
 from uqabench.kernels import embedding_bag_mean
 from uqabench.kernels.backend import choose, native_module
+from uqabench.kernels.native import as_array
 from uqabench.kernels.operator import SINGLE_AND_BF16
-from uqabench.kernels.tensors import as_array
 
 from ..kernels.cases import NAMES, RAGGED, case, offsets_of
 from ..kernels.conftest import outputs_and_gradients

@@ -4,7 +4,7 @@ CPU tensors stand for the device's: every tensor that a step computes with count
 reading a value (`.item()`, `.tolist()`, `bool(x)`, `.numpy()`), an operator whose result's shape depends on values
 (`nonzero`, `unique`, indexing by a mask) and a tensor made of the host's values (`torch.tensor`, `torch.from_numpy`),
 which would be copied to the device, are found where they happen. The interpreter of Triton kernels is not counted: it
-is the device here. The C++ shortcuts of the argument checks, which read the values of CPU tensors only, are off.
+is the device here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uqabench.kernels import backend, checks
+from uqabench.kernels import backend
 from uqabench.stages.training import Trainer
 from uqabench.stages.unread import EVERY
 
@@ -35,13 +35,13 @@ TO_HOST = {torch.Tensor.tolist: "tolist", torch.Tensor.numpy: "numpy", torch.Ten
 def _caller() -> str | None:
     """The innermost of our functions on the stack; None inside of what is no host's work on a GPU.
 
-    That is the interpreter of kernels, and AdamW's step, whose counters stay on the host (fused, on a GPU, they lie on
-    the device and no host reads them).
+    That is the interpreter of kernels, the CPU's own kernels where they stand for CUDA's, and AdamW's step, whose
+    counters stay on the host (fused, on a GPU, they lie on the device and no host reads them).
     """
     frame, found = sys._getframe(2), "elsewhere"
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith(("triton.", "torch.optim.")):
+        if module.startswith(("triton.", "torch.optim.")) or module == "uqabench.kernels.native":
             return None
         if found == "elsewhere" and module.startswith("uqabench."):
             found = f"{module.removeprefix('uqabench.')}.{frame.f_code.co_name}"
@@ -111,13 +111,11 @@ def assert_a_step_asks_for_nothing(trainer: Trainer, first: Any, second: Any) ->
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Operators run what they run on a GPU (Triton kernels interpreted), and checks look at values as they do there."""
+    """Operators run what they run on a GPU: Triton kernels, interpreted."""
     pytest.importorskip("triton")
     from ..kernels.gpu.interpreter import mend_interpreter
 
     mend_interpreter()
-    for name in ("do_rise", "do_lie_below"):
-        monkeypatch.setattr(checks, name, lambda *_: False)
     for operator in backend._operators.values():
         if operator.default["cuda"] != "cuda":  # the CUDA C++ kernels have no interpreter: the CPU's stand for them
             monkeypatch.setitem(operator.default, "cpu", operator.default["cuda"])

@@ -29,7 +29,7 @@ def prompts(small_store, small_train, small_evaluation, pretrained, model_folder
 JOBS = [
     (Job("sl", pretraining("trm++", "sl")), ["model.safetensors"]),
     (Job("cl", pretraining("hstu", "cl")), ["model.safetensors"]),
-    (Job("prompt", alignment(strategy="adapter")), ["adapter.safetensors"]),
+    (Job("prompt", alignment(strategy="adapter", adapter_lr=10.0)), ["adapter.safetensors"]),
     (Job("lora", alignment(strategy="lora")), ["adapter.safetensors", "lora/adapter_model.safetensors"]),
     (Job("full", alignment(strategy="full", recompute=True)), ["adapter.safetensors", "llm/model.safetensors"]),
     (Job("double", alignment(strategy="full"), double=True), ["adapter.safetensors", "llm/model.safetensors"]),
@@ -61,12 +61,17 @@ WHOLE = alignment(strategy="full", checkpoint_seconds=0.0)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("job", "weights"),
-    [(Job("x", PRETRAINING), "model.safetensors"), (Job("x", WHOLE, double=True), "llm/model.safetensors")],
-    ids=["pretraining", "whole-model"],
+    ("job", "weights", "worlds"),
+    [
+        (Job("x", PRETRAINING), "model.safetensors", (3, 1)),
+        (Job("x", WHOLE, double=True), "llm/model.safetensors", (1, 2)),
+        (Job("x", WHOLE, double=True), "llm/model.safetensors", (3, 1)),
+    ],
+    ids=["pretraining", "whole-model-1-2", "whole-model-3-1"],
 )
-def test_a_killed_process_ends_the_others_and_the_run_goes_on_from_there(prompts, tmp_path, job, weights):
-    """Killed before step 12 with a checkpoint every step; resumed by three processes, then by one."""
+def test_a_killed_process_ends_the_others_and_the_run_goes_on_from_there(prompts, tmp_path, job, weights, worlds):
+    """Two processes, one of them killed before step 12 with a checkpoint every step; other numbers of processes go on,
+    of which the first ones are killed before step 15."""
     run(replace(prompts, jobs=[job]), tmp_path / "whole")
     folder = tmp_path / "killed"
     started = start(replace(prompts, jobs=[replace(job, kill=(1, 12))]), folder)
@@ -76,10 +81,10 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_from_there(prompts
     assert started[0].returncode == 1 and time.monotonic() - begun < 60
     assert "the same command goes on from the last checkpoint" in errors[0] and "Traceback" not in errors[0]
     assert not (folder / "x").exists() and (folder / "x.work").exists()
-    started = start(replace(prompts, jobs=[replace(job, kill=(0, 15))]), folder, world=3)
-    finish(started)
-    assert started[0].returncode == -9
-    run(replace(prompts, jobs=[job]), folder)
+    started = start(replace(prompts, jobs=[replace(job, kill=(0, 15))]), folder, world=worlds[0])
+    errors = finish(started)
+    assert started[0].returncode == -9, errors
+    run_several(replace(prompts, jobs=[job]), folder, world=worlds[1])
     tolerance = FLOAT64 if job.double else FLOAT32
     assert losses(folder / "x")[:12] == pytest.approx(losses(tmp_path / "whole" / "x")[:12], rel=tolerance)
     same(tmp_path / "whole" / "x", folder / "x", [weights], tolerance)

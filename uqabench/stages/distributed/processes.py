@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SILENT_SECONDS = 40.0
 """After so many seconds without a sign of life a process counts as lost: the others end within a minute."""
 _BEAT_SECONDS = 1.0
+_LATE_SECONDS = 2.0
+"""The most that counts between two looks: a machine too busy to let this process look keeps the others from giving
+signs of life, too."""
 _GRACE_SECONDS = 5.0  # for the main thread to end by itself, which removes what it has half written
 _JOIN = timedelta(minutes=5)
 _GO_ON = "the same command goes on from the last checkpoint"
@@ -79,8 +82,8 @@ class Processes:
 
     def wait(self, *keys: str, seconds: float | None = None) -> tuple[str, str]:
         """The first of these messages that is left, as (key, text); LostProcess when a process ends before, or after
-        `seconds`."""
-        started, pause = time.monotonic(), 0.01
+        `seconds`, of which those do not count in which this process could not look."""
+        clock, waited, pause = _LookClock(), 0.0, 0.01
         while True:
             for key in keys:
                 text = self.heard(key)
@@ -88,10 +91,23 @@ class Processes:
                     return key, text
             if self._watcher is not None and self._watcher.lost:
                 raise LostProcess(self._watcher.lost)
-            if seconds is not None and time.monotonic() - started > seconds:
+            waited += clock.passed()
+            if seconds is not None and waited > seconds:
                 raise LostProcess(f"Another process of this run does not answer: {_GO_ON}.")
             time.sleep(pause)
             pause = min(2 * pause, 0.2)
+
+
+class _LookClock:
+    """Seconds between looks at what others say, at most `_LATE_SECONDS` for each."""
+
+    def __init__(self) -> None:
+        self._looked = time.monotonic()
+
+    def passed(self) -> float:
+        """Since the last call."""
+        before, self._looked = self._looked, time.monotonic()
+        return min(self._looked - before, _LATE_SECONDS)
 
 
 _current = Processes()
@@ -240,7 +256,8 @@ class _Watcher(threading.Thread):
     def __init__(self, store: Store, rank: int, world: int) -> None:
         super().__init__(daemon=True, name="uqabench-watcher")
         self.store, self.rank = store, rank
-        self.seen = {other: ("", time.monotonic()) for other in range(world) if other != rank}
+        self.seen = {other: ("", 0.0) for other in range(world) if other != rank}  # last sign, seconds without another
+        self._clock = _LookClock()
         self.lost = ""
         self._stopped = threading.Event()
 
@@ -264,11 +281,10 @@ class _Watcher(threading.Thread):
         self.store.set(f"beat/{self.rank}", str(beats))
         if self.store.check(["abort"]):
             self.lost = self.store.get("abort").decode()
-        now = time.monotonic()
-        for other, (text, since) in self.seen.items():
+        passed = self._clock.passed()
+        for other, (text, silent) in self.seen.items():
             key = f"beat/{other}"
             found = self.store.get(key).decode() if self.store.check([key]) else ""
-            if found != text:
-                self.seen[other] = (found, now)
-            elif now - since > SILENT_SECONDS and not self.store.check([f"done/{other}"]):
+            self.seen[other] = (found, silent + passed if found == text else 0.0)
+            if self.seen[other][1] > SILENT_SECONDS and not self.store.check([f"done/{other}"]):
                 self.lost = f"Process {other} of this run gives no sign of life any more: {_GO_ON}."

@@ -115,4 +115,4 @@ def test_remote(folder, s3):
 @pytest.mark.slow
 def test_an_s3_bucket_that_is_not_there(folder, s3, capsys):
     assert main(["prepare", "--interactions", "s3://absent/log/", "--items", "s3://absent/items.csv", "--quiet"]) == 2
-    assert "s3://absent/log/" in capsys.readouterr().err and not (folder / "data").exists()
+    assert "s3://absent/log/" in capsys.readouterr().err and not (folder / "data" / "store").exists()

@@ -84,7 +84,7 @@ def questions_generate(work: Path) -> Result:
     generate(store, "train", QuestionConfig(n_questions=20))  # compiled
     config = QuestionConfig(n_questions=max(2_000, round(_QUESTIONS * _fraction(work))))
     watch = Stopwatch()
-    build_context(store, config)
+    build_context(store, config, numba.get_num_threads())
     once = watch.cpu
     watch = Stopwatch()
     questions, report = generate(store, "train", config)

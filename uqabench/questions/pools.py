@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -46,9 +46,11 @@ def empty_pools(families: int) -> Pools:
     )
 
 
-def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_per_user: int, threads: int = 1) -> Pools:
+def build_pools(
+    context: Context, train_users: np.ndarray, version: str, cuts_per_user: int, executor: Executor
+) -> Pools:
     """Ask what a version's pooled families ask about HISTORIES histories of training users, cut as those of questions
-    are."""
+    are. Of the context it needs no facts of values and no pools; the executor shares out the histories."""
     seed = int(context.seed)
     rng = np.random.Generator(np.random.Philox(key=[seed, _USER_SALT]))
     users = np.sort(rng.permutation(train_users)[:HISTORIES])
@@ -68,8 +70,7 @@ def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_pe
         return values, lengths
 
     tasks = [(pool, attribute) for pool in range(len(families)) for attribute in context.side]
-    with ThreadPoolExecutor(threads) as executor:
-        found = dict(zip(tasks, executor.map(answers, tasks), strict=True))
+    found = dict(zip(tasks, executor.map(answers, tasks), strict=True))
     for pool, family in enumerate(families):
         for attribute in context.side:
             values, lengths = found[pool, attribute]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uqabench.questions.core.context import Context
+from uqabench.questions.core.context import Context, no_tallies
 from uqabench.questions.core.entries import answers_of, choose_cuts
 from uqabench.questions.core.pool import CLASSIFICATIONS
 from uqabench.questions.declaration import ASKED, LONGEST_ANSWER
@@ -66,7 +66,8 @@ def build_pools(
     def answers(task: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         values = np.full((len(owners), LONGEST_ANSWER), -1, np.int32)
         lengths = np.zeros(len(owners), np.int8)
-        answers_of(families[task[0]])(context, task[1], owners, cuts, values, lengths)
+        tallies = no_tallies(int(context.codes[task[1]].max(initial=-1)) + 1)
+        answers_of(families[task[0]])(context, task[1], owners, cuts, tallies, values, lengths)
         return values, lengths
 
     tasks = [(pool, attribute) for pool in range(len(families)) for attribute in context.side]

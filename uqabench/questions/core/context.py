@@ -65,7 +65,7 @@ class Asked(NamedTuple):
 
     pool: index of the family's pool in the pool fields of `Context` (meaningless for a family without one). settled:
     int8 (4,), for each attribute the outcome that every candidate for this history has, ACCEPTED while none is known: a
-    generator that finds no answer, whatever is drawn, writes why, and need not look again.
+    generator that finds no answer, whatever is drawn, writes why, and need not look again. tallies: for `count_codes`.
     """
 
     user: int
@@ -74,6 +74,7 @@ class Asked(NamedTuple):
     hi: int
     pool: int
     settled: np.ndarray
+    tallies: np.ndarray
 
 
 class Records(NamedTuple):
@@ -108,3 +109,8 @@ def empty_records(size: int) -> Records:
         group=np.zeros(size, np.int16),
         template=np.zeros(size, np.int16),
     )
+
+
+def no_tallies(values: int) -> np.ndarray:
+    """What `histories.count_codes` counts codes below `values` in."""
+    return np.zeros(values + 1, np.int32)

@@ -50,7 +50,7 @@ def interest_path(ctx, asked, state, records, row):
         return asked.settled[attribute]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
-    status, lengths[0] = path_of_thirds(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0])
+    status, lengths[0] = path_of_thirds(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
     settled = settled_state(ctx, asked, attribute)
     if status == ACCEPTED and lengths[0] == 1 and not chance(settled, ctx.single_keep[asked.pool, attribute]):
         status = NO_CHANGE
@@ -68,12 +68,12 @@ def interest_path(ctx, asked, state, records, row):
 
 
 @inner
-def path_of_thirds(ctx, codes, starts, out):
+def path_of_thirds(ctx, codes, starts, out, tallies):
     """Write the path: the most frequent codes of consecutive thirds, equal neighbours merged."""
     bounds = _thirds(starts, ctx.by_basket)
     length = 0
     for third in range(3):
-        code = dominant(codes[bounds[third] : bounds[third + 1]])
+        code = dominant(codes[bounds[third] : bounds[third + 1]], tallies)
         if code < 0:
             return (FEW if code == -1 else TIE), 0
         if length == 0 or out[length - 1] != code:

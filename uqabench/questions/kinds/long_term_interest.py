@@ -29,7 +29,7 @@ def long_term_interest(ctx, asked, state, records, row):
         return asked.settled[attribute]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
-    status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0])
+    status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
     if status != ACCEPTED:
         asked.settled[attribute] = status
         return status
@@ -41,9 +41,9 @@ def long_term_interest(ctx, asked, state, records, row):
 
 
 @inner
-def top_three(ctx, codes, starts, out):
+def top_three(ctx, codes, starts, out, tallies):
     """Write the three most frequent codes; TIE where their order or the third place is open."""
-    values, counts = count_codes(codes)
+    values, counts = count_codes(codes, tallies)
     if len(values) < LONGEST_ANSWER:
         return FEW, 0
     previous = -1

@@ -40,13 +40,13 @@ def short_term_interest(ctx, asked, state, records, row):
     starts = ctx.starts[asked.lo : asked.hi]
     size = recent_size(starts, ctx.window, ctx.by_basket)
     recent = gather(ctx.codes[attribute], ctx.items[asked.hi - size : asked.hi])
-    status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0])
+    status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0], asked.tallies)
     if status != ACCEPTED:
         asked.settled[attribute] = status
         return status
     if len(starts) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
         codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
-        status = _own_windows(ctx, state, codes, starts, values)
+        status = _own_windows(ctx, asked, state, codes, starts, values)
     else:
         status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths)
     if status != ACCEPTED:
@@ -56,9 +56,9 @@ def short_term_interest(ctx, asked, state, records, row):
 
 
 @inner
-def recent_interest(ctx, codes, starts, out):
+def recent_interest(ctx, codes, starts, out, tallies):
     """Write the most frequent code of the recent ones."""
-    code = dominant(codes[len(codes) - recent_size(starts, ctx.window, ctx.by_basket) :])
+    code = dominant(codes[len(codes) - recent_size(starts, ctx.window, ctx.by_basket) :], tallies)
     if code < 0:
         return (FEW if code == -1 else TIE), 0
     out[0] = code
@@ -66,7 +66,7 @@ def recent_interest(ctx, codes, starts, out):
 
 
 @inner
-def _own_windows(ctx, state, codes, starts, values):
+def _own_windows(ctx, asked, state, codes, starts, values):
     """The dominant values of three other windows that end with a basket, before the recent window begins."""
     ends = basket_ends(starts)
     first = np.searchsorted(ends, ctx.window)
@@ -76,7 +76,7 @@ def _own_windows(ctx, state, codes, starts, values):
         return NOT_ENOUGH
     for option in range(1, OPTIONS):
         end = ends[first + below(state, last - first)]
-        code = dominant(codes[end - recent_size(starts[:end], ctx.window, ctx.by_basket) : end])
+        code = dominant(codes[end - recent_size(starts[:end], ctx.window, ctx.by_basket) : end], asked.tallies)
         if code < 0:
             return TIE
         values[option, 0] = code

@@ -32,7 +32,7 @@ def row(name, unit, goal, value, peak=10**9, **more):
         "unit": unit,
         "goal": goal,
         "value": value,
-        "value_by_cpu": value,
+        "value_by_cpu": None if value is None else 2 * value,
         "peak_rss_bytes": peak,
     } | more
 
@@ -56,3 +56,5 @@ def test_a_table_has_every_row_and_says_what_is_missing(tmp_path, capsys):
     assert lines[3][1:3] == ["≥ 20,000 sequences/s", "50,000 sequences/s, 1.00 GB"]
     assert [float(cell) for cell in lines[3][-2:]] == [0, 0]
     assert lines[4][4] == "not done after 5 seconds" and lines[4][5] == "1.00"
+    assert main([str(files[0]), "--by", "processor"]) == 0
+    assert "| 200 s, 2.00 GB |" in capsys.readouterr().out

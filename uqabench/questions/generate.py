@@ -14,7 +14,7 @@ from uqabench.questions.core.context import Context
 from uqabench.questions.core.entries import choose_cuts
 from uqabench.questions.declaration import ASKED, Family
 from uqabench.questions.kinds import KIND_INDEX, families, kinds, pooled
-from uqabench.questions.pools import build_pools, empty_pools
+from uqabench.questions.pools import build_pools, empty_pools, with_popularity
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.report import QuestionReport
 from uqabench.questions.selection import Selection
@@ -122,11 +122,9 @@ def build_context(store: InteractionStore, config: QuestionConfig, threads: int 
             min_history=config.min_history,
             seed=np.uint64(config.seed),
         )
-        pools = build_pools(
-            _frozen(context), store.users("train"), config.version, config.cuts_per_user, executor
-        )._asdict()
-        found = values.result()._asdict() | (cuts.result()._asdict() if cuts is not None else {})
-    return _frozen(context._replace(**pools, **found))
+        pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user, executor)
+        facts = [values.result(), with_popularity(pools, values.result()), *([cuts.result()] if cuts else [])]
+    return _frozen(context._replace(**{name: array for each in facts for name, array in each._asdict().items()}))
 
 
 def _frozen(context: Context) -> Context:

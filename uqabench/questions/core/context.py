@@ -43,6 +43,7 @@ class Context(NamedTuple):
     group_hi: np.ndarray
     pool_values: np.ndarray  # int32 (P, 3): right answers of training users, sorted within a pool, padded with -1
     pool_lengths: np.ndarray  # int8 (P,)
+    pool_counts: np.ndarray  # int64 (P, 2): training histories with that answer, popularity of its values together
     pool_bounds: np.ndarray  # int64 (F, 4, 2): rows of (family, attribute)
     class_index: np.ndarray  # int64 (C,): rows of a pool, by class; see `pools`
     class_keys: np.ndarray  # int32 (C,)

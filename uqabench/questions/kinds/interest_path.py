@@ -13,7 +13,7 @@ import numpy as np
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NO_CHANGE, NOT_ENOUGH, TIE
 from uqabench.questions.core.histories import dominant, gather
-from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, not_drawn, settled_state
 from uqabench.questions.core.rng import below, chance
 from uqabench.questions.declaration import SIDE, Evidence, Family, Kind, Word, needs, path
 
@@ -58,13 +58,14 @@ def interest_path(ctx, asked, state, records, row):
         asked.settled[attribute] = status
         return status
     classification = below(settled, CLASSIFICATIONS)
+    drawn = not_drawn()
     if chance(settled, REVERSED):
         status = _reversals(ctx, state, asked.pool, attribute, values, lengths)
     else:
-        status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths)
+        status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths, drawn)
     if status != ACCEPTED:
         return status
-    return finish_pooled(ctx, asked, state, records, row, attribute, lengths.min() == 1)
+    return finish_pooled(ctx, asked, state, records, row, attribute, lengths.min() == 1, drawn)
 
 
 @inner

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, TIE
 from uqabench.questions.core.histories import count_codes, gather
-from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, not_drawn, settled_state
 from uqabench.questions.core.rng import below
 from uqabench.questions.declaration import LONGEST_ANSWER, SIDE, Family, Kind, most_frequent, needs
 
@@ -34,10 +36,11 @@ def long_term_interest(ctx, asked, state, records, row):
         asked.settled[attribute] = status
         return status
     classification = below(settled_state(ctx, asked, attribute), CLASSIFICATIONS)
-    status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths)
+    drawn = not_drawn()
+    status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths, drawn)
     if status != ACCEPTED:
         return status
-    return finish_pooled(ctx, asked, state, records, row, attribute, False)
+    return finish_pooled(ctx, asked, state, records, row, attribute, False, drawn)
 
 
 @inner
@@ -46,19 +49,22 @@ def top_three(ctx, codes, starts, out, tallies):
     values, counts = count_codes(codes, tallies)
     if len(values) < LONGEST_ANSWER:
         return FEW, 0
-    previous = -1
+    most = np.zeros(LONGEST_ANSWER + 1, np.int64)
+    for i in range(len(values)):
+        if counts[i] <= most[LONGEST_ANSWER]:
+            continue
+        place = LONGEST_ANSWER
+        while place > 0 and counts[i] > most[place - 1]:
+            most[place] = most[place - 1]
+            if place < LONGEST_ANSWER:
+                out[place] = out[place - 1]
+            place -= 1
+        most[place] = counts[i]
+        if place < LONGEST_ANSWER:
+            out[place] = values[i]
     for rank in range(LONGEST_ANSWER):
-        best = 0
-        for i in range(1, len(values)):
-            if counts[i] > counts[best]:
-                best = i
-        if counts[best] == previous:
+        if most[rank] == most[rank + 1]:
             return TIE, 0
-        previous = counts[best]
-        out[rank] = values[best]
-        counts[best] = 0
-    if counts.max() == previous:
-        return TIE, 0
     return ACCEPTED, LONGEST_ANSWER
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NOT_ENOUGH, TIE
 from uqabench.questions.core.histories import basket_ends, dominant, gather, recent_size
-from uqabench.questions.core.pool import draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.pool import draw_from_pool, finish_pooled, not_drawn, settled_state
 from uqabench.questions.core.rng import below, chance
 from uqabench.questions.declaration import OPTIONS, SIDE, Family, Kind, most_frequent, needs
 
@@ -44,15 +44,16 @@ def short_term_interest(ctx, asked, state, records, row):
     if status != ACCEPTED:
         asked.settled[attribute] = status
         return status
+    drawn = not_drawn()
     if len(starts) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
         codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
         status = _own_windows(ctx, asked, state, codes, starts, values)
     else:
-        status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths)
+        status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths, drawn)
     if status != ACCEPTED:
         return status
     records.params[row, 0] = size if ctx.by_basket else ctx.window
-    return finish_pooled(ctx, asked, state, records, row, attribute, False)
+    return finish_pooled(ctx, asked, state, records, row, attribute, False, drawn)
 
 
 @inner

@@ -66,7 +66,9 @@ class Asked(NamedTuple):
 
     pool: index of the family's pool in the pool fields of `Context` (meaningless for a family without one). settled:
     int8 (4,), for each attribute the outcome that every candidate for this history has, ACCEPTED while none is known: a
-    generator that finds no answer, whatever is drawn, writes why, and need not look again. tallies: for `count_codes`.
+    generator that finds no answer, whatever is drawn, writes why, and need not look again. answers int32 (4, 3),
+    lengths int8 (4,) and rows int64 (4,): the right answers of pooled families, as `pool.keep_answer` leaves them from
+    one candidate for this history to the next; a length of 0: not looked for yet. tallies: for `count_codes`.
     """
 
     user: int
@@ -75,6 +77,9 @@ class Asked(NamedTuple):
     hi: int
     pool: int
     settled: np.ndarray
+    answers: np.ndarray
+    lengths: np.ndarray
+    rows: np.ndarray
     tallies: np.ndarray
 
 

@@ -28,6 +28,7 @@ from uqabench.questions.core.turns import (
     BLOCK,
     GROUPS,
     already_asked,
+    answers_of_block,
     clear_record,
     column_of,
     copy_record,
@@ -103,6 +104,8 @@ def choice_of(family: Family) -> Callable[..., Any]:
         waiting = borrowed(kept)  # `kept` is named again in the loop and behind it, so the rows stay
         fresh, free = 0, np.int64(-1)  # rows from `fresh` on were never used; `free` heads the list of those given back
         pending = np.empty(BLOCK, np.int64)
+        kept_answers = answers_of_block(cuts.shape[1])
+        answers = borrowed(kept_answers)  # likewise named again in the loop
         state = np.empty(1, np.uint64)
         found, single, loose, slack = 0, 0, 0, 1
         opened = False
@@ -111,6 +114,7 @@ def choice_of(family: Family) -> Callable[..., Any]:
             size = min(BLOCK, max(64, wanted - before))
             for first in range(0, n, size):
                 m = min(size, n - first)
+                kept_answers.lengths[:m] = 0
                 for i in range(m):
                     pending[i] = first + i
                 while m > 0:
@@ -146,8 +150,11 @@ def choice_of(family: Family) -> Callable[..., Any]:
                                 column = column_of(main[i], extra_at, per_cut, stream - 1, user, attempt)
                                 cut = np.int64(cuts[i, column])
                                 hi = ctx.offsets[user] + cut
-                                known = settled[i, column]
-                                asked = Asked(user, cut, hi - min(cut, ctx.n_history), hi, pool, known, tallies)
+                                lo, own = hi - min(cut, ctx.n_history), i - first
+                                asked = Asked(
+                                    user, cut, lo, hi, pool, settled[i, column], answers.values[own, column],
+                                    answers.lengths[own, column], answers.rows[own, column], tallies,
+                                )  # fmt: skip
                                 state[0] = keyed(ctx.seed, stream, user, cut, attempt)
                                 clear_record(waiting.records, row)
                                 outcome = generate(ctx, asked, state, waiting.records, row)  # noqa: F821

@@ -26,6 +26,25 @@ def settled_state(ctx, asked, attribute):
 
 
 @inner
+def keep_answer(ctx, asked, attribute, answer, length):
+    """Leave the right answer, and its row in the pool, to the next candidates for this history and attribute."""
+    for c in range(LONGEST_ANSWER):
+        asked.answers[attribute, c] = answer[c]
+    asked.lengths[attribute] = length
+    asked.rows[attribute] = _row_of(ctx, asked.pool, attribute, answer)
+
+
+@inner
+def kept_answer(asked, attribute, answer):
+    """Write the right answer that an earlier candidate left, and return its length; 0 where none did."""
+    length = asked.lengths[attribute]
+    if length > 0:
+        for c in range(LONGEST_ANSWER):
+            answer[c] = asked.answers[attribute, c]
+    return length
+
+
+@inner
 def not_drawn():
     """int64 (4,): for each option the row of the pool that it was taken from, -1: none."""
     return np.full(OPTIONS, -1, np.int64)
@@ -57,7 +76,8 @@ def draw_from_pool(ctx, state, pool, attribute, classification, values, lengths,
 
 @inner
 def finish_pooled(ctx, asked, state, records, row, attribute, has_single, drawn):
-    """Balance the right answer by its frequency in the pool; `has_single`: an option of a *path* lists one value.
+    """Balance the right answer, which is kept, by its frequency in the pool; `drawn`: see `not_drawn`; `has_single`: an
+    option of a *path* lists one value.
 
     A candidate with two equal options is discarded, not repaired: that would make frequent answers more often right.
     """
@@ -66,8 +86,8 @@ def finish_pooled(ctx, asked, state, records, row, attribute, has_single, drawn)
         return SAME
     frequency, popularity = np.empty(OPTIONS, np.int64), np.empty(OPTIONS, np.int64)
     for option in range(OPTIONS):
-        at = drawn[option]
-        if at < 0:
+        at = drawn[option] if option > 0 else asked.rows[attribute]
+        if at < 0 and option > 0:
             at = _row_of(ctx, asked.pool, attribute, values[option])
         frequency[option] = ctx.pool_counts[at, 0] if at >= 0 else 0
         popularity[option] = ctx.pool_counts[at, 1] if at >= 0 else _popularity(ctx, attribute, values[option])

@@ -7,7 +7,15 @@ import numpy as np
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, TIE
 from uqabench.questions.core.histories import count_codes, gather
-from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, not_drawn, settled_state
+from uqabench.questions.core.pool import (
+    CLASSIFICATIONS,
+    draw_from_pool,
+    finish_pooled,
+    keep_answer,
+    kept_answer,
+    not_drawn,
+    settled_state,
+)
 from uqabench.questions.core.rng import below
 from uqabench.questions.declaration import LONGEST_ANSWER, SIDE, Family, Kind, most_frequent, needs
 
@@ -29,12 +37,15 @@ def long_term_interest(ctx, asked, state, records, row):
     attribute = ctx.side[below(state, len(ctx.side))]
     if asked.settled[attribute] != ACCEPTED:
         return asked.settled[attribute]
-    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
-    status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
-    if status != ACCEPTED:
-        asked.settled[attribute] = status
-        return status
+    lengths[0] = kept_answer(asked, attribute, values[0])
+    if lengths[0] == 0:
+        codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+        status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
+        if status != ACCEPTED:
+            asked.settled[attribute] = status
+            return status
+        keep_answer(ctx, asked, attribute, values[0], lengths[0])
     classification = below(settled_state(ctx, asked, attribute), CLASSIFICATIONS)
     drawn = not_drawn()
     status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths, drawn)

@@ -10,7 +10,14 @@ import numpy as np
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NOT_ENOUGH, TIE
 from uqabench.questions.core.histories import basket_ends, dominant, gather, recent_size
-from uqabench.questions.core.pool import draw_from_pool, finish_pooled, not_drawn, settled_state
+from uqabench.questions.core.pool import (
+    draw_from_pool,
+    finish_pooled,
+    keep_answer,
+    kept_answer,
+    not_drawn,
+    settled_state,
+)
 from uqabench.questions.core.rng import below, chance
 from uqabench.questions.declaration import OPTIONS, SIDE, Family, Kind, most_frequent, needs
 
@@ -39,11 +46,14 @@ def short_term_interest(ctx, asked, state, records, row):
     values, lengths = records.values[row], records.lengths[row]
     starts = ctx.starts[asked.lo : asked.hi]
     size = recent_size(starts, ctx.window, ctx.by_basket)
-    recent = gather(ctx.codes[attribute], ctx.items[asked.hi - size : asked.hi])
-    status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0], asked.tallies)
-    if status != ACCEPTED:
-        asked.settled[attribute] = status
-        return status
+    lengths[0] = kept_answer(asked, attribute, values[0])
+    if lengths[0] == 0:
+        recent = gather(ctx.codes[attribute], ctx.items[asked.hi - size : asked.hi])
+        status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0], asked.tallies)
+        if status != ACCEPTED:
+            asked.settled[attribute] = status
+            return status
+        keep_answer(ctx, asked, attribute, values[0], lengths[0])
     drawn = not_drawn()
     if len(starts) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
         codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])

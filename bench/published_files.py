@@ -12,19 +12,19 @@ from pathlib import Path
 
 from uqabench.data import InteractionStore
 from uqabench.data.official import write_official
+from uqabench.data.official.write import Encode
 from uqabench.experiments.published import in_words, qwen_encoder
 from uqabench.questions.generate import generate
 from uqabench.questions.templates import Templates
 from uqabench.settings import QuestionConfig
 
 
-def write(store: InteractionStore, folder: Path, n_questions: int) -> None:
-    """All users' sequences, and `n_questions` questions of version v1 a side, tokenised as Qwen2.5 does."""
-    config = QuestionConfig(n_questions=n_questions)
-    templates = Templates.load(config.templates)
+def write(store: InteractionStore, folder: Path, n_questions: int, encode: Encode) -> None:
+    """All users' sequences, and `n_questions` questions of version v1 a side; `encode` makes the token ids."""
+    config, templates = QuestionConfig(n_questions=n_questions), Templates.load()
     sets = {split: generate(store, split, config)[0] for split in ("train", "evaluation")}
     given = {split: in_words(questions, store, templates) for split, questions in sets.items()}
-    write_official(store, given, sets["evaluation"].n_history, folder, qwen_encoder())
+    write_official(store, given, sets["evaluation"].n_history, folder, encode)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--questions", type=int, default=7_192, help="a side (default: 7192)")
     options = parser.parse_args(arguments)
-    write(InteractionStore.open(options.store), options.folder, options.questions)
+    write(InteractionStore.open(options.store), options.folder, options.questions, qwen_encoder())
     return 0
 
 

@@ -54,7 +54,9 @@ def prepare_official(work: Path) -> Result:
     if not (work / "official").exists():
         asked = str(max(200, round(QUESTIONS * _fraction(work))))
         command = [sys.executable, "-m", "bench.published_files", str(work / "store"), str(work / "official")]
-        subprocess.run([*command, "--questions", asked], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([*command, "--questions", asked], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["The files were not written."])[-1])
     watch = Stopwatch()
     store = prepare(open_source("official", path=work / "official"), work / "official-store", progress=False)
     size = sum(file.stat().st_size for file in (work / "official").iterdir())
@@ -82,7 +84,7 @@ def questions_generate(work: Path) -> Result:
     generate(store, "train", QuestionConfig(n_questions=20))  # compiled
     config = QuestionConfig(n_questions=max(2_000, round(_QUESTIONS * _fraction(work))))
     watch = Stopwatch()
-    build_context(store, config)
+    build_context(store, config, numba.get_num_threads())
     once = watch.cpu
     watch = Stopwatch()
     questions, report = generate(store, "train", config)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.growth import exponent, main
+from bench.growth import exponent, main, table
 
 SIZES = [0.01, 0.1, 1.0]
 
@@ -32,7 +33,7 @@ def row(name, unit, goal, value, peak=10**9, **more):
         "unit": unit,
         "goal": goal,
         "value": value,
-        "value_by_cpu": value,
+        "value_by_cpu": None if value is None else 2 * value,
         "peak_rss_bytes": peak,
     } | more
 
@@ -56,3 +57,12 @@ def test_a_table_has_every_row_and_says_what_is_missing(tmp_path, capsys):
     assert lines[3][1:3] == ["≥ 20,000 sequences/s", "50,000 sequences/s, 1.00 GB"]
     assert [float(cell) for cell in lines[3][-2:]] == [0, 0]
     assert lines[4][4] == "not done after 5 seconds" and lines[4][5] == "1.00"
+    assert main([str(files[0]), "--by", "processor"]) == 0
+    assert "| 200 s, 2.00 GB |" in capsys.readouterr().out
+
+
+def test_the_page_shows_the_files_that_are_kept():
+    root = Path(__file__).parents[2]
+    files = [root / "bench" / "results" / f"scale-{size:g}.json" for size in SIZES]
+    kept = table([json.loads(file.read_text()) for file in files], "processor")
+    assert kept in (root / "docs" / "data.md").read_text(encoding="utf-8")

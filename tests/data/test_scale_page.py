@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench.scale import main as bench_scale
 from uqabench.cli import main
 from uqabench.data import InteractionStore
 
@@ -34,6 +36,16 @@ def test_scale(folder):
     assert [words[0] for words in ours] == ["prepare", "verify"]
     assert [main([*words, "--quiet"]) for words in ours] == [0, 0]
     assert len(InteractionStore.open("data/scaled")) > 300
+
+
+@pytest.mark.slow
+def test_smoke(folder):
+    """The command at a thousandth of the size."""
+    (words,) = commands("smoke")
+    assert words[:5] == ["python", "-m", "bench.scale", "--fraction", "1"]
+    assert bench_scale(["--fraction", "0.001", *words[5:]]) == 0
+    rows = {row["name"]: row for row in json.loads((folder / "runs" / "smoke.json").read_text())["rows"]}
+    assert rows["pretrain_rate"]["hours_of_all_epochs"] > 0 and rows["pretrain_rate"]["peak_rss_bytes"] < 8e9
 
 
 def test_append(folder):
@@ -115,4 +127,4 @@ def test_remote(folder, s3):
 @pytest.mark.slow
 def test_an_s3_bucket_that_is_not_there(folder, s3, capsys):
     assert main(["prepare", "--interactions", "s3://absent/log/", "--items", "s3://absent/items.csv", "--quiet"]) == 2
-    assert "s3://absent/log/" in capsys.readouterr().err and not (folder / "data").exists()
+    assert "s3://absent/log/" in capsys.readouterr().err and not (folder / "data" / "store").exists()

@@ -116,9 +116,9 @@ class Family:
     versions: the question versions that it is part of.
     generate: compiled, (context, asked, state, records, row) → outcome: writes one candidate into a row of `Records`,
     its kind as an index in `kinds`, and returns a code of `core.context.REASONS`.
-    right_answer: compiled, (context, codes, starts, out) → (outcome, length): the answer for a history's codes, where
-    `starts` says at which of them a basket begins. A family that has it can draw wrong options from the right answers
-    of training histories (see `questions.pools`).
+    right_answer: compiled, (context, codes, starts, out, tallies) → (outcome, length): the answer for a history's
+    codes, where `starts` says at which of them a basket begins and `tallies` is for `count_codes`. A family that has it
+    can draw wrong options from the right answers of training histories (see `questions.pools`).
     single_limit: the largest share of questions whose right answer lists a single value; None: no limit.
     single_pool_share: the share to which such answers are thinned in the pool.
     words: entries of a language's `words` that only this family uses.

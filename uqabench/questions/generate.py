@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -13,11 +14,11 @@ from uqabench.questions.core.context import Context
 from uqabench.questions.core.entries import choose_cuts
 from uqabench.questions.declaration import ASKED, Family
 from uqabench.questions.kinds import KIND_INDEX, families, kinds, pooled
-from uqabench.questions.pools import build_pools, empty_pools
+from uqabench.questions.pools import build_pools, empty_pools, with_popularity
 from uqabench.questions.questions import QuestionSet
 from uqabench.questions.report import QuestionReport
 from uqabench.questions.selection import Selection
-from uqabench.questions.tables import basket_starts, build_values, equal_texts, find_cuts, no_cuts
+from uqabench.questions.tables import basket_starts, build_values, equal_texts, find_cuts, no_cuts, no_values
 from uqabench.settings.questions import QuestionConfig
 from uqabench.vocabulary import SUBTASKS
 
@@ -95,31 +96,35 @@ def _cuts(context: Context, users: np.ndarray, config: QuestionConfig) -> np.nda
     return np.concatenate([main, np.take_along_axis(extra, first, axis=1)], axis=1)
 
 
-def build_context(store: InteractionStore, config: QuestionConfig, threads: int | None = None) -> Context:
+def build_context(store: InteractionStore, config: QuestionConfig, threads: int = 1) -> Context:
     """All that the compiled code reads; learned from training users only."""
     store.check_items()
-    codes = equal_texts(store.catalogue)
-    starts = basket_starts(store)
-    present = [row for row in range(len(ASKED)) if (codes[row] >= 0).any()]
     by_basket = config.version != "v1"
-    context = Context(
-        items=store.items,
-        starts=starts,
-        offsets=store.offsets,
-        codes=codes,
-        asked=np.array(present, np.int64),
-        side=np.array([row for row in present if row > 0], np.int64),
-        **build_values(store, codes, starts, config.min_history, by_basket)._asdict(),
-        **empty_pools(len(pooled(config.version)))._asdict(),
-        **(find_cuts(store, starts, config.min_history) if by_basket else no_cuts())._asdict(),
-        by_basket=by_basket,
-        n_history=config.history,
-        window=config.recent_window,
-        min_history=config.min_history,
-        seed=np.uint64(config.seed),
-    )
-    pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user, threads or 1)
-    return _frozen(context._replace(**pools._asdict()))
+    with ThreadPoolExecutor(threads) as executor:
+        codes, starts = equal_texts(store.catalogue, executor), basket_starts(store)
+        # The longest of what is left goes on beside the pools, which do not need it.
+        values = executor.submit(build_values, store, codes, starts, config.min_history, by_basket)
+        cuts = executor.submit(find_cuts, store, starts, config.min_history) if by_basket else None
+        present = [row for row in range(len(ASKED)) if (codes[row] >= 0).any()]
+        context = Context(
+            items=store.items,
+            starts=starts,
+            offsets=store.offsets,
+            codes=codes,
+            asked=np.array(present, np.int64),
+            side=np.array([row for row in present if row > 0], np.int64),
+            **no_values()._asdict(),
+            **empty_pools(len(pooled(config.version)))._asdict(),
+            **no_cuts()._asdict(),
+            by_basket=by_basket,
+            n_history=config.history,
+            window=config.recent_window,
+            min_history=config.min_history,
+            seed=np.uint64(config.seed),
+        )
+        pools = build_pools(_frozen(context), store.users("train"), config.version, config.cuts_per_user, executor)
+        facts = [values.result(), with_popularity(pools, values.result()), *([cuts.result()] if cuts else [])]
+    return _frozen(context._replace(**{name: array for each in facts for name, array in each._asdict().items()}))
 
 
 def _frozen(context: Context) -> Context:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
 
-from uqabench.questions.core.context import Context
+from uqabench.questions.core.context import Context, no_tallies
 from uqabench.questions.core.entries import answers_of, choose_cuts
 from uqabench.questions.core.pool import CLASSIFICATIONS
 from uqabench.questions.declaration import ASKED, LONGEST_ANSWER
 from uqabench.questions.kinds import pooled
+from uqabench.questions.tables import Values
 
 HISTORIES = 20_000
 CUTS_PER_USER = 32
@@ -26,6 +27,7 @@ class Pools(NamedTuple):
 
     pool_values: np.ndarray
     pool_lengths: np.ndarray
+    pool_counts: np.ndarray
     pool_bounds: np.ndarray
     class_index: np.ndarray
     class_keys: np.ndarray
@@ -38,6 +40,7 @@ def empty_pools(families: int) -> Pools:
     return Pools(
         np.empty((0, LONGEST_ANSWER), np.int32),
         np.empty(0, np.int8),
+        np.empty((0, 2), np.int64),
         np.zeros((families, len(ASKED), 2), np.int64),
         np.empty(0, np.int64),
         np.empty(0, np.int32),
@@ -46,9 +49,15 @@ def empty_pools(families: int) -> Pools:
     )
 
 
-def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_per_user: int, threads: int = 1) -> Pools:
+def build_pools(
+    context: Context, train_users: np.ndarray, version: str, cuts_per_user: int, executor: Executor
+) -> Pools:
     """Ask what a version's pooled families ask about HISTORIES histories of training users, cut as those of questions
-    are."""
+    are.
+
+    Of the context it needs no facts of values and no pools; `with_popularity` enters what those are needed for. The
+    executor works on several families and attributes at a time.
+    """
     seed = int(context.seed)
     rng = np.random.Generator(np.random.Philox(key=[seed, _USER_SALT]))
     users = np.sort(rng.permutation(train_users)[:HISTORIES])
@@ -64,12 +73,12 @@ def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_pe
     def answers(task: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         values = np.full((len(owners), LONGEST_ANSWER), -1, np.int32)
         lengths = np.zeros(len(owners), np.int8)
-        answers_of(families[task[0]])(context, task[1], owners, cuts, values, lengths)
+        tallies = no_tallies(int(context.codes[task[1]].max(initial=-1)) + 1)
+        answers_of(families[task[0]])(context, task[1], owners, cuts, tallies, values, lengths)
         return values, lengths
 
     tasks = [(pool, attribute) for pool in range(len(families)) for attribute in context.side]
-    with ThreadPoolExecutor(threads) as executor:
-        found = dict(zip(tasks, executor.map(answers, tasks), strict=True))
+    found = dict(zip(tasks, executor.map(answers, tasks), strict=True))
     for pool, family in enumerate(families):
         for attribute in context.side:
             values, lengths = found[pool, attribute]
@@ -93,9 +102,27 @@ def build_pools(context: Context, train_users: np.ndarray, version: str, cuts_pe
     return pools._replace(
         pool_values=np.concatenate([values for values, _ in parts]),
         pool_lengths=np.concatenate([lengths for _, lengths in parts]),
+        pool_counts=np.concatenate([_histories(values) for values, _ in parts]),
         class_index=np.concatenate(index).astype(np.int64),
         class_keys=np.concatenate(keys).astype(np.int32),
     )
+
+
+def with_popularity(pools: Pools, values: Values) -> Pools:
+    """The same with the popularity of each answer's values."""
+    for pool, attribute in np.ndindex(pools.pool_bounds.shape[:2]):
+        rows = slice(*pools.pool_bounds[pool, attribute])
+        own = pools.pool_values[rows]
+        found = values.popularity[np.where(own >= 0, values.base[attribute] + own, 0)]
+        pools.pool_counts[rows, 1] = np.where(own >= 0, found, 0).sum(axis=1)
+    return pools
+
+
+def _histories(values: np.ndarray) -> np.ndarray:
+    """int64 (n, 2): how many of the sorted answers are equal to each, and 0."""
+    different = np.flatnonzero(np.r_[True, (values[1:] != values[:-1]).any(axis=1), True][: len(values) + 1])
+    counts = np.diff(different) if len(values) else np.zeros(0, np.int64)
+    return np.stack([np.repeat(counts, counts), np.zeros(len(values), np.int64)], axis=1)
 
 
 def _thin(lengths: np.ndarray, share: float, seed: int, attribute: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uqabench.questions.core.context import ACCEPTED, REASONS, Context, empty_records
+from uqabench.questions.core.context import ACCEPTED, REASONS, Context, empty_records, no_tallies
 from uqabench.questions.core.entries import choice_of
 from uqabench.questions.declaration import ASKED, Family
 from uqabench.questions.kinds import FAMILIES, pooled
@@ -48,8 +48,8 @@ class Selection:
         settled = np.full((*self.cuts.shape, len(ASKED)), ACCEPTED, np.int8)
         found, turn, self.loose, self.left = choice_of(self.family)(
             self.context, FAMILIES.index(self.family) + 1, self.pool, self.users, self.cuts, self.extra_at,
-            self.per_cut, wanted, -1 if limit is None else int(limit * wanted), self.strict, settled, self.outcomes,
-            taken, cut, owner,
+            self.per_cut, wanted, -1 if limit is None else int(limit * wanted), self.strict, settled,
+            no_tallies(int(np.diff(self.context.base).max())), self.outcomes, taken, cut, owner,
         )  # fmt: skip
         self.records = type(taken)(*(column[:found] for column in taken))
         self.cut, self.user = cut[:found], self.users[owner[:found]]

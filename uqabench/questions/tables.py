@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -33,20 +34,21 @@ class Values(NamedTuple):
     group_hi: np.ndarray
 
 
-def equal_texts(catalogue: Catalogue) -> np.ndarray:
+def equal_texts(catalogue: Catalogue, executor: Executor | None = None) -> np.ndarray:
     """int32 (4, V): codes of ASKED by item in which values with the same text share one code, -1 where none is known.
 
     Two texts are the same if they differ in case or spacing only: a reader could not tell such options apart. A blank
-    text counts as none.
+    text counts as none. executor: works on several attributes at a time.
     """
     codes = np.full((len(ASKED), len(catalogue)), -1, np.int32)
-    for row, attribute in enumerate(ASKED):
-        texts = catalogue.values.get(attribute, [])
-        if not texts:
-            continue
-        same = _first_of_equals(texts)
-        own = catalogue.codes[attribute]
-        codes[row] = np.where(own >= 0, same[own], -1)
+
+    def fill(row: int) -> None:
+        texts = catalogue.values.get(ASKED[row], [])
+        if texts:
+            own = catalogue.codes[ASKED[row]]
+            codes[row] = np.where(own >= 0, _first_of_equals(texts)[own], -1)
+
+    list((map if executor is None else executor.map)(fill, range(len(ASKED))))
     return codes
 
 
@@ -73,6 +75,12 @@ def basket_starts(store: InteractionStore) -> np.ndarray:
         first_rows = store.offsets[:-1]
         starts[first_rows[first_rows < len(starts)]] = True
     return starts
+
+
+def no_values() -> Values:
+    """Of no value at all."""
+    kinds = (np.int64, np.int64, np.int8, np.int32, np.int64, np.int64, np.int64)
+    return Values(np.zeros(len(ASKED) + 1, np.int64), *(np.zeros(0, kind) for kind in kinds))
 
 
 def build_values(

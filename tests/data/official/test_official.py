@@ -216,6 +216,8 @@ def test_files_that_are_missing_or_of_another_kind_are_named(published, tmp_path
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, changed.schema) as writer:
             writer.write_table(changed)
         assert said in refused()
+    path.write_bytes(content.replace(b"uni_seq_cate_id", b"uni_seq_cate_i\xff"))
+    assert "align_data_eval.arrow is no Arrow file" in refused()
     path.unlink()
     assert "align_data_eval.arrow is missing" in refused()
 

@@ -56,12 +56,11 @@ def open_reader(path: Path, with_text: bool) -> pa.ipc.RecordBatchFileReader:
         raise InputError(f"{path} is missing: name the folder that holds the four published Arrow files.")
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        schema = reader.schema
+        schema, names = reader.schema, reader.schema.names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no Arrow file, or a truncated one: download it again.") from error
     for name in (*FEATURES, *([TEXT] if with_text else [])):
-        if schema.names.count(name) != 1:
-            count = schema.names.count(name)
+        if (count := names.count(name)) != 1:
             raise InputError(f"{path} has {count} columns '{name}' and needs one: download it again.")
         found = schema.field(name).type
         fits = found in (pa.string(), pa.large_string()) if name == TEXT else _is_lists(found)

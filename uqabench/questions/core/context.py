@@ -43,6 +43,7 @@ class Context(NamedTuple):
     group_hi: np.ndarray
     pool_values: np.ndarray  # int32 (P, 3): right answers of training users, sorted within a pool, padded with -1
     pool_lengths: np.ndarray  # int8 (P,)
+    pool_counts: np.ndarray  # int64 (P, 2): training histories with that answer, popularity of its values together
     pool_bounds: np.ndarray  # int64 (F, 4, 2): rows of (family, attribute)
     class_index: np.ndarray  # int64 (C,): rows of a pool, by class; see `pools`
     class_keys: np.ndarray  # int32 (C,)
@@ -65,7 +66,9 @@ class Asked(NamedTuple):
 
     pool: index of the family's pool in the pool fields of `Context` (meaningless for a family without one). settled:
     int8 (4,), for each attribute the outcome that every candidate for this history has, ACCEPTED while none is known: a
-    generator that finds no answer, whatever is drawn, writes why, and need not look again.
+    generator that finds no answer, whatever is drawn, writes why, and need not look again. answers int32 (4, 3),
+    lengths int8 (4,) and rows int64 (4,): the right answers of pooled families, as `pool.keep_answer` leaves them from
+    one candidate for this history to the next; a length of 0: not looked for yet. tallies: for `count_codes`.
     """
 
     user: int
@@ -74,6 +77,10 @@ class Asked(NamedTuple):
     hi: int
     pool: int
     settled: np.ndarray
+    answers: np.ndarray
+    lengths: np.ndarray
+    rows: np.ndarray
+    tallies: np.ndarray
 
 
 class Records(NamedTuple):
@@ -108,3 +115,8 @@ def empty_records(size: int) -> Records:
         group=np.zeros(size, np.int16),
         template=np.zeros(size, np.int16),
     )
+
+
+def no_tallies(values: int) -> np.ndarray:
+    """What `histories.count_codes` counts codes below `values` in."""
+    return np.zeros(values + 1, np.int32)

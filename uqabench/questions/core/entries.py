@@ -28,6 +28,7 @@ from uqabench.questions.core.turns import (
     BLOCK,
     GROUPS,
     already_asked,
+    answers_of_block,
     clear_record,
     column_of,
     copy_record,
@@ -65,26 +66,27 @@ def _compile(function: Callable[..., Any], **names: Callable[..., Any]) -> Calla
 
 @cache
 def choice_of(family: Family) -> Callable[..., Any]:
-    """choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, outcomes, taken,
-    taken_cut, owner) → (taken, turn, loose, left) with the family's generator.
+    """choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, tallies, outcomes,
+    taken, taken_cut, owner) → (taken, turn, loose, left) with the family's generator.
 
     It writes the chosen candidates into the first rows of `taken` (`Records` of `wanted` rows), their cuts into
     taken_cut and the index of their user in `users` into owner, both int64 (wanted,), and counts in outcomes int64 how
     many candidates came to what. users (n,) in the order of their turns; cuts (n, C): the main ones before column
-    `extra_at`, -1: none. settled int8 (n, C, 4), all ACCEPTED: what becomes of `Asked.settled`. `singles`: at most so
-    many answers of a single value, -1: they are not told apart. `strict`: the balance is never loosened. It returns how
-    many it chose, the index of the user whose turn is next, how many of them were out of balance, and how many
-    different questions were left for the balance's sake (strict only).
+    `extra_at`, -1: none. settled int8 (n, C, 4), all ACCEPTED: what becomes of `Asked.settled`. tallies: see
+    `histories.count_codes`. `singles`: at most so many answers of a single value, -1: they are not told apart.
+    `strict`: the balance is never loosened. It returns how many it chose, the index of the user whose turn is next, how
+    many of them were out of balance, and how many different questions were left for the balance's sake (strict only).
 
     Candidate (user, cut, attempt) depends on (ctx.seed, stream, user, cut, attempt) alone. Histories are
     h = s[max(0, cut - N) : cut].
     """
     sources = _digest(family)
 
-    def choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, outcomes, taken,
-               taken_cut, owner):  # fmt: skip
+    def choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, tallies, outcomes,
+               taken, taken_cut, owner):  # fmt: skip
         assert sources
         ctx, settled, taken = borrowed(ctx), borrowed(settled), borrowed(taken)  # the caller keeps them
+        tallies = borrowed(tallies)
         n = len(users)
         main = np.zeros(n, np.int64)
         every = np.zeros(n, np.int64)
@@ -102,6 +104,8 @@ def choice_of(family: Family) -> Callable[..., Any]:
         waiting = borrowed(kept)  # `kept` is named again in the loop and behind it, so the rows stay
         fresh, free = 0, np.int64(-1)  # rows from `fresh` on were never used; `free` heads the list of those given back
         pending = np.empty(BLOCK, np.int64)
+        kept_answers = answers_of_block(cuts.shape[1])
+        answers = borrowed(kept_answers)  # likewise named again in the loop
         state = np.empty(1, np.uint64)
         found, single, loose, slack = 0, 0, 0, 1
         opened = False
@@ -110,6 +114,7 @@ def choice_of(family: Family) -> Callable[..., Any]:
             size = min(BLOCK, max(64, wanted - before))
             for first in range(0, n, size):
                 m = min(size, n - first)
+                kept_answers.lengths[:m] = 0
                 for i in range(m):
                     pending[i] = first + i
                 while m > 0:
@@ -145,8 +150,11 @@ def choice_of(family: Family) -> Callable[..., Any]:
                                 column = column_of(main[i], extra_at, per_cut, stream - 1, user, attempt)
                                 cut = np.int64(cuts[i, column])
                                 hi = ctx.offsets[user] + cut
-                                known = settled[i, column]
-                                asked = Asked(user, cut, hi - min(cut, ctx.n_history), hi, pool, known)
+                                lo, own = hi - min(cut, ctx.n_history), i - first
+                                asked = Asked(
+                                    user, cut, lo, hi, pool, settled[i, column], answers.values[own, column],
+                                    answers.lengths[own, column], answers.rows[own, column], tallies,
+                                )  # fmt: skip
                                 state[0] = keyed(ctx.seed, stream, user, cut, attempt)
                                 clear_record(waiting.records, row)
                                 outcome = generate(ctx, asked, state, waiting.records, row)  # noqa: F821
@@ -221,22 +229,22 @@ def choice_of(family: Family) -> Callable[..., Any]:
 
 @cache
 def answers_of(family: Family) -> Callable[..., None]:
-    """right_answers(ctx, attribute, users, cuts, values, lengths) with the family's rule.
+    """right_answers(ctx, attribute, users, cuts, tallies, values, lengths) with the family's rule.
 
     It writes the answers of many histories into values int32 (n, 3) and lengths int8 (n,), which stays 0 where there is
-    none.
+    none. tallies: see `histories.count_codes`.
     """
     sources = _digest(family)
 
-    def right_answers(ctx, attribute, users, cuts, values, lengths):
+    def right_answers(ctx, attribute, users, cuts, tallies, values, lengths):
         assert sources
-        ctx = borrowed(ctx)  # the caller keeps it
+        ctx, tallies = borrowed(ctx), borrowed(tallies)  # the caller keeps them
         for i in range(len(users)):
             hi = ctx.offsets[users[i]] + cuts[i]
             lo = hi - min(cuts[i], ctx.n_history)
             out = np.full(LONGEST_ANSWER, -1, np.int32)
             codes = gather(ctx.codes[attribute], ctx.items[lo:hi])
-            status, length = right_answer(ctx, codes, ctx.starts[lo:hi], out)  # noqa: F821
+            status, length = right_answer(ctx, codes, ctx.starts[lo:hi], out, tallies)  # noqa: F821
             if status == ACCEPTED:
                 values[i] = out
                 lengths[i] = length

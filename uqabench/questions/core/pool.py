@@ -6,7 +6,7 @@ import numpy as np
 
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, NOT_ENOUGH, SAME
-from uqabench.questions.core.options import SPREADS, any_equal, finish, option_sums, rank_of_first, spread_of
+from uqabench.questions.core.options import SPREADS, any_equal, finish, rank_of_first, spread_of
 from uqabench.questions.core.rng import below, keyed_state
 from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
 
@@ -26,8 +26,33 @@ def settled_state(ctx, asked, attribute):
 
 
 @inner
-def draw_from_pool(ctx, state, pool, attribute, classification, values, lengths):
-    """Write options 1 to 3: answers of the pool that agree with option 0 under a classification."""
+def keep_answer(ctx, asked, attribute, answer, length):
+    """Leave the right answer, and its row in the pool, to the next candidates for this history and attribute."""
+    for c in range(LONGEST_ANSWER):
+        asked.answers[attribute, c] = answer[c]
+    asked.lengths[attribute] = length
+    asked.rows[attribute] = _row_of(ctx, asked.pool, attribute, answer)
+
+
+@inner
+def kept_answer(asked, attribute, answer):
+    """Write the right answer that an earlier candidate left, and return its length; 0 where none did."""
+    length = asked.lengths[attribute]
+    if length > 0:
+        for c in range(LONGEST_ANSWER):
+            answer[c] = asked.answers[attribute, c]
+    return length
+
+
+@inner
+def not_drawn():
+    """int64 (4,): for each option the row of the pool that it was taken from, -1: none."""
+    return np.full(OPTIONS, -1, np.int64)
+
+
+@inner
+def draw_from_pool(ctx, state, pool, attribute, classification, values, lengths, drawn):
+    """Write options 1 to 3: answers of the pool that agree with option 0 under a classification; and their rows."""
     start, large, end = ctx.class_bounds[pool, attribute, classification]
     if classification > 0:
         key = values[0, lengths[0] - 1] if classification == CLASSIFICATIONS - 1 else values[0, classification - 1]
@@ -41,49 +66,62 @@ def draw_from_pool(ctx, state, pool, attribute, classification, values, lengths)
     if start >= end:
         return NOT_ENOUGH
     for option in range(1, OPTIONS):
-        drawn = ctx.class_index[start + below(state, end - start)]
-        values[option] = ctx.pool_values[drawn]
-        lengths[option] = ctx.pool_lengths[drawn]
+        row = ctx.class_index[start + below(state, end - start)]
+        for c in range(LONGEST_ANSWER):
+            values[option, c] = ctx.pool_values[row, c]
+        lengths[option] = ctx.pool_lengths[row]
+        drawn[option] = row
     return ACCEPTED
 
 
 @inner
-def finish_pooled(ctx, asked, state, records, row, attribute, has_single):
-    """Balance the right answer by its frequency in the pool; `has_single`: an option of a *path* lists one value.
+def finish_pooled(ctx, asked, state, records, row, attribute, has_single, drawn):
+    """Balance the right answer, which is kept, by its frequency in the pool; `drawn`: see `not_drawn`; `has_single`: an
+    option of a *path* lists one value.
 
     A candidate with two equal options is discarded, not repaired: that would make frequent answers more often right.
     """
     values = records.values[row]
     if any_equal(values):
         return SAME
-    frequency = np.empty(OPTIONS, np.int64)
+    frequency, popularity = np.empty(OPTIONS, np.int64), np.empty(OPTIONS, np.int64)
     for option in range(OPTIONS):
-        frequency[option] = _frequency(ctx, asked.pool, attribute, values[option])
+        at = drawn[option] if option > 0 else asked.rows[attribute]
+        if at < 0 and option > 0:
+            at = _row_of(ctx, asked.pool, attribute, values[option])
+        frequency[option] = ctx.pool_counts[at, 0] if at >= 0 else 0
+        popularity[option] = ctx.pool_counts[at, 1] if at >= 0 else _popularity(ctx, attribute, values[option])
     rank = rank_of_first(state, frequency)
-    popularity_rank = rank_of_first(state, option_sums(ctx.popularity, ctx.base[attribute], values))
+    popularity_rank = rank_of_first(state, popularity)
     group = 2 * (attribute * SPREADS + spread_of(frequency)) + has_single
     finish(state, records, row, 0, attribute, group, rank, popularity_rank)
     return ACCEPTED
 
 
 @inner
-def _frequency(ctx, pool, attribute, answer):
-    """How many training histories in the pool have this answer."""
-    lo, hi = ctx.pool_bounds[pool, attribute]
-    return _bound(ctx, lo, hi, answer, True) - _bound(ctx, lo, hi, answer, False)
+def _popularity(ctx, attribute, answer):
+    """How popular the values of an answer are together."""
+    out = np.int64(0)
+    for c in range(LONGEST_ANSWER):
+        if answer[c] >= 0:
+            out += ctx.popularity[ctx.base[attribute] + answer[c]]
+    return out
 
 
 @inner
-def _bound(ctx, lo, hi, answer, after):
-    """First row of the sorted pool that is not below the answer (`after`: that is above it)."""
+def _row_of(ctx, pool, attribute, answer):
+    """A row of the sorted pool with this answer, -1 where there is none."""
+    lo, hi = ctx.pool_bounds[pool, attribute]
+    end = hi
     while lo < hi:
         middle = (lo + hi) // 2
-        order = _compare(ctx.pool_values[middle], answer)
-        if order < 0 or (after and order == 0):
+        if _compare(ctx.pool_values[middle], answer) < 0:
             lo = middle + 1
         else:
             hi = middle
-    return lo
+    if lo < end and _compare(ctx.pool_values[lo], answer) == 0:
+        return lo
+    return np.int64(-1)
 
 
 @inner

@@ -13,8 +13,9 @@ import numpy as np
 
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import Records
-from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
+from uqabench.questions.declaration import ASKED, LONGEST_ANSWER, OPTIONS
 
+ATTRIBUTES = len(ASKED)
 BATCH = 12
 """Candidates by which a user's tries grow at a time."""
 BLOCK = 4096
@@ -31,6 +32,22 @@ class Waiting(NamedTuple):
     cut: np.ndarray  # int32 (M,)
     single: np.ndarray  # bool (M,)
     after: np.ndarray  # int64 (M,)
+
+
+class Answers(NamedTuple):
+    """Right answers of the histories of a block of users; see `Asked`."""
+
+    values: np.ndarray  # int32 (BLOCK, C, 4, 3)
+    lengths: np.ndarray  # int8 (BLOCK, C, 4)
+    rows: np.ndarray  # int64 (BLOCK, C, 4)
+
+
+@inner
+def answers_of_block(columns):
+    """`Answers` for users with that many cuts."""
+    shape = (BLOCK, columns, ATTRIBUTES)
+    values = np.empty((BLOCK, columns, ATTRIBUTES, LONGEST_ANSWER), np.int32)
+    return Answers(values, np.zeros(shape, np.int8), np.empty(shape, np.int64))
 
 
 @inner

@@ -13,7 +13,15 @@ import numpy as np
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NO_CHANGE, NOT_ENOUGH, TIE
 from uqabench.questions.core.histories import dominant, gather
-from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.pool import (
+    CLASSIFICATIONS,
+    draw_from_pool,
+    finish_pooled,
+    keep_answer,
+    kept_answer,
+    not_drawn,
+    settled_state,
+)
 from uqabench.questions.core.rng import below, chance
 from uqabench.questions.declaration import SIDE, Evidence, Family, Kind, Word, needs, path
 
@@ -48,9 +56,13 @@ def interest_path(ctx, asked, state, records, row):
     attribute = ctx.side[below(state, len(ctx.side))]
     if asked.settled[attribute] != ACCEPTED:
         return asked.settled[attribute]
-    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
-    status, lengths[0] = path_of_thirds(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0])
+    status, lengths[0] = ACCEPTED, kept_answer(asked, attribute, values[0])
+    if lengths[0] == 0:
+        codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+        status, lengths[0] = path_of_thirds(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
+        if status == ACCEPTED:
+            keep_answer(ctx, asked, attribute, values[0], lengths[0])
     settled = settled_state(ctx, asked, attribute)
     if status == ACCEPTED and lengths[0] == 1 and not chance(settled, ctx.single_keep[asked.pool, attribute]):
         status = NO_CHANGE
@@ -58,22 +70,23 @@ def interest_path(ctx, asked, state, records, row):
         asked.settled[attribute] = status
         return status
     classification = below(settled, CLASSIFICATIONS)
+    drawn = not_drawn()
     if chance(settled, REVERSED):
         status = _reversals(ctx, state, asked.pool, attribute, values, lengths)
     else:
-        status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths)
+        status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths, drawn)
     if status != ACCEPTED:
         return status
-    return finish_pooled(ctx, asked, state, records, row, attribute, lengths.min() == 1)
+    return finish_pooled(ctx, asked, state, records, row, attribute, lengths.min() == 1, drawn)
 
 
 @inner
-def path_of_thirds(ctx, codes, starts, out):
+def path_of_thirds(ctx, codes, starts, out, tallies):
     """Write the path: the most frequent codes of consecutive thirds, equal neighbours merged."""
     bounds = _thirds(starts, ctx.by_basket)
     length = 0
     for third in range(3):
-        code = dominant(codes[bounds[third] : bounds[third + 1]])
+        code = dominant(codes[bounds[third] : bounds[third + 1]], tallies)
         if code < 0:
             return (FEW if code == -1 else TIE), 0
         if length == 0 or out[length - 1] != code:

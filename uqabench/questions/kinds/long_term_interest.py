@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, TIE
 from uqabench.questions.core.histories import count_codes, gather
-from uqabench.questions.core.pool import CLASSIFICATIONS, draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.pool import (
+    CLASSIFICATIONS,
+    draw_from_pool,
+    finish_pooled,
+    keep_answer,
+    kept_answer,
+    not_drawn,
+    settled_state,
+)
 from uqabench.questions.core.rng import below
 from uqabench.questions.declaration import LONGEST_ANSWER, SIDE, Family, Kind, most_frequent, needs
 
@@ -27,38 +37,45 @@ def long_term_interest(ctx, asked, state, records, row):
     attribute = ctx.side[below(state, len(ctx.side))]
     if asked.settled[attribute] != ACCEPTED:
         return asked.settled[attribute]
-    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     values, lengths = records.values[row], records.lengths[row]
-    status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0])
-    if status != ACCEPTED:
-        asked.settled[attribute] = status
-        return status
+    lengths[0] = kept_answer(asked, attribute, values[0])
+    if lengths[0] == 0:
+        codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+        status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
+        if status != ACCEPTED:
+            asked.settled[attribute] = status
+            return status
+        keep_answer(ctx, asked, attribute, values[0], lengths[0])
     classification = below(settled_state(ctx, asked, attribute), CLASSIFICATIONS)
-    status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths)
+    drawn = not_drawn()
+    status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths, drawn)
     if status != ACCEPTED:
         return status
-    return finish_pooled(ctx, asked, state, records, row, attribute, False)
+    return finish_pooled(ctx, asked, state, records, row, attribute, False, drawn)
 
 
 @inner
-def top_three(ctx, codes, starts, out):
+def top_three(ctx, codes, starts, out, tallies):
     """Write the three most frequent codes; TIE where their order or the third place is open."""
-    values, counts = count_codes(codes)
+    values, counts = count_codes(codes, tallies)
     if len(values) < LONGEST_ANSWER:
         return FEW, 0
-    previous = -1
+    most = np.zeros(LONGEST_ANSWER + 1, np.int64)
+    for i in range(len(values)):
+        if counts[i] <= most[LONGEST_ANSWER]:
+            continue
+        place = LONGEST_ANSWER
+        while place > 0 and counts[i] > most[place - 1]:
+            most[place] = most[place - 1]
+            if place < LONGEST_ANSWER:
+                out[place] = out[place - 1]
+            place -= 1
+        most[place] = counts[i]
+        if place < LONGEST_ANSWER:
+            out[place] = values[i]
     for rank in range(LONGEST_ANSWER):
-        best = 0
-        for i in range(1, len(values)):
-            if counts[i] > counts[best]:
-                best = i
-        if counts[best] == previous:
+        if most[rank] == most[rank + 1]:
             return TIE, 0
-        previous = counts[best]
-        out[rank] = values[best]
-        counts[best] = 0
-    if counts.max() == previous:
-        return TIE, 0
     return ACCEPTED, LONGEST_ANSWER
 
 

@@ -106,7 +106,7 @@ def _neighbours(ctx, asked, state, records, row, attribute, right, also_right):
     if seen == 0:
         enough = _unseen_neighbours(ctx, base, right, rank, codes, also_right, options)
     else:
-        like, own = _seen_alike(ctx, base, right, seen, codes, also_right)
+        like, own = _seen_alike(ctx, base, right, seen, codes, also_right, asked.tallies)
         enough = _seen_neighbours(ctx, like, own, rank, options)
         if len(like) < OPTIONS and len(also_right) <= 1:  # the right answer is not drawn, so no other draw finds more
             asked.settled[attribute] = NOT_ENOUGH
@@ -143,11 +143,11 @@ def _unseen_neighbours(ctx, base, right, rank, codes, also_right, out):
 
 
 @inner
-def _seen_alike(ctx, base, right, seen, codes, also_right):
+def _seen_alike(ctx, base, right, seen, codes, also_right, tallies):
     """(places in the order, ascending, of the values that occur in the history as often as `right`, `seen` times; which
     of them is that of `right`)"""
     wanted = occurrence_class(seen)
-    values, counts = count_codes(codes)
+    values, counts = count_codes(codes, tallies)
     indices = np.empty(len(values), np.int64)
     size = 0
     for i in range(len(values)):

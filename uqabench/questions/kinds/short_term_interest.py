@@ -10,7 +10,14 @@ import numpy as np
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NOT_ENOUGH, TIE
 from uqabench.questions.core.histories import basket_ends, dominant, gather, recent_size
-from uqabench.questions.core.pool import draw_from_pool, finish_pooled, settled_state
+from uqabench.questions.core.pool import (
+    draw_from_pool,
+    finish_pooled,
+    keep_answer,
+    kept_answer,
+    not_drawn,
+    settled_state,
+)
 from uqabench.questions.core.rng import below, chance
 from uqabench.questions.declaration import OPTIONS, SIDE, Family, Kind, most_frequent, needs
 
@@ -39,26 +46,30 @@ def short_term_interest(ctx, asked, state, records, row):
     values, lengths = records.values[row], records.lengths[row]
     starts = ctx.starts[asked.lo : asked.hi]
     size = recent_size(starts, ctx.window, ctx.by_basket)
-    recent = gather(ctx.codes[attribute], ctx.items[asked.hi - size : asked.hi])
-    status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0])
-    if status != ACCEPTED:
-        asked.settled[attribute] = status
-        return status
+    lengths[0] = kept_answer(asked, attribute, values[0])
+    if lengths[0] == 0:
+        recent = gather(ctx.codes[attribute], ctx.items[asked.hi - size : asked.hi])
+        status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0], asked.tallies)
+        if status != ACCEPTED:
+            asked.settled[attribute] = status
+            return status
+        keep_answer(ctx, asked, attribute, values[0], lengths[0])
+    drawn = not_drawn()
     if len(starts) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
         codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
-        status = _own_windows(ctx, state, codes, starts, values)
+        status = _own_windows(ctx, asked, state, codes, starts, values)
     else:
-        status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths)
+        status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths, drawn)
     if status != ACCEPTED:
         return status
     records.params[row, 0] = size if ctx.by_basket else ctx.window
-    return finish_pooled(ctx, asked, state, records, row, attribute, False)
+    return finish_pooled(ctx, asked, state, records, row, attribute, False, drawn)
 
 
 @inner
-def recent_interest(ctx, codes, starts, out):
+def recent_interest(ctx, codes, starts, out, tallies):
     """Write the most frequent code of the recent ones."""
-    code = dominant(codes[len(codes) - recent_size(starts, ctx.window, ctx.by_basket) :])
+    code = dominant(codes[len(codes) - recent_size(starts, ctx.window, ctx.by_basket) :], tallies)
     if code < 0:
         return (FEW if code == -1 else TIE), 0
     out[0] = code
@@ -66,7 +77,7 @@ def recent_interest(ctx, codes, starts, out):
 
 
 @inner
-def _own_windows(ctx, state, codes, starts, values):
+def _own_windows(ctx, asked, state, codes, starts, values):
     """The dominant values of three other windows that end with a basket, before the recent window begins."""
     ends = basket_ends(starts)
     first = np.searchsorted(ends, ctx.window)
@@ -76,7 +87,7 @@ def _own_windows(ctx, state, codes, starts, values):
         return NOT_ENOUGH
     for option in range(1, OPTIONS):
         end = ends[first + below(state, last - first)]
-        code = dominant(codes[end - recent_size(starts[:end], ctx.window, ctx.by_basket) : end])
+        code = dominant(codes[end - recent_size(starts[:end], ctx.window, ctx.by_basket) : end], asked.tallies)
         if code < 0:
             return TIE
         values[option, 0] = code

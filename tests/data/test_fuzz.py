@@ -1,7 +1,4 @@
-"""Logs that were damaged at random: one sentence or counted rows, whatever the bytes.
-
-The tests share the cases.
-"""
+"""Logs that were damaged at random: one sentence or counted rows, whatever the bytes."""
 
 from __future__ import annotations
 
@@ -115,7 +112,7 @@ PLAIN = {
 }
 
 
-@settings(quick, max_examples=CASES // 10)
+@settings(quick, max_examples=CASES // 4)
 @given(clicks=damaged(parquet(PLAIN)))
 def test_damaged_parquet(tmp_path, clicks):
     check(tmp_path, clicks, ITEMS, name="clicks.parquet")
@@ -158,7 +155,7 @@ def columns(draw) -> pa.Array:
     return column.dictionary_encode() if plain and draw(st.booleans()) else column
 
 
-@settings(quick, max_examples=CASES // 5)
+@settings(quick, max_examples=CASES // 4)
 @given(
     field=st.sampled_from(["user", "item", "time", "action"]),
     column=columns(),

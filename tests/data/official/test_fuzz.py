@@ -1,7 +1,4 @@
-"""Published files that were damaged at random: one sentence or counted rows, whatever the bytes.
-
-The tests here and of recipes share the cases.
-"""
+"""Published files that were damaged at random: one sentence or counted rows, whatever the bytes."""
 
 from __future__ import annotations
 
@@ -82,7 +79,7 @@ def damaged(draw) -> dict[str, bytes]:
     return {**GOOD, name: bytes(content)}
 
 
-@settings(quick, max_examples=CASES // 5)
+@settings(quick, max_examples=CASES // 4)
 @given(damaged())
 def test_damaged_files(files):
     check(files)
@@ -116,7 +113,7 @@ TEXT = st.none() | st.text(max_size=6) | st.sampled_from(
 )  # fmt: skip
 
 
-@settings(quick, max_examples=CASES // 5)
+@settings(quick, max_examples=CASES // 4)
 @given(st.lists(rows(), max_size=4), st.lists(st.tuples(rows(), TEXT), max_size=4), st.sampled_from(("train", "eval")))
 def test_lists_of_any_shape(sequences, asked, side):
     with tempfile.TemporaryDirectory() as folder:

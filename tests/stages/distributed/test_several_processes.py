@@ -39,7 +39,7 @@ JOBS = [
 FLOAT32, FLOAT64 = 2e-4, 1e-9
 """How far losses may be apart, relatively. AdamW divides a gradient by its own size, so rounding moves weights."""
 WHOLE_IN_FLOAT32 = 2e-3
-"""All weights of a language model of random weights are moved so, by 2e-6 to 3e-4 with how those are drawn. What this
+"""All weights of a language model are moved so, by 2e-6 to 3e-4 in two models of random weights. What this
 lets pass, float64 finds."""
 
 

@@ -29,7 +29,7 @@ def prompts(small_store, small_train, small_evaluation, pretrained, model_folder
 JOBS = [
     (Job("sl", pretraining("trm++", "sl")), ["model.safetensors"]),
     (Job("cl", pretraining("hstu", "cl")), ["model.safetensors"]),
-    (Job("prompt", alignment(strategy="adapter", adapter_lr=10.0)), ["adapter.safetensors"]),
+    (Job("prompt", alignment(strategy="adapter", adapter_lr=40.0)), ["adapter.safetensors"]),
     (Job("lora", alignment(strategy="lora")), ["adapter.safetensors", "lora/adapter_model.safetensors"]),
     (Job("full", alignment(strategy="full", recompute=True)), ["adapter.safetensors", "llm/model.safetensors"]),
     (Job("double", alignment(strategy="full"), double=True), ["adapter.safetensors", "llm/model.safetensors"]),
@@ -38,6 +38,9 @@ JOBS = [
 
 FLOAT32, FLOAT64 = 2e-4, 1e-9
 """How far losses may be apart, relatively. AdamW divides a gradient by its own size, so rounding moves weights."""
+WHOLE_IN_FLOAT32 = 2e-3
+"""All weights of a language model are moved so, by 2e-6 to 3e-4 in two models of random weights. What this
+lets pass, float64 finds."""
 
 
 @pytest.mark.slow
@@ -48,7 +51,8 @@ def test_losses_are_those_of_one_process(prompts, tmp_path):
     run(jobs, tmp_path / "one")
     for job, files in JOBS:
         name = job.name
-        same(tmp_path / "one" / name, tmp_path / "two" / name, files, FLOAT64 if job.double else FLOAT32)
+        tolerance = WHOLE_IN_FLOAT32 if name == "full" else FLOAT64 if job.double else FLOAT32
+        same(tmp_path / "one" / name, tmp_path / "two" / name, files, tolerance)
         one, two = (json.loads((tmp_path / k / name / "metrics.json").read_text()) for k in ("one", "two"))
         assert one.keys() == two.keys() and one["steps"] == two["steps"] == STEPS
         manifests = [json.loads((tmp_path / k / name / "manifest.json").read_text()) for k in ("one", "two")]

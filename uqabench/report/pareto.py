@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from uqabench.report.plots import COLOURS, new_figure, save_figure
+from uqabench.report.plots import COLOURS, name_points, new_figure, save_figure
 
 Point = tuple[str, str, float, float, Sequence[float]]
 """Label, group (of GROUPS), cost, accuracy in percent, and its interval."""
@@ -25,19 +25,23 @@ def plot_pareto(points: Sequence[Point], axis: str, path: Path) -> Path:
     """Points with labels and 95 % intervals over a logarithmic axis of costs, and the front as steps."""
     figure = new_figure(width=8)
     from matplotlib.patches import Patch  # behind the check that it is there
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axes = figure.add_subplot()
     costs, accuracies = [point[2] for point in points], [point[3] for point in points]
     front = pareto_front(costs, accuracies)
     axes.step([costs[i] for i in front], [accuracies[i] for i in front], where="post", color="black", linewidth=0.8)
-    for label, group, cost, accuracy, (low, high) in points:
+    for _, group, cost, accuracy, (low, high) in points:
         arms = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
         axes.errorbar(cost, accuracy, yerr=arms, fmt="o", capsize=3, color=COLOURS[group])
-        axes.annotate(label, (cost, accuracy), xytext=(6, 3), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.2)
     axes.set_xlabel(axis)
     axes.set_ylabel("Accuracy, % (95 % interval)")
     shown = dict.fromkeys(point[1] for point in points)
     axes.legend(handles=[Patch(color=COLOURS[title], label=title) for title in shown], fontsize=8)
+    name_points(axes, [(label, cost, accuracy) for label, _, cost, accuracy, _ in points])
     return save_figure(figure, path)

@@ -19,6 +19,7 @@ from uqabench.vocabulary import GROUPS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 COLOURS = dict(zip(GROUPS, ("#d98c21", "#2f6db3", "#7aa6d6", "#8a8a8a"), strict=True))
 _AXIS = "Accuracy, % (95 % interval)"
@@ -63,7 +64,7 @@ def plot_tokens(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    _name_points(axes, rows)
+    name_points(axes, [(row.name, row.avg_tokens, row.scores["overall"]["accuracy"]) for row in rows])
     axes.set_xlabel("Prompt tokens, mean")
     axes.set_ylabel(_AXIS)
     _legend(axes, rows)
@@ -118,17 +119,19 @@ def _arms(rows: Sequence[ScoreRow]) -> list[list[float]]:
     return [below, above]
 
 
-def _name_points(axes: Axes, rows: Sequence[ScoreRow]) -> None:
-    """Write each row's name to the right of its point, moved up where the name below would touch it."""
-    low, high = axes.get_ylim()
-    gap = 0.045 * (high - low)  # the height of a line of text
-    written: list[tuple[float, float]] = []
-    for row in sorted(rows, key=lambda row: row.scores["overall"]["accuracy"]):
-        x, y = row.avg_tokens, row.scores["overall"]["accuracy"]
-        below = [height for tokens, height in written if 0.5 < tokens / x < 2]
-        height = max([y, *(height + gap for height in below)])
-        written.append((x, height))
-        axes.annotate(row.name, (x, height), xytext=(8, 0), textcoords="offset points", fontsize=8, va="center")
+def name_points(axes: Axes, names: Sequence[tuple[str, float, float]]) -> None:
+    """Write each name beside its point (x, y), from the highest to the lowest, and lower where another name stands."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(axes.figure)
+    canvas.draw()  # where texts stand is known once the axes have their places
+    taken: list[Bbox] = []
+    for name, x, y in sorted(names, key=lambda named: -named[2]):
+        text = axes.annotate(name, (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7)
+        while any(text.get_window_extent(canvas.get_renderer()).overlaps(box) for box in taken):
+            right, up = text.xyann
+            text.xyann = (right, up - 1)
+        taken.append(text.get_window_extent(canvas.get_renderer()))
 
 
 def _legend(axes: Axes, rows: Sequence[ScoreRow]) -> None:

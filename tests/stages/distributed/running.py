@@ -19,7 +19,7 @@ from uqabench.settings import AlignConfig, OptimConfig, PretrainConfig
 
 ROOT = Path(__file__).parents[3]
 STEPS = 20
-LEARNED = 4e-3
+LEARNED = 5e-4
 """How much of its first loss a run has to learn for a comparison to say anything."""
 
 

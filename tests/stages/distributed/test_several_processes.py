@@ -29,7 +29,7 @@ def prompts(small_store, small_train, small_evaluation, pretrained, model_folder
 JOBS = [
     (Job("sl", pretraining("trm++", "sl")), ["model.safetensors"]),
     (Job("cl", pretraining("hstu", "cl")), ["model.safetensors"]),
-    (Job("prompt", alignment(strategy="adapter", adapter_lr=40.0)), ["adapter.safetensors"]),
+    (Job("prompt", alignment(strategy="adapter")), ["adapter.safetensors"]),
     (Job("lora", alignment(strategy="lora")), ["adapter.safetensors", "lora/adapter_model.safetensors"]),
     (Job("full", alignment(strategy="full", recompute=True)), ["adapter.safetensors", "llm/model.safetensors"]),
     (Job("double", alignment(strategy="full"), double=True), ["adapter.safetensors", "llm/model.safetensors"]),

@@ -110,7 +110,7 @@ def measure(
         ours, letters = _seconds(lambda: shared_letters(lm, soft, groups, config.evaluate.token_budget, count))
         found = {
             "method": method.name,
-            "llm": context.llm,
+            "llm": config.llm.name,
             "questions": count,
             "tokens": float(np.mean([len(prompt) for prompt in prompts])),
             "computed_tokens": needed / count,

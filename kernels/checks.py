@@ -178,11 +178,15 @@ def check_positive(value: Any, name: str, *, integer: bool = False) -> None:
 
 
 def check_count(value: Any, name: str) -> None:
-    """`value` is an int of at least 0."""
+    """`value` is an int of 32 bits and at least 0."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}.")
-    if not is_compiling() and value < 0:
+    if is_compiling():
+        return
+    if value < 0:
         raise ValueError(f"{name} must be 0 or above, not {value}.")
+    if value >= 2**31:
+        raise ValueError(f"{name} must be below 2**31.")
 
 
 def check_flag(value: Any, name: str) -> None:

@@ -198,6 +198,7 @@ def test_compiles_into_one_graph():
         ({"num_targets": torch.tensor([1, 1])}, ValueError, r"num_targets must have shape \(1,\)"),
         ({"num_targets": torch.tensor([1.0])}, TypeError, "num_targets must be int64"),
         ({"max_attn_len": -1}, ValueError, "max_attn_len must be 0 or above"),
+        ({"max_attn_len": 10**300}, ValueError, r"max_attn_len must be below 2\*\*31"),
         ({"max_attn_len": None}, TypeError, "max_attn_len must be an int"),
         ({"contextual_seq_len": 2.0}, TypeError, "contextual_seq_len must be an int"),
         ({"attn_scale": torch.ones(4)}, ValueError, r"attn_scale must have shape \(5,\)"),

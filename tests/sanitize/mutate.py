@@ -78,7 +78,9 @@ def _overlapping(x: np.ndarray, pick: random.Random) -> np.ndarray:
 def _values(x: np.ndarray, pick: random.Random) -> np.ndarray:
     y = x.copy()
     if y.size and y.dtype.kind in "if":
-        choices = SIZES if y.dtype.kind == "i" else (np.nan, np.inf, -np.inf, 3e38, 0.0, -0.0, 1e-45)
+        choices: Any = (np.nan, np.inf, -np.inf, 3e38, 0.0, -0.0, 1e-45)
+        if y.dtype.kind == "i":
+            choices = [size for size in SIZES if np.iinfo(y.dtype).min <= size <= np.iinfo(y.dtype).max]
         for _ in range(pick.randint(1, 3)):
             y.ravel()[pick.randrange(y.size)] = pick.choice(choices)
     return y

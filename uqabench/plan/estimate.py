@@ -18,7 +18,7 @@ ENCODER_RATE, LANGUAGE_MODEL_RATE = 1.2e11, 5e10
 """FLOP/s in float32 on two CPU cores, as the demo's stages reach them on AVX2 with all their overheads."""
 GPU_RATE = 1e14
 """FLOP/s taken for a GPU: a tenth of what those of today reach in bfloat16 at best."""
-LANGUAGE_MODEL_PARAMETERS = {"demo": 1.6e6, "train": 9e5, "smollm2": 1.1e8}
+LANGUAGE_MODEL_PARAMETERS = {"demo": 1.6e6, "train": 1.6e6, "smollm2": 1.1e8}
 """Parameters, embeddings aside, of the language models that are known by name; others are taken for LARGE."""
 LARGE = 3e9
 ENCODER_PARAMETERS = {"tiny": 2e4, "demo": 4e5, "small": 3e6, "published": 1.5e7, "paper": 2.5e7}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from uqabench.report.plots import COLOURS, name_points, new_figure, save_figure
+from uqabench.report.plots import COLOURS, name_points, new_figure, round_ticks, save_figure
 
 Point = tuple[str, str, float, float, Sequence[float]]
 """Label, group (of GROUPS), cost, accuracy in percent, and its interval."""
@@ -25,7 +25,6 @@ def plot_pareto(points: Sequence[Point], axis: str, path: Path) -> Path:
     """Points with labels and 95 % intervals over a logarithmic axis of costs, and the front as steps."""
     figure = new_figure(width=8)
     from matplotlib.patches import Patch  # behind the check that it is there
-    from matplotlib.ticker import LogLocator, NullFormatter
 
     axes = figure.add_subplot()
     costs, accuracies = [point[2] for point in points], [point[3] for point in points]
@@ -35,9 +34,7 @@ def plot_pareto(points: Sequence[Point], axis: str, path: Path) -> Path:
         arms = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
         axes.errorbar(cost, accuracy, yerr=arms, fmt="o", capsize=3, color=COLOURS[group])
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    round_ticks(axes)
     axes.margins(x=0.2)
     axes.set_xlabel(axis)
     axes.set_ylabel("Accuracy, % (95 % interval)")

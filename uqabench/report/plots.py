@@ -53,17 +53,13 @@ def plot_accuracy(rows: Sequence[ScoreRow], path: Path | str) -> Path:
 def plot_tokens(rows: Sequence[ScoreRow], path: Path | str) -> Path:
     """Overall accuracy against the mean number of prompt tokens (log scale), of rows that have both."""
     figure = new_figure(width=7)
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # behind the check that it is there
-
     axes = figure.add_subplot()
     for row in rows:
         point = (row.avg_tokens, row.scores["overall"]["accuracy"])
         axes.errorbar(*point, yerr=_arms([row]), fmt="o", capsize=3, color=COLOURS[row.group])
     axes.set_xscale("log")
     axes.margins(x=0.3)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    round_ticks(axes)
     name_points(axes, [(row.name, row.avg_tokens, row.scores["overall"]["accuracy"]) for row in rows])
     axes.set_xlabel("Prompt tokens, mean")
     axes.set_ylabel(_AXIS)
@@ -117,6 +113,15 @@ def _arms(rows: Sequence[ScoreRow]) -> list[list[float]]:
     below = [max(0.0, score["accuracy"] - score["ci95"][0]) for score in scores]
     above = [max(0.0, score["ci95"][1] - score["accuracy"]) for score in scores]
     return [below, above]
+
+
+def round_ticks(axes: Axes) -> None:
+    """Mark a logarithmic x axis at 1, 2 and 5 times powers of ten, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def name_points(axes: Axes, names: Sequence[tuple[str, float, float]]) -> None:

@@ -114,6 +114,8 @@ class Family:
 
     file: the `__file__` of the module that declares it; its phrasings lie in the YAML file of the same name.
     versions: the question versions that it is part of.
+    draw_attribute: compiled, (context, state) → attribute, the first thing that is drawn for a candidate; -1: see
+    `core.attributes`.
     generate: compiled, (context, asked, state, records, row) → outcome: writes one candidate into a row of `Records`,
     its kind as an index in `kinds`, and returns a code of `core.context.REASONS`.
     right_answer: compiled, (context, codes, starts, out, tallies) → (outcome, length): the answer for a history's
@@ -127,6 +129,7 @@ class Family:
     kinds: tuple[Kind, ...]
     file: str
     generate: Callable[..., int]
+    draw_attribute: Callable[..., int]
     versions: tuple[str, ...] = QUESTION_VERSIONS
     right_answer: Callable[..., tuple[int, int]] | None = None
     single_limit: float | None = None

@@ -10,8 +10,12 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-inner = numba.njit(nogil=True)
-"""The decorator of compiled functions that only compiled functions call."""
+inner = numba.njit(nogil=True, forceinline=True)
+"""The decorator of compiled functions that only compiled functions call.
+
+They become part of their caller: a call would count references to every array it passes, thirty of them in `Context`,
+which is most of what a candidate costs.
+"""
 
 
 @intrinsic

@@ -8,7 +8,7 @@ import numpy as np
 
 from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
 
-ACCEPTED, MISSING, FEW, TIE, SAME, NOT_ENOUGH, SATURATED, NO_CHANGE, ORDER = range(9)
+ACCEPTED, MISSING, FEW, TIE, SAME, NOT_ENOUGH, SATURATED, NO_CHANGE, ORDER, TOO_RARE = range(10)
 REASONS = (
     "accepted",
     "missing attribute",  # an item that the question needs lacks the attribute
@@ -19,6 +19,7 @@ REASONS = (
     "history is cut off",  # the length of a history cut at N is N for everybody
     "no change too often",  # thinned: an unchanged interest may be the answer to one question in ten
     "order inside a basket",  # another order of items with one timestamp would have another answer
+    "too rare for the balance",  # put off, and nothing of its kind fitted any more
 )
 """Names of the outcomes of a candidate, by code."""
 
@@ -64,22 +65,30 @@ class Context(NamedTuple):
 class Asked(NamedTuple):
     """The history that a candidate is about: items[lo:hi] of `user`, cut at `cut`; items[hi] comes next.
 
-    pool: index of the family's pool in the pool fields of `Context` (meaningless for a family without one). settled:
-    int8 (4,), for each attribute the outcome that every candidate for this history has, ACCEPTED while none is known: a
-    generator that finds no answer, whatever is drawn, writes why, and need not look again. answers int32 (4, 3),
-    lengths int8 (4,) and rows int64 (4,): the right answers of pooled families, as `pool.keep_answer` leaves them from
-    one candidate for this history to the next; a length of 0: not looked for yet. tallies: for `count_codes`.
+    attribute: what is asked about, as the family draws it; -1: nothing, or the generator draws it. pool: index of the
+    family's pool in the pool fields of `Context` (meaningless for a family without one). settled: int8 (4,), for each
+    attribute the outcome that every candidate for this history has, ACCEPTED while none is known: a generator that
+    finds no answer, whatever is drawn, writes why, and is not asked again.
+
+    answers int32 (4, 3), lengths int8 (4,) and rows int64 (4,): the right answers of pooled families, as
+    `pool.keep_answer` leaves them from one candidate for this history to the next; a length of 0: not looked for yet.
+    rare bool (4,): whether the right answer is that of no history of the pool, while wrong options come from the pool.
+    closed bool (4,): for each attribute whether nothing fits of which that is true; then such a candidate is put off.
+    tallies: for `count_codes`.
     """
 
     user: int
     cut: int
     lo: int
     hi: int
+    attribute: int
     pool: int
     settled: np.ndarray
     answers: np.ndarray
     lengths: np.ndarray
     rows: np.ndarray
+    rare: np.ndarray
+    closed: np.ndarray
     tallies: np.ndarray
 
 
@@ -89,8 +98,7 @@ class Records(NamedTuple):
     guesser without a history would go by: how often each is right (counts: how large it is), and how popular. Within
     a `group`, all ranks are to be equally frequent."""
 
-    status: np.ndarray  # int8 (M,)
-    kind: np.ndarray  # int16: index in the family's kinds
+    kind: np.ndarray  # int16 (M,): index in the family's kinds
     attribute: np.ndarray  # int8, -1: none
     params: np.ndarray  # int32 (M, 4)
     values: np.ndarray  # int32 (M, 4, 3)
@@ -104,7 +112,6 @@ class Records(NamedTuple):
 def empty_records(size: int) -> Records:
     """Records of `size` candidates, filled with -1 (parameters with 0)."""
     return Records(
-        status=np.full(size, -1, np.int8),
         kind=np.full(size, -1, np.int16),
         attribute=np.full(size, -1, np.int8),
         params=np.zeros((size, 4), np.int32),

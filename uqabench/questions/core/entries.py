@@ -19,25 +19,32 @@ import numpy as np
 from uqabench.data.jit import jit
 from uqabench.questions import declaration
 from uqabench.questions.core import histories
+from uqabench.questions.core.attempts import (
+    allowed_attempts,
+    answers_of_block,
+    clear_record,
+    column_of,
+    forget,
+    new_records,
+)
+from uqabench.questions.core.balance import loosen, new_balance, open_all, rare_groups
 from uqabench.questions.core.compiled import borrowed
-from uqabench.questions.core.context import ACCEPTED, Asked
+from uqabench.questions.core.context import ACCEPTED, TOO_RARE, Asked
 from uqabench.questions.core.histories import gather
 from uqabench.questions.core.rng import keyed
 from uqabench.questions.core.turns import (
     BATCH,
     BLOCK,
-    GROUPS,
-    already_asked,
-    answers_of_block,
-    clear_record,
-    column_of,
-    copy_record,
-    in_balance,
-    larger,
+    Made,
+    begin_turn,
+    is_taken,
     left_waiting,
-    waiting_rows,
+    may_try_more,
+    new_turns,
+    next_to_make,
 )
-from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS, Family
+from uqabench.questions.core.waiting import nothing_waits, with_room
+from uqabench.questions.declaration import LONGEST_ANSWER, Family
 
 _choose_cuts, _count_next_items = histories.choose_cuts, histories.count_next_items
 _KINDS = Path(__file__).parents[1] / "kinds"
@@ -86,145 +93,85 @@ def choice_of(family: Family) -> Callable[..., Any]:
                taken, taken_cut, owner):  # fmt: skip
         assert sources
         ctx, settled, taken = borrowed(ctx), borrowed(settled), borrowed(taken)  # the caller keeps them
-        tallies = borrowed(tallies)
+        tallies, outcomes = borrowed(tallies), borrowed(outcomes)
         n = len(users)
-        main = np.zeros(n, np.int64)
-        every = np.zeros(n, np.int64)
-        for i in range(n):
-            for column in range(cuts.shape[1]):
-                if cuts[i, column] >= 0:
-                    every[i] += per_cut
-                    main[i] += column < extra_at
-        limit = main * per_cut
-        used, made = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        head, tail, last = np.full(n, -1, np.int64), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
-        earlier = np.empty(wanted, np.int64)
-        ranks = np.zeros((GROUPS, 2, OPTIONS), np.int32)
-        kept = waiting_rows(1024)
-        waiting = borrowed(kept)  # `kept` is named again in the loop and behind it, so the rows stay
-        fresh, free = 0, np.int64(-1)  # rows from `fresh` on were never used; `free` heads the list of those given back
+        main, every = allowed_attempts(cuts, extra_at, per_cut)
+        # What is borrowed in the loops stays, since they name it again.
+        kept_answers, state = answers_of_block(BLOCK, cuts.shape[1]), np.empty(1, np.uint64)
+        kept_balance = new_balance(singles, rare_groups(ctx, pool, singles >= 0))
+        kept_turns, kept_record = new_turns(taken, taken_cut), new_records(1)
+        kept_waiting = nothing_waits(main * per_cut)
         pending = np.empty(BLOCK, np.int64)
-        kept_answers = answers_of_block(cuts.shape[1])
-        answers = borrowed(kept_answers)  # likewise named again in the loop
-        state = np.empty(1, np.uint64)
-        found, single, loose, slack = 0, 0, 0, 1
+        kept_unclosed = np.zeros(len(kept_balance.closed), np.bool_)
+        found, loose = 0, 0
         opened = False
         while True:
             before = found
+            answers, record = borrowed(kept_answers), borrowed(kept_record)
+            balance, turns, unclosed = borrowed(kept_balance), borrowed(kept_turns), borrowed(kept_unclosed)
             size = min(BLOCK, max(64, wanted - before))
             for first in range(0, n, size):
                 m = min(size, n - first)
-                kept_answers.lengths[:m] = 0
-                for i in range(m):
-                    pending[i] = first + i
+                forget(kept_answers, m)
+                for p in range(m):
+                    pending[p] = first + p
                 while m > 0:
                     still = 0
                     for p in range(m):
                         i = pending[p]
-                        user = users[i]
-                        if head[i] < 0 and made[i] == used[i]:
-                            used[i] = min(used[i] + BATCH, limit[i])
-                            refilled = True
-                        else:
-                            refilled = False
-                        row, previous, fits = head[i], np.int64(-1), False
+                        kept_waiting = with_room(kept_waiting, 2 * BATCH)
+                        waiting = borrowed(kept_waiting)
+                        begin_turn(turns)
                         while True:
-                            if row < 0:  # nothing waits any more: make the next
-                                if made[i] == used[i]:
-                                    if head[i] >= 0 or refilled or used[i] == limit[i]:
-                                        break
-                                    refilled = True
-                                    used[i] = min(used[i] + BATCH, limit[i])
-                                    continue
-                                if free >= 0:
-                                    row = free
-                                    free = waiting.after[row]
-                                else:
-                                    if fresh == len(waiting.cut):
-                                        kept = larger(kept)
-                                        waiting = borrowed(kept)
-                                    row = fresh
-                                    fresh += 1
-                                attempt = made[i]
-                                made[i] += 1
-                                column = column_of(main[i], extra_at, per_cut, stream - 1, user, attempt)
-                                cut = np.int64(cuts[i, column])
-                                hi = ctx.offsets[user] + cut
-                                lo, own = hi - min(cut, ctx.n_history), i - first
-                                asked = Asked(
-                                    user, cut, lo, hi, pool, settled[i, column], answers.values[own, column],
-                                    answers.lengths[own, column], answers.rows[own, column], tallies,
-                                )  # fmt: skip
-                                state[0] = keyed(ctx.seed, stream, user, cut, attempt)
-                                clear_record(waiting.records, row)
-                                outcome = generate(ctx, asked, state, waiting.records, row)  # noqa: F821
-                                outcomes[outcome] += 1
-                                if outcome != ACCEPTED:
-                                    waiting.after[row] = free
-                                    free = row
-                                    row = np.int64(-1)
-                                    continue
-                                waiting.records.status[row] = outcome
-                                waiting.cut[row] = cut
-                                waiting.single[row] = (
-                                    singles >= 0 and waiting.records.lengths[row, waiting.records.answer[row]] == 1
-                                )
-                                waiting.after[row] = -1
-                                previous = tail[i]
-                                if previous >= 0:
-                                    waiting.after[previous] = row
-                                else:
-                                    head[i] = row
-                                tail[i] = row
-                            fits = in_balance(ranks, waiting.records, row, slack)
-                            fits = fits and not (waiting.single[row] and single >= singles)
-                            fits = fits and not already_asked(
-                                taken, taken_cut, earlier, last[i], waiting.records, row, waiting.cut[row]
-                            )
-                            if fits:
+                            made = next_to_make(turns, balance, waiting, i)
+                            if made[0] < 0:
+                                if may_try_more(waiting, i):
+                                    pending[still] = i
+                                    still += 1
                                 break
-                            previous = row
-                            row = waiting.after[row]
-                        if fits:
-                            copy_record(waiting.records, row, taken, found)
-                            taken_cut[found], owner[found] = waiting.cut[row], i
-                            earlier[found], last[i] = last[i], found
-                            group = np.int64(taken.group[found]) + GROUPS // 2
-                            ranks[group, 0, taken.ranks[found, 0]] += 1
-                            ranks[group, 1, taken.ranks[found, 1]] += 1
-                            single += waiting.single[row]
-                            loose += slack > 1
-                            found += 1
-                            if previous >= 0:
-                                waiting.after[previous] = waiting.after[row]
+                            attempt, at = made[0], i - first
+                            column = column_of(main[i], extra_at, per_cut, stream - 1, users[i], attempt)
+                            cut = np.int64(cuts[i, column])
+                            hi = ctx.offsets[users[i]] + cut
+                            state[0] = keyed(ctx.seed, stream, users[i], cut, attempt)
+                            attribute = draw_attribute(ctx, state)  # noqa: F821
+                            closed = balance.closed if made[1] < 0 else unclosed
+                            if attribute >= 0 and settled[i, column, attribute] != ACCEPTED:
+                                outcome = np.int64(settled[i, column, attribute])
+                            elif attribute >= 0 and closed[attribute] and answers.rare[at, column, attribute]:
+                                outcome = np.int64(TOO_RARE)
                             else:
-                                head[i] = waiting.after[row]
-                            if tail[i] == row:
-                                tail[i] = previous
-                            waiting.after[row] = free
-                            free = row
-                            if found == wanted:
-                                return found, (i + 1) % n, loose, 0
-                        elif used[i] < limit[i]:
-                            used[i] = min(used[i] + BATCH, limit[i])
-                            pending[still] = i
-                            still += 1
+                                asked = Asked(
+                                    users[i], cut, hi - min(cut, ctx.n_history), hi, attribute, pool,
+                                    settled[i, column], answers.values[at, column], answers.lengths[at, column],
+                                    answers.rows[at, column], answers.rare[at, column], closed, tallies,
+                                )  # fmt: skip
+                                clear_record(record)
+                                outcome = np.int64(generate(ctx, asked, state, record, 0))  # noqa: F821
+                            candidate = Made(attempt, made[1], made[2], cut, attribute, outcome)
+                            if is_taken(turns, balance, waiting, i, candidate, record, outcomes, found):
+                                owner[found] = i
+                                loose += balance.slack[0] > 1
+                                found += 1
+                                if found == wanted:
+                                    return found, (i + 1) % n, loose, 0
+                                break
                     m = still
             if found > before:
                 continue
-            if not opened and (limit < every).any():
-                limit = every
+            if not opened and (main * per_cut < every).any():
+                for i in range(n):
+                    kept_waiting.users[i].limit = every[i]
                 opened = True
-            elif strict or slack > wanted:
-                left = 0
-                if strict:
-                    skip = singles >= 0 and single >= singles
-                    left = left_waiting(kept, head, taken, taken_cut, earlier, last, skip)
-                return found, 0, loose, left
+            elif not strict and kept_balance.slack[0] <= wanted:
+                loosen(kept_balance)
+            elif outcomes[TOO_RARE] > 0:
+                open_all(kept_balance)  # nothing fits, but what was put off is made, so that it counts as what it is
             else:
-                slack *= 2
+                left = left_waiting(kept_turns, kept_balance, kept_waiting) if strict else 0
+                return found, 0, loose, left
 
-    return _compile(choose, generate=family.generate)
+    return _compile(choose, generate=family.generate, draw_attribute=family.draw_attribute)
 
 
 @cache

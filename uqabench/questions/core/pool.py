@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from uqabench.questions.core.compiled import inner
-from uqabench.questions.core.context import ACCEPTED, NOT_ENOUGH, SAME
+from uqabench.questions.core.context import ACCEPTED, NOT_ENOUGH, SAME, TOO_RARE
 from uqabench.questions.core.options import SPREADS, any_equal, finish, rank_of_first, spread_of
 from uqabench.questions.core.rng import below, keyed_state
 from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
@@ -51,9 +51,13 @@ def not_drawn():
 
 
 @inner
-def draw_from_pool(ctx, state, pool, attribute, classification, values, lengths, drawn):
+def draw_from_pool(ctx, asked, state, records, row, attribute, classification, drawn):
     """Write options 1 to 3: answers of the pool that agree with option 0 under a classification; and their rows."""
-    start, large, end = ctx.class_bounds[pool, attribute, classification]
+    asked.rare[attribute] = asked.rows[attribute] < 0
+    if asked.rare[attribute] and asked.closed[attribute]:
+        return TOO_RARE
+    values, lengths = records.values[row], records.lengths[row]
+    start, large, end = ctx.class_bounds[asked.pool, attribute, classification]
     if classification > 0:
         key = values[0, lengths[0] - 1] if classification == CLASSIFICATIONS - 1 else values[0, classification - 1]
         lo = large + np.searchsorted(ctx.class_keys[large:end], key, side="left")
@@ -66,11 +70,11 @@ def draw_from_pool(ctx, state, pool, attribute, classification, values, lengths,
     if start >= end:
         return NOT_ENOUGH
     for option in range(1, OPTIONS):
-        row = ctx.class_index[start + below(state, end - start)]
+        at = ctx.class_index[start + below(state, end - start)]
         for c in range(LONGEST_ANSWER):
-            values[option, c] = ctx.pool_values[row, c]
-        lengths[option] = ctx.pool_lengths[row]
-        drawn[option] = row
+            values[option, c] = ctx.pool_values[at, c]
+        lengths[option] = ctx.pool_lengths[at]
+        drawn[option] = at
     return ACCEPTED
 
 
@@ -93,9 +97,15 @@ def finish_pooled(ctx, asked, state, records, row, attribute, has_single, drawn)
         popularity[option] = ctx.pool_counts[at, 1] if at >= 0 else _popularity(ctx, attribute, values[option])
     rank = rank_of_first(state, frequency)
     popularity_rank = rank_of_first(state, popularity)
-    group = 2 * (attribute * SPREADS + spread_of(frequency)) + has_single
+    group = pooled_group(attribute, spread_of(frequency), has_single)
     finish(state, records, row, 0, attribute, group, rank, popularity_rank)
     return ACCEPTED
+
+
+@inner
+def pooled_group(attribute, spread, has_single):
+    """The group in which right answers of pooled families are balanced."""
+    return 2 * (attribute * SPREADS + spread) + has_single
 
 
 @inner

@@ -1,8 +1,10 @@
 """Which candidates become questions: users take turns, and a candidate is made when somebody's turn asks for it.
 
-Candidates wait in a list for each user, in the order in which they were made, until their turn. How many a user may try
-grows by BATCH at a time; of these only as many are made as it takes to find one that fits, which changes nothing of
-what is chosen.
+Candidates wait in a list for each user, in the order in which they were tried, until their turn. How many a user may
+try grows by BATCH at a time; of these only as many are made as it takes to find one that fits, which changes nothing of
+what is chosen. Nor does putting off what cannot fit: such a candidate waits unmade until something like it could.
+
+A turn is `begin_turn`, then `next_to_make` and `is_taken` for what was made, until one is taken or none is left.
 """
 
 from __future__ import annotations
@@ -11,175 +13,211 @@ from typing import NamedTuple
 
 import numpy as np
 
+from uqabench.questions.core.attempts import copy_record
+from uqabench.questions.core.balance import enter, in_balance
 from uqabench.questions.core.compiled import inner
-from uqabench.questions.core.context import Records
-from uqabench.questions.declaration import ASKED, LONGEST_ANSWER, OPTIONS
+from uqabench.questions.core.context import ACCEPTED, TOO_RARE, Records
+from uqabench.questions.core.rng import mix64
+from uqabench.questions.core.waiting import CHUNK, GONE, PUT_OFF, WAITS, first_put_off, new_entry
+from uqabench.questions.declaration import OPTIONS
 
-ATTRIBUTES = len(ASKED)
 BATCH = 12
 """Candidates by which a user's tries grow at a time."""
 BLOCK = 4096
 """Users whose turns come together: all who have nothing that fits try BATCH more before the next block begins."""
-GROUPS = 1 << 16
-"""Groups of questions whose right answers are balanced apart: any int16."""
+_AT_FIRST, _WAITING, _NEW = range(3)
+"""Parts of a turn: is there anything that waits; which of it fits; which new candidate fits."""
+_PART, _INDEX, _CHUNK, _REFILLED = range(4)
 
 
-class Waiting(NamedTuple):
-    """Candidates by row: their records, cuts, whether the answer lists a single value, and the next of the same user
-    (-1: none). Rows that are free are linked in the same way."""
+class Turns(NamedTuple):
+    """The turn that is going on, and what was taken so far."""
 
-    records: Records
-    cut: np.ndarray  # int32 (M,)
-    single: np.ndarray  # bool (M,)
-    after: np.ndarray  # int64 (M,)
-
-
-class Answers(NamedTuple):
-    """Right answers of the histories of a block of users; see `Asked`."""
-
-    values: np.ndarray  # int32 (BLOCK, C, 4, 3)
-    lengths: np.ndarray  # int8 (BLOCK, C, 4)
-    rows: np.ndarray  # int64 (BLOCK, C, 4)
+    cursor: np.ndarray  # int64 (4,): part of the turn, next entry to look at, its chunk, whether more was allowed
+    taken: Records
+    cut: np.ndarray  # int64: of each question taken, like the next two
+    question: np.ndarray  # uint64: a digest of what it asks
+    earlier: np.ndarray  # int64: the one that the same user was given before, -1: none
 
 
-@inner
-def answers_of_block(columns):
-    """`Answers` for users with that many cuts."""
-    shape = (BLOCK, columns, ATTRIBUTES)
-    values = np.empty((BLOCK, columns, ATTRIBUTES, LONGEST_ANSWER), np.int32)
-    return Answers(values, np.zeros(shape, np.int8), np.empty(shape, np.int64))
+class Made(NamedTuple):
+    """A candidate that was made: its attempt, its entry (chunk -1: none yet), cut, attribute and outcome."""
+
+    attempt: int
+    chunk: int
+    place: int
+    cut: int
+    attribute: int
+    outcome: int
 
 
 @inner
-def waiting_rows(size):
-    """`Waiting` with room for `size` candidates."""
-    records = Records(
-        np.full(size, -1, np.int8),
-        np.full(size, -1, np.int16),
-        np.full(size, -1, np.int8),
-        np.zeros((size, 4), np.int32),
-        np.full((size, OPTIONS, LONGEST_ANSWER), -1, np.int32),
-        np.ones((size, OPTIONS), np.int8),
-        np.full(size, -1, np.int8),
-        np.full((size, 2), -1, np.int8),
-        np.zeros(size, np.int16),
-        np.zeros(size, np.int16),
-    )
-    return Waiting(records, np.zeros(size, np.int32), np.zeros(size, np.bool_), np.full(size, -1, np.int64))
+def new_turns(taken, cut):
+    """`Turns` before the first."""
+    return Turns(np.zeros(4, np.int64), taken, cut, np.empty(len(cut), np.uint64), np.empty(len(cut), np.int64))
 
 
 @inner
-def larger(waiting):
-    """The same rows in arrays twice as long."""
-    size = len(waiting.cut)
-    out = waiting_rows(2 * size)
-    for row in range(size):
-        copy_record(waiting.records, row, out.records, row)
-    out.cut[:size] = waiting.cut
-    out.single[:size] = waiting.single
-    out.after[:size] = waiting.after
-    return out
+def begin_turn(turns):
+    """A user's turn begins."""
+    turns.cursor[_PART], turns.cursor[_INDEX], turns.cursor[_REFILLED] = _AT_FIRST, 0, False
 
 
 @inner
-def copy_record(source, row, target, place):
-    """Copy one candidate from row to place."""
-    target.status[place] = source.status[row]
-    target.kind[place] = source.kind[row]
-    target.attribute[place] = source.attribute[row]
-    target.answer[place] = source.answer[row]
-    target.group[place] = source.group[row]
-    target.template[place] = source.template[row]
-    for i in range(2):
-        target.ranks[place, i] = source.ranks[row, i]
-    for i in range(OPTIONS):
-        target.params[place, i] = source.params[row, i]
-        target.lengths[place, i] = source.lengths[row, i]
-        for c in range(LONGEST_ANSWER):
-            target.values[place, i, c] = source.values[row, i, c]
+def next_to_make(turns, balance, waiting, i):
+    """(attempt, chunk, place) of the candidate of user i to be made next: of an entry, or a new one without an entry
+    (chunk -1); attempt -1 if none fits."""
+    user, cursor = waiting.users[i], turns.cursor
+    if cursor[_PART] == _AT_FIRST:
+        if user.made == user.used and user.sure == 0:
+            if user.put_off > 0:
+                chunk, place = first_put_off(waiting, i)
+                return np.int64(waiting.entries[chunk, place].attempt), chunk, np.int64(place)
+            _allow_more(turns, waiting, i)
+        cursor[_PART] = _WAITING
+    if cursor[_PART] == _WAITING:
+        chunk, place = _next_fitting(turns, balance, waiting, i)
+        if chunk >= 0:
+            return np.int64(waiting.entries[chunk, place].attempt), chunk, place
+        cursor[_PART] = _NEW
+    if user.made == user.used:
+        if cursor[_REFILLED] or user.used == user.limit or user.sure > 0:
+            return np.int64(-1), np.int64(-1), np.int64(-1)
+        if user.put_off > 0:
+            chunk, place = first_put_off(waiting, i)
+            return np.int64(waiting.entries[chunk, place].attempt), chunk, np.int64(place)
+        _allow_more(turns, waiting, i)
+    user.made += 1
+    return np.int64(user.made - 1), np.int64(-1), np.int64(-1)
 
 
 @inner
-def clear_record(records, row):
-    """What a generator may take for granted of the row that it writes into."""
-    for i in range(OPTIONS):
-        records.params[row, i] = 0
-        records.lengths[row, i] = 1
-        for c in range(LONGEST_ANSWER):
-            records.values[row, i, c] = -1
+def is_taken(turns, balance, waiting, i, made, records, outcomes, found):
+    """Whether the candidate that was made becomes the question with index `found`; if not, it waits or is gone.
 
-
-@inner
-def column_of(main, extra_at, per_cut, stream, user, attempt):
-    """Where an attempt's cut stands: the main ones in turns until their attempts are used up, then one extra cut after
-    the other.
-
-    Where the turns begin differs by user and family, so that none is about early histories alone.
+    The candidate is in row 0 of `records`, unless it was put off.
     """
-    beyond = attempt - main * per_cut
-    if beyond < 0:
-        return (attempt + stream + user) % main
-    return extra_at + beyond // per_cut
-
-
-@inner
-def same_question(a, i, cut_a, b, j, cut_b):
-    """Whether two candidates for one user ask the same thing."""
-    if cut_a != cut_b or a.kind[i] != b.kind[j] or a.attribute[i] != b.attribute[j]:
-        return False
-    for p in range(OPTIONS):
-        if a.params[i, p] != b.params[j, p]:
+    attempt, chunk, place, outcome = made.attempt, made.chunk, made.place, made.outcome
+    user = waiting.users[i]
+    if chunk < 0:
+        outcomes[outcome] += 1
+        if outcome == TOO_RARE:
+            chunk, place = new_entry(waiting, i, attempt, PUT_OFF)
+            waiting.entries[chunk, place].group = made.attribute
             return False
+        if outcome != ACCEPTED:
+            return False
+        chunk, place = new_entry(waiting, i, attempt, WAITS)
+        _fill(balance, waiting.entries[chunk, place], records, made.cut)
+    elif waiting.entries[chunk, place].state == PUT_OFF:
+        outcomes[TOO_RARE] -= 1
+        outcomes[outcome] += 1
+        user.put_off -= 1
+        if outcome != ACCEPTED:
+            waiting.entries[chunk, place].state = GONE
+            return False
+        user.sure += 1
+        waiting.entries[chunk, place].state = WAITS
+        _fill(balance, waiting.entries[chunk, place], records, made.cut)
+        if turns.cursor[_PART] != _WAITING:
+            return False
+    entry = waiting.entries[chunk, place]
+    if not _fits(turns, balance, user, entry):
+        return False
+    copy_record(records, 0, turns.taken, found)
+    turns.cut[found], turns.question[found] = made.cut, entry.question
+    turns.earlier[found], user.given = user.given, found
+    enter(balance, records, 0, entry.is_single)
+    entry.state = GONE
+    user.sure -= 1
     return True
 
 
 @inner
-def in_balance(ranks, records, row, slack):
-    """Whether the ranks of a candidate's right answer are among the least frequent of its group so far."""
-    group = np.int64(records.group[row]) + GROUPS // 2
-    first, second = records.ranks[row, 0], records.ranks[row, 1]
-    if ranks[group, 0, first] - _least(ranks, group, 0) >= slack:
+def may_try_more(waiting, i):
+    """Whether user i, who has nothing that fits, may try more; then more is allowed."""
+    user = waiting.users[i]
+    if user.used == user.limit:
         return False
-    return ranks[group, 1, second] - _least(ranks, group, 1) <= slack
+    user.used = min(user.used + BATCH, user.limit)
+    return True
 
 
 @inner
-def _least(ranks, group, which):
-    """How often the least frequent rank of a group was right so far."""
-    out = ranks[group, which, 0]
-    for rank in range(1, OPTIONS):
-        out = min(out, ranks[group, which, rank])
-    return out
-
-
-@inner
-def already_asked(taken, taken_cut, earlier, last, records, row, cut):
-    """Whether a question that a user was given (`last`, and the `earlier` one of each) asks the same."""
-    while last >= 0:
-        if same_question(taken, last, taken_cut[last], records, row, cut):
-            return True
-        last = earlier[last]
-    return False
-
-
-@inner
-def left_waiting(waiting, head, taken, taken_cut, earlier, last, skip_single):
-    """How many different questions wait that were not asked; `skip_single`: those with an answer of one value do not
-    count."""
+def left_waiting(turns, balance, waiting):
+    """How many different questions wait that were not asked; those whose answer is one value do not count where there
+    may be no more of them."""
+    skips_singles = 0 <= balance.singles[1] <= balance.singles[0]
     found = 0
-    for user in range(len(head)):
-        row = head[user]
-        while row >= 0:
-            counts = not (skip_single and waiting.single[row])
-            counts = counts and not already_asked(
-                taken, taken_cut, earlier, last[user], waiting.records, row, waiting.cut[row]
-            )
-            other = head[user]
-            while counts and other != row:
-                counts = not same_question(
-                    waiting.records, other, waiting.cut[other], waiting.records, row, waiting.cut[row]
-                )
-                other = waiting.after[other]
-            found += counts
-            row = waiting.after[row]
+    for i in range(len(waiting.users)):
+        user = waiting.users[i]
+        digests = np.empty(user.size, np.uint64)
+        size = 0
+        chunk = user.first
+        for e in range(user.size):
+            if e > 0 and e % CHUNK == 0:
+                chunk = waiting.after[chunk]
+            entry = waiting.entries[chunk, e % CHUNK]
+            counts = entry.state == WAITS and not (entry.is_single and skips_singles)
+            if counts and not _already_asked(turns, user, entry.question):
+                digests[size] = entry.question
+                size += 1
+        found += len(np.unique(digests[:size]))
     return found
+
+
+@inner
+def _allow_more(turns, waiting, i):
+    turns.cursor[_REFILLED] = True
+    user = waiting.users[i]
+    user.used = min(user.used + BATCH, user.limit)
+
+
+@inner
+def _next_fitting(turns, balance, waiting, i):
+    """(chunk, place) of the next entry that fits, or that may fit once it is made; chunk -1 if there is none."""
+    user, cursor = waiting.users[i], turns.cursor
+    while cursor[_INDEX] < user.size:
+        place = cursor[_INDEX] % CHUNK
+        if place == 0:
+            cursor[_CHUNK] = user.first if cursor[_INDEX] == 0 else waiting.after[cursor[_CHUNK]]
+        cursor[_INDEX] += 1
+        entry = waiting.entries[cursor[_CHUNK], place]
+        if entry.state == PUT_OFF and not balance.closed[entry.group]:
+            return cursor[_CHUNK], place
+        if entry.state == WAITS and _fits(turns, balance, user, entry):
+            return cursor[_CHUNK], place
+    return np.int64(-1), np.int64(-1)
+
+
+@inner
+def _fits(turns, balance, user, entry):
+    """Whether a candidate that waits is in balance and asks something new."""
+    if not in_balance(balance, entry.group, entry.rank, entry.popularity_rank, entry.is_single):
+        return False
+    return not _already_asked(turns, user, entry.question)
+
+
+@inner
+def _fill(balance, entry, records, cut):
+    """Enter what decides about a candidate that waits from now on."""
+    entry.group = records.group[0]
+    entry.rank, entry.popularity_rank = records.ranks[0, 0], records.ranks[0, 1]
+    entry.is_single = balance.singles[1] >= 0 and records.lengths[0, records.answer[0]] == 1
+    digest = mix64(np.uint64(cut))
+    digest = mix64(digest + np.uint64(records.kind[0]))
+    digest = mix64(digest + np.uint64(records.attribute[0]))
+    for p in range(OPTIONS):
+        digest = mix64(digest + np.uint64(records.params[0, p]))
+    entry.question = digest
+
+
+@inner
+def _already_asked(turns, user, question):
+    """Whether a user was given a question that asks the same."""
+    last = user.given
+    while last >= 0:
+        if turns.question[last] == question:
+            return True
+        last = turns.earlier[last]
+    return False

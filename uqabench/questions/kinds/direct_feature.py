@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from uqabench.questions.core.attributes import any_attribute
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, ORDER, SAME
 from uqabench.questions.core.histories import (
@@ -105,9 +106,9 @@ def direct_feature(ctx, asked, state, records, row):
     Like positions: the k-th item before the end of *any* basket is as typical of its position as the k-th before the
     end of the history. Logs that sort a basket's rows by product would otherwise betray the answer without a history.
     """
-    if len(ctx.asked) == 0:
+    attribute = asked.attribute
+    if attribute < 0:
         return MISSING
-    attribute = ctx.asked[below(state, len(ctx.asked))]
     draw = below(state, 10)
     kind = _IS_LAST if draw < 5 else (_IS_LIST if draw < 8 else _IS_NTH)
     near = chance(state, 0.5)
@@ -155,9 +156,9 @@ def basket_feature(ctx, asked, state, records, row):
     Wrong options come from positions of which that holds too: values that often make up a basket of their own would
     otherwise be right more often. Options rank by popularity and by how often the history has them.
     """
-    if len(ctx.asked) == 0:
+    attribute = asked.attribute
+    if attribute < 0:
         return MISSING
-    attribute = ctx.asked[below(state, len(ctx.asked))]
     starts = ctx.starts[asked.lo : asked.hi]
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     bounds = basket_bounds(starts)
@@ -279,7 +280,18 @@ _WORDS = {
     "recency": Word(keys=tuple(range(1, MAX_K + 1))),
     "ordinal": Word(needed=needs("n"), optional=needs("suffix")),
 }
-FAMILY = Family(kinds=(LAST, NTH, LIST), file=__file__, generate=direct_feature, versions=("v1",), words=_WORDS)
-BASKETS_FAMILY = Family(
-    kinds=(LAST, POSITION, LIST, BASKET), file=__file__, generate=basket_feature, versions=("v2",), words=_WORDS
-)
+
+
+def _family(kinds, generate, version):
+    return Family(
+        kinds=kinds,
+        file=__file__,
+        generate=generate,
+        draw_attribute=any_attribute,
+        versions=(version,),
+        words=_WORDS,
+    )
+
+
+FAMILY = _family((LAST, NTH, LIST), direct_feature, "v1")
+BASKETS_FAMILY = _family((LAST, POSITION, LIST, BASKET), basket_feature, "v2")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from uqabench.questions.core.attributes import side_attribute
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NO_CHANGE, NOT_ENOUGH, TIE
 from uqabench.questions.core.histories import dominant, gather
@@ -51,11 +52,9 @@ def _option_text(texts: Sequence[str], words: Mapping[str, Any]) -> str:
 def interest_path(ctx, asked, state, records, row):
     """Wrong options are paths of other training histories that share, as drawn, one value or none with the right one;
     or the right path reversed, another path, and that one reversed."""
-    if len(ctx.side) == 0:
+    attribute = asked.attribute
+    if attribute < 0:
         return MISSING
-    attribute = ctx.side[below(state, len(ctx.side))]
-    if asked.settled[attribute] != ACCEPTED:
-        return asked.settled[attribute]
     values, lengths = records.values[row], records.lengths[row]
     status, lengths[0] = ACCEPTED, kept_answer(asked, attribute, values[0])
     if lengths[0] == 0:
@@ -72,9 +71,9 @@ def interest_path(ctx, asked, state, records, row):
     classification = below(settled, CLASSIFICATIONS)
     drawn = not_drawn()
     if chance(settled, REVERSED):
-        status = _reversals(ctx, state, asked.pool, attribute, values, lengths)
+        status = _reversals(ctx, state, asked.pool, attribute, values, lengths, drawn)
     else:
-        status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths, drawn)
+        status = draw_from_pool(ctx, asked, state, records, row, attribute, classification, drawn)
     if status != ACCEPTED:
         return status
     return finish_pooled(ctx, asked, state, records, row, attribute, lengths.min() == 1, drawn)
@@ -111,14 +110,15 @@ def _thirds(starts, by_basket):
 
 
 @inner
-def _reversals(ctx, state, pool, attribute, values, lengths):
-    """Write option 1, the right path reversed; option 2, another path of the pool; option 3, that one reversed."""
+def _reversals(ctx, state, pool, attribute, values, lengths, drawn):
+    """Write option 1, the right path reversed; option 2, another path of the pool; option 3, that one reversed; and
+    the other's row."""
     start, _, end = ctx.class_bounds[pool, attribute, 0]
     if start >= end:
         return NOT_ENOUGH
-    drawn = ctx.class_index[start + below(state, end - start)]
-    values[2] = ctx.pool_values[drawn]
-    lengths[2] = ctx.pool_lengths[drawn]
+    drawn[2] = ctx.class_index[start + below(state, end - start)]
+    values[2] = ctx.pool_values[drawn[2]]
+    lengths[2] = ctx.pool_lengths[drawn[2]]
     for option in (1, 3):
         length = lengths[option - 1]
         lengths[option] = length
@@ -144,6 +144,7 @@ def _family(kind, version):
         kinds=(kind,),
         file=__file__,
         generate=interest_path,
+        draw_attribute=side_attribute,
         versions=(version,),
         right_answer=path_of_thirds,
         single_limit=0.1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from uqabench.questions.core.attributes import side_attribute
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, TIE
 from uqabench.questions.core.histories import count_codes, gather
@@ -32,11 +33,9 @@ KIND = Kind(
 @inner
 def long_term_interest(ctx, asked, state, records, row):
     """Wrong options are top threes of other training histories that share, as drawn, one value or none with it."""
-    if len(ctx.side) == 0:
+    attribute = asked.attribute
+    if attribute < 0:
         return MISSING
-    attribute = ctx.side[below(state, len(ctx.side))]
-    if asked.settled[attribute] != ACCEPTED:
-        return asked.settled[attribute]
     values, lengths = records.values[row], records.lengths[row]
     lengths[0] = kept_answer(asked, attribute, values[0])
     if lengths[0] == 0:
@@ -48,7 +47,7 @@ def long_term_interest(ctx, asked, state, records, row):
         keep_answer(ctx, asked, attribute, values[0], lengths[0])
     classification = below(settled_state(ctx, asked, attribute), CLASSIFICATIONS)
     drawn = not_drawn()
-    status = draw_from_pool(ctx, state, asked.pool, attribute, classification, values, lengths, drawn)
+    status = draw_from_pool(ctx, asked, state, records, row, attribute, classification, drawn)
     if status != ACCEPTED:
         return status
     return finish_pooled(ctx, asked, state, records, row, attribute, False, drawn)
@@ -79,4 +78,6 @@ def top_three(ctx, codes, starts, out, tallies):
     return ACCEPTED, LONGEST_ANSWER
 
 
-FAMILY = Family(kinds=(KIND,), file=__file__, generate=long_term_interest, right_answer=top_three)
+FAMILY = Family(
+    kinds=(KIND,), file=__file__, generate=long_term_interest, draw_attribute=side_attribute, right_answer=top_three
+)

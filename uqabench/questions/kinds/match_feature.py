@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from uqabench.questions.core.attributes import drawn_later
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, MISSING, NOT_ENOUGH, SATURATED
 from uqabench.questions.core.histories import gather, tally
@@ -105,4 +106,4 @@ def _write_options(records, row, smallest, rank):
             option += 1
 
 
-FAMILY = Family(kinds=KINDS, file=__file__, generate=match_feature)
+FAMILY = Family(kinds=KINDS, file=__file__, generate=match_feature, draw_attribute=drawn_later)

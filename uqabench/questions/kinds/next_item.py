@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from uqabench.questions.core.attributes import side_attribute, title
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, MISSING, NOT_ENOUGH, SAME
 from uqabench.questions.core.histories import basket_end, count_codes, gather, holds, occurrences
@@ -17,87 +18,49 @@ from uqabench.questions.core.options import SPREADS, any_equal, finish, option_s
 from uqabench.questions.core.rng import below
 from uqabench.questions.declaration import OPTIONS, SIDE, Evidence, Family, Kind, needs
 
-TITLE = 0
 TRIES = 64
 """Draws for one wrong option of the level `natural` before the candidate is given up."""
 
 
 @inner
-def next_title(ctx, asked, state, records, row):
-    """ip, v1: the title of items[asked.hi]."""
-    return _first_value(ctx, asked, state, records, row, TITLE)
-
-
-@inner
-def next_attribute(ctx, asked, state, records, row):
-    """ap, v1: another attribute of items[asked.hi]."""
-    if len(ctx.side) == 0:
+def first_value(ctx, asked, state, records, row):
+    """v1: the value of items[asked.hi]."""
+    if asked.attribute < 0:
         return MISSING
-    return _first_value(ctx, asked, state, records, row, ctx.side[below(state, len(ctx.side))])
-
-
-@inner
-def matched_title(ctx, asked, state, records, row):
-    """ip, v2, level matched."""
-    return _basket_value(ctx, asked, state, records, row, TITLE)
-
-
-@inner
-def matched_attribute(ctx, asked, state, records, row):
-    """ap, v2, level matched."""
-    if len(ctx.side) == 0:
-        return MISSING
-    return _basket_value(ctx, asked, state, records, row, ctx.side[below(state, len(ctx.side))])
-
-
-@inner
-def natural_title(ctx, asked, state, records, row):
-    """ip, v2, level natural."""
-    return _natural_value(ctx, asked, state, records, row, TITLE)
-
-
-@inner
-def natural_attribute(ctx, asked, state, records, row):
-    """ap, v2, level natural."""
-    if len(ctx.side) == 0:
-        return MISSING
-    return _natural_value(ctx, asked, state, records, row, ctx.side[below(state, len(ctx.side))])
-
-
-@inner
-def _first_value(ctx, asked, state, records, row, attribute):
-    right = ctx.codes[attribute][ctx.items[asked.hi]]
+    right = ctx.codes[asked.attribute][ctx.items[asked.hi]]
     if right < 0:
         return MISSING
-    return _neighbours(ctx, asked, state, records, row, attribute, right, np.empty(0, np.int32))
+    return _neighbours(ctx, asked, state, records, row, right, np.empty(0, np.int32))
 
 
 @inner
-def _basket_value(ctx, asked, state, records, row, attribute):
-    basket = _next_basket(ctx, asked, attribute)
+def matched_value(ctx, asked, state, records, row):
+    """v2, level matched."""
+    if asked.attribute < 0:
+        return MISSING
+    basket = _next_basket(ctx, asked)
     right = basket[below(state, len(basket))]
     if right < 0:
         return MISSING
-    return _neighbours(ctx, asked, state, records, row, attribute, right, basket)
+    return _neighbours(ctx, asked, state, records, row, right, basket)
 
 
 @inner
-def _next_basket(ctx, asked, attribute):
+def _next_basket(ctx, asked):
     """Codes int32 of the basket that begins at the cut."""
     end = basket_end(ctx.starts, asked.hi, ctx.offsets[asked.user + 1])
-    return gather(ctx.codes[attribute], ctx.items[asked.hi : end])
+    return gather(ctx.codes[asked.attribute], ctx.items[asked.hi : end])
 
 
 @inner
-def _neighbours(ctx, asked, state, records, row, attribute, right, also_right):
+def _neighbours(ctx, asked, state, records, row, right, also_right):
     """Four neighbours in `Context.order`, all of which occur in the history equally often.
 
     The order is by category (titles), by how often a value comes next in training, then by popularity. The right
     answer's rank among the four is drawn, so that neither popularity nor "bought before" says which one is right.
     `also_right`: codes that must not be wrong options.
     """
-    if asked.settled[attribute] != ACCEPTED:
-        return asked.settled[attribute]
+    attribute = asked.attribute
     codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
     seen = occurrences(codes, right)
     rank = below(state, OPTIONS)
@@ -188,14 +151,19 @@ def occurrence_class(count):
 
 
 @inner
-def _natural_value(ctx, asked, state, records, row, attribute):
-    """Wrong options come from the next baskets of other training users in the same period, each drawn as the right one
+def natural_value(ctx, asked, state, records, row):
+    """v2, level natural.
+
+    Wrong options come from the next baskets of other training users in the same period, each drawn as the right one
     was: a user, one of the user's cuts, an item. So the four are exchangeable to one who has no history.
 
     They share a class of like frequency, whose bounds are drawn anew for each candidate: fixed bounds would show, at
     the edges of a class, which options can be wrong.
     """
-    basket = _next_basket(ctx, asked, attribute)
+    attribute = asked.attribute
+    if attribute < 0:
+        return MISSING
+    basket = _next_basket(ctx, asked)
     right = basket[below(state, len(basket))]
     if right < 0:
         return MISSING
@@ -294,14 +262,20 @@ def _attribute_kind(name, answers, level=""):
 
 
 def _family(kind, generate, version):
-    return Family(kinds=(kind,), file=__file__, generate=generate, versions=(version,))
+    return Family(
+        kinds=(kind,),
+        file=__file__,
+        generate=generate,
+        draw_attribute=title if kind.subtask == "ip" else side_attribute,
+        versions=(version,),
+    )
 
 
-TITLE_FAMILY = _family(_title_kind("ip_next", _first_text), next_title, "v1")
-ATTRIBUTE_FAMILY = _family(_attribute_kind("ap_next", _first_text), next_attribute, "v1")
+TITLE_FAMILY = _family(_title_kind("ip_next", _first_text), first_value, "v1")
+ATTRIBUTE_FAMILY = _family(_attribute_kind("ap_next", _first_text), first_value, "v1")
 LEVEL_FAMILIES = (
-    _family(_title_kind("ip_natural", _any_text, "natural"), natural_title, "v2"),
-    _family(_title_kind("ip_matched", _any_text, "matched"), matched_title, "v2"),
-    _family(_attribute_kind("ap_natural", _any_text, "natural"), natural_attribute, "v2"),
-    _family(_attribute_kind("ap_matched", _any_text, "matched"), matched_attribute, "v2"),
+    _family(_title_kind("ip_natural", _any_text, "natural"), natural_value, "v2"),
+    _family(_title_kind("ip_matched", _any_text, "matched"), matched_value, "v2"),
+    _family(_attribute_kind("ap_natural", _any_text, "natural"), natural_value, "v2"),
+    _family(_attribute_kind("ap_matched", _any_text, "matched"), matched_value, "v2"),
 )

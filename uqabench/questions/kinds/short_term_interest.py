@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from uqabench.questions.core.attributes import side_attribute
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import ACCEPTED, FEW, MISSING, NOT_ENOUGH, TIE
 from uqabench.questions.core.histories import basket_ends, dominant, gather, recent_size
@@ -38,11 +39,9 @@ KIND = Kind(
 @inner
 def short_term_interest(ctx, asked, state, records, row):
     """Wrong options dominate other windows of the same history, or the recent window of other training histories."""
-    if len(ctx.side) == 0:
+    attribute = asked.attribute
+    if attribute < 0:
         return MISSING
-    attribute = ctx.side[below(state, len(ctx.side))]
-    if asked.settled[attribute] != ACCEPTED:
-        return asked.settled[attribute]
     values, lengths = records.values[row], records.lengths[row]
     starts = ctx.starts[asked.lo : asked.hi]
     size = recent_size(starts, ctx.window, ctx.by_basket)
@@ -59,7 +58,7 @@ def short_term_interest(ctx, asked, state, records, row):
         codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
         status = _own_windows(ctx, asked, state, codes, starts, values)
     else:
-        status = draw_from_pool(ctx, state, asked.pool, attribute, 0, values, lengths, drawn)
+        status = draw_from_pool(ctx, asked, state, records, row, attribute, 0, drawn)
     if status != ACCEPTED:
         return status
     records.params[row, 0] = size if ctx.by_basket else ctx.window
@@ -94,4 +93,10 @@ def _own_windows(ctx, asked, state, codes, starts, values):
     return ACCEPTED
 
 
-FAMILY = Family(kinds=(KIND,), file=__file__, generate=short_term_interest, right_answer=recent_interest)
+FAMILY = Family(
+    kinds=(KIND,),
+    file=__file__,
+    generate=short_term_interest,
+    draw_attribute=side_attribute,
+    right_answer=recent_interest,
+)

@@ -20,7 +20,7 @@ constexpr int kept_every = 8;  // the forward pass keeps a state every 8 tokens 
 template <class T>
 struct Scan {
   int64_t tokens, channels, states, sequences, shift, softplus, parameter_rows;
-  int64_t items, groups;  // groups: of channels, one for each block of threads
+  int64_t items, groups;  // groups: of channels, one for each block of threads, see grouped_by
   Rows<T> u, delta, B, C, z, grad;
   const float *A, *D, *delta_bias, *initial_state, *grad_state;
   const int64_t* offsets;
@@ -38,12 +38,15 @@ struct Scan {
 
 constexpr int64_t max_states = 256;  // more do not fit a block's shared memory
 
-// The number of threads of a block, each of which owns a channel: as many as have room for their states.
+// The number of threads of a block: as many as have room for their channels' states.
 constexpr int block_threads(int64_t states) { return states <= 64 ? 128 : states <= 128 ? 64 : 32; }
 
-// The number of channels that a thread owns in the backward pass. Two share the sums over lanes and the loads of B and C;
-// with more states the columns of two would leave a multiprocessor too few warps.
-constexpr int backward_channels(int64_t states) { return states <= 16 ? 2 : 1; }
+// The number of channels that a thread of scan_forward and scan_backward owns. Two share the loads of B and C and the
+// sums over lanes. With more states the columns of two would leave a multiprocessor too few warps, and at an odd number
+// of 128 channels a block's second ones would lie beyond the width.
+constexpr int thread_channels(int64_t states, int64_t channels) {
+  return states <= 16 && (channels + 127) / 128 % 2 == 0 ? 2 : 1;
+}
 
 // The sizes of a call in the order in which Python passes them (kernels/selective_scan/cuda.py); the addresses follow
 // in the order of read_scan. clang-format off

@@ -1,13 +1,12 @@
 // The selective scan's backward pass.
 //
-// Tiling: as in the forward pass a block owns one piece of its channels, of which a thread has one or, where there is
-// room for their states, two (backward_channels), 128 apart. Steps of 8 tokens go
-// from a piece's last to its first, each from the state that the forward pass kept before it. For each state in turn
-// its values and decays at the 8 tokens are in registers, the gradient is propagated back through them, and the
-// gradients of B and C (16 values per thread) are summed over its channels and the warp's by recursive halving: 16 shuffles
-// instead of 80, after which two lanes hold one sum. The block adds the sums of its warps and writes them as partial
-// sums over channels, which sum_tokens adds in the order of the groups; sum_parameters does the same for A, D and
-// delta_bias. docs/gpu.md says what bounds it.
+// Tiling: as in the forward pass a block goes through one piece of its channels, of which a thread owns one or two.
+// Steps of 8 tokens go from a piece's last to its first, each from the state that the forward pass kept before it. For
+// each state in turn its values and decays at the 8 tokens are in registers, the gradient is propagated back through
+// them, and the gradients of B and C (16 values per thread) are summed over its channels and the warp's by recursive
+// halving: 16 shuffles instead of 80, after which two lanes hold one sum. The block adds the sums of its warps and
+// writes them as partial sums over channels, which sum_tokens adds in the order of the groups; sum_parameters does the
+// same for A, D and delta_bias. docs/gpu.md says what bounds it.
 #pragma once
 
 #include "cuda/selective_scan_steps.cuh"
@@ -16,12 +15,10 @@ namespace uqabench::cuda {
 
 constexpr int sums_of_state = 2 * step_tokens;  // a step's gradients for one state: those of B, then those of C
 
-inline int64_t ends_backward_shared(int64_t states, int threads) {
-  return states * (2 * threads * sizeof(float) + sizeof(Step));
-}
-
-inline int64_t backward_shared(int64_t states, int threads) {
-  const int64_t columns = (4 * states + 2 + step_tokens) * backward_channels(states), sums = threads / 32 * sums_of_state * states;
+// `each`: channels a thread.
+inline int64_t backward_shared(int64_t states, int threads, int each) {
+  const int64_t columns = (4 * states + 2 + step_tokens) * each;
+  const int64_t sums = threads / 32 * sums_of_state * states;
   return (columns * threads + sums) * sizeof(float) + 2 * states * sizeof(Step);
 }
 
@@ -181,12 +178,13 @@ __device__ inline void backpropagate(int n, const Step& b, const Step& c, const 
 template <class T>
 __device__ inline void write_gradients(const Scan<T>& scan, const Lane& lane, int64_t first, int count,
                                        const BackwardMemory& memory, const BackwardStep& x) {
-  const float skip = scan.D && lane.is_active ? scan.D[lane.channel] : 0.0f;
+  if (!lane.is_active) return;
+  const float skip = scan.D ? scan.D[lane.channel] : 0.0f;
   float g_skip = 0.0f, g_bias = 0.0f;
+  int64_t to = first * scan.channels + lane.channel;
 #pragma unroll
-  for (int k = 0; k < step_tokens; ++k) {
-    if (!lane.is_active || k >= count) continue;
-    const int64_t to = (first + k) * scan.channels + lane.channel;
+  for (int k = 0; k < step_tokens; ++k, to += scan.channels) {
+    if (k >= count) break;
     float g_delta = x.g_delta_u.at[k] * x.u.at[k] + x.g_step.at[k] * ln_2;
     if (scan.softplus) g_delta *= softplus_derivative(x.step.at[k]);
     store(scan.du + to, x.g_delta_u.at[k] * x.step.at[k] + skip * x.grad.at[k]);
@@ -213,7 +211,6 @@ __device__ inline void write_sums(const Scan<T>& scan, int64_t first, int count,
   }
 }
 
-// `each`: channels a thread.
 template <class T, int each>
 __global__ void __launch_bounds__(128, each == 1 ? 3 : 2) scan_backward(const Scan<T> scan) {
   UQ_SHARED(shared);

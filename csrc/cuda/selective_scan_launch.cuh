@@ -45,31 +45,40 @@ __global__ void __launch_bounds__(32 * row_shares) sum_parameters(const Scan<T> 
   }
 }
 
+// The scan with its groups counted for blocks whose threads own `each` channels.
+template <class T>
+Scan<T> grouped_by(Scan<T> scan, int each) {
+  const int64_t owned = int64_t{block_threads(scan.states)} * each;
+  scan.groups = (scan.channels + owned - 1) / owned;
+  return scan;
+}
+
 // `launch(kernel, blocks, threads, bytes of shared memory, scan)` launches a kernel on the stream unless it has no
 // blocks.
 template <class T, class Launch>
 void launch_forward(const Scan<T>& scan, Launch launch) {
   const int threads = block_threads(scan.states);
-  const int64_t shared = forward_shared(scan.states, threads);
   if (scan.tokens >> scan.shift) {
-    launch(scan_ends<T>, scan.items * scan.groups, threads, shared, scan);
+    launch(scan_ends<T>, scan.items * scan.groups, threads, ends_shared(scan.states, threads), scan);
     launch(carry<T, false>, (scan.states * scan.channels + 127) / 128 * scan.sequences, 128, 0, scan);
   }
-  launch(scan_forward<T>, scan.items * scan.groups, threads, shared, scan);
+  const int each = thread_channels(scan.states, scan.channels);
+  const Scan<T> grouped = grouped_by(scan, each);
+  const auto forward = each == 1 ? scan_forward<T, 1> : scan_forward<T, 2>;
+  launch(forward, scan.items * grouped.groups, threads, forward_shared(scan.states, threads, each), grouped);
 }
 
 template <class T, class Launch>
 void launch_backward(const Scan<T>& scan, Launch launch) {
   const int threads = block_threads(scan.states);
   if (scan.tokens >> scan.shift) {
-    launch(scan_ends_backward<T>, scan.items * scan.groups, threads, ends_backward_shared(scan.states, threads), scan);
+    launch(scan_ends_backward<T>, scan.items * scan.groups, threads, ends_shared(scan.states, threads), scan);
     launch(carry<T, true>, (scan.states * scan.channels + 127) / 128 * scan.sequences, 128, 0, scan);
   }
-  Scan<T> grouped = scan;  // by the channels that a block of scan_backward owns
-  const int64_t owned = int64_t{threads} * backward_channels(scan.states);
-  grouped.groups = (scan.channels + owned - 1) / owned;
-  const auto backward = backward_channels(scan.states) == 1 ? scan_backward<T, 1> : scan_backward<T, 2>;
-  launch(backward, scan.parameter_rows * grouped.groups, threads, backward_shared(scan.states, threads), grouped);
+  const int each = thread_channels(scan.states, scan.channels);
+  const Scan<T> grouped = grouped_by(scan, each);
+  const auto backward = each == 1 ? scan_backward<T, 1> : scan_backward<T, 2>;
+  launch(backward, scan.parameter_rows * grouped.groups, threads, backward_shared(scan.states, threads, each), grouped);
   launch(sum_tokens<T>, (scan.tokens * 2 * scan.states + 127) / 128, 128, 0, grouped);
   launch(sum_parameters<T>, (scan.channels + 31) / 32 * (scan.states + 2), 32 * row_shares,
          32 * row_shares * static_cast<int64_t>(sizeof(float)), scan);

@@ -1,5 +1,5 @@
-// What the selective scan's kernels share: which piece of which sequence a block works on, how a thread reads its
-// channel of a step's tokens, and how states advance over a step.
+// What the selective scan's kernels share: which piece of which sequence a block works on, and how a thread reads its
+// channels of a step's tokens.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -14,6 +14,11 @@ static_assert(kept_every == step_tokens);  // so the backward pass finds the sta
 struct alignas(16) Step {
   float at[step_tokens];
 };
+
+// Bytes of shared memory for scan_ends and scan_ends_backward: two columns for each thread, and the rows of B or C.
+inline int64_t ends_shared(int64_t states, int threads) {
+  return states * (2 * threads * sizeof(float) + sizeof(Step));
+}
 
 // The piece of a sequence that is one item of work. The pieces of a sequence have consecutive items, and every
 // sequence has at least one. `exists` is false for an item that no sequence needs.
@@ -112,14 +117,19 @@ __device__ inline void write_state(const Scan<T>& scan, const Lane& lane, const 
 template <class T>
 __device__ inline void read_column(const Scan<T>& scan, const Lane& lane, const float* from, int64_t at,
                                    float* column) {
+  const int states = static_cast<int>(scan.states);
   from += at * scan.states * scan.channels + lane.channel;
-  for (int n = 0; n < scan.states; ++n) column[n * blockDim.x] = lane.is_active ? from[n * scan.channels] : 0.0f;
+#pragma unroll 16  // so many loads are under way at a time
+  for (int n = 0; n < states; ++n, from += scan.channels) column[n * blockDim.x] = lane.is_active ? *from : 0.0f;
 }
 
 template <class T>
 __device__ inline void write_column(const Scan<T>& scan, const Lane& lane, const float* column, int64_t at, float* to) {
+  if (!lane.is_active) return;
+  const int states = static_cast<int>(scan.states);
   to += at * scan.states * scan.channels + lane.channel;
-  for (int n = 0; n < scan.states && lane.is_active; ++n) to[n * scan.channels] = column[n * blockDim.x];
+#pragma unroll 4
+  for (int n = 0; n < states; ++n, to += scan.channels) *to = column[n * blockDim.x];
 }
 
 // Reads this channel of the tokens [first, first + count), with zeros for the tokens or channels that do not exist.
@@ -153,41 +163,8 @@ template <class T>
 __device__ inline void stage(const Scan<T>& scan, const Rows<T>& rows, int64_t first, int count, Step* to) {
   const int states = static_cast<int>(scan.states);
   for (int i = threadIdx.x; i < step_tokens * states; i += blockDim.x) {
-    const int k = i / states, n = i % states;
+    const int k = i % step_tokens, n = i / step_tokens;
     to[n].at[k] = k < count ? load(rows.data + (first + k) * rows.stride + n) : 0.0f;
-  }
-}
-
-// Advances the states in a column over a step whose rows of B are staged.
-template <class T>
-__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& delta_u, const float* rates,
-                               const Step* B, float* column) {
-#pragma unroll 2
-  for (int n = 0; n < scan.states; ++n) {
-    const Step b = B[n];
-    const float rate = rates[n * blockDim.x];
-    float h = column[n * blockDim.x];
-#pragma unroll
-    for (int k = 0; k < step_tokens; ++k) h = power_of_two(step.at[k] * rate) * h + delta_u.at[k] * b.at[k];
-    column[n * blockDim.x] = h;
-  }
-}
-
-// The same, and adds the states' products with C to y.
-template <class T>
-__device__ inline void advance(const Scan<T>& scan, const Step& step, const Step& delta_u, const float* rates,
-                               const Step* B, const Step* C, float* column, Step& y) {
-#pragma unroll 2
-  for (int n = 0; n < scan.states; ++n) {
-    const Step b = B[n], c = C[n];
-    const float rate = rates[n * blockDim.x];
-    float h = column[n * blockDim.x];
-#pragma unroll
-    for (int k = 0; k < step_tokens; ++k) {
-      h = power_of_two(step.at[k] * rate) * h + delta_u.at[k] * b.at[k];
-      y.at[k] += c.at[k] * h;
-    }
-    column[n * blockDim.x] = h;
   }
 }
 

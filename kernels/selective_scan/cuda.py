@@ -1,9 +1,9 @@
 """The selective scan by the CUDA kernels (csrc/cuda/selective_scan*.cuh): float32 and bfloat16, forward and backward.
 
-A thread owns a channel and goes through one piece of a sequence token by token; the kernels' head comments describe the
-tiling, and docs/gpu.md the bounds. No sum uses atomics: the bits are the same at every run. The states kept for a
-gradient take 4 N / 8 bytes for each element of u, and not every one of them is written or read. A, D, delta_bias and
-initial_state are float32 and contiguous.
+A thread owns one or two channels and goes through one piece of a sequence token by token; the kernels' head comments
+describe the tiling, and docs/gpu.md the bounds. No sum uses atomics: the bits are the same at every run. The states
+kept for a gradient take 4 N / 8 bytes for each element of u, and not every one of them is written or read. A, D,
+delta_bias and initial_state are float32 and contiguous.
 
 A call allocates through torch alone and does not wait, so a CUDA graph can capture it.
 """
@@ -21,7 +21,7 @@ from .operator import gradients, outputs
 
 _LARGEST_SHIFT = 9  # pieces of sequences have 512 tokens at most,
 _SMALLEST_SHIFT = 6  # and 64 at least
-_WANTED_BLOCKS = 1024  # of which an H100 runs 800 at once
+_WANTED_BLOCKS = 1024  # with one channel a thread; an H100 runs 800 of them at once, or 660 with two channels a thread
 MOST_ROWS = 512  # of partial sums of the parameters' gradients
 
 
@@ -47,7 +47,7 @@ def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Any) -> tuple[T
         grad=grad_y.contiguous(),
         grad_state=grad_state,
         kept=kept,
-        token_partials=A.new_empty(_groups(channels, states), tokens, 2, states),
+        token_partials=A.new_empty(thread_groups(channels, states), tokens, 2, states),
         parameter_partials=A.new_empty(rows, states + 2, channels),
         **dict(zip(names, found, strict=True)),
     )
@@ -55,21 +55,27 @@ def backward(grad_y: Tensor, grad_state: Tensor | None, *others: Any) -> tuple[T
 
 
 def block_threads(states: int) -> int:
-    """Threads of a block, each a channel: as in csrc/cuda/selective_scan.h."""
+    """Threads of a block: as in csrc/cuda/selective_scan.h."""
     return 128 if states <= 64 else 64 if states <= 128 else 32
 
 
-def _groups(channels: int, states: int) -> int:
-    """Blocks that a token's channels take."""
-    return -(-channels // block_threads(states))
+def thread_channels(states: int, channels: int) -> int:
+    """Channels that a thread of scan_forward and scan_backward owns: as in csrc/cuda/selective_scan.h."""
+    return 2 if states <= 16 and -(-channels // 128) % 2 == 0 else 1
+
+
+def thread_groups(channels: int, states: int) -> int:
+    """Blocks of scan_forward and scan_backward that a token's channels take."""
+    return -(-channels // (block_threads(states) * thread_channels(states, channels)))
 
 
 def items_of_work(tokens: int, channels: int, states: int, sequences: int) -> tuple[int, int]:
     """Pieces of sequences have 2**shift tokens: (shift, number of items of work).
 
-    In pieces a token's exponentials are computed twice, so pieces are as long as they can be for enough blocks.
+    In pieces a token's exponentials are computed twice, so pieces are as long as they can be for enough blocks: those
+    of scan_ends, whose threads own a channel each.
     """
-    groups, shift = _groups(channels, states), _LARGEST_SHIFT
+    groups, shift = -(-channels // block_threads(states)), _LARGEST_SHIFT
     while shift > _SMALLEST_SHIFT and ((tokens >> shift) + sequences) * groups < _WANTED_BLOCKS:
         shift -= 1
     return shift, (tokens >> shift) + sequences

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from bench.compiled import Figures
 from bench.gpu_cases import CudaCase, Work
 from bench.model import DEVICES, predict
 
+ROOT = Path(__file__).parents[2]
 H100, H200 = DEVICES
 FIGURES = Figures("k", "d", "c", 90, 128, 0, 64 << 10)
 WAVE = 132 * 3  # blocks of 4 warps, 128 registers and 64 KiB: shared memory lets three stay
@@ -91,6 +95,15 @@ def test_markdown_has_each_kernels_largest_size_on_one_card():
     head, rule, *rows = model.markdown(predictions)
     assert head.startswith("| kernel | size | registers | shared KiB |") and rule == "|---" * 7 + "|"
     assert rows == ["| `k` | d=2 | 128 | 64.0 | 194 % | tensor | not measured |"]
+
+
+def test_the_document_shows_what_the_model_says():
+    """In a process that does not interpret: an interpreted kernel has other configurations."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "bench.model", "--markdown"]
+    table = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=True).stdout
+    _, rest = (ROOT / "docs" / "gpu.md").read_text().split("<!-- table: python -m bench.model --markdown -->\n")
+    assert rest.partition("<!-- end of table -->")[0] == table, "docs/gpu.md shows another table"
 
 
 def test_the_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -93,8 +93,12 @@ def compare(lengths: Sequence[int], inputs: dict[str, Tensor], **settings: bool)
         ([], 5, 3),
         ([0], 5, 3),
         (MIXED, 5, 3),
-        (PIECES, 131, 2),
-        ([9], 259, 1),  # two blocks of channels, a thread's two apart
+        ([9], 1, 1),
+        ([9], 128, 2),  # a thread has no second channel
+        (PIECES, 129, 1),  # one thread has two channels, the others one
+        ([8, 0, 3], 256, 2),  # all have two
+        ([9], 257, 16),  # three blocks with a channel a thread
+        ([70, 9], 400, 1),  # two blocks of channels, a thread's two apart
         ([10, 3], 130, 17),  # too many states for two channels a thread
         ([18, 3], 2, 66),  # blocks of 64 channels
         ([9], 35, 130),  # and of 32
@@ -107,15 +111,21 @@ def test_matches_the_reference(emulated, lengths, width, states):
     compare(lengths, make_inputs(lengths, width, states))
 
 
-@pytest.mark.parametrize(("lengths", "width"), [(MIXED, 5), ([1, 65], 2)], ids=str)
+@pytest.mark.parametrize("states", range(1, 18))
+def test_two_channels_a_thread_up_to_sixteen_states(emulated, states):
+    assert cuda.thread_channels(states, 130) == (2 if states <= 16 else 1)
+    compare([9, 2], make_inputs([9, 2], 130, states))
+
+
+@pytest.mark.parametrize(("lengths", "width"), [(MIXED, 5), ([1, 65], 2), ([66, 3], 129)], ids=str)
 def test_matches_the_reference_in_bfloat16(emulated, lengths, width):
     compare(lengths, make_inputs(lengths, width, 2, torch.bfloat16))
 
 
+@pytest.mark.parametrize(("lengths", "width"), [([70, 0, 9, 16], 4), ([66, 3], 130)], ids=str)
 @pytest.mark.parametrize("absent", [("D", "z", "delta_bias", "initial_state"), ("z",), ("initial_state",)], ids=str)
-def test_without_options(emulated, absent):
-    lengths = [70, 0, 9, 16]
-    inputs = {name: x for name, x in make_inputs(lengths, 4, 3).items() if name not in absent}
+def test_without_options(emulated, absent, lengths, width):
+    inputs = {name: x for name, x in make_inputs(lengths, width, 3).items() if name not in absent}
     positive = {name: inputs[name].abs() for name in ("delta", "delta_bias") if name in inputs}
     compare(lengths, inputs | positive, delta_softplus=False, return_state=False)
 
@@ -125,17 +135,18 @@ def test_every_input_in_bfloat16(emulated):
     compare([20, 3], inputs)
 
 
-@pytest.mark.parametrize(("states", "threads"), [(3, 128), (65, 64), (130, 32)])
-def test_launches_ask_for_the_shared_memory_of_the_cost_model(emulated, states, threads):
+@pytest.mark.parametrize(
+    ("width", "states", "threads", "each"), [(130, 3, 128, 2), (2, 3, 128, 1), (2, 65, 64, 1), (2, 130, 32, 1)]
+)
+def test_launches_ask_for_the_shared_memory_of_the_cost_model(emulated, width, states, threads, each):
     model = pytest.importorskip("bench.gpu_cases.selective_scan", reason="it imports triton's cases")
     assert cuda.block_threads(states) == threads
+    assert cuda.thread_channels(states, width) == each
     asked = emulated()
-    compare([66], make_inputs([66], 2, states))
-    forward = model.forward_shared(states)
-    ends, backward, parameters = (
-        model.ends_backward_shared(states), model.backward_shared(states), model.parameters_shared()
-    )  # fmt: skip
-    assert asked == [forward, 0, forward, ends, 0, backward, 0, parameters]
+    compare([66], make_inputs([66], width, states))
+    forward, backward = model.forward_shared(states, each), model.backward_shared(states, each)
+    ends, parameters = model.ends_shared(states), model.parameters_shared()
+    assert asked == [ends, 0, forward, ends, 0, backward, 0, parameters]
 
 
 def test_the_operator_s_example(emulated):
@@ -190,9 +201,10 @@ def test_nan_stays_in_its_sequence_channel_and_future(emulated, name):
         assert not gradient[:3].isnan().any() and not gradient[73:].isnan().any()
 
 
-def test_the_order_of_lanes_and_blocks_changes_no_bit(emulated):
+@pytest.mark.parametrize("width", [34, 260])
+def test_the_order_of_lanes_and_blocks_changes_no_bit(emulated, width):
     lengths = [70, 9, 0]
-    inputs = make_inputs(lengths, 34, 2)
+    inputs = make_inputs(lengths, width, 2)
 
     def call(**arrays):
         return scan(**arrays, offsets=offsets_of(lengths), delta_softplus=True, return_state=True)

@@ -1,0 +1,237 @@
+"""Training steps of this uqabench against another installation's: `python -m bench.against PYTHON`.
+
+One process of each takes its steps in turns, so that both see the same machine; this one only tells them when.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from bench.envelope import SCHEMA, check_writable, commit
+from bench.machine import cpu_name
+from bench.rows.encoders import LENGTHS, SMALL_LENGTHS, WORK
+from bench.units import in_units
+from uqabench.errors import InputError, UQABenchError
+from uqabench.files import write_json
+
+EXAMPLES = """examples:
+  python -m bench.against ../older/.venv/bin/python                          # every row
+  python -m bench.against ../older/.venv/bin/python --rows hstu,trm++ --json runs/against.json
+
+The other installation must know the encoders' names and `uqabench.encoders.build_encoder`. A ratio below 1 means that
+this one is faster. Set OMP_NUM_THREADS to choose the threads of both.
+"""
+WORKER = Path(__file__).parent / "against_worker.py"
+CATALOGUE, SMALL_CATALOGUE = 50_000, 60
+WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+"""A process whose turn it is not leaves the cores to the other one: its threads sleep at once where they wait."""
+
+
+def _encoder(name: str, lengths: Sequence[int] = LENGTHS, **more: Any) -> dict[str, Any]:
+    overrides = {"dropout": 0.0, **more.pop("overrides", {})}
+    return {"encoder": name, "lengths": list(lengths), "overrides": overrides, "with_times": False, "items": 0, **more}
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    **{name: _encoder(name) for name in WORK},
+    "hstu with times": _encoder("hstu", with_times=True),
+    "hstu of 50 items": _encoder("hstu", [50] * 44),
+    "hstu of 2048 items": _encoder("hstu", [2048], overrides={"max_len": 2048}),
+    **{
+        f"pretrain {name}": {**_encoder(name), "overrides": {}, "with_times": True, "items": CATALOGUE} for name in WORK
+    },
+}
+"""What a worker is told by row: encoders' forward and backward passes without dropout, so that both sides compute one
+function; and whole steps of pre-training as it is, over a catalogue of so many items."""
+
+
+def problem(row: str, is_small: bool) -> dict[str, Any]:
+    """What the worker of a row is told."""
+    chosen = {**ROWS[row], "preset": "tiny" if is_small else "published"}
+    if is_small:
+        overrides = {name: value for name, value in chosen["overrides"].items() if name != "max_len"}
+        chosen |= {"lengths": list(SMALL_LENGTHS), "overrides": overrides, "items": chosen["items"] and SMALL_CATALOGUE}
+    return chosen
+
+
+class Worker:
+    """A process of one installation's interpreter that takes a row's training steps when it is told to.
+
+    folder: an empty one, from which it imports nothing. facts: which uqabench it found, after `answer`.
+    """
+
+    def __init__(self, python: str, row: dict[str, Any], folder: Path) -> None:
+        self.python, self.errors = python, (folder / "errors.txt").open("w+")
+        python = os.path.abspath(shutil.which(python) or python)  # a link to another Python in a venv stays one
+        # Neither this checkout nor the worker's own folder is on the path, as they would be with a script's name.
+        command = [python, "-c", f"import runpy; runpy.run_path({str(WORKER)!r}, run_name='__main__')", json.dumps(row)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "text": True}
+        try:
+            self.process = subprocess.Popen(command, cwd=folder, env={**WAITING, **environment}, **pipes)
+        except OSError as error:
+            raise InputError(f"{python} cannot be run ({error.strerror}): name a Python interpreter.") from error
+
+    def answer(self) -> dict[str, Any]:
+        """What it says next; InputError where it cannot go on."""
+        line = self.process.stdout.readline()
+        said = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in said:
+            raise InputError(f"{self.python} cannot take this row's steps: {said['error'].rstrip('.')}.")
+        return said
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """Its answer to `step`, or to a path for what its last step left."""
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def end(self) -> None:
+        """Ends the process and waits for it."""
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+
+    def _last_words(self) -> str:
+        self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().strip().splitlines()
+        return lines[-1] if lines else f"it ended with exit code {self.process.returncode}"
+
+
+def measure(row: str, python: str, *, is_small: bool, repeats: int) -> dict[str, Any]:
+    """A row of the result file: `repeats` pairs of steps of this installation and of `python`'s, which take turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        workers: list[Worker] = []
+        try:
+            for name, interpreter in (("ours", sys.executable), ("theirs", python)):
+                (Path(folder) / name).mkdir()
+                workers.append(Worker(interpreter, problem(row, is_small), Path(folder) / name))
+            sides = [worker.answer() for worker in workers]
+            for worker in workers:
+                worker.answer()  # the first step, in which both get warm
+            files = [Path(folder, f"{i}.pt") for i in range(len(workers))]
+            for worker, file in zip(workers, files, strict=True):
+                worker.ask(str(file))
+            errors = largest_errors(*(torch.load(file, weights_only=True) for file in files))
+            pairs = [[worker.ask("step") for worker in workers] for _ in range(repeats + 1)][1:]
+        finally:
+            for worker in workers:
+                worker.end()
+    ours, theirs = ([pair[side]["seconds"] for pair in pairs] for side in range(2))
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "name": row,
+        "seconds": median(ours),
+        "against_seconds": median(theirs),
+        "ratio": median(ratios),
+        "ratio_interval": interval(ratios),
+        "pairs": [list(pair) for pair in zip(ours, theirs, strict=True)],
+        "errors": errors,
+        "idle_cpu_seconds": max(step["idle_cpu_seconds"] for pair in pairs for step in pair),
+        "commits": [origin(Path(side["file"]), side["version"]) for side in sides],
+        **{name: [side[name] for side in sides] for name in ("isa", "threads", "torch")},
+    }
+
+
+def largest_errors(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> dict[str, float | None]:
+    """By kind (weights, gradients, outputs) the largest difference of two tensors of one name, relative to the largest
+    value of theirs; None where names or shapes differ."""
+    errors: dict[str, float | None] = {}
+    for name in sorted({*ours, *theirs}):
+        kind = name.partition(" ")[0]
+        a, b = ours.get(name), theirs.get(name)
+        if a is None or b is None or a.shape != b.shape:
+            errors[kind] = None
+        elif errors.get(kind, 0.0) is not None:
+            error = float((a - b).abs().max()) / max(float(b.abs().max()), torch.finfo(b.dtype).tiny)
+            errors[kind] = max(errors.get(kind, 0.0), error)
+    return errors
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> list[float]:
+    """Two of the values between which the median of what they were drawn from lies with a probability of at least
+    `level`, by the signs of their distances alone; the least and the largest where there are too few values."""
+    ordered, below, outside = sorted(values), 0, 0.5 ** len(values)
+    while 2 * (outside + math.comb(len(values), below + 1) * 0.5 ** len(values)) <= 1 - level:
+        below += 1
+        outside += math.comb(len(values), below) * 0.5 ** len(values)
+    return [ordered[below], ordered[-1 - below]]
+
+
+def origin(file: Path, version: str) -> str:
+    """The commit of the checkout whose file that is, or the version of a release."""
+    command = ["git", "ls-files", "--error-unmatch", str(file)]
+    tracked = subprocess.run(command, cwd=file.parent, capture_output=True).returncode == 0
+    return commit(file.parent) if tracked else f"version {version}"
+
+
+HEADINGS = ("row", "before", "after", "ratio", "95 %", "largest relative errors")
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table in Markdown."""
+    low, high = row["ratio_interval"]
+    errors = (f"{kind} {'other names' if error is None else f'{error:.1g}'}" for kind, error in row["errors"].items())
+    times = in_units(row["against_seconds"]), in_units(row["seconds"])
+    cells = (row["name"], *times, f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", ", ".join(errors))
+    return f"| {' | '.join(cells)} |"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.against",
+        description="Time training steps of this uqabench and of another installation, in turns.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("python", metavar="PYTHON", help="the interpreter of the other installation")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="result file; replaced when all is run")
+    parser.add_argument("--rows", default=",".join(ROWS), help="names with commas between (default: %(default)s)")
+    parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: tiny shapes, for tests")
+    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="pairs of steps a row (default: 9)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 for arguments that cannot be met, or an installation that cannot take the steps."""
+    options = build_parser().parse_args(arguments)
+    try:
+        names = [name.strip() for name in options.rows.split(",") if name.strip()]
+        for name in names:
+            if name not in ROWS:
+                raise InputError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
+        if options.repeats < 1:
+            raise InputError(f"--repeats is {options.repeats}: it must be at least 1.")
+        if options.json:
+            check_writable(options.json)
+        print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|", flush=True)
+        rows = []
+        for name in names:
+            rows.append(measure(name, options.python, is_small=options.scale == "small", repeats=options.repeats))
+            print(line(rows[-1]), flush=True)
+        if options.json:
+            write_json(
+                options.json, {"schema": SCHEMA, "machine": {"cpu": cpu_name()}, "commit": commit(), "rows": rows}
+            )
+    except UQABenchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,12 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from scipy.stats import quantile_test
 
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.machine import cpu_name
@@ -70,11 +72,11 @@ def problem(row: str, is_small: bool) -> dict[str, Any]:
 class Worker:
     """A process of one installation's interpreter that takes a row's training steps when it is told to.
 
-    folder: an empty one, from which it imports nothing. facts: which uqabench it found, after `answer`.
+    folder: an empty one, in which it runs. It says first which uqabench it is, then what its first step took.
     """
 
     def __init__(self, python: str, row: dict[str, Any], folder: Path) -> None:
-        self.python, self.errors = python, (folder / "errors.txt").open("w+")
+        self.python, self.folder, self.errors = python, folder, (folder / "errors.txt").open("w+")
         python = os.path.abspath(shutil.which(python) or python)  # a link to another Python in a venv stays one
         # Neither this checkout nor the worker's own folder is on the path, as they would be with a script's name.
         command = [python, "-c", f"import runpy; runpy.run_path({str(WORKER)!r}, run_name='__main__')", json.dumps(row)]
@@ -95,9 +97,18 @@ class Worker:
 
     def ask(self, what: str) -> dict[str, Any]:
         """Its answer to `step`, or to a path for what its last step left."""
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{what}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its answer says why it has ended
         return self.answer()
+
+    def left(self) -> dict[str, torch.Tensor]:
+        """What its last step left, by name."""
+        file = self.folder / "left.pt"
+        self.ask(str(file))
+        return torch.load(file, weights_only=True)
 
     def end(self) -> None:
         """Ends the process and waits for it."""
@@ -112,25 +123,21 @@ class Worker:
         return lines[-1] if lines else f"it ended with exit code {self.process.returncode}"
 
 
-def measure(row: str, python: str, *, is_small: bool, repeats: int) -> dict[str, Any]:
-    """A row of the result file: `repeats` pairs of steps of this installation and of `python`'s, which take turns."""
-    with tempfile.TemporaryDirectory() as folder:
-        workers: list[Worker] = []
-        try:
-            for name, interpreter in (("ours", sys.executable), ("theirs", python)):
-                (Path(folder) / name).mkdir()
-                workers.append(Worker(interpreter, problem(row, is_small), Path(folder) / name))
+def measure(row: str, python: str, *, is_small: bool, starts: int, repeats: int) -> dict[str, Any]:
+    """A row of the result file: `repeats` pairs of steps of this installation and of `python`'s by each of `starts`
+    processes of either, as where memory lies differs between processes; who begins a pair changes from start to start.
+    """
+    told, pairs, errors = problem(row, is_small), [], []
+    for start in range(starts):
+        with together((sys.executable, python), told) as workers:
             sides = [worker.answer() for worker in workers]
             for worker in workers:
-                worker.answer()  # the first step, in which both get warm
-            files = [Path(folder, f"{i}.pt") for i in range(len(workers))]
-            for worker, file in zip(workers, files, strict=True):
-                worker.ask(str(file))
-            errors = largest_errors(*(torch.load(file, weights_only=True) for file in files))
-            pairs = [[worker.ask("step") for worker in workers] for _ in range(repeats + 1)][1:]
-        finally:
-            for worker in workers:
-                worker.end()
+                worker.answer()  # the first step, in which both get warm at once
+            errors.append(largest_errors(*(worker.left() for worker in workers)))
+            for _ in range(repeats + 1):
+                steps = {i: workers[i].ask("step") for i in ((0, 1), (1, 0))[start % 2]}
+                pairs.append([steps[0], steps[1]])
+            del pairs[-repeats - 1]
     ours, theirs = ([pair[side]["seconds"] for pair in pairs] for side in range(2))
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {
@@ -140,36 +147,51 @@ def measure(row: str, python: str, *, is_small: bool, repeats: int) -> dict[str,
         "ratio": median(ratios),
         "ratio_interval": interval(ratios),
         "pairs": [list(pair) for pair in zip(ours, theirs, strict=True)],
-        "errors": errors,
+        "starts": starts,
+        "errors": {kind: _largest([each[kind] for each in errors]) for kind in errors[0]},
         "idle_cpu_seconds": max(step["idle_cpu_seconds"] for pair in pairs for step in pair),
         "commits": [origin(Path(side["file"]), side["version"]) for side in sides],
         **{name: [side[name] for side in sides] for name in ("isa", "threads", "torch")},
     }
 
 
+@contextmanager
+def together(interpreters: Sequence[str], row: dict[str, Any]) -> Iterator[list[Worker]]:
+    """A worker of each interpreter; they end with the block."""
+    workers: list[Worker] = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for i, python in enumerate(interpreters):
+                (own := Path(folder, str(i))).mkdir()
+                workers.append(Worker(python, row, own))
+            yield workers
+        finally:
+            for worker in workers:
+                worker.end()
+
+
 def largest_errors(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> dict[str, float | None]:
     """By kind (weights, gradients, outputs) the largest difference of two tensors of one name, relative to the largest
-    value of theirs; None where names or shapes differ."""
-    errors: dict[str, float | None] = {}
+    value of theirs; None where names or shapes differ or a value is no number."""
+    found: dict[str, list[float | None]] = {}
     for name in sorted({*ours, *theirs}):
-        kind = name.partition(" ")[0]
         a, b = ours.get(name), theirs.get(name)
-        if a is None or b is None or a.shape != b.shape:
-            errors[kind] = None
-        elif errors.get(kind, 0.0) is not None:
+        error = None
+        if a is not None and b is not None and a.shape == b.shape:
             error = float((a - b).abs().max()) / max(float(b.abs().max()), torch.finfo(b.dtype).tiny)
-            errors[kind] = max(errors.get(kind, 0.0), error)
-    return errors
+        found.setdefault(name.partition(" ")[0], []).append(error)
+    return {kind: _largest(errors) for kind, errors in found.items()}
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> list[float]:
-    """Two of the values between which the median of what they were drawn from lies with a probability of at least
-    `level`, by the signs of their distances alone; the least and the largest where there are too few values."""
-    ordered, below, outside = sorted(values), 0, 0.5 ** len(values)
-    while 2 * (outside + math.comb(len(values), below + 1) * 0.5 ** len(values)) <= 1 - level:
-        below += 1
-        outside += math.comb(len(values), below) * 0.5 ** len(values)
-    return [ordered[below], ordered[-1 - below]]
+def _largest(errors: Sequence[float | None]) -> float | None:
+    return None if any(error is None or not math.isfinite(error) for error in errors) else max(errors)
+
+
+def interval(ratios: Sequence[float]) -> list[float]:
+    """Where the median of what they were drawn from lies with a probability of 95 % by their order alone; the least and
+    the largest where they are too few for that."""
+    found = quantile_test(ratios, q=1.0, p=0.5).confidence_interval(0.95)
+    return [float(bound) for bound in found] if math.isfinite(found.low) else [min(ratios), max(ratios)]
 
 
 def origin(file: Path, version: str) -> str:
@@ -185,7 +207,9 @@ HEADINGS = ("row", "before", "after", "ratio", "95 %", "largest relative errors"
 def line(row: dict[str, Any]) -> str:
     """A row of the table in Markdown."""
     low, high = row["ratio_interval"]
-    errors = (f"{kind} {'other names' if error is None else f'{error:.1g}'}" for kind, error in row["errors"].items())
+    errors = (
+        f"{kind} {'not comparable' if error is None else f'{error:.1g}'}" for kind, error in row["errors"].items()
+    )
     times = in_units(row["against_seconds"]), in_units(row["seconds"])
     cells = (row["name"], *times, f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", ", ".join(errors))
     return f"| {' | '.join(cells)} |"
@@ -199,10 +223,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("python", metavar="PYTHON", help="the interpreter of the other installation")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="result file; replaced when all is run")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="result file; written anew with each row")
     parser.add_argument("--rows", default=",".join(ROWS), help="names with commas between (default: %(default)s)")
     parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: tiny shapes, for tests")
-    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="pairs of steps a row (default: 9)")
+    parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes of each, one by one (default: 3)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="pairs of steps of a start (default: 5)")
     return parser
 
 
@@ -214,19 +239,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             if name not in ROWS:
                 raise InputError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
-        if options.repeats < 1:
-            raise InputError(f"--repeats is {options.repeats}: it must be at least 1.")
+        for name, value in (("starts", options.starts), ("repeats", options.repeats)):
+            if value < 1:
+                raise InputError(f"--{name} is {value}: it must be at least 1.")
         if options.json:
             check_writable(options.json)
         print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|", flush=True)
+        head = {"schema": SCHEMA, "machine": {"cpu": cpu_name()}, "commit": commit()}
+        sizes = {"is_small": options.scale == "small", "starts": options.starts, "repeats": options.repeats}
         rows = []
         for name in names:
-            rows.append(measure(name, options.python, is_small=options.scale == "small", repeats=options.repeats))
+            rows.append(measure(name, options.python, **sizes))
             print(line(rows[-1]), flush=True)
-        if options.json:
-            write_json(
-                options.json, {"schema": SCHEMA, "machine": {"cpu": cpu_name()}, "commit": commit(), "rows": rows}
-            )
+            if options.json:
+                write_json(options.json, {**head, "rows": rows})
     except UQABenchError as error:
         print(error, file=sys.stderr)
         return 2

@@ -3,7 +3,7 @@
 It is run by path with the interpreter of another installation, so it imports only torch and uqabench's public names,
 and nothing that one version alone has. The problem is a JSON object, its argument. Each line that it writes is one:
 first what it is, then the seconds of each step. Each line that it reads is `step`, or the path of a file for what the
-last step left (`torch.save` of tensors by name). It ends with its input.
+last step left (`torch.save` of tensors by name). It ends with its input, and leaves files in the current folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import inspect
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,11 +110,10 @@ def step_pretrain(problem: dict[str, Any], output: Any) -> None:
     turns = Turns(output, lambda: done[0])
     register_optimizer_step_post_hook(ended)
     store = make_store(problem)
-    with tempfile.TemporaryDirectory() as folder:
-        if "out" in inspect.signature(pretrain).parameters:
-            pretrain(store, Path(folder, "out"), config, progress=False)
-        else:
-            pretrain(store, config, progress=False).build(Path(folder, "out"))
+    if "out" in inspect.signature(pretrain).parameters:
+        pretrain(store, Path("out"), config, progress=False)
+    else:
+        pretrain(store, config, progress=False).build(Path("out"))
 
 
 def make_store(problem: dict[str, Any]) -> Any:

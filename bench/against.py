@@ -24,10 +24,11 @@ from scipy.stats import quantile_test
 
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.machine import cpu_name
-from bench.rows.encoders import LENGTHS, SMALL_LENGTHS, WORK
+from bench.rows.encoders import LENGTHS, WORK
 from bench.units import in_units
 from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
+from uqabench.settings.encoders import ENCODER_PRESETS, PRESET_NAMES
 
 EXAMPLES = """examples:
   python -m bench.against ../older/.venv/bin/python                          # every row
@@ -37,7 +38,7 @@ The other installation must know the encoders' names and `uqabench.encoders.buil
 this one is faster. Set OMP_NUM_THREADS to choose the threads of both.
 """
 WORKER = Path(__file__).parent / "against_worker.py"
-CATALOGUE, SMALL_CATALOGUE = 50_000, 60
+CATALOGUE = 50_000
 WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 """A process whose turn it is not leaves the cores to the other one: its threads sleep at once where they wait."""
 
@@ -60,13 +61,11 @@ ROWS: dict[str, dict[str, Any]] = {
 function; and whole steps of pre-training as it is, over a catalogue of so many items."""
 
 
-def problem(row: str, is_small: bool) -> dict[str, Any]:
-    """What the worker of a row is told."""
-    chosen = {**ROWS[row], "preset": "tiny" if is_small else "published"}
-    if is_small:
-        overrides = {name: value for name, value in chosen["overrides"].items() if name != "max_len"}
-        chosen |= {"lengths": list(SMALL_LENGTHS), "overrides": overrides, "items": chosen["items"] and SMALL_CATALOGUE}
-    return chosen
+def problem(row: str, preset: str) -> dict[str, Any]:
+    """What the worker of a row is told: no sequence is longer than the preset's encoders take."""
+    chosen = {**ROWS[row], "preset": preset}
+    longest = chosen["overrides"].get("max_len") or ENCODER_PRESETS[chosen["encoder"]][preset].max_len
+    return {**chosen, "lengths": [min(length, longest) for length in chosen["lengths"]]}
 
 
 class Worker:
@@ -123,11 +122,11 @@ class Worker:
         return lines[-1] if lines else f"it ended with exit code {self.process.returncode}"
 
 
-def measure(row: str, python: str, *, is_small: bool, starts: int, repeats: int) -> dict[str, Any]:
+def measure(row: str, python: str, *, preset: str, starts: int, repeats: int) -> dict[str, Any]:
     """A row of the result file: `repeats` pairs of steps of this installation and of `python`'s by each of `starts`
     processes of either, as where memory lies differs between processes; who begins a pair changes from start to start.
     """
-    told, pairs, errors = problem(row, is_small), [], []
+    told, pairs, errors = problem(row, preset), [], []
     for start in range(starts):
         with together((sys.executable, python), told) as workers:
             sides = [worker.answer() for worker in workers]
@@ -142,6 +141,7 @@ def measure(row: str, python: str, *, is_small: bool, starts: int, repeats: int)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {
         "name": row,
+        "preset": preset,
         "seconds": median(ours),
         "against_seconds": median(theirs),
         "ratio": median(ratios),
@@ -225,7 +225,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("python", metavar="PYTHON", help="the interpreter of the other installation")
     parser.add_argument("--json", type=Path, metavar="OUT", help="result file; written anew with each row")
     parser.add_argument("--rows", default=",".join(ROWS), help="names with commas between (default: %(default)s)")
-    parser.add_argument("--scale", choices=("full", "small"), default="full", help="small: tiny shapes, for tests")
+    parser.add_argument("--preset", choices=PRESET_NAMES, default="published", help="size of the encoders (published)")
     parser.add_argument("--starts", type=int, default=3, metavar="N", help="processes of each, one by one (default: 3)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="pairs of steps of a start (default: 5)")
     return parser
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable(options.json)
         print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|", flush=True)
         head = {"schema": SCHEMA, "machine": {"cpu": cpu_name()}, "commit": commit()}
-        sizes = {"is_small": options.scale == "small", "starts": options.starts, "repeats": options.repeats}
+        sizes = {"preset": options.preset, "starts": options.starts, "repeats": options.repeats}
         rows = []
         for name in names:
             rows.append(measure(name, options.python, **sizes))

@@ -27,7 +27,7 @@ def test_this_installation_against_itself(
     row: str, starts: int, kinds: set[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     file = tmp_path / "against.json"
-    small = ["--scale", "small", "--starts", str(starts), "--repeats", "2", "--rows", row, "--json", str(file)]
+    small = ["--preset", "tiny", "--starts", str(starts), "--repeats", "2", "--rows", row, "--json", str(file)]
     assert main([sys.executable, *small]) == 0
     assert capsys.readouterr().out.splitlines()[2].startswith(f"| {row} | ")
     (measured,) = json.loads(file.read_text())["rows"]
@@ -46,7 +46,7 @@ def test_an_installation_without_uqabench_is_told_in_a_sentence(tmp_path: Path, 
     bare.chmod(0o755)
     for python, reason in ((bare, "No module named"), (tmp_path / "nothing", "cannot be run")):
         out = tmp_path / "x.json"
-        assert main([str(python), "--scale", "small", "--rows", "hstu", "--json", str(out)]) == 2
+        assert main([str(python), "--preset", "tiny", "--rows", "hstu", "--json", str(out)]) == 2
         error = capsys.readouterr().err
         assert error.startswith(str(python)) and reason in error and error.count("\n") == 1
         assert not out.exists()

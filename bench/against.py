@@ -201,11 +201,16 @@ def origin(file: Path, version: str) -> str:
     return commit(file.parent) if tracked else f"version {version}"
 
 
-HEADINGS = ("row", "before", "after", "ratio", "95 %", "largest relative errors")
+HEADINGS = ("row", "other", "this", "ratio", "95 %", "largest relative errors")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of a result file in Markdown."""
+    return "\n".join([f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|", *(line(row) for row in rows)])
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row of the table in Markdown."""
+    """One row of the table."""
     low, high = row["ratio_interval"]
     errors = (
         f"{kind} {'not comparable' if error is None else f'{error:.1g}'}" for kind, error in row["errors"].items()
@@ -244,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise InputError(f"--{name} is {value}: it must be at least 1.")
         if options.json:
             check_writable(options.json)
-        print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|", flush=True)
+        print(table([]), flush=True)
         head = {"schema": SCHEMA, "machine": {"cpu": cpu_name()}, "commit": commit()}
         sizes = {"preset": options.preset, "starts": options.starts, "repeats": options.repeats}
         rows = []

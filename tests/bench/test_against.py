@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from statistics import median
 import pytest
 import torch
 
-from bench.against import ROWS, interval, largest_errors, main, origin
+from bench.against import ROWS, interval, largest_errors, main, origin, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,3 +85,11 @@ def test_a_file_that_git_does_not_know_is_of_a_release(tmp_path: Path):
     assert origin(Path(torch.__file__), "1.0") == "version 1.0"
     (tmp_path / "x.py").write_text("")
     assert origin(tmp_path / "x.py", "1.0") == "version 1.0"
+
+
+def test_the_page_shows_the_recorded_results():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    shown = re.findall(r"<!-- table: (\S+) -->\n(.*?)\n<!-- end of table -->", page, re.DOTALL)
+    assert len(shown) == 1
+    for file, text in shown:
+        assert text == table(json.loads((ROOT / file).read_text())["rows"]), f"{file}: see bench.against.table"

@@ -201,7 +201,7 @@ def origin(file: Path, version: str) -> str:
     return commit(file.parent) if tracked else f"version {version}"
 
 
-HEADINGS = ("row", "other", "this", "ratio", "95 %", "largest relative errors")
+HEADINGS = ("row", "pairs", "other", "this", "ratio", "95 %", "largest relative errors")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -216,7 +216,8 @@ def line(row: dict[str, Any]) -> str:
         f"{kind} {'not comparable' if error is None else f'{error:.1g}'}" for kind, error in row["errors"].items()
     )
     times = in_units(row["against_seconds"]), in_units(row["seconds"])
-    cells = (row["name"], *times, f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", ", ".join(errors))
+    name = row["name"] + ("" if row["preset"] == "published" else f", preset {row['preset']}")
+    cells = (name, str(len(row["pairs"])), *times, f"{row['ratio']:.3f}", f"{low:.3f} to {high:.3f}", ", ".join(errors))
     return f"| {' | '.join(cells)} |"
 
 

@@ -30,7 +30,7 @@ def test_this_installation_against_itself(
     file = tmp_path / "against.json"
     small = ["--preset", "tiny", "--starts", str(starts), "--repeats", "2", "--rows", row, "--json", str(file)]
     assert main([sys.executable, *small]) == 0
-    assert capsys.readouterr().out.splitlines()[2].startswith(f"| {row} | ")
+    assert capsys.readouterr().out.splitlines()[2].startswith(f"| {row}, preset tiny | ")
     (measured,) = json.loads(file.read_text())["rows"]
     assert measured["name"] == row and measured["errors"] == dict.fromkeys(kinds, 0.0)
     ratios = [ours / theirs for ours, theirs in measured["pairs"]]

@@ -245,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             if name not in ROWS:
                 raise InputError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
+        if not names:
+            raise InputError(f"No row was named: choose from {', '.join(ROWS)}.")
         for name, value in (("starts", options.starts), ("repeats", options.repeats)):
             if value < 1:
                 raise InputError(f"--{name} is {value}: it must be at least 1.")

@@ -53,7 +53,9 @@ def test_an_installation_without_uqabench_is_told_in_a_sentence(tmp_path: Path, 
         assert not out.exists()
 
 
-@pytest.mark.parametrize(("wrong", "named"), [(["--rows", "hstu,gru5"], "gru5"), (["--starts", "0"], "--starts")])
+@pytest.mark.parametrize(
+    ("wrong", "named"), [(["--rows", "hstu,gru5"], "gru5"), (["--rows", ","], "hstu"), (["--starts", "0"], "--starts")]
+)
 def test_wrong_arguments(wrong: list[str], named: str, capsys: pytest.CaptureFixture):
     assert main([sys.executable, *wrong]) == 2
     captured = capsys.readouterr()

@@ -11,11 +11,12 @@ from uqabench.errors import InputError
 SCHEMA = 1
 
 
-def commit() -> str:
-    """The checked-out commit, with "-dirty" where files differ from it; "unknown" outside a git repository."""
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """The commit that is checked out around `folder`, with "-dirty" where files differ from it; "unknown" outside a
+    git repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()

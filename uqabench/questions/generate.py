@@ -110,7 +110,7 @@ def build_context(store: InteractionStore, config: QuestionConfig, threads: int 
             items=store.items,
             starts=starts,
             offsets=store.offsets,
-            codes=codes,
+            codes=codes.T,
             asked=np.array(present, np.int64),
             side=np.array([row for row in present if row > 0], np.int64),
             **no_values()._asdict(),

@@ -73,7 +73,7 @@ def build_pools(
     def answers(task: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         values = np.full((len(owners), LONGEST_ANSWER), -1, np.int32)
         lengths = np.zeros(len(owners), np.int8)
-        tallies = no_tallies(int(context.codes[task[1]].max(initial=-1)) + 1)
+        tallies = no_tallies(int(context.codes[:, task[1]].max(initial=-1)) + 1)
         answers_of(families[task[0]])(context, task[1], owners, cuts, tallies, values, lengths)
         return values, lengths
 

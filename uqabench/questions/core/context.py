@@ -31,7 +31,8 @@ class Context(NamedTuple):
     items: np.ndarray  # int32 (R,)
     starts: np.ndarray  # bool (R,): a basket begins
     offsets: np.ndarray  # int64 (U + 1,)
-    codes: np.ndarray  # int32 (4, V), -1: the item lacks it; codes with equal text are equal
+    codes: np.ndarray  # int32 (V, 4), -1: the item lacks it; codes with equal text are equal. An item's four lie
+    # together, since a history is soon asked about for another attribute, too.
     asked: np.ndarray  # int64: attributes present
     side: np.ndarray  # int64: those of category, brand, shop present
     base: np.ndarray  # int64 (5,)

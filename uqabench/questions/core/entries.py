@@ -190,7 +190,7 @@ def answers_of(family: Family) -> Callable[..., None]:
             hi = ctx.offsets[users[i]] + cuts[i]
             lo = hi - min(cuts[i], ctx.n_history)
             out = np.full(LONGEST_ANSWER, -1, np.int32)
-            codes = gather(ctx.codes[attribute], ctx.items[lo:hi])
+            codes = gather(ctx.codes, attribute, ctx.items[lo:hi])
             status, length = right_answer(ctx, codes, ctx.starts[lo:hi], out, tallies)  # noqa: F821
             if status == ACCEPTED:
                 values[i] = out

@@ -9,11 +9,11 @@ from uqabench.questions.core.rng import below, keyed_state
 
 
 @inner
-def gather(table, items):
-    """Codes int32 of items, of one attribute's row of `Context.codes`."""
+def gather(codes, attribute, items):
+    """Codes int32 of items, of one attribute's column of `Context.codes`."""
     out = np.empty(len(items), np.int32)
     for i in range(len(items)):
-        out[i] = table[items[i]]
+        out[i] = codes[items[i], attribute]
     return out
 
 

@@ -97,30 +97,15 @@ def is_taken(turns, balance, waiting, i, made, records, outcomes, found):
 
     The candidate is in row 0 of `records`, unless it was put off.
     """
-    attempt, chunk, place, outcome = made.attempt, made.chunk, made.place, made.outcome
-    user = waiting.users[i]
+    chunk, place, user = made.chunk, made.place, waiting.users[i]
     if chunk < 0:
-        outcomes[outcome] += 1
-        if outcome == TOO_RARE:
-            chunk, place = new_entry(waiting, i, attempt, PUT_OFF)
-            waiting.entries[chunk, place].group = made.attribute
-            return False
-        if outcome != ACCEPTED:
-            return False
-        chunk, place = new_entry(waiting, i, attempt, WAITS)
-        _fill(balance, waiting.entries[chunk, place], records, made.cut)
+        chunk, place = _enter_new(balance, waiting, i, made, records, outcomes)
     elif waiting.entries[chunk, place].state == PUT_OFF:
-        outcomes[TOO_RARE] -= 1
-        outcomes[outcome] += 1
-        user.put_off -= 1
-        if outcome != ACCEPTED:
-            waiting.entries[chunk, place].state = GONE
-            return False
-        user.sure += 1
-        waiting.entries[chunk, place].state = WAITS
-        _fill(balance, waiting.entries[chunk, place], records, made.cut)
+        _enter_put_off(balance, waiting, i, made, records, outcomes)
         if turns.cursor[_PART] != _WAITING:
-            return False
+            return False  # it was made to know whether anything waits
+    if chunk < 0 or waiting.entries[chunk, place].state != WAITS:
+        return False
     entry = waiting.entries[chunk, place]
     if not _fits(turns, balance, user, entry):
         return False
@@ -188,6 +173,36 @@ def _next_fitting(turns, balance, waiting, i):
         if entry.state == WAITS and _fits(turns, balance, user, entry):
             return cursor[_CHUNK], place
     return np.int64(-1), np.int64(-1)
+
+
+@inner
+def _enter_new(balance, waiting, i, made, records, outcomes):
+    """(chunk, place) of the entry of a new candidate, which waits or is put off; chunk -1: it came to nothing."""
+    outcomes[made.outcome] += 1
+    if made.outcome == TOO_RARE:
+        chunk, place = new_entry(waiting, i, made.attempt, PUT_OFF)
+        waiting.entries[chunk, place].group = made.attribute
+        return chunk, np.int64(place)
+    if made.outcome == ACCEPTED:
+        chunk, place = new_entry(waiting, i, made.attempt, WAITS)
+        _fill(balance, waiting.entries[chunk, place], records, made.cut)
+        return chunk, np.int64(place)
+    return np.int64(-1), np.int64(-1)
+
+
+@inner
+def _enter_put_off(balance, waiting, i, made, records, outcomes):
+    """Enter what came of a candidate that was put off."""
+    outcomes[TOO_RARE] -= 1
+    outcomes[made.outcome] += 1
+    user, entry = waiting.users[i], waiting.entries[made.chunk, made.place]
+    user.put_off -= 1
+    if made.outcome == ACCEPTED:
+        user.sure += 1
+        entry.state = WAITS
+        _fill(balance, entry, records, made.cut)
+    else:
+        entry.state = GONE
 
 
 @inner

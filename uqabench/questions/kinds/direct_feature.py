@@ -130,14 +130,13 @@ def direct_feature(ctx, asked, state, records, row):
     if near:
         positions = positions[: 1 + NEAR]
     history = ctx.items[asked.lo : asked.hi]
-    table = ctx.codes[attribute]
     values = records.values[row]
     for option in range(OPTIONS):
         if option > 0:
             other = option + below(state, len(positions) - option)
             positions[option], positions[other] = positions[other], positions[option]
         for c in range(size):
-            code = table[history[positions[option] + c]]
+            code = ctx.codes[history[positions[option] + c], attribute]
             if code < 0:
                 return MISSING
             values[option, c] = code
@@ -160,7 +159,7 @@ def basket_feature(ctx, asked, state, records, row):
     if attribute < 0:
         return MISSING
     starts = ctx.starts[asked.lo : asked.hi]
-    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+    codes = gather(ctx.codes, attribute, ctx.items[asked.lo : asked.hi])
     bounds = basket_bounds(starts)
     values = records.values[row]
     if len(bounds) - 1 < len(codes) and chance(state, BASKET_SHARE):

@@ -58,7 +58,7 @@ def interest_path(ctx, asked, state, records, row):
     values, lengths = records.values[row], records.lengths[row]
     status, lengths[0] = ACCEPTED, kept_answer(asked, attribute, values[0])
     if lengths[0] == 0:
-        codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+        codes = gather(ctx.codes, attribute, ctx.items[asked.lo : asked.hi])
         status, lengths[0] = path_of_thirds(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
         if status == ACCEPTED:
             keep_answer(ctx, asked, attribute, values[0], lengths[0])

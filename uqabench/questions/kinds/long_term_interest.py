@@ -39,7 +39,7 @@ def long_term_interest(ctx, asked, state, records, row):
     values, lengths = records.values[row], records.lengths[row]
     lengths[0] = kept_answer(asked, attribute, values[0])
     if lengths[0] == 0:
-        codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+        codes = gather(ctx.codes, attribute, ctx.items[asked.lo : asked.hi])
         status, lengths[0] = top_three(ctx, codes, ctx.starts[asked.lo : asked.hi], values[0], asked.tallies)
         if status != ACCEPTED:
             asked.settled[attribute] = status

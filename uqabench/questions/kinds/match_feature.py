@@ -54,7 +54,7 @@ def match_feature(ctx, asked, state, records, row):
         finish(state, records, row, LENGTH, -1, 0, rank, rank)
         return ACCEPTED
     attribute = ctx.asked[below(state, len(ctx.asked))]
-    values, counts = tally(gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi]))
+    values, counts = tally(gather(ctx.codes, attribute, ctx.items[asked.lo : asked.hi]))
     if len(values) == 0:
         return MISSING
     eligible = np.empty(len(values), np.int64)

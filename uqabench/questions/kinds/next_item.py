@@ -27,7 +27,7 @@ def first_value(ctx, asked, state, records, row):
     """v1: the value of items[asked.hi]."""
     if asked.attribute < 0:
         return MISSING
-    right = ctx.codes[asked.attribute][ctx.items[asked.hi]]
+    right = ctx.codes[ctx.items[asked.hi], asked.attribute]
     if right < 0:
         return MISSING
     return _neighbours(ctx, asked, state, records, row, right, np.empty(0, np.int32))
@@ -49,7 +49,7 @@ def matched_value(ctx, asked, state, records, row):
 def _next_basket(ctx, asked):
     """Codes int32 of the basket that begins at the cut."""
     end = basket_end(ctx.starts, asked.hi, ctx.offsets[asked.user + 1])
-    return gather(ctx.codes[asked.attribute], ctx.items[asked.hi : end])
+    return gather(ctx.codes, asked.attribute, ctx.items[asked.hi : end])
 
 
 @inner
@@ -61,7 +61,7 @@ def _neighbours(ctx, asked, state, records, row, right, also_right):
     `also_right`: codes that must not be wrong options.
     """
     attribute = asked.attribute
-    codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+    codes = gather(ctx.codes, attribute, ctx.items[asked.lo : asked.hi])
     seen = occurrences(codes, right)
     rank = below(state, OPTIONS)
     options, base = records.values[row], ctx.base[attribute]
@@ -213,7 +213,7 @@ def _taken_by_another(ctx, asked, state, attribute):
         return np.int32(-1)
     row = cuts[first + below(state, last - first)]
     end = basket_end(ctx.starts, row, ctx.offsets[ctx.train_users[drawn] + 1])
-    return ctx.codes[attribute][ctx.items[row + below(state, end - row)]]
+    return ctx.codes[ctx.items[row + below(state, end - row)], attribute]
 
 
 @inner

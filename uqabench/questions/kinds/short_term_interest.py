@@ -47,7 +47,7 @@ def short_term_interest(ctx, asked, state, records, row):
     size = recent_size(starts, ctx.window, ctx.by_basket)
     lengths[0] = kept_answer(asked, attribute, values[0])
     if lengths[0] == 0:
-        recent = gather(ctx.codes[attribute], ctx.items[asked.hi - size : asked.hi])
+        recent = gather(ctx.codes, attribute, ctx.items[asked.hi - size : asked.hi])
         status, lengths[0] = recent_interest(ctx, recent, starts[len(starts) - size :], values[0], asked.tallies)
         if status != ACCEPTED:
             asked.settled[attribute] = status
@@ -55,7 +55,7 @@ def short_term_interest(ctx, asked, state, records, row):
         keep_answer(ctx, asked, attribute, values[0], lengths[0])
     drawn = not_drawn()
     if len(starts) >= 4 * ctx.window and chance(settled_state(ctx, asked, attribute), OWN_WINDOWS):
-        codes = gather(ctx.codes[attribute], ctx.items[asked.lo : asked.hi])
+        codes = gather(ctx.codes, attribute, ctx.items[asked.lo : asked.hi])
         status = _own_windows(ctx, asked, state, codes, starts, values)
     else:
         status = draw_from_pool(ctx, asked, state, records, row, attribute, 0, drawn)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.questions.conftest import EQUAL_MIX, random_store
+from uqabench.questions import pools
 from uqabench.questions.generate import generate
 from uqabench.settings import QuestionConfig
 
@@ -55,3 +56,16 @@ def test_questions_are_those_recorded(stores, name, config, version):
         settings = QuestionConfig(version=version, **CONFIGS[config])
         got = digest(*generate(stores[name], split, settings))
         assert list(got) == RECORDED[f"{name} {config} {version} {split}"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("name", ["plain", "single"])
+def test_what_cannot_be_in_balance_is_put_off_and_changes_nothing(monkeypatch, stores, name, version):
+    # Most right answers are those of no history of so small a pool. What is recorded was chosen with every candidate
+    # made at once.
+    monkeypatch.setattr(pools, "HISTORIES", 60)
+    settings = QuestionConfig(version=version, **CONFIGS["many"])
+    questions, report = generate(stores[name], "train", settings, threads=2)
+    assert list(digest(questions, report)) == RECORDED[f"{name} many {version} train of 60 histories"]
+    assert digest(*generate(stores[name], "train", settings, threads=1)) == digest(questions, report)
+    assert all(report.discarded[subtask]["too rare for the balance"] > 0 for subtask in ("li", "it"))

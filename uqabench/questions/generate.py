@@ -41,7 +41,8 @@ def generate(
     demands. Counts of the default mix that cannot be reached are lowered, and `QuestionReport.notes` says so.
     """
     store = store.about(split)
-    context = build_context(store, config, threads or numba.get_num_threads())
+    threads = threads or numba.get_num_threads()
+    context = build_context(store, config, threads)
     possible = tuple(name for name in SUBTASKS if _askable(name, config.version, context))
     counts = config.counts(possible)
     everybody = store.users(split)
@@ -56,13 +57,9 @@ def generate(
             f"The data set lacks the attributes for {', '.join(report.left_out)}: the others share out the questions."
         )
     chosen: list[Selection] = []
-    for name, count in counts.items():
-        own: list[Selection] = []
-        for family, part in _shared_out(count, families(config.version, name), config.matched_share):
-            selection = Selection(context, family, users[order], cuts[order], config)
-            # Whoever missed the last family's final turn is first in the next one's.
-            order = np.roll(order, -selection.run(part)) if len(users) else order
-            own.append(selection)
+    users, cuts = users[order], cuts[order]
+    for name, own in _selected(context, counts, users, cuts, config, threads).items():
+        count = counts[name]
         _enter(report, name, own)
         if report.counts[name] < count:
             whom = _whom(store, everybody, len(users), split, config)
@@ -80,6 +77,30 @@ def generate(
     report.users = 1 + int(another_user.sum())
     report.histories = 1 + int((another_user | (np.diff(questions.cut) != 0)).sum())
     return questions, report
+
+
+def _selected(
+    context: Context, counts: dict[str, int], users: np.ndarray, cuts: np.ndarray, config: QuestionConfig, threads: int
+) -> dict[str, list[Selection]]:
+    """The questions by sub-task. Sub-tasks come one after the other, as whose turn is first in one is where the last
+    ended; meanwhile another thread looks for the right answers of those to come."""
+    selections = {
+        name: [
+            Selection(context, family, users, cuts, config, part)
+            for family, part in _shared_out(count, families(config.version, name), config.matched_share)
+        ]
+        for name, count in counts.items()
+    }
+    start = 0
+    with ThreadPoolExecutor(1) as beside:
+        flat = [selection for own in selections.values() for selection in own]
+        ahead = {each: beside.submit(each.look_ahead) for each in flat if threads > 1 and each.asks_most}
+        for selection in flat:
+            if selection in ahead:
+                ahead[selection].result()
+            if len(users):
+                start = selection.run(start)  # whoever missed the final turn is first in the next one
+    return selections
 
 
 def _cuts(context: Context, users: np.ndarray, config: QuestionConfig) -> np.ndarray:

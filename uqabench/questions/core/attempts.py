@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.context import Records
-from uqabench.questions.declaration import ASKED, LONGEST_ANSWER, OPTIONS
-
-ATTRIBUTES = len(ASKED)
-
-
-class Answers(NamedTuple):
-    """Right answers of the histories of a block of users; see `Asked`."""
-
-    values: np.ndarray  # int32 (block, C, 4, 3)
-    lengths: np.ndarray  # int8 (block, C, 4)
-    rows: np.ndarray  # int64 (block, C, 4)
-    rare: np.ndarray  # bool (block, C, 4)
-
-
-@inner
-def answers_of_block(users, columns):
-    """`Answers` for that many users with that many cuts."""
-    shape = (users, columns, ATTRIBUTES)
-    values = np.empty((users, columns, ATTRIBUTES, LONGEST_ANSWER), np.int32)
-    return Answers(values, np.zeros(shape, np.int8), np.empty(shape, np.int64), np.zeros(shape, np.bool_))
-
-
-@inner
-def forget(answers, users):
-    """Make room for the answers of the next block of so many users."""
-    answers.lengths[:users] = 0
-    answers.rare[:users] = False
+from uqabench.questions.declaration import LONGEST_ANSWER, OPTIONS
 
 
 @inner

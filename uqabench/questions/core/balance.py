@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uqabench.questions.core.attempts import ATTRIBUTES
+from uqabench.questions.core.answers import ATTRIBUTES
 from uqabench.questions.core.compiled import inner
 from uqabench.questions.core.options import SPREADS, spread_of
 from uqabench.questions.core.pool import pooled_group

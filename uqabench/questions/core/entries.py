@@ -19,12 +19,11 @@ import numpy as np
 from uqabench.data.jit import jit
 from uqabench.questions import declaration
 from uqabench.questions.core import histories
+from uqabench.questions.core.answers import enter_answer
 from uqabench.questions.core.attempts import (
     allowed_attempts,
-    answers_of_block,
     clear_record,
     column_of,
-    forget,
     new_records,
 )
 from uqabench.questions.core.balance import loosen, new_balance, open_all, rare_groups
@@ -73,13 +72,13 @@ def _compile(function: Callable[..., Any], **names: Callable[..., Any]) -> Calla
 
 @cache
 def choice_of(family: Family) -> Callable[..., Any]:
-    """choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, tallies, outcomes,
-    taken, taken_cut, owner) → (taken, turn, loose, left) with the family's generator.
+    """choose(ctx, stream, pool, users, cuts, start, extra_at, per_cut, wanted, singles, strict, answers, tallies,
+    outcomes, taken, taken_cut, owner) → (taken, turn, loose, left) with the family's generator.
 
     It writes the chosen candidates into the first rows of `taken` (`Records` of `wanted` rows), their cuts into
     taken_cut and the index of their user in `users` into owner, both int64 (wanted,), and counts in outcomes int64 how
-    many candidates came to what. users (n,) in the order of their turns; cuts (n, C): the main ones before column
-    `extra_at`, -1: none. settled int8 (n, C, 4), all ACCEPTED: what becomes of `Asked.settled`. tallies: see
+    many candidates came to what. users (n,) in the order of their turns, of which that with index `start` is first;
+    cuts (n, C): the main ones before column `extra_at`, -1: none. answers: `Answers` that are known. tallies: see
     `histories.count_codes`. `singles`: at most so many answers of a single value, -1: they are not told apart.
     `strict`: the balance is never loosened. It returns how many it chose, the index of the user whose turn is next, how
     many of them were out of balance, and how many different questions were left for the balance's sake (strict only).
@@ -89,15 +88,15 @@ def choice_of(family: Family) -> Callable[..., Any]:
     """
     sources = _digest(family)
 
-    def choose(ctx, stream, pool, users, cuts, extra_at, per_cut, wanted, singles, strict, settled, tallies, outcomes,
-               taken, taken_cut, owner):  # fmt: skip
+    def choose(ctx, stream, pool, users, cuts, start, extra_at, per_cut, wanted, singles, strict, answers, tallies,
+               outcomes, taken, taken_cut, owner):  # fmt: skip
         assert sources
-        ctx, settled, taken = borrowed(ctx), borrowed(settled), borrowed(taken)  # the caller keeps them
+        ctx, answers, taken = borrowed(ctx), borrowed(answers), borrowed(taken)  # the caller keeps them
         tallies, outcomes = borrowed(tallies), borrowed(outcomes)
         n = len(users)
         main, every = allowed_attempts(cuts, extra_at, per_cut)
+        state = np.empty(1, np.uint64)
         # What is borrowed in the loops stays, since they name it again.
-        kept_answers, state = answers_of_block(BLOCK, cuts.shape[1]), np.empty(1, np.uint64)
         kept_balance = new_balance(singles, rare_groups(ctx, pool, singles >= 0))
         kept_turns, kept_record = new_turns(taken, taken_cut), new_records(1)
         kept_waiting = nothing_waits(main * per_cut)
@@ -107,14 +106,13 @@ def choice_of(family: Family) -> Callable[..., Any]:
         opened = False
         while True:
             before = found
-            answers, record = borrowed(kept_answers), borrowed(kept_record)
+            record = borrowed(kept_record)
             balance, turns, unclosed = borrowed(kept_balance), borrowed(kept_turns), borrowed(kept_unclosed)
             size = min(BLOCK, max(64, wanted - before))
             for first in range(0, n, size):
                 m = min(size, n - first)
-                forget(kept_answers, m)
                 for p in range(m):
-                    pending[p] = first + p
+                    pending[p] = (start + first + p) % n
                 while m > 0:
                     still = 0
                     for p in range(m):
@@ -129,22 +127,22 @@ def choice_of(family: Family) -> Callable[..., Any]:
                                     pending[still] = i
                                     still += 1
                                 break
-                            attempt, at = made[0], i - first
+                            attempt = made[0]
                             column = column_of(main[i], extra_at, per_cut, stream - 1, users[i], attempt)
                             cut = np.int64(cuts[i, column])
                             hi = ctx.offsets[users[i]] + cut
                             state[0] = keyed(ctx.seed, stream, users[i], cut, attempt)
                             attribute = draw_attribute(ctx, state)  # noqa: F821
                             closed = balance.closed if made[1] < 0 else unclosed
-                            if attribute >= 0 and settled[i, column, attribute] != ACCEPTED:
-                                outcome = np.int64(settled[i, column, attribute])
-                            elif attribute >= 0 and closed[attribute] and answers.rare[at, column, attribute]:
+                            if attribute >= 0 and answers.settled[column, i, attribute] != ACCEPTED:
+                                outcome = np.int64(answers.settled[column, i, attribute])
+                            elif attribute >= 0 and closed[attribute] and answers.rare[column, i, attribute]:
                                 outcome = np.int64(TOO_RARE)
                             else:
                                 asked = Asked(
                                     users[i], cut, hi - min(cut, ctx.n_history), hi, attribute, pool,
-                                    settled[i, column], answers.values[at, column], answers.lengths[at, column],
-                                    answers.rows[at, column], answers.rare[at, column], closed, tallies,
+                                    answers.settled[column, i], answers.values[column, i], answers.lengths[column, i],
+                                    answers.rows[column, i], answers.rare[column, i], closed, tallies,
                                 )  # fmt: skip
                                 clear_record(record)
                                 outcome = np.int64(generate(ctx, asked, state, record, 0))  # noqa: F821
@@ -169,7 +167,7 @@ def choice_of(family: Family) -> Callable[..., Any]:
                 open_all(kept_balance)  # nothing fits, but what was put off is made, so that it counts as what it is
             else:
                 left = left_waiting(kept_turns, kept_balance, kept_waiting) if strict else 0
-                return found, 0, loose, left
+                return found, start, loose, left
 
     return _compile(choose, generate=family.generate, draw_attribute=family.draw_attribute)
 
@@ -197,6 +195,32 @@ def answers_of(family: Family) -> Callable[..., None]:
                 lengths[i] = length
 
     return _compile(right_answers, right_answer=family.right_answer)
+
+
+@cache
+def answers_ahead(family: Family) -> Callable[..., None]:
+    """find(ctx, pool, users, cuts, main, tallies, answers): enter the right answers of all users' main cuts, those
+    before column `main`; see `choice_of`, which finds what it needs itself where nothing is known."""
+    sources = _digest(family)
+
+    def find(ctx, pool, users, cuts, main, tallies, answers):
+        assert sources
+        ctx, tallies, answers = borrowed(ctx), borrowed(tallies), borrowed(answers)  # the caller keeps them
+        value = np.empty(LONGEST_ANSWER, np.int32)
+        for i in range(len(users)):
+            for column in range(main):
+                cut = np.int64(cuts[i, column])
+                if cut < 0:
+                    continue
+                hi = ctx.offsets[users[i]] + cut
+                lo = hi - min(cut, ctx.n_history)
+                for attribute in ctx.side:
+                    value[:] = -1
+                    codes = gather(ctx.codes, attribute, ctx.items[lo:hi])
+                    status, length = right_answer(ctx, codes, ctx.starts[lo:hi], value, tallies)  # noqa: F821
+                    enter_answer(ctx, pool, answers, column, i, attribute, status, length, value)
+
+    return _compile(find, right_answer=family.right_answer)
 
 
 def _shared(sources: int) -> tuple[Callable[..., Any], ...]:

@@ -31,7 +31,7 @@ def keep_answer(ctx, asked, attribute, answer, length):
     for c in range(LONGEST_ANSWER):
         asked.answers[attribute, c] = answer[c]
     asked.lengths[attribute] = length
-    asked.rows[attribute] = _row_of(ctx, asked.pool, attribute, answer)
+    asked.rows[attribute] = row_of(ctx, asked.pool, attribute, answer)
 
 
 @inner
@@ -92,7 +92,7 @@ def finish_pooled(ctx, asked, state, records, row, attribute, has_single, drawn)
     for option in range(OPTIONS):
         at = drawn[option] if option > 0 else asked.rows[attribute]
         if at < 0 and option > 0:
-            at = _row_of(ctx, asked.pool, attribute, values[option])
+            at = row_of(ctx, asked.pool, attribute, values[option])
         frequency[option] = ctx.pool_counts[at, 0] if at >= 0 else 0
         popularity[option] = ctx.pool_counts[at, 1] if at >= 0 else _popularity(ctx, attribute, values[option])
     rank = rank_of_first(state, frequency)
@@ -119,7 +119,7 @@ def _popularity(ctx, attribute, answer):
 
 
 @inner
-def _row_of(ctx, pool, attribute, answer):
+def row_of(ctx, pool, attribute, answer):
     """A row of the sorted pool with this answer, -1 where there is none."""
     lo, hi = ctx.pool_bounds[pool, attribute]
     end = hi

@@ -24,7 +24,7 @@ from uqabench.stages.pretrain import batch_maker, numbered, pretrain, training_b
 from uqabench.stages.training import Trainer
 
 _LOADED_SECONDS = 4.0
-_TRAINED_SECONDS, _MORE_SECONDS = 10.0, 90.0
+_TRAINED_SECONDS, _MORE_SECONDS = 10.0, 240.0
 """Of the processor; the second more at the whole size, so that training there goes on for minutes."""
 _LEAST_STEPS = 2
 _SEQUENCES_A_STEP, _TOKENS_A_STEP = 16, 2_048

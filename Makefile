@@ -30,9 +30,9 @@ test-spark: $(VENV)/.dev
 	$(BIN)/pip install -q --disable-pip-version-check "ibis-framework[pyspark]>=12" "pyspark>=4,<4.1"
 	JAVA_TOOL_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" $(BIN)/python -m pytest -rs -k spark tests/data/engines tests/data/test_scale_page.py
 
-# 25,000 damaged inputs a reader, or more.
+# 10,000 damaged inputs a reader, or more.
 fuzz: $(VENV)/.dev
-	UQABENCH_FUZZ=50000 $(BIN)/python -m pytest tests/data/test_fuzz.py tests/data/test_fuzz_recipes.py tests/data/official/test_fuzz.py
+	UQABENCH_FUZZ=20000 $(BIN)/python -m pytest tests/data/test_fuzz.py tests/data/test_fuzz_recipes.py tests/data/official/test_fuzz.py
 
 # ROOFLINE names the result file, ROOFLINE_ARGS adds options (--rows hstu,trm++).
 bench: $(VENV)/.dev

@@ -72,23 +72,23 @@ def next_to_make(turns, balance, waiting, i):
         if user.made == user.used and user.sure == 0:
             if user.put_off > 0:
                 chunk, place = first_put_off(waiting, i)
-                return np.int64(waiting.entries[chunk, place].attempt), chunk, np.int64(place)
+                return waiting.entries[chunk, place].attempt, chunk, np.int64(place)
             _allow_more(turns, waiting, i)
         cursor[_PART] = _WAITING
     if cursor[_PART] == _WAITING:
         chunk, place = _next_fitting(turns, balance, waiting, i)
         if chunk >= 0:
-            return np.int64(waiting.entries[chunk, place].attempt), chunk, place
+            return waiting.entries[chunk, place].attempt, chunk, place
         cursor[_PART] = _NEW
     if user.made == user.used:
         if cursor[_REFILLED] or user.used == user.limit or user.sure > 0:
             return np.int64(-1), np.int64(-1), np.int64(-1)
         if user.put_off > 0:
             chunk, place = first_put_off(waiting, i)
-            return np.int64(waiting.entries[chunk, place].attempt), chunk, np.int64(place)
+            return waiting.entries[chunk, place].attempt, chunk, np.int64(place)
         _allow_more(turns, waiting, i)
     user.made += 1
-    return np.int64(user.made - 1), np.int64(-1), np.int64(-1)
+    return user.made - 1, np.int64(-1), np.int64(-1)
 
 
 @inner

@@ -21,7 +21,7 @@ attribute. GONE: taken, or no question."""
 ENTRY = np.dtype(
     [
         ("question", np.uint64),
-        ("attempt", np.int32),
+        ("attempt", np.int64),
         ("group", np.int16),
         ("rank", np.int8),
         ("popularity_rank", np.int8),
@@ -38,12 +38,12 @@ USER = np.dtype(
         ("first", np.int64),
         ("last", np.int64),
         ("given", np.int64),
-        ("size", np.int32),
-        ("sure", np.int32),
-        ("put_off", np.int32),
-        ("made", np.int32),
-        ("used", np.int32),
-        ("limit", np.int32),
+        ("size", np.int64),
+        ("sure", np.int64),
+        ("put_off", np.int64),
+        ("made", np.int64),
+        ("used", np.int64),
+        ("limit", np.int64),
     ],
     align=True,
 )

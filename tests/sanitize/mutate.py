@@ -56,6 +56,8 @@ def _repeated(x: np.ndarray, pick: random.Random) -> np.ndarray:
 
 
 def _unaligned(x: np.ndarray, pick: random.Random) -> np.ndarray:
+    if x.dtype.hasobject:  # NumPy moves no references
+        return x
     memory = np.zeros(x.nbytes + 1, np.uint8)
     y = memory[1:].view(x.dtype).reshape(x.shape)
     y[...] = x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from uqabench.llm.batches import answer_loss, batch_hidden, collate, group_prompts
@@ -16,6 +16,18 @@ from uqabench.llm.packed import Stretches, can_pack
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
 def lm(request, make_lm):
     return make_lm(request.param)
+
+
+@pytest.fixture(scope="module")
+def calm_lm(make_lm):
+    """With weights so large that a text decides alone, as in the others, rounding errors of gradients grow to 0.3 %."""
+    lm = make_lm("qwen2")
+    with torch.no_grad():
+        for parameter in lm.model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(0.25)
+    lm.model.requires_grad_(True)
+    return lm
 
 
 def shared_rows(lm, seed, sizes):
@@ -37,19 +49,19 @@ ROWS = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(sizes=ROWS, seed=st.integers(0, 10**6))
-def test_losses_and_gradients_are_those_of_padded_rows(small_lm, sizes, seed):
-    groups, _, _ = shared_rows(small_lm, seed, sizes)
-    parameters = list(small_lm.model.parameters())
-    small_lm.model.requires_grad_(True)
+@example(sizes=[(24, [1, 7, 12, 7]), (1, [1, 1, 9])], seed=4135)
+def test_losses_and_gradients_are_those_of_padded_rows(calm_lm, sizes, seed):
+    groups, _, _ = shared_rows(calm_lm, seed, sizes)
+    parameters = list(calm_lm.model.parameters())
     found = []
     for packed in (False, True):
-        batch = collate(groups, small_lm, 0, with_answers=True, packed=packed)
+        batch = collate(groups, calm_lm, 0, with_answers=True, packed=packed)
         assert (batch.stretches is not None) == packed
-        loss = answer_loss(small_lm, batch, batch_hidden(small_lm, batch, None))
+        loss = answer_loss(calm_lm, batch, batch_hidden(calm_lm, batch, None))
         found.append((loss, torch.autograd.grad(loss, parameters)))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
     for mine, padded in zip(found[1][1], found[0][1], strict=True):
-        torch.testing.assert_close(mine, padded, rtol=1e-3, atol=1e-3 * float(padded.abs().max()) + 1e-7)
+        torch.testing.assert_close(mine, padded, rtol=1e-4, atol=1e-4 * float(padded.abs().max()) + 1e-9)
 
 
 def test_logits_are_those_of_single_prompts(lm):

@@ -6,9 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uqabench.questions.core.compiled import inner
-from uqabench.questions.core.context import ACCEPTED
-from uqabench.questions.core.pool import row_of
 from uqabench.questions.declaration import ASKED, LONGEST_ANSWER
 
 ATTRIBUTES = len(ASKED)
@@ -35,15 +32,3 @@ def nothing_known(users: int, columns: int) -> Answers:
         rows=np.zeros(shape, np.int64),
         rare=np.zeros(shape, bool),
     )
-
-
-@inner
-def enter_answer(ctx, pool, answers, column, i, attribute, status, length, value):
-    """Enter what was found of a history: an answer, or why there is none."""
-    if status != ACCEPTED:
-        answers.settled[column, i, attribute] = status
-        return
-    for c in range(LONGEST_ANSWER):
-        answers.values[column, i, attribute, c] = value[c]
-    answers.lengths[column, i, attribute] = length
-    answers.rows[column, i, attribute] = row_of(ctx, pool, attribute, value)

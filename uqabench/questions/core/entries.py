@@ -19,7 +19,6 @@ import numpy as np
 from uqabench.data.jit import jit
 from uqabench.questions import declaration
 from uqabench.questions.core import histories
-from uqabench.questions.core.answers import enter_answer
 from uqabench.questions.core.attempts import (
     allowed_attempts,
     clear_record,
@@ -30,6 +29,7 @@ from uqabench.questions.core.balance import loosen, new_balance, open_all, rare_
 from uqabench.questions.core.compiled import borrowed
 from uqabench.questions.core.context import ACCEPTED, TOO_RARE, Asked
 from uqabench.questions.core.histories import gather
+from uqabench.questions.core.pool import enter_answer
 from uqabench.questions.core.rng import keyed
 from uqabench.questions.core.turns import (
     BATCH,
@@ -218,7 +218,13 @@ def answers_ahead(family: Family) -> Callable[..., None]:
                     value[:] = -1
                     codes = gather(ctx.codes, attribute, ctx.items[lo:hi])
                     status, length = right_answer(ctx, codes, ctx.starts[lo:hi], value, tallies)  # noqa: F821
-                    enter_answer(ctx, pool, answers, column, i, attribute, status, length, value)
+                    if status != ACCEPTED:
+                        answers.settled[column, i, attribute] = status
+                        continue
+                    enter_answer(
+                        ctx, pool, attribute, value, length, answers.values[column, i], answers.lengths[column, i],
+                        answers.rows[column, i],
+                    )  # fmt: skip
 
     return _compile(find, right_answer=family.right_answer)
 

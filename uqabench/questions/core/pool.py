@@ -28,10 +28,16 @@ def settled_state(ctx, asked, attribute):
 @inner
 def keep_answer(ctx, asked, attribute, answer, length):
     """Leave the right answer, and its row in the pool, to the next candidates for this history and attribute."""
+    enter_answer(ctx, asked.pool, attribute, answer, length, asked.answers, asked.lengths, asked.rows)
+
+
+@inner
+def enter_answer(ctx, pool, attribute, answer, length, answers, lengths, rows):
+    """Write what `Asked` has of a history's right answer: answers (4, 3), lengths (4,), rows (4,)."""
     for c in range(LONGEST_ANSWER):
-        asked.answers[attribute, c] = answer[c]
-    asked.lengths[attribute] = length
-    asked.rows[attribute] = row_of(ctx, asked.pool, attribute, answer)
+        answers[attribute, c] = answer[c]
+    lengths[attribute] = length
+    rows[attribute] = _row_of(ctx, pool, attribute, answer)
 
 
 @inner
@@ -92,7 +98,7 @@ def finish_pooled(ctx, asked, state, records, row, attribute, has_single, drawn)
     for option in range(OPTIONS):
         at = drawn[option] if option > 0 else asked.rows[attribute]
         if at < 0 and option > 0:
-            at = row_of(ctx, asked.pool, attribute, values[option])
+            at = _row_of(ctx, asked.pool, attribute, values[option])
         frequency[option] = ctx.pool_counts[at, 0] if at >= 0 else 0
         popularity[option] = ctx.pool_counts[at, 1] if at >= 0 else _popularity(ctx, attribute, values[option])
     rank = rank_of_first(state, frequency)
@@ -119,7 +125,7 @@ def _popularity(ctx, attribute, answer):
 
 
 @inner
-def row_of(ctx, pool, attribute, answer):
+def _row_of(ctx, pool, attribute, answer):
     """A row of the sorted pool with this answer, -1 where there is none."""
     lo, hi = ctx.pool_bounds[pool, attribute]
     end = hi

@@ -71,9 +71,9 @@ def next_to_make(turns, balance, waiting, i):
     if cursor[_PART] == _AT_FIRST:
         if user.made == user.used and user.sure == 0:
             if user.put_off > 0:
-                chunk, place = first_put_off(waiting, i)
-                return waiting.entries[chunk, place].attempt, chunk, np.int64(place)
-            _allow_more(turns, waiting, i)
+                return first_put_off(waiting, i)
+            _allow_more(user)
+            cursor[_REFILLED] = True
         cursor[_PART] = _WAITING
     if cursor[_PART] == _WAITING:
         chunk, place = _next_fitting(turns, balance, waiting, i)
@@ -84,9 +84,9 @@ def next_to_make(turns, balance, waiting, i):
         if cursor[_REFILLED] or user.used == user.limit or user.sure > 0:
             return np.int64(-1), np.int64(-1), np.int64(-1)
         if user.put_off > 0:
-            chunk, place = first_put_off(waiting, i)
-            return waiting.entries[chunk, place].attempt, chunk, np.int64(place)
-        _allow_more(turns, waiting, i)
+            return first_put_off(waiting, i)
+        _allow_more(user)
+        cursor[_REFILLED] = True
     user.made += 1
     return user.made - 1, np.int64(-1), np.int64(-1)
 
@@ -124,7 +124,7 @@ def may_try_more(waiting, i):
     user = waiting.users[i]
     if user.used == user.limit:
         return False
-    user.used = min(user.used + BATCH, user.limit)
+    _allow_more(user)
     return True
 
 
@@ -152,9 +152,8 @@ def left_waiting(turns, balance, waiting):
 
 
 @inner
-def _allow_more(turns, waiting, i):
-    turns.cursor[_REFILLED] = True
-    user = waiting.users[i]
+def _allow_more(user):
+    """Let a user try a batch more."""
     user.used = min(user.used + BATCH, user.limit)
 
 

@@ -107,10 +107,10 @@ def new_entry(waiting, i, attempt, state):
 
 @inner
 def first_put_off(waiting, i):
-    """(chunk, place) of the first entry of user i that was put off, of which there is one."""
-    chunk, place = waiting.users[i].first, 0
+    """(attempt, chunk, place) of the first entry of user i that was put off, of which there is one."""
+    chunk, place = waiting.users[i].first, np.int64(0)
     while waiting.entries[chunk, place].state != PUT_OFF:
         place += 1
         if place == CHUNK:
-            chunk, place = waiting.after[chunk], 0
-    return chunk, place
+            chunk, place = waiting.after[chunk], np.int64(0)
+    return waiting.entries[chunk, place].attempt, chunk, place

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from uqabench.artifact import UNHASHED
 from uqabench.experiments.run import run
 from uqabench.experiments.spec import load_experiments
 from uqabench.report.results import load_experiment, load_results
@@ -133,6 +134,12 @@ def contents(folder):
     return found
 
 
+def repeatable(manifest):
+    """A manifest without the digests and sizes of files that hold clock readings: not even their length is the same."""
+    told = {key: {n: v for n, v in manifest[key].items() if n not in UNHASHED} for key in ("files", "sizes")}
+    return {**manifest, **told}
+
+
 def assert_same(folder, other):
     assert results_of(folder) == results_of(other)
     assert contents(folder) == contents(other)
@@ -181,7 +188,7 @@ def test_a_run_killed_in_every_operation_of_a_replacement(launch, undisturbed, t
             break
         if (artifact / "manifest.json").exists():
             found = json.loads((artifact / "manifest.json").read_text())
-            assert found in (json.loads(old), manifest | {"files": found["files"]})
+            assert found == json.loads(old) or repeatable(found) == repeatable(manifest)
         limit += 3
     assert limit > 10
     assert_same(folder, reference)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("UQABENCH_TUNING", "first")  # on a GPU: tests decide nothing for anybody
 if not torch.cuda.is_available():
@@ -23,6 +24,16 @@ from uqabench.vocabulary import SUBTASKS
 
 if TYPE_CHECKING:
     from uqabench.llm.language_model import LanguageModel
+
+# Every run draws the same cases; `pytest --hypothesis-profile=new-cases` looks for others. Neither depends on a clock.
+_ANYWHERE = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("same-cases", derandomize=True, **_ANYWHERE)
+settings.register_profile("new-cases", print_blob=True, **_ANYWHERE)
+settings.load_profile("same-cases")
 
 SMALL_LOG: dict[str, Any] = {
     "users": 120,
@@ -147,6 +158,12 @@ def small_run() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def small_log() -> dict[str, Any]:
     return dict(SMALL_LOG)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test draws the same numbers from torch's own generator, whichever tests ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

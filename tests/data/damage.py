@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 CASES = int(os.environ.get("UQABENCH_FUZZ", 1000))
-quick = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+quick = settings(suppress_health_check=list(HealthCheck))
 
 
 @st.composite

@@ -14,7 +14,7 @@ from uqabench.errors import InputError
 lengths_of = st.lists(st.integers(0, 50), min_size=1, max_size=150)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lengths_of, st.integers(50, 300), st.integers(0, 9), st.integers(0, 9), st.booleans())
 def test_batches_hold_every_row_once(lengths, budget, seed, epoch, shuffle):
     batches = plan_batches(lengths, budget, seed=seed, epoch=epoch, shuffle=shuffle)
@@ -25,7 +25,7 @@ def test_batches_hold_every_row_once(lengths, budget, seed, epoch, shuffle):
     assert all(sum(lengths[row] for row in batch) <= budget for batch in batches)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 7))
 def test_shares_of_a_batch_hold_each_member_once_and_are_even(sizes, shares):
     parts = share_evenly(np.array(sizes, int), shares)
@@ -72,7 +72,7 @@ def test_bad_plans_are_refused(arguments, words):
         plan_batches(**{"lengths": [1], "token_budget": 10, "seed": 0, "epoch": 0, **arguments})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(length=st.integers(1, 25), seed=st.integers(0, 5), epoch=st.integers(0, 5), data=st.data())
 def test_windows_cover_what_they_should(ragged_store, length, seed, epoch, data):
     store = ragged_store

@@ -103,7 +103,7 @@ def test_a_kept_log_has_all_columns_itself(logs):
         stored(logs / "hive", logs / "items.parquet", logs / "b", keep=logs / "kept")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.text(min_size=1), st.text(), max_size=4))
 def test_escapes_of_arrow_are_read_back(values):
     from pathlib import PurePath

@@ -42,7 +42,7 @@ def naive(rows, min_items, min_user, max_user, last):
             return [index for index, _ in tail(rows)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 8)), max_size=80),
     min_items=st.integers(1, 4),

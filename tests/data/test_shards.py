@@ -73,7 +73,7 @@ def test_a_missing_shard_is_named(sharded, tmp_path):
         InteractionStore.open(tmp_path / "copy")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 70))
 def test_bounds_keep_users_whole_and_files_small(lengths, rows):
     offsets = np.r_[0, np.cumsum(lengths)]

@@ -26,7 +26,7 @@ from uqabench.errors import InputError
 IDS = [f"user {i}" for i in range(200)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(size=st.integers(2, 60), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32))
 def test_sizes_and_order_do_not_matter(size, fraction, seed):
     ids = IDS[:size]
@@ -47,7 +47,7 @@ def test_another_seed_is_another_split_with_another_hash():
     assert split_hash(digests, first) != split_hash(digests, second) != split_hash(digests, 1 - second)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     size=st.integers(3, 60),
     fraction=st.floats(0.01, 0.6),
@@ -90,7 +90,7 @@ def test_digests_are_of_each_user_s_own_rows():
 
 
 @given(size=st.integers(1, 30), seed=st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_is_of_the_sequences_and_among_equal_ones_of_the_salt(size, seed):
     rng = random.Random(seed)
     digests = [bytes([rng.randrange(4)]) for _ in range(size)]

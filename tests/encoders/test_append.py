@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -53,7 +53,7 @@ def test_appended_states_are_those_of_the_whole(name: str, packed: Callable) -> 
 
 @pytest.mark.parametrize("name", ["hstu", "trm++", "mamba2"])
 @given(parts=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=4))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8)
 def test_however_a_history_is_cut(name: str, packed: Callable, parts) -> None:
     batch = packed(np.sum(parts, axis=0).tolist())
     encoder = build(name)

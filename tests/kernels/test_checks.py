@@ -95,7 +95,7 @@ def test_bad_arguments_are_named(call, error, message):
 
 
 @given(lengths=st.lists(st.integers(0, 40), max_size=12), max_cells=st.sampled_from([1, 400, 10**6]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_groups_hold_every_token_once_and_give_it_back(lengths, max_cells):
     offsets = torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
     x = torch.arange(sum(lengths) * 2).view(-1, 2)

@@ -187,7 +187,7 @@ class TestNative:
             backward(table.copy(), table[:1], ids, offsets, threads=1)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(bags=st.lists(st.lists(st.integers(0, ROWS - 1), max_size=6), max_size=6), data=st.data())
 def test_order_within_and_of_bags_does_not_matter(bags, data):
     table = make_table(torch.float64)

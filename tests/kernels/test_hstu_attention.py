@@ -96,7 +96,7 @@ def test_strided_views_of_one_projection(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5), data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_sequences_do_not_see_each_other_nor_the_future(backend, lengths, data):
     inputs = make_inputs(sum(lengths), "both")
     offsets = offsets_of(lengths)

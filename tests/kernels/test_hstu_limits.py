@@ -108,7 +108,7 @@ def test_the_reference_is_one_masked_matrix_too():
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_combination_matches_the_reference(data):
     lengths = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=4))
     targets = data.draw(st.none() | st.tuples(*(st.integers(0, n) for n in lengths)).map(list))

@@ -29,7 +29,7 @@ def rank_by_sorting(hidden, weight, target):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(tokens=st.integers(0, 70), items=st.integers(1, 600), width=st.integers(0, 20), seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_equals_the_place_in_a_stable_sort(backend, tokens, items, width, seed):
     if backend == "reference":
         tokens = min(tokens, 5)

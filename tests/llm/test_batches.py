@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from uqabench.llm.batches import (
@@ -170,7 +170,6 @@ def test_groups_hold_every_prompt_once_under_its_key(members, max_questions):
     assert sorted(seen) == rows.tolist()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.lists(st.integers(1, 9), min_size=1, max_size=4)), max_size=40),
     st.integers(1, 120),

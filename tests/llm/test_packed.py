@@ -47,7 +47,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sizes=ROWS, seed=st.integers(0, 10**6))
 @example(sizes=[(24, [1, 7, 12, 7]), (1, [1, 1, 9])], seed=4135)
 def test_losses_and_gradients_are_those_of_padded_rows(calm_lm, sizes, seed):

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uqabench.errors import InputError
@@ -40,7 +40,7 @@ def shuffled_inside_baskets(store, questions, i, rng):
     return dataclasses.replace(store, items=items)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=8)
 @given(
     seed=st.integers(0, 10_000),
     items=st.integers(8, 60),

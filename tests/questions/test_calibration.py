@@ -15,7 +15,7 @@ def test_probabilities_are_a_softmax():
     np.testing.assert_allclose(probabilities(logits), softmax(logits, axis=1))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 400), st.floats(0.1, 5))
 def test_the_error_against_a_loop_over_answers(seed, n, scale):
     rng = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -285,7 +285,7 @@ def test_an_unknown_split_is_named():
         generate(random_store(7), "test", SMALL)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 10_000),
     items=st.integers(8, 60),

@@ -14,7 +14,7 @@ from uqabench.questions.declaration import LONGEST_ANSWER, most_frequent
 from uqabench.questions.kinds.long_term_interest import top_three
 
 CODES = st.lists(st.integers(-1, 6), max_size=40).map(lambda codes: np.array(codes, np.int32))
-few = settings(deadline=None, derandomize=True, database=None, max_examples=200)
+few = settings(max_examples=200)
 
 
 @few

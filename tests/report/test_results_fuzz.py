@@ -4,7 +4,7 @@ import copy
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uqabench.errors import InputError
@@ -37,9 +37,7 @@ OTHERS = [
     {},
     {"a": 1},
 ]
-SETTINGS = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=150)
 
 
 def _spots(value: Any) -> list[tuple[Any, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -106,20 +105,19 @@ def test_a_batch_knows_what_the_host_packed(small_store, pretrain_config):
 
 
 def test_batches_are_made_ahead_in_order_by_one_thread():
-    made, threads = [], set()
+    made, threads, another = [], set(), threading.Semaphore(0)
 
     def make(i):
         threads.add(threading.get_ident())
         made.append(i)
+        another.release()
         return i * i
 
-    found = []
-    for square in prefetched(range(7), make, 2):
-        time.sleep(0.01)
-        found.append((square, len(made)))
-    assert [square for square, _ in found] == [i * i for i in range(7)] and made == list(range(7))
+    for i, square in enumerate(prefetched(range(7), make, 2)):
+        while len(made) < min(i + 3, 7):
+            assert another.acquire(timeout=60), "no batch is made while the caller is at work"
+        assert square == i * i and made == list(range(min(i + 3, 7)))
     assert threading.get_ident() not in threads and len(threads) == 1
-    assert all(count <= i + 3 for i, (_, count) in enumerate(found)) and found[0][1] == 3
     assert list(prefetched(range(3), make, 0)) == [0, 1, 4] and threading.get_ident() in threads
 
 

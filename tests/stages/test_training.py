@@ -87,7 +87,7 @@ def undisturbed(tmp_path_factory):
     return job.state(), job.trainer.records
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, TOTAL - 1), min_size=1, max_size=3, unique=True).map(sorted))
 def test_a_run_killed_at_any_step_ends_in_the_same_weights(undisturbed, kills):
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def test_a_slow_save_makes_room_for_training(tmp_path, monkeypatch, caplog, inte
     assert f"{len(saved_at)} checkpoints took" in caplog.text
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.lists(st.integers(0, TOTAL - 1), min_size=1, max_size=3, unique=True).map(sorted))
 def test_checkpoints_of_a_thread_lose_nothing_either(undisturbed, kills):
     def job(folder, **kwargs):

@@ -84,7 +84,7 @@ def questions(draw, store: InteractionStore, side: int) -> GivenQuestions:
     return GivenQuestions(users, cuts, subtasks, answers, [QUESTIONS[i] + draw(st.text()) for i in subtasks])
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(stores(), st.integers(1, 8))
 def test_store_files_store_is_the_identity(made, n_history):
     store, asked = made

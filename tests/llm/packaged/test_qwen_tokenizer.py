@@ -90,7 +90,7 @@ def test_encodes_by_lowest_rank(small, text):
     assert small(text).input_ids == lowest_rank_encoding(text, SMALL)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet=st.sampled_from("thean lr'\n1你，"), max_size=40))
 def test_encodes_any_text_by_lowest_rank_and_back(small, text):
     ids = small(text).input_ids

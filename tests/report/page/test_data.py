@@ -36,7 +36,7 @@ def array(ref: dict[str, Any], data: bytes) -> np.ndarray:
     return np.frombuffer(data, kind, ref["length"], ref["at"])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=9), max_size=5))
 def test_arrays_come_back_as_they_were(lists):
     columns = Columns()

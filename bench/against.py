@@ -22,11 +22,12 @@ from typing import Any
 import torch
 from scipy.stats import quantile_test
 
+from bench.command import check_positive, chosen_names, command
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.machine import cpu_name
 from bench.rows.encoders import LENGTHS, WORK
 from bench.units import in_units
-from uqabench.errors import InputError, UQABenchError
+from uqabench.errors import InputError
 from uqabench.files import write_json
 from uqabench.settings.encoders import ENCODER_PRESETS, PRESET_NAMES
 
@@ -237,33 +238,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for arguments that cannot be met, or an installation that cannot take the steps."""
     options = build_parser().parse_args(arguments)
-    try:
-        names = [name.strip() for name in options.rows.split(",") if name.strip()]
-        for name in names:
-            if name not in ROWS:
-                raise InputError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
-        if not names:
-            raise InputError(f"No row was named: choose from {', '.join(ROWS)}.")
-        for name, value in (("starts", options.starts), ("repeats", options.repeats)):
-            if value < 1:
-                raise InputError(f"--{name} is {value}: it must be at least 1.")
+    names = chosen_names(options.rows, ROWS, "--rows")
+    check_positive(starts=options.starts, repeats=options.repeats)
+    if options.json:
+        check_writable(options.json)
+    print(table([]), flush=True)
+    head = {"schema": SCHEMA, "machine": {"cpu": cpu_name()}, "commit": commit()}
+    sizes = {"preset": options.preset, "starts": options.starts, "repeats": options.repeats}
+    rows = []
+    for name in names:
+        rows.append(measure(name, options.python, **sizes))
+        print(line(rows[-1]), flush=True)
         if options.json:
-            check_writable(options.json)
-        print(table([]), flush=True)
-        head = {"schema": SCHEMA, "machine": {"cpu": cpu_name()}, "commit": commit()}
-        sizes = {"preset": options.preset, "starts": options.starts, "repeats": options.repeats}
-        rows = []
-        for name in names:
-            rows.append(measure(name, options.python, **sizes))
-            print(line(rows[-1]), flush=True)
-            if options.json:
-                write_json(options.json, {**head, "rows": rows})
-    except UQABenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+            write_json(options.json, {**head, "rows": rows})
     return 0
 
 

@@ -20,10 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.command import chosen_names, command
 from bench.compiled import Figures, compile_case, compile_cuda, config_name, cuda_sources, launched_warps, nvcc
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.occupancy import blocks_a_multiprocessor
-from uqabench.errors import InputError, UQABenchError
+from uqabench.errors import InputError
 from uqabench.files import read_json, write_bytes
 
 BUDGET = Path(__file__).parent / "results" / "aot-budget.json"
@@ -191,10 +192,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def chosen_archs(text: str) -> list[int]:
     """Architectures named in `text`; InputError for one that the project has no limits for."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or any(name not in ("80", "90") for name in names):
-        raise InputError(f"--arch is '{text}': choose of 80 and 90, with commas between.")
-    return [int(name) for name in names]
+    return [int(name) for name in chosen_names(text, ("80", "90"), "--arch")]
 
 
 def record(path: Path, figures: Sequence[Figures]) -> None:
@@ -210,33 +208,30 @@ def _run_compiled(arguments: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-m", "bench.aot", *arguments], env=environment).returncode
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, 1 when a kernel does not compile or passes a limit or its budget, 2 for wrong arguments."""
     options = build_parser().parse_args(arguments)
-    try:
-        archs = chosen_archs(options.arch)
-        if os.environ.get("TRITON_INTERPRET"):  # kernels would be Python functions that nothing can compile
-            return _run_compiled(sys.argv[1:] if arguments is None else arguments)
-        prefixes = [name.strip() for name in options.kernels.split(",") if name.strip()]
-        for path in (options.json, options.budget if options.record else None):
-            if path is not None:
-                check_writable(path)
-        asked = jobs(options.cases, archs, prefixes, options.subset)
-        results = list(compile_all(options.cases, asked, options.seconds, options.processes)) if asked else []
-        results += [] if options.no_cuda else list(compile_cuda_all(archs, prefixes))
-        figures = [r for r in results if isinstance(r, Figures)]
-        problems = [r for r in results if isinstance(r, str)]
-        if not results:
-            raise InputError("No kernel has a case of that name.")
-        print_table(figures)
-        if options.json is not None:
-            write_report(options.json, report(figures))
-        if options.record and not problems:
-            record(options.budget, figures)
-        budget = read_budget(options.budget)
-    except UQABenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    archs = chosen_archs(options.arch)
+    if os.environ.get("TRITON_INTERPRET"):  # kernels would be Python functions that nothing can compile
+        return _run_compiled(sys.argv[1:] if arguments is None else arguments)
+    prefixes = [name.strip() for name in options.kernels.split(",") if name.strip()]
+    for path in (options.json, options.budget if options.record else None):
+        if path is not None:
+            check_writable(path)
+    asked = jobs(options.cases, archs, prefixes, options.subset)
+    results = list(compile_all(options.cases, asked, options.seconds, options.processes)) if asked else []
+    results += [] if options.no_cuda else list(compile_cuda_all(archs, prefixes))
+    figures = [r for r in results if isinstance(r, Figures)]
+    problems = [r for r in results if isinstance(r, str)]
+    if not results:
+        raise InputError("No kernel has a case of that name.")
+    print_table(figures)
+    if options.json is not None:
+        write_report(options.json, report(figures))
+    if options.record and not problems:
+        record(options.budget, figures)
+    budget = read_budget(options.budget)
     for found in figures:
         problems += found.problems() + over_budget(found, budget)
     for problem in problems:

@@ -8,13 +8,15 @@ a rate which is the same at any size has the exponent 0.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.command import command
+from uqabench.files import read_json
 
 _GB = 10**9
 _MEASURES = {"clock": "value", "processor": "value_by_cpu"}
@@ -74,13 +76,14 @@ def _exponents(sizes: Sequence[float], rows: Sequence[dict[str, Any] | None], me
     return ["none" if each is None else f"{each:.2f}" for each in found]
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, help="of `python -m bench.scale --json`")
     parser.add_argument("--by", choices=_MEASURES, default="clock", help="whose time counts (default: the clock's)")
     options = parser.parse_args(arguments)
-    sys.stdout.write(table([json.loads(file.read_text()) for file in options.files], options.by))
+    sys.stdout.write(table([read_json(file) for file in options.files], options.by))
     return 0
 
 

@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 
-from bench.envelope import commit
+from bench.command import check_positive, chosen_names, command
+from bench.envelope import check_writable, commit
 from bench.machine import cpu_name
 from bench.scale_data import prepare_parquet, write_log
 from uqabench.data import InteractionStore
-from uqabench.encoders import UserEncoder
+from uqabench.encoders import UserEncoder, encoder_names
 from uqabench.files import write_json
 from uqabench.kernels import checks
 from uqabench.settings.encoders import PRESET_NAMES
@@ -94,6 +95,7 @@ def _inside(profiler: cProfile.Profile, file: Path) -> float:
     return found
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 where the host takes more than the goal."""
     parser = argparse.ArgumentParser(prog="python -m bench.host_time", description=__doc__.splitlines()[0])
@@ -102,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=8, metavar="N", help="that are timed (default: 8)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="result file")
     options = parser.parse_args(arguments)
+    names = chosen_names(options.encoders, encoder_names(), "--encoders")
+    check_positive(steps=options.steps)
+    if options.json:
+        check_writable(options.json)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -109,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_log(work / "log", FRACTION)
         prepare_parquet(work)
         store = InteractionStore.open(work / "store")
-        for name in options.encoders.split(","):
+        for name in names:
             found = measure(store, name, options.preset, options.steps, work)
             print(
                 f"{name}: batch {1e3 * found.batch:.2f} ms, checks {1e3 * found.checks:.2f} ms, step "

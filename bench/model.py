@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.aot import BUDGET, read_budget
+from bench.command import command
 from bench.compiled import CUDA_CONFIG, Figures, config_name, function_and_arguments, launched_warps
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.gpu_cases import CudaCase, KernelCase, Work, all_cases, all_cuda_cases
 from bench.occupancy import blocks_a_multiprocessor
-from uqabench.errors import UQABenchError
 from uqabench.files import read_json, write_json
 
 RESULTS = BUDGET.parent
@@ -218,6 +218,7 @@ def _us(seconds: float) -> str:
     return f"{seconds * 1e6:,.1f} us"
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 for a file that cannot be read or written."""
     parser = argparse.ArgumentParser(prog="python -m bench.model", description=(__doc__ or "").splitlines()[0])
@@ -225,26 +226,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print Markdown: the largest size a kernel, on H100")
     parser.add_argument("--aot", type=Path, default=BUDGET, help="figures that bench.aot wrote (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        recorded, times = read_budget(options.aot), measured(RESULTS)
-        predictions, missing = [], []
-        triton_cases = (case for case in all_cases() if ARCH in case.archs)
-        for case in itertools.chain(triton_cases, all_cuda_cases()):
-            found = [best(case, recorded, device) for device in DEVICES]
-            name = profiled_name(case)
-            predictions += [replace(p, measured=times.get((name, p.device), {})) for p in found if p is not None]
-            missing += [] if found[0] else [f"{case.kernel} [{case.size}]"]
-        print("\n".join((markdown if options.markdown else table)(predictions)))
-        for name in missing:
-            print(f"{name}: not compiled yet; `python -m bench.aot --record` does it.", file=sys.stderr)
-        if options.json is not None:
-            check_writable(options.json)
-            rows = [asdict(p) for p in predictions]
-            machine = {device.name: asdict(device) for device in DEVICES}
-            write_json(options.json, {"schema": SCHEMA, "machine": machine, "commit": commit(), "rows": rows})
-    except UQABenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    recorded, times = read_budget(options.aot), measured(RESULTS)
+    predictions, missing = [], []
+    triton_cases = (case for case in all_cases() if ARCH in case.archs)
+    for case in itertools.chain(triton_cases, all_cuda_cases()):
+        found = [best(case, recorded, device) for device in DEVICES]
+        name = profiled_name(case)
+        predictions += [replace(p, measured=times.get((name, p.device), {})) for p in found if p is not None]
+        missing += [] if found[0] else [f"{case.kernel} [{case.size}]"]
+    print("\n".join((markdown if options.markdown else table)(predictions)))
+    for name in missing:
+        print(f"{name}: not compiled yet; `python -m bench.aot --record` does it.", file=sys.stderr)
+    if options.json is not None:
+        check_writable(options.json)
+        rows = [asdict(p) for p in predictions]
+        machine = {device.name: asdict(device) for device in DEVICES}
+        write_json(options.json, {"schema": SCHEMA, "machine": machine, "commit": commit(), "rows": rows})
     return 0
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from torch.profiler import ProfilerActivity, profile
 
+from bench.command import chosen_names, command
 from bench.row import Setting
 from bench.rows import ROWS
 from uqabench.stages.memory import keep_freed_memory
@@ -68,6 +69,7 @@ def table(shares: Sequence[Shares], most: int) -> str:
     return "\n".join(lines)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for an unknown row."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__.splitlines()[0])
@@ -78,11 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--keep-memory", action="store_true", help="keep freed memory, as training does (glibc)")
     options = parser.parse_args(arguments)
-    names = options.rows.split(",")
-    unknown = [name for name in names if name not in ROWS]
-    if unknown:
-        print(f"--rows: {', '.join(unknown)} is no row: choose from {', '.join(ROWS)}.", file=sys.stderr)
-        return 2
+    names = chosen_names(options.rows, ROWS, "--rows")
     if options.keep_memory:
         keep_freed_memory()
     for name in names:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.command import command
 from uqabench.data import InteractionStore
 from uqabench.data.official import write_official
 from uqabench.data.official.write import Encode
@@ -27,6 +28,7 @@ def write(store: InteractionStore, folder: Path, n_questions: int, encode: Encod
     write_official(store, given, sets["evaluation"].n_history, folder, encode)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.published_files", description=__doc__.splitlines()[0])

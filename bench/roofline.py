@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
+from bench.command import check_positive, chosen_names, command
 from bench.envelope import SCHEMA, check_writable, commit
 from bench.machine import Machine, measure_machine
 from bench.row import Call, Row, Setting
 from bench.rows import ROWS
 from bench.units import in_units
-from uqabench.errors import InputError, UQABenchError
 from uqabench.files import write_json
 from uqabench.stages.memory import keep_freed_memory
 
@@ -199,39 +199,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def chosen_rows(text: str) -> list[str]:
-    """The rows named in `text`; InputError with one sentence for a name that has no row."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in ROWS:
-            raise InputError(f"There is no row '{name}': choose from {', '.join(ROWS)}.")
-    if not names:
-        raise InputError(f"No row was named: choose from {', '.join(ROWS)}.")
-    return names
-
-
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for arguments that cannot be met or a file that cannot be written."""
     options = build_parser().parse_args(arguments)
     is_small = options.scale == "small"
-    try:
-        names = chosen_rows(options.rows)
-        if options.repeats < 1:
-            raise InputError(f"--repeats is {options.repeats}: it must be at least 1.")
-        check_writable(options.json)
-        sizes = {"repeats": 3, "gemm_size": 256, "copy_bytes": 4 << 20} if is_small else {}
-        if options.keep_memory:
-            keep_freed_memory()
-        machine = measure_machine(**sizes)
-        print(
-            f"{machine.cpu}, {machine.isa}, {torch.get_num_threads()} threads: GEMM {machine.gemm_gflops:.1f} GFLOP/s, "
-            f"copy {machine.copy_gbps:.1f} GB/s"
-        )
-        results = run(names, machine, is_small=is_small, repeats=options.repeats, budget=options.budget)
-        write_json(options.json, report(machine, results))
-    except UQABenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    names = chosen_names(options.rows, ROWS, "--rows")
+    check_positive(repeats=options.repeats)
+    check_writable(options.json)
+    sizes = {"repeats": 3, "gemm_size": 256, "copy_bytes": 4 << 20} if is_small else {}
+    if options.keep_memory:
+        keep_freed_memory()
+    machine = measure_machine(**sizes)
+    print(
+        f"{machine.cpu}, {machine.isa}, {torch.get_num_threads()} threads: GEMM {machine.gemm_gflops:.1f} GFLOP/s, "
+        f"copy {machine.copy_gbps:.1f} GB/s"
+    )
+    results = run(names, machine, is_small=is_small, repeats=options.repeats, budget=options.budget)
+    write_json(options.json, report(machine, results))
     print(f"\nwritten to {options.json}")
     return 0
 

@@ -21,6 +21,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.command import check_positive, chosen_names, command
+from bench.envelope import check_writable, commit
+from uqabench.files import read_json, write_json
+
 _GB = 10**9
 
 
@@ -92,6 +96,7 @@ def _peak() -> int:
     return 1024 * int(found[1]) if found else 0
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 where a row failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__.splitlines()[0])
@@ -106,11 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.row:
         print(json.dumps(run_row(options.row, options.work)))
         return 0
-    names = options.rows.split(",")
-    unknown = [name for name in names if name not in ROWS]
-    if unknown:
-        print(f"--rows: {', '.join(unknown)} is no row: choose from {', '.join(ROWS)}.", file=sys.stderr)
-        return 2
+    names = chosen_names(options.rows, ROWS, "--rows")
+    check_positive(fraction=options.fraction, limit=1.0 if options.limit is None else options.limit)
+    if options.json:
+        check_writable(options.json)
     with tempfile.TemporaryDirectory() as temporary:
         rows = _measure(names, options, options.work or Path(temporary))
     return 1 if any("failed" in row for row in rows if row["name"] in names) else 0
@@ -119,8 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(names: list[str], options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     """All rows; the file holds what is done after each, and says of the others that they are not, unless it has them
     from before."""
-    from bench.envelope import commit
-    from bench.machine import cpu_name
+    from bench.machine import cpu_name  # loads torch, which no row is to find loaded
 
     about = {
         "fraction": options.fraction, "cpu": cpu_name(), "cores": os.cpu_count(),
@@ -136,8 +139,7 @@ def _measure(names: list[str], options: argparse.Namespace, work: Path) -> list[
             rows[place] = {**row, "commit": commit(), "load": os.getloadavg()}
             print(json.dumps(rows[place]), flush=True)
             if options.json:
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                options.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+                write_json(options.json, {**about, "rows": rows})
     return rows
 
 
@@ -145,7 +147,7 @@ def _rows_before(file: Path | None, fraction: float) -> dict[str, dict[str, Any]
     """The rows of the file by name, where it is of this size."""
     if file is None or not file.exists():
         return {}
-    result = json.loads(file.read_text())
+    result = read_json(file)
     return {row["name"]: row for row in result["rows"]} if result["fraction"] == fraction else {}
 
 

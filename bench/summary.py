@@ -10,11 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.command import command
 from bench.envelope import SCHEMA
 from bench.row import Setting
 from bench.rows import ROWS
 from bench.units import in_units
-from uqabench.errors import InputError, UQABenchError
+from uqabench.errors import InputError
 from uqabench.files import write_json
 
 EXAMPLES = """examples:
@@ -114,17 +115,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for files that cannot be read or do not belong together."""
     options = build_parser().parse_args(arguments)
-    try:
-        reports = [read_report(path) for path in options.files]
-        report = combine(reports) if len(reports) > 1 else reports[0]
-        if options.json:
-            write_json(options.json, report)
-    except UQABenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    reports = [read_report(path) for path in options.files]
+    report = combine(reports) if len(reports) > 1 else reports[0]
+    if options.json:
+        write_json(options.json, report)
     print(table(report))
     return 0
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.command import check_positive, chosen_names, command
 from bench.envelope import check_writable
 from bench.gpu import steps
 from bench.gpu.measure import GROUPS
@@ -16,7 +17,6 @@ from bench.gpu.report import Report, machine
 from bench.gpu.session import LIMITS, Session
 from bench.gpu.table import lines
 from bench.gpu.visit import CALLS, make_call
-from uqabench.errors import InputError, UQABenchError
 
 RESULTS = Path(__file__).parents[1] / "results"
 NO_GPU = "no GPU: what needs none was done; run the same command on a machine with one for the figures"
@@ -53,14 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--groups", default=",".join(GROUPS), help="rows to measure, of %(default)s")
     parser.add_argument("--no-baselines", action="store_true", help="measure ours alone")
     return parser
-
-
-def chosen(text: str, known: Sequence[str], option: str) -> list[str]:
-    """Names in `text`, in the order of `known`; InputError for one that is not known."""
-    names = {name.strip() for name in text.split(",") if name.strip()}
-    for name in sorted(names - set(known)):
-        raise InputError(f"{option} has '{name}': choose of {', '.join(known)}.")
-    return [name for name in known if name in names]
 
 
 def plan(names: Sequence[str], groups: Sequence[str], minutes: float) -> None:
@@ -103,29 +95,26 @@ def perform(session: Session, names: Sequence[str], groups: Sequence[str], *, ha
 
 
 def visit(calls: Sequence[str], out: Path, *, is_rehearsed: bool) -> int:
-    """The calls in order; exit code 1 where the package cannot be built, 2 for a call that does not exist."""
+    """The calls in order; exit code 1 where the package cannot be built. InputError for a call that does not exist."""
     import torch
 
     has_gpu = torch.cuda.is_available() and not is_rehearsed
-    try:
-        names = [chosen(name, list(CALLS), "CALL")[0] for name in calls]
-        if not has_gpu and not is_rehearsed:
-            print(f"{NO_GPU}; --rehearse runs the calls with tiny shapes here.")
-            return 0
-        code, device = 0, "cuda" if has_gpu else "cpu"
-        for name in names:
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                about = machine(device)
-                lines_ = make_call(name, out, about, device, is_small=is_rehearsed, scratch=Path(folder))
-            print("\n".join(["", f"== {name} ==", *lines_]), flush=True)
-            code |= int(any(line.startswith("step build: failed") for line in lines_))
-    except UQABenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    names = chosen_names(",".join(calls), CALLS, "CALL")
+    if not has_gpu and not is_rehearsed:
+        print(f"{NO_GPU}; --rehearse runs the calls with tiny shapes here.")
+        return 0
+    code, device = 0, "cuda" if has_gpu else "cpu"
+    for name in names:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            about = machine(device)
+            lines_ = make_call(name, out, about, device, is_small=is_rehearsed, scratch=Path(folder))
+        print("\n".join(["", f"== {name} ==", *lines_]), flush=True)
+        code |= int(any(line.startswith("step build: failed") for line in lines_))
     print(f"\nwritten to {out}" if has_gpu else f"\n{NO_GPU}")
     return code
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 whatever the goals come to, 1 where the package cannot be built, 2 for wrong arguments."""
     import torch
@@ -139,34 +128,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return visit(options.calls, options.out, is_rehearsed=options.rehearse)
     has_gpu = torch.cuda.is_available() and not options.rehearse
     device = "cuda" if has_gpu else "cpu"
-    try:
-        names = chosen(options.steps, STEPS, "--steps")
-        groups = chosen(options.groups, GROUPS, "--groups")
-        if options.minutes <= 0:
-            raise InputError(f"--minutes is {options.minutes}: it must be above 0.")
-        if options.dry_run:
-            plan(names, groups, options.minutes)
-            return 0
-        about = machine(device)
-        path = options.json or RESULTS / f"gpu-{re.sub(r'[^a-z0-9]+', '-', about['gpu'].lower()).strip('-')}.json"
-        if options.json is None and not has_gpu:
-            path = Path(tempfile.gettempdir()) / "uqabench-no-gpu.json"  # nothing measured: nothing to keep
-        check_writable(path)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            report = Report(path, about)
-            session = Session(
-                report,
-                options.minutes,
-                device,
-                is_small=options.rehearse,
-                with_baselines=not options.no_baselines,
-                scratch=Path(folder),
-            )
-            perform(session, names, groups, has_gpu=has_gpu)
-        report.save()
-    except UQABenchError as error:
-        print(error, file=sys.stderr)
-        return 2
+    names = chosen_names(options.steps, STEPS, "--steps")
+    asked = chosen_names(options.groups, GROUPS, "--groups")
+    groups = [group for group in GROUPS if group in asked]
+    check_positive(minutes=options.minutes)
+    if options.dry_run:
+        plan(names, groups, options.minutes)
+        return 0
+    about = machine(device)
+    path = options.json or RESULTS / f"gpu-{re.sub(r'[^a-z0-9]+', '-', about['gpu'].lower()).strip('-')}.json"
+    if options.json is None and not has_gpu:
+        path = Path(tempfile.gettempdir()) / "uqabench-no-gpu.json"  # nothing measured: nothing to keep
+    check_writable(path)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        report = Report(path, about)
+        session = Session(
+            report,
+            options.minutes,
+            device,
+            is_small=options.rehearse,
+            with_baselines=not options.no_baselines,
+            scratch=Path(folder),
+        )
+        perform(session, names, groups, has_gpu=has_gpu)
+    report.save()
     print()
     if has_gpu or options.rehearse:
         print("\n".join(lines(report.to_dict())))

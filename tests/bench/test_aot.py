@@ -101,7 +101,7 @@ def test_limits():
 
 def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert aot.main(["--arch", "70"]) == 2
-    assert capsys.readouterr().err == "--arch is '70': choose of 80 and 90, with commas between.\n"
+    assert capsys.readouterr().err == "--arch has '70': choose from 80, 90.\n"
     done = compile_toys(tmp_path, "--kernels", "no_such_kernel")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 

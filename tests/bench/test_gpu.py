@@ -165,7 +165,7 @@ def test_errors_are_of_each_row():
 def test_a_visit_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str]):
     if not torch.cuda.is_available():
         assert command.main(["check"]) == 0 and "--rehearse runs the calls" in capsys.readouterr().out
-    assert command.main(["fly"]) == 2 and "CALL has 'fly': choose of check, tune, goals" in capsys.readouterr().err
+    assert command.main(["fly"]) == 2 and "CALL has 'fly': choose from check, tune, goals" in capsys.readouterr().err
 
 
 def test_what_the_build_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -35,4 +35,4 @@ def test_a_row_that_fails_says_why(tmp_path):
 
 def test_unknown_rows_are_named(capsys):
     assert main(["--rows", "store_open,loading"]) == 2
-    assert "loading is no row" in capsys.readouterr().err
+    assert "--rows has 'loading': choose from" in capsys.readouterr().err

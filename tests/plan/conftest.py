@@ -23,6 +23,7 @@ def node() -> Callable[..., Node]:
         fails: Exception | None = None,
         calls: list[str] | None = None,
         seconds: float = 0.0,
+        beside: str = "",
     ) -> Node:
         def open_(made: Mapping[str, Artifact]) -> Stage:
             def make(out: Path, work: Path) -> float:
@@ -36,6 +37,6 @@ def node() -> Callable[..., Node]:
 
             return Stage(stage, {"label": label}, {role: a.content for role, a in made.items()}, make)
 
-        return Node(stage, label, {"label": label}, inputs or {}, open_)
+        return Node(stage, label, {"label": label}, inputs or {}, open_, beside=beside)
 
     return make_node

@@ -111,3 +111,13 @@ def test_the_order_respects_every_edge(edges):
     assert len(order) == len(nodes)
     for each in nodes:
         assert all(position[needed.key] < position[each.key] for needed in each.inputs.values())
+
+
+def test_nodes_that_share_work_are_built_one_after_another(node, tmp_path):
+    calls: list[str] = []
+    root = node("root", calls=calls)
+    wide, narrow = (node(label, {"x": root}, calls=calls, beside="pass") for label in ("wide", "narrow"))
+    other = node("other", {"x": root}, calls=calls, beside="another pass")
+    last = node("last", {"x": wide, "y": other}, calls=calls)
+    execute([last, narrow], tmp_path, progress=False)
+    assert calls == ["root", "wide", "narrow", "other", "last"]

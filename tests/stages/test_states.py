@@ -14,9 +14,10 @@ from torch import nn
 from uqabench.encoders.registry import register
 from uqabench.errors import InputError, RunError
 from uqabench.integrations import Integration, Pooling, find_integration, window_means
+from uqabench.stages import states as states_module
 from uqabench.stages.packed import TorchBatch
 from uqabench.stages.pretrain import pretrain
-from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories, load_encoder
+from uqabench.stages.states import FrozenStates, HistoryPairs, SharedPass, encode_histories, load_encoder
 
 MEAN, STATES = find_integration("mean-pooling"), find_integration("q-former")
 
@@ -95,6 +96,41 @@ def test_every_history_is_as_if_encoded_alone(small_store, pretrained, both_ways
         assert torch.equal(pooled, states.mean(0))
         three = torch.from_numpy(np.array(frozen["three"].pooled[pair]))
         assert torch.equal(three, torch.stack([states.mean(0), states[-7:].mean(0), states[0]]))
+
+
+POOLED = {"mean": MEAN, "three": Three(), "next": find_integration("segments+next")}
+
+
+@pytest.mark.parametrize("first", ["mean", "three", "states"])
+def test_one_pass_pools_for_all_the_same_bytes(small_store, pretrained, pairs, tmp_path, monkeypatch, first):
+    integrations = {**POOLED, "states": STATES}
+    shared, passes = SharedPass(), []
+    for integration in integrations.values():
+        shared.ask(integration)
+    encode = states_module._encode
+    monkeypatch.setattr(states_module, "_encode", lambda *given: passes.append(given) or encode(*given))
+
+    def build(name, folder, **more):
+        stage = encode_histories(
+            small_store, pretrained["sl"], pairs, integration=integrations[name], token_budget=500, progress=False,
+            **more,
+        )  # fmt: skip
+        return stage.build(folder / name)[0]
+
+    together = {name: build(name, tmp_path / "together", shared=shared) for name in (first, *POOLED)}
+    assert len(passes) == 1 and not shared.pooled
+    assert all(artifact.seconds >= round(shared.seconds, 3) > 0 for artifact in together.values())
+    for name, artifact in together.items():
+        single = build(name, tmp_path / "alone")
+        assert single.manifest["key"] == artifact.manifest["key"] and single.content == artifact.content
+
+
+def test_what_would_take_much_memory_is_not_pooled_beside(small_store, pretrained, pairs, monkeypatch):
+    shared = SharedPass()
+    shared.ask(MEAN), shared.ask(Three()), shared.ask(STATES)
+    size = 4 * 100 * 32 * 3
+    monkeypatch.setattr(states_module, "SHARED_BYTES", size)
+    assert list(shared.beside("mean", 100, 32)) == ["three"] and shared.beside("mean", 101, 32) == {}
 
 
 def test_states_do_not_depend_on_what_follows_the_cut(small_store, pretrained, pairs, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 from uqabench.artifact import Artifact, versions
 from uqabench.errors import InputError, UQABenchError
 from uqabench.experiments.costs import cost_node, write_costs
-from uqabench.experiments.results import comparisons, flags
+from uqabench.experiments.results import answers, comparisons, flags
 from uqabench.experiments.run import check_device, probes_of
 from uqabench.experiments.spec import Cell, Experiment, axes_of, cells
 from uqabench.experiments.trackers import check_tracker, track
@@ -271,10 +271,10 @@ def _tests(planned: PlannedExperiment, outcome: Outcome) -> dict[str, list[dict[
     if not done:
         return {"comparisons": []}
     folders = {each.cell.method.name: outcome.of(each.nodes.evaluate).path for each in done}
-    rule = _rule(planned.config)
+    rule, rows = _rule(planned.config), answers(folders)
     return {
-        "comparisons": comparisons(folders, [each.cell.method for each in done], rule),
-        "flags": flags(folders, rule),
+        "comparisons": comparisons(rows, [each.cell.method for each in done], rule),
+        "flags": flags(rows, rule),
     }
 
 

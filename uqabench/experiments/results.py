@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from uqabench.artifact import Artifact
 from uqabench.plan.methods import Method, rated
-from uqabench.questions.scoring import best_methods, compare, is_correct, read_predictions
+from uqabench.questions.scoring import Row, best_methods, compare_scopes, is_correct, read_predictions
 from uqabench.questions.scoring import flags as judge_flags
 from uqabench.vocabulary import ASIDE, JUDGES, RIVALS, SCOPES, TASKS, group
 
@@ -28,10 +29,18 @@ def probe_scores(probes: dict[str, Artifact]) -> dict[str, dict[str, Any]]:
     return {place: {key: metrics[key] for key in keys if key in metrics} for place, metrics in read.items()}
 
 
-def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> list[dict[str, Any]]:
+Answers = Mapping[str, Sequence[Row]]
+"""Rows of `predictions.jsonl` by method."""
+
+
+def answers(folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
+    """What the methods answered whose evaluations lie in these folders."""
+    return {name: read_predictions(folder / "predictions.jsonl") for name, folder in folders.items()}
+
+
+def comparisons(rows: Answers, methods: list[Method], rule: str) -> list[dict[str, Any]]:
     """Paired tests on the same questions: the best embedding method against the baselines in every scope; overall,
     every embedding method against them, the text methods against each other and the best against the rest."""
-    rows = {name: read_predictions(folder / "predictions.jsonl") for name, folder in folders.items()}
     encoders = [m.name for m in rated(methods)]
     texts = [m.name for m in methods if m.kind == "text"]
     rivals = [name for name in RIVALS if name in rows]
@@ -45,24 +54,19 @@ def comparisons(folders: dict[str, Path], methods: list[Method], rule: str) -> l
     asked = {row["subtask"] for row in next(iter(rows.values()))}
     result = []
     for a, b, scopes in pairs:
-        for scope in scopes:
-            if scope == "overall" or scope in asked or asked & set(TASKS.get(scope, ())):
-                result.append({"a": a, "b": b, **compare(rows[a], rows[b], scope=scope, rule=rule, seed=0)})
+        known = [scope for scope in scopes if scope == "overall" or asked & {scope, *TASKS.get(scope, ())}]
+        result += [{"a": a, "b": b, **found} for found in compare_scopes(rows[a], rows[b], known, rule=rule, seed=0)]
     return result
 
 
-def flags(folders: dict[str, Path], rule: str) -> list[dict[str, Any]]:
+def flags(rows: Answers, rule: str) -> list[dict[str, Any]]:
     """What the judges say against the questions (`questions.scoring.flags`); nothing unless both answered."""
-    if not all(name in folders for name in JUDGES):
+    if not all(name in rows for name in JUDGES):
         return []
-    return judge_flags(*(read_predictions(folders[name] / "predictions.jsonl") for name in JUDGES), rule=rule, seed=0)
+    return judge_flags(*(rows[name] for name in JUDGES), rule=rule, seed=0)
 
 
-def best(folders: dict[str, Path], rule: str) -> dict[str, str]:
+def best(rows: Answers, rule: str) -> dict[str, str]:
     """By scope, the method that is significantly better than every other one, baselines and controls aside."""
-    names = [name for name in folders if group(name) not in ASIDE]
-    if len(names) < 2:
-        return {}
-    return best_methods(
-        {name: read_predictions(folders[name] / "predictions.jsonl") for name in names}, rule=rule, seed=0
-    )
+    names = [name for name in rows if group(name) not in ASIDE]
+    return best_methods({name: rows[name] for name in names}, rule=rule, seed=0) if len(names) > 1 else {}

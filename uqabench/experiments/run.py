@@ -11,7 +11,7 @@ import torch
 
 from uqabench.artifact import versions
 from uqabench.errors import InputError, RunError, UQABenchError
-from uqabench.experiments.results import best, comparisons, flags, method_entry, probe_scores
+from uqabench.experiments.results import answers, best, comparisons, flags, method_entry, probe_scores
 from uqabench.experiments.trackers import check_tracker, track
 from uqabench.experiments.twins import Scored, twin_differences
 from uqabench.files import atomic_folder, sweep, write_json
@@ -164,7 +164,7 @@ def _write_results(
         table["popularity"] = popularity_metrics(store)
     config = planned.config
     folders = {name: artifact.path for name, artifact in evaluated.items()}
-    rule = scoring_rule(config.evaluate.generate)
+    rule, rows = scoring_rule(config.evaluate.generate), answers(folders)
     results = {
         "schema": 1,
         "dataset": config.data.source,
@@ -180,9 +180,9 @@ def _write_results(
         "mix": outcome.of(planned.questions).json("metrics.json")[config.questions.users]["counts"],
         "methods": methods,
         "pretrain": table,
-        "best": best(folders, rule),
-        "flags": flags(folders, rule),
-        "comparisons": comparisons(folders, [each.method for each in finished], rule),
+        "best": best(rows, rule),
+        "flags": flags(rows, rule),
+        "comparisons": comparisons(rows, [each.method for each in finished], rule),
         "twins": twin_differences(
             [Scored({0: each.method}, {0: folders[each.method.name]}) for each in finished], rule
         ),

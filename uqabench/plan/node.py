@@ -23,7 +23,8 @@ class Node:
     stage: which stage builds it, and the folder it lies in. label: its readable name there, told by its settings alone.
     title: what messages call it. settings: everything, beside the inputs, that decides its content, as JSON values.
     inputs: the nodes whose artefacts it reads, by role. open: how to build it. facts: a finished artefact in a few
-    words.
+    words. beside: nodes with equal inputs that name the same are built one after another, as the first of them does
+    work for all.
 
     Making a node reads and writes nothing; two nodes with equal keys are the same artefact.
     """
@@ -35,6 +36,7 @@ class Node:
     open: Open
     title: str = ""
     facts: Callable[[Artifact], str] = field(default=lambda artifact: f"{artifact.seconds:.0f} s")
+    beside: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -54,7 +56,7 @@ class Node:
 
 
 def in_order(targets: Iterable[Node]) -> list[Node]:
-    """The targets and all that they need, each once and after its inputs."""
+    """The targets and all that they need, each once and after its inputs, beside those that it names."""
     ordered: dict[str, Node] = {}
 
     def visit(node: Node) -> None:
@@ -65,4 +67,7 @@ def in_order(targets: Iterable[Node]) -> list[Node]:
 
     for target in targets:
         visit(target)
-    return list(ordered.values())
+    groups: dict[str, list[Node]] = {}
+    for node in ordered.values():
+        groups.setdefault(node.beside or node.key, []).append(node)
+    return [node for group in groups.values() for node in group]

@@ -26,7 +26,7 @@ from uqabench.stages.history_states import history_states
 from uqabench.stages.prepare import GivenStore, prepare_stage
 from uqabench.stages.pretrain import pretrain
 from uqabench.stages.question_sets import build_questions
-from uqabench.stages.states import FrozenStates, HistoryPairs, encode_histories
+from uqabench.stages.states import FrozenStates, HistoryPairs, SharedPass, encode_histories
 from uqabench.stages.train_lm import train_lm
 
 Made = Mapping[str, Artifact]
@@ -45,6 +45,7 @@ class Nodes:
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
+        self._passes: dict[str, SharedPass] = {}
 
     def data(self, config: DataConfig) -> Node:
         """The interaction store: prepared in the run, or a folder prepared before (source "store")."""
@@ -205,33 +206,38 @@ class Nodes:
             return self._history_vectors(method)
         config = method.config
         integration = find_integration(config.align.integration)
-        vectors = integration.pooling.n_vectors if integration.pooling else 0
+        inputs = {
+            "data": self.data(config.data),
+            "questions": self.method_questions(config),
+            "pretrain": self.pretrain(method),
+        }
+        of_pass = {"token_budget": config.states_token_budget, "device": config.device}
         settings = {
             "kept": integration.kept,
-            "vectors": vectors,
-            "token_budget": config.states_token_budget,
-            "device": config.device,
+            "vectors": integration.pooling.n_vectors if integration.pooling else 0,
+            **of_pass,
         }
+        beside = hash_json({**of_pass, "inputs": {role: node.key for role, node in inputs.items()}})
+        shared = self._passes.setdefault(beside, SharedPass())
+        shared.ask(integration)
 
         def open_(made: Made) -> Stage:
+            for other in self._passes.values():
+                if other is not shared:
+                    other.pooled.clear()  # of a pass that is over, for nodes that were finished before
             sets = [self.tools.opened.questions(made["questions"], split) for split in _asked(config)]
             return encode_histories(
                 self.tools.opened.store(made["data"]),
                 made["pretrain"],
                 HistoryPairs.of(sets),
                 integration=integration,
-                token_budget=config.states_token_budget,
-                device=config.device,
+                **of_pass,
                 progress=self.tools.progress,
+                shared=shared,
             )
 
-        inputs = {
-            "data": self.data(config.data),
-            "questions": self.method_questions(config),
-            "pretrain": self.pretrain(method),
-        }
         label = f"{method.base}-{integration.kept}"
-        return Node("states", label, settings, inputs, open_, title=str(method))
+        return Node("states", label, settings, inputs, open_, title=str(method), beside=beside)
 
     def _history_vectors(self, method: Method) -> Node:
         """In place of an encoder's output, what the closed form would make of a perfect one."""

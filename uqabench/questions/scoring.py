@@ -154,11 +154,22 @@ def compare(
     [lo, hi], "p_value", "n", "users", "detectable"}` in percentage points (a minus b), from
     `statistics.paired_difference`; what cannot be detected at all is None.
     """
+    return compare_scopes(rows_a, rows_b, (scope,), rule=rule, seed=seed)[0]
+
+
+def compare_scopes(
+    rows_a: Sequence[Row], rows_b: Sequence[Row], scopes: Iterable[str], *, rule: str = "letter", seed: int
+) -> list[dict[str, Any]]:
+    """`compare` in each of the scopes."""
     correct, subtasks, users = align_answers([rows_a, rows_b], rule)
-    asked = scope_mask(subtasks, scope)
-    if not asked.any():
-        raise InputError(f"No question belongs to '{scope}'.")
-    return {"scope": scope, **difference_entry(paired_difference(*correct[:, asked], users[asked], seed=seed))}
+    found = []
+    for scope in scopes:
+        asked = scope_mask(subtasks, scope)
+        if not asked.any():
+            raise InputError(f"No question belongs to '{scope}'.")
+        difference = paired_difference(*correct[:, asked], users[asked], seed=seed)
+        found.append({"scope": scope, **difference_entry(difference)})
+    return found
 
 
 def difference_entry(result: PairedDifference) -> dict[str, Any]:

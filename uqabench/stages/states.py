@@ -10,8 +10,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ from uqabench.stages.precision import use_tensor_cores
 from uqabench.stages.training import fits_in_memory
 
 logger = logging.getLogger(__name__)
+
+SHARED_BYTES = 512 * 2**20  # of vectors that wait for the stages that keep them
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,30 @@ class FrozenStates:
         return cls(pairs, states.shape[1], config["kept"], None, states, spans)
 
 
+@dataclass
+class SharedPass:
+    """What several integrations pool of one encoder's states of the same histories: whoever is built first makes the
+    pass, and leaves the others' vectors here.
+
+    asked: the poolings, by `kept`. pooled: vectors float32 (G, vectors · width) that wait to be taken. seconds: what
+    the pass took, which counts for every integration.
+    """
+
+    asked: dict[str, Pooling] = field(default_factory=dict)
+    pooled: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def ask(self, integration: Integration) -> None:
+        if integration.pooling is not None:
+            self.asked[integration.kept] = integration.pooling
+
+    def beside(self, kept: str, n_pairs: int, width: int) -> dict[str, Pooling]:
+        """The other integrations' poolings; none where the vectors would take more than SHARED_BYTES."""
+        others = {name: pooling for name, pooling in self.asked.items() if name != kept}
+        size = 4 * n_pairs * width * sum(pooling.n_vectors for pooling in others.values())
+        return others if size <= SHARED_BYTES else {}
+
+
 def encode_histories(
     store: InteractionStore,
     pretrained: Artifact,
@@ -136,18 +162,32 @@ def encode_histories(
     token_budget: int,
     device: str = "cpu",
     progress: bool = True,
+    shared: SharedPass | None = None,
 ) -> Stage:
-    """Write what `integration` needs of all pairs into the artefact folder `out`: pooled vectors, or all states."""
+    """Write what `integration` needs of all pairs into the artefact folder `out`: pooled vectors, or all states.
+
+    shared: the pass over the same pairs that other integrations need, too.
+    """
+    shared = SharedPass() if shared is None else shared
 
     def fill(folder: Path) -> float:
         started = time.monotonic()
         use_tensor_cores(torch.device(device))
         model = load_encoder(pretrained, store, device)
-        with fits_in_memory("states", "states_token_budget", token_budget):
-            _encode(model, store, pairs, folder, integration.pooling, token_budget, device, progress)
+        found, before = shared.pooled.pop(integration.kept, None), 0.0
+        if found is not None:
+            _new_mapped(folder / "pooled.npy", found.shape)[:] = found
+            before = shared.seconds
+        else:
+            with fits_in_memory("states", "states_token_budget", token_budget):
+                others = shared.beside(integration.kept, len(pairs), model.width)
+                shared.pooled = _encode(
+                    model, store, pairs, folder, integration.pooling, others, token_budget, device, progress
+                )
+            shared.seconds = time.monotonic() - started
         if integration.pooling and integration.pooling.scores:
             save_file(_scoring(model), folder / "scoring.safetensors")
-        return time.monotonic() - started
+        return before + time.monotonic() - started
 
     settings = {"token_budget": token_budget, "device": device}
     return states_stage(pairs, integration, settings, {"pretrain": pretrained.content}, fill)
@@ -208,11 +248,15 @@ def _encode(
     pairs: HistoryPairs,
     folder: Path,
     pooling: Pooling | None,
+    others: Mapping[str, Pooling],
     token_budget: int,
     device: str,
     progress: bool,
-) -> None:
-    """Write pooled.npy (G, vectors · width), a pair's vectors side by side, or else states.npy and spans.npy."""
+) -> dict[str, np.ndarray]:
+    """Write pooled.npy (G, vectors · width), a pair's vectors side by side, or else states.npy and spans.npy.
+
+    Returns what `others` pool, in arrays like pooled.npy.
+    """
     users, starts, ends, owner = _passes(pairs, getattr(model.encoder, "causal", False))
     lengths = ends - starts
     first = np.concatenate([[0], np.cumsum(lengths)])  # of each pass in states.npy
@@ -223,6 +267,8 @@ def _encode(
     kept = _new_mapped(folder / ("pooled.npy" if pooling else "states.npy"), shape)
     if pooling is None:
         np.save(folder / "spans.npy", np.stack([first[owner], first[owner] + pairs.lengths], axis=1))
+    beside = {name: np.empty((len(pairs), each.n_vectors * model.width), np.float32) for name, each in others.items()}
+    pooled = [(others[name], array) for name, array in beside.items()] + ([(pooling, kept)] if pooling else [])
     by_pass = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[by_pass], np.arange(len(users) + 1))
     batches = plan_batches(lengths, max(token_budget, int(lengths.max())), seed=0, epoch=0, shuffle=False)
@@ -232,20 +278,23 @@ def _encode(
             output = model.states(batch.items, batch.offsets, batch.timestamps, batch.plan).float()
             if pooling is None:
                 kept[_ranges(first[rows], lengths[rows])] = output.cpu().numpy()
+            if not pooled:
                 continue
             counts = bounds[rows + 1] - bounds[rows]
             cut = by_pass[_ranges(bounds[rows], counts)]  # the pairs that are cut from this batch, pass by pass
             begin = np.repeat(host_array(batch.offsets)[:-1], counts)
             for some in _within(pairs.lengths[cut], token_budget):
-                pooled = _pool_spans(pooling, output, begin[some], pairs.lengths[cut[some]])
-                kept[cut[some]] = pooled.flatten(1).cpu().numpy()
+                spans = _spans(output, begin[some], pairs.lengths[cut[some]])
+                for each, array in pooled:
+                    array[cut[some]] = each(*spans).flatten(1).cpu().numpy()
+    return beside
 
 
-def _pool_spans(pooling: Pooling, states: Tensor, begin: np.ndarray, lengths: np.ndarray) -> Tensor:
-    """Pool spans of packed states (T, width), each `lengths` (n,) rows from `begin` (n,) on: (n, vectors, width)."""
+def _spans(states: Tensor, begin: np.ndarray, lengths: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Spans of packed states (T, width), each `lengths` (n,) rows from `begin` (n,) on: packed anew, with offsets."""
     rows = torch.from_numpy(_ranges(begin, lengths)).to(states.device)
     offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])).to(states.device)
-    return pooling(states.index_select(0, rows), offsets)
+    return states.index_select(0, rows), offsets
 
 
 def _ranges(begin: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import uqabench.llm.prompts as prompts_module
+import uqabench.stages.align as align_module
 from uqabench.errors import InputError
 from uqabench.integrations import find_integration, integration_names
 from uqabench.llm.batches import answer_loss, batch_hidden, collate
@@ -282,3 +283,28 @@ def test_questions_about_one_history_share_a_group(context, method):
     # The text method forms the same groups, whatever its keys.
     text = prompt_groups(context, lm, context.evaluation, PromptedMethod("text8", 8), 0)
     assert sorted(map(tuple, (g.questions for g in groups))) == sorted(map(tuple, (g.questions for g in text)))
+
+
+def test_prompts_are_encoded_once_for_methods_that_differ_in_their_vectors_alone(context, monkeypatch):
+    ask, lm, encoded = replace(context), context.load_lm(), []
+    encode = prompts_module.PromptBuilder.encode
+    monkeypatch.setattr(
+        prompts_module.PromptBuilder, "encode", lambda *given, **asked: encoded.append(asked) or encode(*given, **asked)
+    )
+
+    def prompts(questions, n_text=0, n_soft=1, lm=lm):
+        found = ask.prompts(lm, questions, n_text=n_text, n_soft=n_soft)
+        expected = encode(context.builder(lm), questions, np.arange(len(questions)), n_text=n_text, n_soft=n_soft)
+        assert len(found) == len(expected) and all(map(np.array_equal, found, expected))
+        assert not any(prompt.flags.writeable for prompt in found)
+        return found
+
+    train, evaluation = prompts(context.train), prompts(context.evaluation)
+    assert prompts(context.train) is train and prompts(context.evaluation) is evaluation and len(encoded) == 2
+    assert prompts(context.evaluation, n_soft=2) is not evaluation and len(encoded) == 3
+    assert prompts(context.train) is not train, "more than two sets stay"
+    last = prompts(context.train, n_text=3)
+    other = replace(lm, name="one with a tokenizer of its own")
+    assert prompts(context.train, n_text=3, lm=other) is not last and prompts(context.train, n_text=3) is last
+    monkeypatch.setattr(align_module, "KEPT_TOKENS", 10)
+    assert prompts(context.train, n_text=4) is not prompts(context.train, n_text=4)

@@ -18,7 +18,7 @@ from uqabench.plan.methods import Method
 from uqabench.plan.node import Node
 from uqabench.plan.opened import Opened
 from uqabench.settings import DataConfig, QuestionConfig, RunConfig
-from uqabench.settings.reader import key_dict
+from uqabench.settings.reader import key_dict, to_dict
 from uqabench.stages.align import Context, PromptedMethod, align, check_prompts
 from uqabench.stages.efficiency import encoder_cost, measure_costs, measured_settings
 from uqabench.stages.evaluate import evaluate, evaluate_baseline
@@ -420,20 +420,22 @@ class Nodes:
         if model is None:
             train, evaluation = (opened.questions(made["questions"], split) for split in _asked(config))
             inputs |= {"questions": made["questions"].content, "llm": made["llm"].content}
-        return Context(
-            store,
-            train,
-            evaluation,
-            templates,
-            config.prompt,
-            str(model or _built_model(made["llm"])),
-            config.device,
-            config.llm.dtype,
-            config.llm.system,
-            inputs,
-            config.llm.template_args,
-            config.questions.users,
-        )
+        asking = {
+            "llm": str(model or _built_model(made["llm"])),
+            "device": config.device,
+            "dtype": config.llm.dtype,
+            "system": config.llm.system,
+            "inputs": inputs,
+            "template_args": config.llm.template_args,
+            "users": config.questions.users,
+        }
+
+        def make() -> Context:
+            return Context(
+                store=store, train=train, evaluation=evaluation, templates=templates, prompt=config.prompt, **asking
+            )
+
+        return opened.context({"prompt": to_dict(config.prompt), **asking}, make)
 
 
 _ROLES = ("data", "questions", "llm", "states", "align")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import SchemaValidator
 from typing_extensions import NotRequired, TypedDict, get_type_hints, is_typeddict
 
 from uqabench.errors import InputError
@@ -326,7 +327,7 @@ def check(value: Any, form: Any, where: str, way_out: str) -> None:
     where: what `value` is, as the sentence begins. way_out: what to do about it, as the sentence ends.
     """
     try:
-        _adapter(form).validate_python(value, strict=True)
+        _validator(form).validate_python(value, strict=True)
     except ValidationError as caught:
         error = caught.errors(include_url=False)[0]
     else:
@@ -344,8 +345,8 @@ def check(value: Any, form: Any, where: str, way_out: str) -> None:
 
 
 @cache
-def _adapter(form: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(form)
+def _validator(form: Any) -> SchemaValidator:
+    return TypeAdapter(form).validator
 
 
 def _check_version(value: Any, where: str, command: str) -> None:

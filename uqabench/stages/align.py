@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,16 @@ from uqabench.stages.training import Trainer, fits_in_memory, seed_everything
 
 SCORED_ITEMS = 50_000
 """Items, at most, whose words are held against the scores that an encoder gives them."""
+KEPT_TOKENS = 2**24
+"""Of a question set's prompts, at most, that stay in memory for the next method: 128 MiB."""
+
+
+class _Encoded(NamedTuple):
+    """Prompts of a question set with so many items as text and so many soft tokens."""
+
+    questions: QuestionSet
+    asked: tuple[int, int]
+    prompts: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Context:
     inputs: dict[str, str] = field(default_factory=dict)
     template_args: dict[str, Any] = field(default_factory=dict)
     users: str = "evaluation"
+    _encoded: list[_Encoded] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @cached_property
     def chat(self) -> Chat:
@@ -94,6 +105,23 @@ class Context:
 
     def builder(self, lm: LanguageModel) -> PromptBuilder:
         return PromptBuilder(lm, self.store, self.templates, self.prompt)
+
+    def prompts(self, lm: LanguageModel, questions: QuestionSet, *, n_text: int, n_soft: int) -> list[np.ndarray]:
+        """Prompt ids of all questions, as `PromptBuilder.encode` makes them, not to be written to.
+
+        The last two sets stay: most methods differ in their vectors alone, and ask the training questions and those of
+        the evaluation in turns.
+        """
+        asked = n_text, n_soft
+        for known in self._encoded:
+            if known.questions is questions and known.asked == asked and lm.name == self.llm:
+                return known.prompts
+        prompts = self.builder(lm).encode(questions, np.arange(len(questions)), n_text=n_text, n_soft=n_soft)
+        for prompt in prompts:
+            prompt.flags.writeable = False
+        if lm.name == self.llm and sum(map(len, prompts)) <= KEPT_TOKENS:  # another model may have another tokenizer
+            self._encoded[:] = [*self._encoded[-1:], _Encoded(questions, asked, prompts)]
+        return prompts
 
 
 @dataclass(frozen=True)
@@ -182,7 +210,7 @@ def prompt_groups(
     together instead, for a step of questions of one kind says little about the others.
     """
     rows = np.arange(len(questions))
-    prompts = context.builder(lm).encode(questions, rows, n_text=method.n_text, n_soft=n_soft)
+    prompts = context.prompts(lm, questions, n_text=method.n_text, n_soft=n_soft)
     keys = prompt_keys(questions, method)
     lm.check_prompts(max(map(len, prompts), default=0), method.name)
     over_users = over_users and n_soft > 0 and method.n_text == 0 and context.prompt.soft_prompt_place == "last"

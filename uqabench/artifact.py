@@ -35,7 +35,7 @@ class Artifact:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds that building it took, summed over resumed runs."""
+        """Wall-clock seconds that building it took, summed over resumed runs; work shared with others counts whole."""
         return float(read_json(self.path / "seconds.json")["seconds"])
 
     def json(self, name: str) -> Any:

@@ -121,3 +121,10 @@ def test_nodes_that_share_work_are_built_one_after_another(node, tmp_path):
     last = node("last", {"x": wide, "y": other}, calls=calls)
     execute([last, narrow], tmp_path, progress=False)
     assert calls == ["root", "wide", "narrow", "other", "last"]
+
+
+def test_work_that_is_shared_is_estimated_once(node, tmp_path):
+    nodes = [node(label, stage="states", beside=beside) for label, beside in (("a", "x"), ("b", "x"), ("c", "y"))]
+    assert [row["seconds"] for row in survey(nodes, tmp_path)] == [4.0, 1.0, 4.0]
+    execute(nodes[:1], tmp_path, progress=False)
+    assert [row["seconds"] for row in survey(nodes, tmp_path)] == [0.0, 4.0, 4.0]

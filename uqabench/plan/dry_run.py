@@ -17,7 +17,7 @@ def survey(targets: Iterable[Node], run: Path) -> list[dict[str, Any]]:
     """One row a node in the order of building: node, action ("reuse" or "build"), seconds, source of the estimate,
     folder. Nothing is written."""
     finished: dict[str, Artifact] = {}
-    rows = []
+    rows, begun = [], set[str]()
     for node in in_order(targets):
         artifact = _finished(node, run, finished)
         if artifact is not None:
@@ -25,6 +25,9 @@ def survey(targets: Iterable[Node], run: Path) -> list[dict[str, Any]]:
             action, seconds, source = "reuse", 0.0, ""
         else:
             seconds, recorded = estimate.seconds(node, run)
+            if node.beside and node.beside in begun:  # the node before it does their work
+                seconds = min(seconds, estimate.START)
+            begun |= {node.beside}
             action, source = "build", "recorded" if recorded else "model"
         row = {"node": node.name, "action": action, "seconds": round(seconds, 1), "estimate": source}
         rows.append({**row, "folder": node.path(run).relative_to(run).as_posix()})

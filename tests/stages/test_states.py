@@ -130,7 +130,7 @@ def test_what_would_take_much_memory_is_not_pooled_beside(small_store, pretraine
     shared.ask(MEAN), shared.ask(Three()), shared.ask(STATES)
     size = 4 * 100 * 32 * 3
     monkeypatch.setattr(states_module, "SHARED_BYTES", size)
-    assert list(shared.beside("mean", 100, 32)) == ["three"] and shared.beside("mean", 101, 32) == {}
+    assert list(shared.others("mean", 100, 32)) == ["three"] and shared.others("mean", 101, 32) == {}
 
 
 def test_states_do_not_depend_on_what_follows_the_cut(small_store, pretrained, pairs, tmp_path):

@@ -146,7 +146,7 @@ class SharedPass:
         if integration.pooling is not None:
             self.asked[integration.kept] = integration.pooling
 
-    def beside(self, kept: str, n_pairs: int, width: int) -> dict[str, Pooling]:
+    def others(self, kept: str, n_pairs: int, width: int) -> dict[str, Pooling]:
         """The other integrations' poolings; none where the vectors would take more than SHARED_BYTES."""
         others = {name: pooling for name, pooling in self.asked.items() if name != kept}
         size = 4 * n_pairs * width * sum(pooling.n_vectors for pooling in others.values())
@@ -180,7 +180,7 @@ def encode_histories(
             before = shared.seconds
         else:
             with fits_in_memory("states", "states_token_budget", token_budget):
-                others = shared.beside(integration.kept, len(pairs), model.width)
+                others = shared.others(integration.kept, len(pairs), model.width)
                 shared.pooled = _encode(
                     model, store, pairs, folder, integration.pooling, others, token_budget, device, progress
                 )
@@ -267,8 +267,8 @@ def _encode(
     kept = _new_mapped(folder / ("pooled.npy" if pooling else "states.npy"), shape)
     if pooling is None:
         np.save(folder / "spans.npy", np.stack([first[owner], first[owner] + pairs.lengths], axis=1))
-    beside = {name: np.empty((len(pairs), each.n_vectors * model.width), np.float32) for name, each in others.items()}
-    pooled = [(others[name], array) for name, array in beside.items()] + ([(pooling, kept)] if pooling else [])
+    made = {name: np.empty((len(pairs), each.n_vectors * model.width), np.float32) for name, each in others.items()}
+    pooled = [(others[name], array) for name, array in made.items()] + ([(pooling, kept)] if pooling else [])
     by_pass = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[by_pass], np.arange(len(users) + 1))
     batches = plan_batches(lengths, max(token_budget, int(lengths.max())), seed=0, epoch=0, shuffle=False)
@@ -287,7 +287,7 @@ def _encode(
                 spans = _spans(output, begin[some], pairs.lengths[cut[some]])
                 for each, array in pooled:
                     array[cut[some]] = each(*spans).flatten(1).cpu().numpy()
-    return beside
+    return made
 
 
 def _spans(states: Tensor, begin: np.ndarray, lengths: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -38,8 +38,8 @@ def chosen_names(text: str, known: Iterable[str], option: str) -> list[str]:
     return names
 
 
-def check_positive(**options: float) -> None:
-    """InputError for an option that is not above 0."""
+def check_positive(**options: float | None) -> None:
+    """InputError for an option that is given (not None) and not above 0."""
     for name, value in options.items():
-        if not value > 0:
+        if value is not None and not value > 0:
             raise InputError(f"--{name.replace('_', '-')} is {value:g}: it must be above 0.")

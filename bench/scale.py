@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(run_row(options.row, options.work)))
         return 0
     names = chosen_names(options.rows, ROWS, "--rows")
-    check_positive(fraction=options.fraction, limit=1.0 if options.limit is None else options.limit)
+    check_positive(fraction=options.fraction, limit=options.limit)
     if options.json:
         check_writable(options.json)
     with tempfile.TemporaryDirectory() as temporary:

@@ -236,9 +236,9 @@ class Nodes:
                 shared=shared,
             )
 
-        label, vectors = f"{method.base}-{integration.kept}", settings["vectors"]
-        title = f"{method}, {'all' if not vectors else '1 vector' if vectors == 1 else f'{vectors} vectors'}"
-        return Node("states", label, settings, inputs, open_, title=title, beside=beside)
+        label, n = f"{method.base}-{integration.kept}", settings["vectors"]
+        kept = {0: "all", 1: "1 vector"}.get(n, f"{n} vectors")
+        return Node("states", label, settings, inputs, open_, title=f"{method}, {kept}", beside=beside)
 
     def _history_vectors(self, method: Method) -> Node:
         """In place of an encoder's output, what the closed form would make of a perfect one."""
